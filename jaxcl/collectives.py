@@ -1,0 +1,47 @@
+"""The only file that speaks to device axes.
+
+Every function takes `axis_name`: the name of the axis over which the batch is split under `shard_map` or `pmap`, or
+None where one program sees the whole batch (a single device, or `jit` over global arrays).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from jaxcl.typing import Array, PyTree
+
+AxisName = str | None
+
+
+def gather(x: Array, axis_name: AxisName = None) -> Array:
+    """All devices' rows: [n, ...] on each of D devices -> [D n, ...] on every one, in device order.
+
+    Differentiable: its transpose sums what every device sent back, so negatives that live elsewhere get their part
+    of the gradient.
+    """
+    if axis_name is not None:
+        return lax.all_gather(x, axis_name, tiled=True)
+    sharding = jax.typeof(x).sharding
+    if any(axis is not None for axis in sharding.spec):
+        # An explicitly sharded mesh refuses `z @ z.T` with both sides split along the batch.
+        return jax.sharding.reshard(x, PartitionSpec(*[None] * x.ndim))
+    return x
+
+
+def mean(tree: PyTree, axis_name: AxisName = None) -> PyTree:
+    """The mean over devices of every leaf; with equal shares this is the mean over the global batch."""
+    return tree if axis_name is None else lax.pmean(tree, axis_name)
+
+
+def rows(n: int, axis_name: AxisName = None) -> Array:
+    """The numbers [n] that this device's n rows have in `gather`'s result."""
+    first = 0 if axis_name is None else lax.axis_index(axis_name) * n
+    return first + jnp.arange(n)
+
+
+def size(axis_name: AxisName = None) -> int:
+    """How many devices share the batch."""
+    return 1 if axis_name is None else lax.axis_size(axis_name)

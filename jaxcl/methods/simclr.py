@@ -1,0 +1,67 @@
+"""SimCLR (Chen, Kornblith, Norouzi and Hinton, 2020, arXiv:2002.05709) on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxcl.extract import pool
+from jaxcl.monitor import contrast_monitor
+from jaxcl.typing import Array, Loss, Method, Net, Views
+
+
+def simclr(
+    *,
+    views: Views,
+    encoder: Net,
+    head: Net,
+    loss: Loss,
+    extract: Callable[[tuple[Array, ...]], Array] = pool,
+    axis_name: str | None = None,
+) -> Method:
+    """Pull two views of an image together, push all other images of the batch away.
+
+    views
+        (key, batch) -> two views [b, h, w, c] of every image.
+    encoder, head
+        f and g: the representation is h = extract(f(x)), the projection z = g(h).
+    loss
+        (key, z1, z2) -> scalar, as `lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5)`.
+    """
+
+    def forward(params, state, images, *, train):
+        maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
+        h = extract(maps)
+        z, head_state = head.apply(params["head"], state["head"], h, train=train)
+        return h, z, {"encoder": encoder_state, "head": head_state}
+
+    def init(key, batch):
+        views_key, encoder_key, head_key = jax.random.split(key, 3)
+        x = views(views_key, batch)[0]
+        params, state = {}, {}
+        params["encoder"], state["encoder"] = encoder.init(encoder_key, x)
+        maps, _ = encoder.apply(params["encoder"], state["encoder"], x, train=False)
+        params["head"], state["head"] = head.init(head_key, extract(maps))
+        return params, state
+
+    def loss_fn(params, state, key, batch):
+        views_key, loss_key = jax.random.split(key)
+        x1, x2 = views(views_key, batch)
+        # Both views in one batch, side by side: they share the batch statistics, and stay on their device.
+        h, z, state = forward(params, state, interleave(x1, x2), train=True)
+        z1, z2 = z[0::2], z[1::2]
+        value = loss(loss_key, z1, z2)
+        return value, (state, contrast_monitor(z1, z2, h, axis_name=axis_name))
+
+    def embed(params, state, images):
+        maps, _ = encoder.apply(params["encoder"], state["encoder"], images, train=False)
+        return extract(maps)
+
+    return Method(init, loss_fn, embed)
+
+
+def interleave(*views: Array) -> Array:
+    """v arrays [b, ...] -> [b v, ...], the views of one image beside each other."""
+    return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])

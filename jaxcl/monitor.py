@@ -1,0 +1,68 @@
+"""What one may watch while training, whatever the method. Nothing here has a gradient.
+
+The equations are Chen et al. 2020 (contrastive accuracy and entropy, as their code logs them), Wang & Isola 2020
+(alignment and uniformity, arXiv:2005.10242) and Roy & Vetterli 2007 (effective rank).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxcl import collectives
+from jaxcl.similarity import normalize
+from jaxcl.typing import Array
+
+
+def contrast_monitor(
+    z1: Array, z2: Array, h: Array, *, temperature: float = 0.1, block: int = 1024, axis_name: str | None = None
+) -> dict[str, Array]:
+    """How the projections z1, z2 [n, d] and the representation h [m, k] lie, as numbers of the global batch.
+
+    contrast_accuracy  share of rows of z1 whose nearest row of z2 is their own (chance 1/N; other views only)
+    contrast_entropy   mean entropy, in nats, of softmax(z1 z2^T / temperature) along its rows (at most log N)
+    alignment          mean squared distance of the two projections of an image, in [0, 4]; lower is closer
+    uniformity         log of the mean of exp(-2 |z_i - z_j|^2) over pairs i != j of z1, in [-8, 0]; lower is more uniform
+    effective_rank     exp of the entropy of the covariance's eigenvalue shares of this device's h, in [1, k]
+
+    The N x N similarities are made `block` rows at a time, so their memory is that of `block` rows.
+    """
+    z1, z2, h = (jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (z1, z2, h))
+    z1, z2 = normalize(z1), normalize(z2)
+    keys1, keys2 = collectives.gather(z1, axis_name), collectives.gather(z2, axis_name)
+    own, total = collectives.rows(len(z1), axis_name), len(keys1)
+
+    def a_row(row):
+        anchor, i = row
+        across = keys2 @ anchor
+        log_p = jax.nn.log_softmax(across / temperature)
+        spread = jnp.exp(4 * (keys1 @ anchor - 1)).at[i].set(0.0)  # |a - b|^2 = 2 - 2 a.b
+        return jnp.argmax(across) == i, -jnp.sum(jnp.exp(log_p) * log_p), jnp.sum(spread) / (total - 1)
+
+    correct, entropy, spread = jax.lax.map(a_row, (z1, own), batch_size=min(block, len(z1)))
+    metrics = collectives.mean(
+        {
+            "contrast_accuracy": jnp.mean(correct.astype(jnp.float32)),
+            "contrast_entropy": jnp.mean(entropy),
+            "alignment": jnp.mean(jnp.sum(jnp.square(z1 - z2), axis=1)),
+            "spread": jnp.mean(spread),
+            "effective_rank": effective_rank(h),
+        },
+        axis_name,
+    )
+    return metrics | {"uniformity": jnp.log(metrics.pop("spread"))}
+
+
+def effective_rank(h: Array) -> Array:
+    """exp(-sum_i p_i log p_i), p the eigenvalues of the covariance of h [m, k] divided by their sum.
+
+    >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> [round(float(effective_rank(x * jnp.array(scale))), 3) for scale in ([1.0, 1.0], [1.0, 0.0])]
+    [2.0, 1.0]
+    """
+    h = h - jnp.mean(h, axis=0)
+    # The smaller of the two Gram matrices has all the eigenvalues that are not zero.
+    gram = h.T @ h if h.shape[0] >= h.shape[1] else h @ h.T
+    values = jnp.maximum(jnp.linalg.eigvalsh(gram), 0)
+    p = values / jnp.maximum(jnp.sum(values), jnp.finfo(h.dtype).tiny)
+    return jnp.exp(jnp.sum(jax.scipy.special.entr(p)))

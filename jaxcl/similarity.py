@@ -1,0 +1,33 @@
+"""Part 4: how two sets of vectors are compared. (q [n, d], k [m, d]) -> [n, m]."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcl.typing import Array
+
+
+def normalize(z: Array, *, epsilon: float = 1e-12) -> Array:
+    """Rows scaled to unit length, `z / sqrt(max(|z|^2, epsilon))`: [..., d] -> [..., d].
+
+    A zero row stays zero, with a finite gradient (`z / norm(z)` has none there).
+
+    >>> normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6..., 0.8...], [0.0, 0.0]]
+    """
+    return z * lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(z), axis=-1, keepdims=True), epsilon))
+
+
+def dot(q: Array, k: Array) -> Array:
+    """q k^T."""
+    return q @ k.T
+
+
+def cosine(q: Array, k: Array) -> Array:
+    """q k^T of the normalised rows, in [-1, 1].
+
+    >>> cosine(jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])).tolist()
+    [[1.0, 0.0, -1.0]]
+    """
+    return normalize(q) @ normalize(k).T

@@ -1,0 +1,71 @@
+"""Where a step runs: one program over global arrays, or one program a device.
+
+    placement     axis_name   what a step sees
+    jit           None        the global batch; XLA splits the work over the mesh (the default)
+    shard_map     "devices"   its device's share, with collectives where the code asks for them
+    pmap          "devices"   the same, in its older form
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxcl.typing import PyTree
+
+AXIS = "devices"
+PLACEMENTS = ("jit", "shard_map", "pmap")
+
+
+def axis_name(placement: str) -> str | None:
+    """The axis that a method's losses and norms are given under this placement."""
+    if placement not in PLACEMENTS:
+        raise ValueError(f"placement must be one of {', '.join(PLACEMENTS)}; got {placement!r}.")
+    return None if placement == "jit" else AXIS
+
+
+def make_mesh(devices: int | None = None) -> Mesh:
+    """All devices (of all processes), or the first `devices` of them, in a row."""
+    chosen = jax.devices()[:devices]
+    if devices is not None and len(chosen) < devices:
+        raise ValueError(
+            f"{devices} devices were asked for and {len(chosen)} are there. To pretend on a CPU, set"
+            f" XLA_FLAGS=--xla_force_host_platform_device_count={devices} before jax is imported."
+        )
+    # Auto: since jax 0.9 make_mesh's default is Explicit, under which `z @ z.T` of a split batch is an error.
+    return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """The same arrays on every device."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def split(batch: dict[str, np.ndarray], mesh: Mesh) -> PyTree:
+    """This process's rows of a global batch, laid out over its devices."""
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def place(step: Callable, placement: str, mesh: Mesh, *, check_vma: bool = True) -> Callable:
+    """A compiled (replicated, replicated, split along axis 0) -> replicated; the first argument is donated."""
+    axis_name(placement)
+    everywhere, shared = PartitionSpec(), PartitionSpec(AXIS)
+    if placement == "jit":
+        whole, rows = NamedSharding(mesh, everywhere), NamedSharding(mesh, shared)
+        return jax.jit(step, in_shardings=(whole, whole, rows), out_shardings=whole, donate_argnums=0)
+    if placement == "shard_map":
+        mapped = jax.shard_map(
+            step, mesh=mesh, in_specs=(everywhere, everywhere, shared), out_specs=everywhere, check_vma=check_vma
+        )
+        return jax.jit(mapped, donate_argnums=0)
+    mapped = jax.pmap(step, AXIS, in_axes=(None, None, 0), out_axes=None, devices=list(mesh.devices.flat))
+
+    def by_device(carry, key, batch):
+        local = mesh.local_mesh.size
+        return mapped(carry, key, jax.tree.map(lambda x: x.reshape(local, -1, *x.shape[1:]), batch))
+
+    return by_device

@@ -1,0 +1,35 @@
+"""One step, for every method and every placement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import optax
+
+from jaxcl import collectives
+from jaxcl.train.state import TrainState
+from jaxcl.typing import Array, Batch, Method
+
+
+def make_step(
+    method: Method, tx: optax.GradientTransformation, *, axis_name: str | None = None
+) -> Callable[[TrainState, Array, Batch], tuple[TrainState, dict[str, Array]]]:
+    """(train_state, key, batch) -> (train_state, metrics): a pure function, still to be compiled.
+
+    `key` is the run's key and the same at every step: what is drawn depends on (key, step, sample index). Losses are
+    means over the global batch and gradients are averaged over `axis_name`; of the possible conventions this is the
+    one that is right under `jit`, `shard_map` (checked or not) and `pmap`.
+    """
+
+    def step(train: TrainState, key: Array, batch: Batch):
+        key = jax.random.fold_in(key, train.step)
+        loss_and_grad = jax.value_and_grad(method.loss, has_aux=True)
+        (loss, (state, metrics)), grads = loss_and_grad(train.params, train.state, key, batch)
+        grads = collectives.mean(grads, axis_name)
+        updates, opt_state = tx.update(grads, train.opt_state, train.params)
+        params = optax.apply_updates(train.params, updates)
+        metrics = {"loss": loss, "grad_norm": optax.global_norm(grads), **metrics}
+        return TrainState(train.step + 1, params, opt_state, state), metrics
+
+    return step
