@@ -1,0 +1,3 @@
+from jaxcl.cli import main
+
+raise SystemExit(main())

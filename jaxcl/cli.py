@@ -1,0 +1,111 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+HELP = """\
+jaxcl: contrastive self-supervised learning in JAX.
+
+A config is a Python file with a dataclass of knobs and a function that turns them into an experiment.
+Three commands take it from images to a reported accuracy:
+
+  jaxcl train configs/quickstart.py                     pretrain; a second time, go on where it stopped
+  jaxcl train configs/quickstart.py --temperature 0.2   change a knob
+  jaxcl train configs/quickstart.py --help              the knobs of a config
+  jaxcl evaluate runs/quickstart                        kNN and linear accuracy, beside two baselines
+  jaxcl plot runs/quickstart                            views, curves, map, neighbors: runs/quickstart/plots/report.html
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"train": train, "evaluate": evaluate, "plot": plot}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if arguments[0] == "--version":
+        from jaxcl import __version__
+
+        print(f"jaxcl {__version__}")
+        return 0
+    if arguments[0] not in commands:
+        print(f"jaxcl knows the commands {', '.join(commands)}; not {arguments[0]!r}. Try `jaxcl --help`.")
+        return 2
+    try:
+        return commands[arguments[0]](arguments[1:])
+    except (ValueError, FileNotFoundError, FloatingPointError, ModuleNotFoundError) as error:
+        # An error of the user's world is a sentence, not a traceback.
+        print(f"jaxcl {arguments[0]}: {error}", file=sys.stderr)
+        return 1
+
+
+def train(arguments: list[str]) -> int:
+    """`jaxcl train CONFIG.py [--run-dir DIR] [--knob value ...]`"""
+    parser = argparse.ArgumentParser("jaxcl train", add_help=False, allow_abbrev=False)
+    parser.add_argument("config", nargs="?")
+    parser.add_argument("--run-dir", type=Path)
+    own, rest = parser.parse_known_args(arguments)
+    if own.config is None:
+        print("usage: jaxcl train CONFIG.py [--run-dir DIR] [--knob value ...]\n")
+        print("Pretrains. DIR is runs/CONFIG unless given; a run that is there is gone on with, bit for bit.")
+        print("`jaxcl train CONFIG.py --help` shows the knobs of a config.")
+        return 0 if "--help" in rest or "-h" in rest else 2
+    import tyro
+
+    from jaxcl.experiment import load_config
+    from jaxcl.runs import train_run
+
+    knobs = tyro.cli(load_config(own.config).Knobs, args=rest, prog=f"jaxcl train {own.config}")
+    run_dir = own.run_dir or Path("runs") / Path(own.config).stem
+    train_run(own.config, knobs, run_dir)
+    print(f"\nDone. Next: jaxcl evaluate {run_dir}; jaxcl plot {run_dir}")
+    return 0
+
+
+def evaluate(arguments: list[str]) -> int:
+    """`jaxcl evaluate RUN_DIR [--protocol NAME ...]`"""
+    from jaxcl.evaluate import PROTOCOLS
+    from jaxcl.runs import evaluate_run
+
+    parser = argparse.ArgumentParser("jaxcl evaluate", description="Accuracy of a run's representation.")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument(
+        "--protocol", nargs="+", default=["knn", "linear"], metavar="NAME", help=f"among {', '.join(PROTOCOLS)}"
+    )
+    parser.add_argument(
+        "--no-baselines", action="store_true", help="leave out raw pixels and the untrained encoder"
+    )
+    own = parser.parse_args(arguments)
+    results = evaluate_run(own.run_dir, own.protocol, baselines=not own.no_baselines)
+    show(f"Accuracy on test images, percent ({results[0]['step']} steps)", results)
+    return 0
+
+
+def plot(arguments: list[str]) -> int:
+    """`jaxcl plot RUN_DIR`"""
+    from jaxcl.runs import plot_run
+
+    parser = argparse.ArgumentParser("jaxcl plot", description="Pictures of a run, and a report that shows them.")
+    parser.add_argument("run_dir", type=Path)
+    own = parser.parse_args(arguments)
+    print(f"Report: {plot_run(own.run_dir)}")
+    return 0
+
+
+def show(title: str, results) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxcl.runs import accuracy_table
+
+    header, rows = accuracy_table(results)
+    table = Table(title=title)
+    for i, name in enumerate(header):
+        table.add_column(name, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

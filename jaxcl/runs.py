@@ -1,0 +1,243 @@
+"""A run directory, and the three things one does with it: train, evaluate, look.
+
+    RUN_DIR/
+      config.py  knobs.json      what was run: the config's text, the value of every knob
+      run.json                   versions, devices, when, by which command
+      metrics.jsonl  events.*    the curves, as JSON lines and for TensorBoard
+      checkpoints/               the newest states, each with a sha256 manifest
+      evaluations/NAME.json      a protocol's result with its settings
+      plots/  report.html        the pictures
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxcl.experiment import (
+    Experiment,
+    changed_knobs,
+    knobs_from_json,
+    knobs_to_json,
+    load_config,
+    same_program,
+)
+from jaxcl.typing import Array, Images
+
+PACKAGES = ("jaxcl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+
+
+def device() -> str:
+    """The devices in words, as "8 x NVIDIA H100" or "1 x cpu (4 cores)"."""
+    import os
+
+    kind = jax.devices()[0].device_kind
+    cores = f" ({os.cpu_count()} cores)" if jax.default_backend() == "cpu" else ""
+    return f"{jax.device_count()} x {kind}{cores}"
+
+
+# --- opening -----------------------------------------------------------------------------------------------------
+
+
+def create_or_resume(run_dir: str | Path, config: str | Path, knobs: Any) -> Path:
+    """Makes a run directory, or checks that the one there is the same run.
+
+    Raises ValueError where a knob or the config's program differs from the run's.
+    """
+    run_dir, text = Path(run_dir), Path(config).read_text()
+    if not (run_dir / "knobs.json").exists():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
+            (run_dir / "config.py").write_text(text)
+            about = {"config": str(config), "command": sys.argv, "versions": versions(), "device": device()}
+            about["started"] = time.strftime("%Y-%m-%d %H:%M:%S")
+            (run_dir / "run.json").write_text(json.dumps(about, indent=2) + "\n")
+            (run_dir / "knobs.json").write_text(knobs_to_json(knobs))  # last: its presence makes this a run
+        return run_dir
+    changes = changed_knobs(json.loads((run_dir / "knobs.json").read_text()), knobs)
+    if changes:
+        raise ValueError(
+            f"{run_dir} holds a run with other knobs, so it cannot be gone on with:\n  "
+            + "\n  ".join(changes)
+            + "\nGive the knobs of that run, or another --run-dir."
+        )
+    if not same_program((run_dir / "config.py").read_text(), text):
+        raise ValueError(
+            f"{run_dir} holds a run of another version of {config}. Go on with `jaxcl train {run_dir}/config.py"
+            f" --run-dir {run_dir}`, or choose another --run-dir."
+        )
+    return run_dir
+
+
+def open_run(run_dir: str | Path) -> Experiment:
+    """The experiment of a run directory, from its own copy of the config."""
+    run_dir = Path(run_dir)
+    if not (run_dir / "knobs.json").exists():
+        raise FileNotFoundError(f"{run_dir} is not a run directory: it has no knobs.json. `jaxcl train` makes one.")
+    config = load_config(run_dir / "config.py")
+    return config.experiment(knobs_from_json(config, (run_dir / "knobs.json").read_text()))
+
+
+class Encoders(NamedTuple):
+    """What an evaluation compares, each float images [b, h, w, c] -> features [b, d]."""
+
+    trained: Callable[[Array], Array]
+    untrained: Callable[[Array], Array]
+    step: int
+
+
+def encoders(experiment: Experiment, run_dir: str | Path) -> Encoders:
+    """The run's encoder at its newest good checkpoint, and the same encoder as it was initialised."""
+    from jaxcl.data import batches
+    from jaxcl.train import checkpoint, placement
+    from jaxcl.train.state import init_state
+
+    e = experiment
+    key, _ = jax.random.split(jax.random.key(e.seed))
+    batch = next(batches(e.train, batch_size=e.batch_size, seed=e.seed))
+    fresh = placement.replicate(init_state(e.method, e.optimizer, key, batch), placement.make_mesh())
+    trained, step = checkpoint.restore(Path(run_dir) / "checkpoints", fresh)
+    apply = jax.jit(e.method.embed)
+    return Encoders(
+        lambda images: apply(trained.params, trained.state, images),
+        lambda images: apply(fresh.params, fresh.state, images),
+        step,
+    )
+
+
+# --- the three verbs ---------------------------------------------------------------------------------------------
+
+
+def train_run(config: str | Path, knobs: Any, run_dir: str | Path):
+    """Trains a config's experiment in `run_dir`, or goes on with the run that is there."""
+    from jaxcl.train import train
+
+    module = load_config(config)
+    run_dir = create_or_resume(run_dir, config, knobs)
+    return train(module.experiment(knobs), run_dir)
+
+
+def evaluate_run(
+    run_dir: str | Path, protocols: Sequence[str] = ("knn", "linear"), *, baselines: bool = True
+) -> list[dict[str, Any]]:
+    """Runs each protocol on the run's encoder, and on raw pixels and the untrained encoder beside it.
+
+    Every result is a dict with "encoder", "protocol", "accuracy" (percent), "standard_error" and the protocol's
+    settings; those of one protocol are written to evaluations/PROTOCOL.json.
+    """
+    from jaxcl import evaluate
+
+    run_dir = Path(run_dir)
+    evaluate.check_protocols(protocols)
+    e = open_run(run_dir)
+    if e.test is None:
+        raise ValueError(f"The config of {run_dir} gives no test images, so nothing can be evaluated.")
+    encoder = encoders(e, run_dir)
+    named: dict[str, Callable[[Array], Array]] = {}
+    if baselines:
+        named |= {"raw pixels": evaluate.flatten, "untrained encoder": encoder.untrained}
+    named[run_dir.name] = encoder.trained
+
+    results = []
+    for protocol in protocols:
+        rows = []
+        for name, embed_fn in named.items():
+            key = jax.random.key(e.seed)
+            result = evaluate.run_protocol(protocol, key, embed_fn, e.train, e.test, views=e.probe_views)
+            rows.append({"encoder": name, "step": encoder.step, **result})
+        (run_dir / "evaluations").mkdir(exist_ok=True)
+        (run_dir / "evaluations" / f"{protocol}.json").write_text(json.dumps(rows, indent=2) + "\n")
+        results += rows
+    return results
+
+
+def evaluations(run_dir: str | Path) -> list[dict[str, Any]]:
+    """The results that `evaluate_run` left."""
+    return [row for file in sorted(Path(run_dir, "evaluations").glob("*.json")) for row in json.loads(file.read_text())]
+
+
+def plot_run(run_dir: str | Path, *, points: int = 2000) -> Path:
+    """Draws views, curves, a map of the embedding and nearest neighbors; returns the path of the report."""
+    from jaxcl import evaluate, plot
+    from jaxcl.train.log import read_metrics
+
+    run_dir = Path(run_dir)
+    e = open_run(run_dir)
+    encoder = encoders(e, run_dir)
+    figures = []
+    if e.views is not None:
+        shown = np.arange(min(8, len(e.train.images)))
+        batch = {"image": e.train.images[shown], "index": shown.astype(np.int32)}
+        views = jax.device_get(jax.jit(e.views)(jax.random.key(e.seed), batch))
+        figures.append(
+            (
+                "Views: what the method is asked to find the same. Left the image, then its views.",
+                plot.views_sheet(e.train.images[shown], views),
+            )
+        )
+    records = read_metrics(run_dir)
+    if records:
+        figures.append(("Training, smoothed over the raw values.", plot.training_curves(records)))
+    if e.test is not None:
+        test = e.test._replace(
+            images=e.test.images[:points], labels=None if e.test.labels is None else e.test.labels[:points]
+        )
+        for name, embed_fn in (("untrained", encoder.untrained), ("trained", encoder.trained)):
+            features = evaluate.embed(embed_fn, test.images)
+            figures.append(
+                (
+                    f"Map (t-SNE) of {len(features)} test images, {name} encoder, coloured by class.",
+                    plot.embedding_map(features, test.labels, classes=test.classes, seed=e.seed),
+                )
+            )
+        bank = evaluate.embed(encoder.trained, e.train.images)
+        queries = slice(0, 10)
+        index, similarity = evaluate.nearest(bank, features[queries], k=8)
+        labels = e.train.labels
+        figures.append(
+            (
+                "Ten test images and the training images nearest to them; a green frame is the same class.",
+                plot.neighbors_sheet(
+                    test.images[queries],
+                    e.train.images[index],
+                    None if test.labels is None else test.labels[queries],
+                    None if labels is None else labels[index],
+                    similarity,
+                ),
+            )
+        )
+    about = json.loads((run_dir / "run.json").read_text())
+    knobs = json.loads((run_dir / "knobs.json").read_text())
+    summary = [("config", about["config"]), ("steps", str(encoder.step)), ("device", about["device"])]
+    tables = [("Accuracy on test images, percent.", *accuracy_table(evaluations(run_dir)))]
+    tables.append(("Knobs.", ("knob", "value"), [(name, str(value)) for name, value in knobs.items()]))
+    return plot.write_report(run_dir / "plots", title=run_dir.name, summary=summary, tables=tables, figures=figures)
+
+
+def accuracy_table(results: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows: an encoder a row, a protocol a column."""
+    protocols = list(dict.fromkeys(row["protocol"] for row in results))
+    names = list(dict.fromkeys(row["encoder"] for row in results))
+    cells = {(row["encoder"], row["protocol"]): f"{row['accuracy']:.1f}" for row in results}
+    return ("encoder", *protocols), [(name, *(cells.get((name, p), "") for p in protocols)) for name in names]
+
+
+def describe(images: Images) -> str:
+    """One line about a data set."""
+    n, h, w, c = images.images.shape
+    classes = f", {len(images.classes)} classes" if images.classes else ", no labels" if images.labels is None else ""
+    skipped = f", {len(images.skipped)} files skipped" if images.skipped else ""
+    return f"{images.name}: {n} images of {h} x {w} x {c}{classes}{skipped}"

@@ -1,0 +1,145 @@
+"""One loop for every method: read it from top to bottom."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxcl.data import batches, prefetch
+from jaxcl.evaluate import embed, knn_accuracy
+from jaxcl.experiment import Experiment
+from jaxcl.train import checkpoint, placement
+from jaxcl.train.log import Log
+from jaxcl.train.state import TrainState, init_state
+from jaxcl.train.step import make_step
+
+
+class Preempted(SystemExit):
+    """The run was asked to stop (SIGTERM), saved itself and can go on; exit status 75, "try again"."""
+
+    def __init__(self, step: int):
+        super().__init__(75)
+        self.step = step
+
+
+def train(experiment: Experiment, run_dir: str | Path | None = None) -> TrainState:
+    """Trains to `experiment.steps` and returns the final state.
+
+    With a `run_dir` the run logs (metrics.jsonl, TensorBoard) and saves itself there, and goes on from the newest
+    good checkpoint that it finds, bit for bit as if it had never stopped (on the same number of devices). The number
+    of the step is the only state of the input: order and augmentation are functions of (seed, step, sample index).
+
+    Raises FloatingPointError when the loss is no longer finite, and `Preempted` after a SIGTERM.
+    """
+    e = experiment
+    mesh = placement.make_mesh()
+    if e.batch_size % mesh.size:
+        raise ValueError(f"A batch of {e.batch_size} cannot be split evenly over {mesh.size} devices.")
+    init_key, run_key = jax.random.split(jax.random.key(e.seed))
+
+    step_fn = make_step(e.method, e.optimizer, axis_name=placement.axis_name(e.placement))
+    step_fn = placement.place(step_fn, e.placement, mesh)
+    first = next(batches(e.train, batch_size=e.batch_size, seed=e.seed))
+    state = placement.replicate(init_state(e.method, e.optimizer, init_key, first), mesh)
+    run_key = placement.replicate(run_key, mesh)
+
+    checkpoints = Path(run_dir) / "checkpoints" if run_dir is not None else None
+    start = 0
+    if checkpoints is not None and checkpoint.latest(checkpoints) is not None:
+        state, start = checkpoint.restore(checkpoints, state)
+
+    with Log(run_dir, start_step=start, steps=e.steps) as log, asked_to_stop() as stop:
+        kept, waited, since = [], 0.0, time.perf_counter()
+        input_batches = device_batches(e, mesh, start)
+        saved = start
+        for step in range(start + 1, e.steps + 1):
+            before = time.perf_counter()
+            batch = next(input_batches)
+            waited += time.perf_counter() - before
+            state, metrics = step_fn(state, run_key, batch)
+            kept.append(metrics)
+
+            if step % e.log_every == 0 or step == e.steps:
+                record = fetch_mean(kept)  # the only place where the host waits for the device
+                seconds = time.perf_counter() - since
+                record |= {
+                    "epoch": step * e.batch_size / len(e.train.images),
+                    "images_per_second": len(kept) * e.batch_size / seconds,
+                    "input_wait": waited / seconds,
+                }
+                if e.learning_rate is not None:
+                    record["learning_rate"] = float(e.learning_rate(step - 1))
+                log.write(step, record)
+                if not np.isfinite(record["loss"]):
+                    raise FloatingPointError(
+                        f"The loss was {record['loss']} within steps {step - len(kept) + 1} to {step}. The newest"
+                        f" checkpoint is of step {saved}. A lower learning rate, a longer warm-up or float32 may help."
+                    )
+                kept, waited, since = [], 0.0, time.perf_counter()
+            if e.knn_every and e.test is not None and (step % e.knn_every == 0 or step == e.steps):
+                log.write(step, {"knn_accuracy": look_at_knn(e, state)})
+                since = time.perf_counter()
+            stopping = stop(step)
+            if checkpoints is not None and (step % e.save_every == 0 or step == e.steps or stopping):
+                checkpoint.save(checkpoints, step, state)
+                saved, since = step, time.perf_counter()
+            if stopping and step < e.steps:
+                raise Preempted(step)
+    return state
+
+
+def device_batches(e: Experiment, mesh: jax.sharding.Mesh, start: int) -> Iterator[Any]:
+    """Batches from step `start` on, read by a thread and laid out over the devices before they are asked for."""
+    host = batches(
+        e.train,
+        batch_size=e.batch_size,
+        seed=e.seed,
+        start_step=start,
+        stop_step=e.steps,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return prefetch((placement.split(batch, mesh) for batch in host), size=2)
+
+
+def fetch_mean(kept: list[dict[str, Any]]) -> dict[str, float]:
+    """The mean of each metric over the steps since the last time, as Python numbers."""
+    fetched = jax.device_get(kept)
+    return {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
+
+
+def look_at_knn(e: Experiment, state: TrainState) -> float:
+    """kNN accuracy, in percent (k=10, cosine, the training images as the bank)."""
+    assert e.test is not None
+    if e.train.labels is None or e.test.labels is None:
+        raise ValueError(f"knn_every needs labels, and {e.train.name} has none; set it to 0.")
+
+    def features(images):
+        return embed(lambda x: e.method.embed(state.params, state.state, x), images)
+
+    return 100 * knn_accuracy(features(e.train.images), e.train.labels, features(e.test.images), e.test.labels, k=10)
+
+
+@contextmanager
+def asked_to_stop():
+    """Yields `stop(step)`: whether the run was asked to end (SIGTERM), the same answer in every process."""
+    flag = threading.Event()
+    in_main = threading.current_thread() is threading.main_thread()
+    if jax.process_count() > 1:
+        yield lambda step: multihost_utils.reached_preemption_sync_point(step)
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: flag.set()) if in_main else None
+    try:
+        yield lambda step: flag.is_set()
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, previous)

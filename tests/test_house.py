@@ -1,0 +1,114 @@
+"""The shape of the house, read from its source: who may import whom, and what `import jaxcl` may load."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxcl
+
+ROOT = Path(jaxcl.__file__).parent
+FILES = sorted(path for path in ROOT.rglob("*.py"))
+
+# A room -> the rooms it may import from; what is not named here may import everything.
+EDGES = {
+    "typing": set(),
+    "collectives": {"typing"},
+    "similarity": {"collectives", "typing"},
+    "extract": {"collectives", "typing"},
+    "monitor": {"collectives", "similarity", "typing"},
+    "augment": {"augment", "collectives", "typing"},
+    "nets": {"nets", "collectives", "typing"},
+    "losses": {"losses", "similarity", "collectives", "typing"},
+    "methods": {"methods", "augment", "nets", "extract", "similarity", "losses", "monitor", "collectives", "typing"},
+    "data": {"data", "typing"},
+    "evaluate": {"evaluate", "data", "typing", "augment", "similarity"},
+    "train": {"train", "data", "evaluate", "experiment", "collectives", "typing"},
+    "plot": {"plot", "typing"},
+    "experiment": {"typing"},
+}
+# A package -> the only places that may import it.
+KEEPERS = {
+    "flax": {"nets"},
+    "matplotlib": {"plot"},
+    "tensorflow": {"data/tf_pipeline"},
+    "tensorflow_datasets": {"data/tf_pipeline"},
+    "tyro": {"cli"},
+    "orbax": {"train/checkpoint"},
+    "tensorboardX": {"train/log"},
+}
+
+
+def imported(path):
+    """Every absolute module name that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "jaxcl")
+
+
+def room(path):
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_only_from_the_rooms_its_own_room_may_enter(path):
+    allowed = EDGES.get(room(path))
+    if allowed is None:
+        return
+    entered = {name.split(".")[1] for name in imported(path) if name.startswith("jaxcl.")}
+    assert entered <= allowed, f"{path.name} imports from {sorted(entered - allowed)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_outside_package_is_spoken_to_in_one_place(path):
+    here = str(path.relative_to(ROOT).with_suffix(""))
+    for name in imported(path):
+        keepers = KEEPERS.get(name.split(".")[0])
+        assert keepers is None or any(here.startswith(keeper) for keeper in keepers), f"{here} imports {name}"
+
+
+def test_importing_jaxcl_loads_neither_tensorflow_nor_matplotlib():
+    rooms = "augment data evaluate experiment losses methods nets runs train cli"
+    program = f"""
+import sys, jaxcl
+for room in {rooms.split()!r}:
+    __import__("jaxcl." + room)
+print([name for name in ("tensorflow", "tensorflow_datasets", "matplotlib", "torch") if name in sys.modules])
+"""
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def public_functions():
+    import importlib
+
+    for room_name in ("augment", "data", "evaluate", "losses", "methods", "nets", "plot", "train"):
+        module = importlib.import_module(f"jaxcl.{room_name}")
+        for name in getattr(module, "__all__", ()):
+            member = getattr(module, name)
+            if inspect.isfunction(member):
+                yield pytest.param(member, id=f"{room_name}.{name}")
+
+
+@pytest.mark.parametrize("function", public_functions())
+def test_keys_are_given_first_and_never_defaulted_and_defaults_are_keyword_only(function):
+    parameters = list(inspect.signature(function).parameters.values())
+    for position, parameter in enumerate(parameters):
+        if parameter.name == "key":
+            assert position == 0
+            assert parameter.default is parameter.empty
+        if parameter.default is not parameter.empty:
+            assert parameter.kind is parameter.KEYWORD_ONLY, f"{parameter.name} has a default and is positional"
+
+
+@pytest.mark.parametrize("function", public_functions())
+def test_every_public_function_says_what_it_does(function):
+    assert function.__doc__
+    assert len(function.__doc__) > 40
