@@ -47,7 +47,9 @@ def experiment(knobs: Knobs) -> Experiment:
     axis_name = placement.axis_name(knobs.placement)
     norm = nets.batch_norm(axis_name=axis_name)
 
-    views = augment.two_views(augment.simclr(size, strength=0.5, blur=False, min_area=knobs.min_area, flip=False))
+    views = augment.two_views(
+        augment.simclr(size, strength=0.5, blur=False, min_area=knobs.min_area, flip=False)
+    )
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 10)
     return Experiment(
         method=simclr(

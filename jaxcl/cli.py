@@ -18,12 +18,15 @@ Three commands take it from images to a reported accuracy:
   jaxcl train configs/quickstart.py --help              the knobs of a config
   jaxcl evaluate runs/quickstart                        kNN and linear accuracy, beside two baselines
   jaxcl plot runs/quickstart                            views, curves, map, neighbors: runs/quickstart/plots/report.html
+
+  jaxcl sweep configs/quickstart.py --seed 0 1 2 --temperature 0.1 0.5
+                                                        every combination, with the mean and spread over seeds
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"train": train, "evaluate": evaluate, "plot": plot}
+    commands = {"train": train, "evaluate": evaluate, "plot": plot, "sweep": sweep}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP)
         return 0
@@ -69,19 +72,23 @@ def train(arguments: list[str]) -> int:
 def evaluate(arguments: list[str]) -> int:
     """`jaxcl evaluate RUN_DIR [--protocol NAME ...]`"""
     from jaxcl.evaluate import PROTOCOLS
-    from jaxcl.runs import evaluate_run
+    from jaxcl.runs import accuracy_table, evaluate_run
 
     parser = argparse.ArgumentParser("jaxcl evaluate", description="Accuracy of a run's representation.")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument(
-        "--protocol", nargs="+", default=["knn", "linear"], metavar="NAME", help=f"among {', '.join(PROTOCOLS)}"
+        "--protocol",
+        nargs="+",
+        default=["knn", "linear"],
+        metavar="NAME",
+        help=f"among {', '.join(PROTOCOLS)}",
     )
     parser.add_argument(
         "--no-baselines", action="store_true", help="leave out raw pixels and the untrained encoder"
     )
     own = parser.parse_args(arguments)
     results = evaluate_run(own.run_dir, own.protocol, baselines=not own.no_baselines)
-    show(f"Accuracy on test images, percent ({results[0]['step']} steps)", results)
+    show(f"Accuracy on test images, percent ({results[0]['step']} steps)", *accuracy_table(results))
     return 0
 
 
@@ -89,20 +96,57 @@ def plot(arguments: list[str]) -> int:
     """`jaxcl plot RUN_DIR`"""
     from jaxcl.runs import plot_run
 
-    parser = argparse.ArgumentParser("jaxcl plot", description="Pictures of a run, and a report that shows them.")
+    parser = argparse.ArgumentParser(
+        "jaxcl plot", description="Pictures of a run, and a report that shows them."
+    )
     parser.add_argument("run_dir", type=Path)
     own = parser.parse_args(arguments)
     print(f"Report: {plot_run(own.run_dir)}")
     return 0
 
 
-def show(title: str, results) -> None:
+def sweep(arguments: list[str]) -> int:
+    """`jaxcl sweep CONFIG.py [--run-dir DIR] [--protocol NAME ...] --knob value value ...`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl sweep",
+        allow_abbrev=False,
+        description="Trains and evaluates every combination of the values that are given for knobs"
+        " (--seed 0 1 2 --temperature 0.1 0.5), skips what is done already, and prints means and spreads over seeds.",
+    )
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--run-dir", type=Path, help="runs/CONFIG-sweep unless given")
+    parser.add_argument("--protocol", nargs="+", default=["knn", "linear"], metavar="NAME")
+    parser.add_argument("--baselines", action="store_true", help="also raw pixels and the untrained encoder")
+    own, rest = parser.parse_known_args(arguments)
+    grid: dict[str, list[str]] = {}
+    for word in rest:
+        if word.startswith("--"):
+            values = grid.setdefault(word[2:].replace("-", "_"), [])
+        elif grid:
+            values.append(word)
+    import tyro
+
+    from jaxcl.experiment import load_config
+    from jaxcl.sweep import summarize
+    from jaxcl.sweep import sweep as run_sweep
+
+    knobs = load_config(own.config).Knobs
+    results = run_sweep(
+        own.config,
+        lambda words: tyro.cli(knobs, args=words, prog=f"jaxcl sweep {own.config}"),
+        grid or {"seed": ["0"]},
+        own.run_dir or Path("runs") / f"{own.config.stem}-sweep",
+        protocols=own.protocol,
+        baselines=own.baselines,
+    )
+    show("Accuracy on test images, percent: mean and standard deviation over seeds", *summarize(results))
+    return 0
+
+
+def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from jaxcl.runs import accuracy_table
-
-    header, rows = accuracy_table(results)
     table = Table(title=title)
     for i, name in enumerate(header):
         table.add_column(name, justify="right" if i else "left")

@@ -55,7 +55,9 @@ def load_config(path: str | Path) -> ModuleType:
     """The config at `path` as a module, checked to have `Knobs` and `experiment`."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no config {path}. A config is a Python file, such as configs/quickstart.py.")
+        raise FileNotFoundError(
+            f"There is no config {path}. A config is a Python file, such as configs/quickstart.py."
+        )
     name = f"jaxcl_config_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

@@ -1,12 +1,12 @@
 """A run directory, and the three things one does with it: train, evaluate, look.
 
-    RUN_DIR/
-      config.py  knobs.json      what was run: the config's text, the value of every knob
-      run.json                   versions, devices, when, by which command
-      metrics.jsonl  events.*    the curves, as JSON lines and for TensorBoard
-      checkpoints/               the newest states, each with a sha256 manifest
-      evaluations/NAME.json      a protocol's result with its settings
-      plots/  report.html        the pictures
+RUN_DIR/
+  config.py  knobs.json      what was run: the config's text, the value of every knob
+  run.json                   versions, devices, when, by which command
+  metrics.jsonl  events.*    the curves, as JSON lines and for TensorBoard
+  checkpoints/               the newest states, each with a sha256 manifest
+  evaluations/NAME.json      a protocol's result with its settings
+  plots/  report.html        the pictures
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def open_run(run_dir: str | Path) -> Experiment:
     """The experiment of a run directory, from its own copy of the config."""
     run_dir = Path(run_dir)
     if not (run_dir / "knobs.json").exists():
-        raise FileNotFoundError(f"{run_dir} is not a run directory: it has no knobs.json. `jaxcl train` makes one.")
+        raise FileNotFoundError(
+            f"{run_dir} is not a run directory: it has no knobs.json. `jaxcl train` makes one."
+        )
     config = load_config(run_dir / "config.py")
     return config.experiment(knobs_from_json(config, (run_dir / "knobs.json").read_text()))
 
@@ -166,7 +168,11 @@ def evaluate_run(
 
 def evaluations(run_dir: str | Path) -> list[dict[str, Any]]:
     """The results that `evaluate_run` left."""
-    return [row for file in sorted(Path(run_dir, "evaluations").glob("*.json")) for row in json.loads(file.read_text())]
+    return [
+        row
+        for file in sorted(Path(run_dir, "evaluations").glob("*.json"))
+        for row in json.loads(file.read_text())
+    ]
 
 
 def plot_run(run_dir: str | Path, *, points: int = 2000) -> Path:
@@ -224,7 +230,9 @@ def plot_run(run_dir: str | Path, *, points: int = 2000) -> Path:
     summary = [("config", about["config"]), ("steps", str(encoder.step)), ("device", about["device"])]
     tables = [("Accuracy on test images, percent.", *accuracy_table(evaluations(run_dir)))]
     tables.append(("Knobs.", ("knob", "value"), [(name, str(value)) for name, value in knobs.items()]))
-    return plot.write_report(run_dir / "plots", title=run_dir.name, summary=summary, tables=tables, figures=figures)
+    return plot.write_report(
+        run_dir / "plots", title=run_dir.name, summary=summary, tables=tables, figures=figures
+    )
 
 
 def accuracy_table(results: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -238,6 +246,12 @@ def accuracy_table(results: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], 
 def describe(images: Images) -> str:
     """One line about a data set."""
     n, h, w, c = images.images.shape
-    classes = f", {len(images.classes)} classes" if images.classes else ", no labels" if images.labels is None else ""
+    classes = (
+        f", {len(images.classes)} classes"
+        if images.classes
+        else ", no labels"
+        if images.labels is None
+        else ""
+    )
     skipped = f", {len(images.skipped)} files skipped" if images.skipped else ""
     return f"{images.name}: {n} images of {h} x {w} x {c}{classes}{skipped}"

@@ -23,7 +23,17 @@ EDGES = {
     "augment": {"augment", "collectives", "typing"},
     "nets": {"nets", "collectives", "typing"},
     "losses": {"losses", "similarity", "collectives", "typing"},
-    "methods": {"methods", "augment", "nets", "extract", "similarity", "losses", "monitor", "collectives", "typing"},
+    "methods": {
+        "methods",
+        "augment",
+        "nets",
+        "extract",
+        "similarity",
+        "losses",
+        "monitor",
+        "collectives",
+        "typing",
+    },
     "data": {"data", "typing"},
     "evaluate": {"evaluate", "data", "typing", "augment", "similarity"},
     "train": {"train", "data", "evaluate", "experiment", "collectives", "typing"},
@@ -105,7 +115,9 @@ def test_keys_are_given_first_and_never_defaulted_and_defaults_are_keyword_only(
             assert position == 0
             assert parameter.default is parameter.empty
         if parameter.default is not parameter.empty:
-            assert parameter.kind is parameter.KEYWORD_ONLY, f"{parameter.name} has a default and is positional"
+            assert parameter.kind is parameter.KEYWORD_ONLY, (
+                f"{parameter.name} has a default and is positional"
+            )
 
 
 @pytest.mark.parametrize("function", public_functions())

@@ -126,7 +126,9 @@ def look_at_knn(e: Experiment, state: TrainState) -> float:
     def features(images):
         return embed(lambda x: e.method.embed(state.params, state.state, x), images)
 
-    return 100 * knn_accuracy(features(e.train.images), e.train.labels, features(e.test.images), e.test.labels, k=10)
+    return 100 * knn_accuracy(
+        features(e.train.images), e.train.labels, features(e.test.images), e.test.labels, k=10
+    )
 
 
 @contextmanager

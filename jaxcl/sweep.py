@@ -1,0 +1,80 @@
+"""Every combination of some knobs' values, each a run of its own; seeds are averaged, everything else is a row."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxcl.runs import evaluate_run, evaluations, train_run
+
+
+def combinations(grid: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    """{"seed": ("0", "1"), "bits": ("0",)} -> one dict a combination, the last knob varying fastest.
+
+    >>> combinations({"bits": ["0", "5"], "seed": ["0", "1"]})[1]
+    {'bits': '0', 'seed': '1'}
+    """
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def sweep(
+    config: str | Path,
+    knobs_of: Any,
+    grid: Mapping[str, Sequence[str]],
+    sweep_dir: str | Path,
+    *,
+    protocols: Sequence[str] = ("knn", "linear"),
+    baselines: bool = False,
+) -> list[dict[str, Any]]:
+    """Trains and evaluates every combination in sweep_dir/knob=value,...; what is there already is not done again.
+
+    `knobs_of(["--knob", "value", ...])` makes the config's knobs. Returns one result a run, protocol and encoder,
+    with the combination under "knobs", and writes them to sweep_dir/sweep.json.
+    """
+    sweep_dir, results = Path(sweep_dir), []
+    for combination in combinations(grid):
+        name = ",".join(f"{knob}={value}" for knob, value in combination.items())
+        run_dir = sweep_dir / name.replace("/", "_")
+        arguments = [
+            word for knob, value in combination.items() for word in (f"--{knob.replace('_', '-')}", value)
+        ]
+        wanted = {f"{protocol}.json" for protocol in protocols}
+        done = {path.name for path in (run_dir / "evaluations").glob("*.json")}
+        if not wanted <= done:
+            print(f"\n== {name}", flush=True)
+            train_run(config, knobs_of(arguments), run_dir)
+            evaluate_run(run_dir, protocols, baselines=baselines)
+        for row in evaluations(run_dir):
+            encoder = "trained" if row["encoder"] == run_dir.name else row["encoder"]
+            results.append(row | {"encoder": encoder, "knobs": combination})
+        (sweep_dir / "sweep.json").write_text(json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def summarize(results: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows: mean and sample standard deviation over seeds of each protocol's accuracy, in percent."""
+    protocols = list(dict.fromkeys(row["protocol"] for row in results))
+    knobs = [knob for knob in results[0]["knobs"] if knob != "seed"]
+    cells: dict[tuple[str, ...], dict[str, list[float]]] = {}
+    for row in results:
+        at = (*(row["knobs"][knob] for knob in knobs), row["encoder"])
+        cells.setdefault(at, {}).setdefault(row["protocol"], []).append(row["accuracy"])
+    rows = [
+        (*at, *(mean_and_spread(found.get(protocol, [])) for protocol in protocols))
+        for at, found in cells.items()
+    ]
+    return (*knobs, "encoder", *protocols), rows
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """
+    >>> mean_and_spread([1.0, 2.0, 3.0]), mean_and_spread([4.0]), mean_and_spread([])
+    ('2.0 ± 1.0 (n=3)', '4.0', '')
+    """
+    if len(values) < 2:
+        return f"{values[0]:.1f}" if values else ""
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} (n={len(values)})"
