@@ -1,0 +1,14 @@
+"""Pictures: plain arrays in, a matplotlib Figure out; saving it is yours (`figure.savefig("views.png", dpi=160)`).
+
+matplotlib (`pip install "jaxcl[plot]"`) is loaded when the first picture is drawn, not on import. The figures belong
+to no pyplot state: nothing has to be closed, and matplotlib's settings are neither read for what matters here nor
+changed. In a notebook, run `%matplotlib inline` once and a figure at the end of a cell is shown.
+"""
+
+from jaxcl.plot.curves import training_curves
+from jaxcl.plot.embeddings import embedding_map
+from jaxcl.plot.neighbors import neighbors_sheet
+from jaxcl.plot.report import write_report
+from jaxcl.plot.views import views_sheet
+
+__all__ = ["embedding_map", "neighbors_sheet", "training_curves", "views_sheet", "write_report"]
