@@ -1,5 +1,22 @@
-"""Part 2: encoders, heads and their norms. The only room that knows flax.linen."""
+"""Part 2: encoders, heads and their norms. The only room that knows flax.linen.
 
+An encoder is a `Net` whose output is a tuple of feature maps, shallow to deep; a head is a `Net` from
+[b, d] to [b, out]. Both are given their norm: `norm = batch_norm(axis_name=axis_name)`.
+"""
+
+from jaxcl.nets.convnet import conv_n
+from jaxcl.nets.heads import mlp_head, projection_head
 from jaxcl.nets.net import from_linen
+from jaxcl.nets.norm import batch_norm, layer_norm, no_norm
+from jaxcl.nets.resnet import resnet
 
-__all__ = ["from_linen"]
+__all__ = [
+    "batch_norm",
+    "conv_n",
+    "from_linen",
+    "layer_norm",
+    "mlp_head",
+    "no_norm",
+    "projection_head",
+    "resnet",
+]

@@ -1,0 +1,103 @@
+"""What stands between the representation h and the loss: [b, d] -> [b, out]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxcl.nets.net import from_linen
+from jaxcl.nets.norm import Norm
+from jaxcl.typing import Net
+
+MODES = ("nonlinear", "linear", "none")
+
+
+def projection_head(
+    *,
+    norm: Norm,
+    mode: str = "nonlinear",
+    layers: int = 2,
+    width: int | None = None,
+    out: int = 128,
+    dtype: Any = jnp.float32,
+) -> Net:
+    """SimCLR's projection head, as in its published code: representations [b, d] -> projections [b, out].
+
+    mode
+        "nonlinear": `layers` times dense and norm, with a ReLU between them; hidden layers are `width` wide
+        (None: as wide as the input). SimCLR v1 (arXiv:2002.05709) has 2 layers, v2 (arXiv:2006.10029) 3.
+        "linear": one dense layer and norm, whatever `layers` and `width` are.
+        "none": z = h, with neither parameters nor state.
+
+    Dense layers have no bias and kernels drawn from N(0, 0.01^2); the last norm scales but has no offset.
+    """
+    if mode not in MODES:
+        raise ValueError(f'projection_head\'s mode is "nonlinear", "linear" or "none"; got {mode!r}.')
+    if layers < 1:
+        raise ValueError(
+            f'projection_head needs at least one layer; got layers={layers}. For none: mode="none".'
+        )
+    if mode == "none":
+        return Net(lambda key, x: ({}, {}), lambda params, state, x, *, train: (x, state))
+    return from_linen(ProjectionHead(norm, layers if mode == "nonlinear" else 1, width, out, dtype))
+
+
+def mlp_head(
+    *,
+    norm: Norm,
+    hidden: Sequence[int] = (2048,),
+    out: int = 128,
+    bias: bool = True,
+    dtype: Any = jnp.float32,
+) -> Net:
+    """A multilayer perceptron: [b, d] -> [b, out]; norm and ReLU after each hidden layer, not after the last.
+
+    MoCo v1: `mlp_head(norm=no_norm(), hidden=(), out=128)`; MoCo v2: `hidden=(2048,)` (the width of its
+    input), also without norm (arXiv:2003.04297). BYOL's projector and predictor:
+    `mlp_head(norm=batch_norm(...), hidden=(4096,), out=256, bias=False)` (arXiv:2006.07733).
+
+    Kernels are drawn with variance 1 / (fan in). Hidden layers have the norm's offset for a bias; `bias` is
+    that of the last layer.
+    """
+    return from_linen(MLPHead(norm, tuple(hidden), out, bias, dtype))
+
+
+class ProjectionHead(nn.Module):
+    """The module behind `projection_head`."""
+
+    norm: Norm
+    layers: int
+    width: int | None
+    out: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        def dense(features):
+            kernel_init = nn.initializers.normal(0.01)
+            return nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=kernel_init)
+
+        width = self.width or x.shape[-1]
+        for _ in range(self.layers - 1):
+            x = nn.relu(self.norm()(dense(width)(x), train=train))
+        return self.norm(use_bias=False)(dense(self.out)(x), train=train)
+
+
+class MLPHead(nn.Module):
+    """The module behind `mlp_head`."""
+
+    norm: Norm
+    hidden: tuple[int, ...]
+    out: int
+    bias: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        for features in self.hidden:
+            x = nn.Dense(features, use_bias=False, dtype=self.dtype)(x)
+            x = nn.relu(self.norm()(x, train=train))
+        return nn.Dense(self.out, use_bias=self.bias, dtype=self.dtype)(x)

@@ -1,0 +1,172 @@
+"""What a layer is normalized over, always an explicit choice.
+
+A *norm* is a maker of layers, `norm(*, scale_init=ones, use_scale=True, use_bias=True) -> layer`, where
+`layer(x, *, train)` normalizes [b, ..., c]. Networks are given one and call it wherever a layer stands, so
+that what the batch statistics mean is said once, in the config:
+
+    choice                                              each row is normalized with
+    batch_norm(axis_name=axis_name)                     the global batch, in every placement
+    batch_norm(axis_name=axis_name, groups=8)           its eighth of the global batch, in every placement
+    batch_norm()                                        all rows the program sees
+    layer_norm()                                        itself
+    no_norm()                                           nothing (a bias is still learnt)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcl import collectives
+
+# (*, scale_init, use_scale, use_bias) -> a layer that is called as layer(x, train=train)
+Norm = Callable[..., nn.Module]
+
+
+def batch_norm(
+    *, axis_name: str | None = None, groups: int = 1, momentum: float = 0.9, epsilon: float = 1e-5
+) -> Norm:
+    """Batch normalization (Ioffe and Szegedy, 2015): `scale (x - mean) / sqrt(variance + epsilon) + bias`.
+
+    axis_name
+        the axis over which the batch is split (`train.placement.axis_name`), or None where the program sees
+        the whole batch. With the axis given, the result does not depend on how many devices share the
+        batch. With None inside `shard_map` or `pmap` every device also keeps running averages of its own,
+        which the caller must average before they are returned as replicated.
+    groups
+        the *global* batch is cut into so many groups of neighbouring rows, each normalized on its own; the
+        running averages take the mean over the groups. 1 is the ordinary norm (SimCLR's "global" one). 8
+        gives one device the statistics that eight would have, without which MoCo can tell the positive by
+        its batch (section 3.3 of arXiv:1911.05722); on eight devices every device is its own group, and
+        nothing is sent.
+    momentum
+        what the running averages keep at each step: new = momentum old + (1 - momentum) batch. The
+        convention of TensorFlow and flax; PyTorch's momentum is one minus this. The variance is the biased
+        one in both uses (PyTorch's running variance is unbiased).
+
+    Statistics are taken in float32 at least, whatever x is; the result has x's dtype. Raises ValueError
+    where the groups do not divide the rows, or cannot be laid on the devices.
+    """
+    if groups < 1:
+        raise ValueError(f"batch_norm needs at least one group; got groups={groups}.")
+    return partial(BatchNorm, axis_name=axis_name, groups=groups, momentum=momentum, epsilon=epsilon)
+
+
+def layer_norm(*, epsilon: float = 1e-6) -> Norm:
+    """Every row normalized over its own last axis: no statistics of the batch, so nothing leaks."""
+    return partial(LayerNorm, epsilon=epsilon)
+
+
+def no_norm() -> Norm:
+    """No normalization; a bias is learnt where the norm would have had one, since its layers go without."""
+    return Bias
+
+
+class BatchNorm(nn.Module):
+    """The layer that `batch_norm` makes."""
+
+    axis_name: str | None = None
+    groups: int = 1
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    use_scale: bool = True
+    use_bias: bool = True
+    scale_init: Callable[..., Any] = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        c = x.shape[-1]
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
+        if train:
+            mean, var = self.statistics(x.astype(dtype))
+            if not self.is_initializing():
+                now = jnp.mean(mean, axis=0), jnp.mean(var, axis=0)
+                if self.groups > 1:
+                    now = collectives.mean(now, self.axis_name)
+                for running, value in zip((running_mean, running_var), now, strict=True):
+                    new = self.momentum * running.value + (1 - self.momentum) * value
+                    running.value = new.astype(running.value.dtype)
+        else:
+            mean, var = running_mean.value[None], running_var.value[None]
+        factor = lax.rsqrt(var + self.epsilon)
+        if self.use_scale:
+            factor = factor * self.param("scale", self.scale_init, (c,), jnp.float32)
+        offset = -mean * factor
+        if self.use_bias:
+            offset = offset + self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+        # One multiplication and one addition an entry; factor and offset are [g, 1, ..., 1, c].
+        over = tuple(range(1, x.ndim))
+        factor, offset = jnp.expand_dims(factor, over), jnp.expand_dims(offset, over)
+        y = split(x, len(factor)).astype(dtype) * factor + offset
+        return y.reshape(x.shape).astype(x.dtype)
+
+    def statistics(self, x):
+        """Mean and variance [g, c] of the g groups on this device."""
+        groups, n = self.groups, x.shape[0]
+        devices = collectives.size(self.axis_name)
+        if groups > 1:
+            if groups % devices:
+                raise ValueError(
+                    f"batch_norm cuts the global batch into groups that may not straddle devices: {groups}"
+                    f" groups on {devices} devices. Make groups 1 or a multiple of {devices}."
+                )
+            groups //= devices
+        if n % groups:
+            raise ValueError(
+                f"batch_norm cuts its {n} rows into {groups} equal groups;"
+                " choose groups that divide the batch."
+            )
+        shares, over = split(x, groups), tuple(range(1, x.ndim))
+        # Both moments in one pass over x, and one message.
+        moments = jnp.mean(shares, axis=over), jnp.mean(jnp.square(shares), axis=over)
+        if self.groups == 1:
+            moments = collectives.mean(moments, self.axis_name)
+        mean, square = moments
+        return mean, jnp.maximum(square - jnp.square(mean), 0)
+
+
+def split(x, groups):
+    """[n, ..., c] -> [groups, n / groups, ..., c]: only the first axis is touched, so the layout stays."""
+    return x.reshape(groups, -1, *x.shape[1:])
+
+
+class LayerNorm(nn.Module):
+    """The layer that `layer_norm` makes."""
+
+    epsilon: float = 1e-6
+    use_scale: bool = True
+    use_bias: bool = True
+    scale_init: Callable[..., Any] = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        c = x.shape[-1]
+        y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
+        if self.use_scale:
+            y = y * self.param("scale", self.scale_init, (c,), jnp.float32)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+        return y.astype(x.dtype)
+
+
+class Bias(nn.Module):
+    """The layer that `no_norm` makes."""
+
+    use_scale: bool = True
+    use_bias: bool = True
+    scale_init: Callable[..., Any] = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        if not self.use_bias:
+            return x
+        return x + self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32).astype(x.dtype)

@@ -1,0 +1,150 @@
+"""Residual networks (He, Zhang, Ren and Sun, 2015, arXiv:1512.03385), as SimCLR, MoCo and BYOL use them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcl.nets.net import from_linen
+from jaxcl.nets.norm import Norm
+from jaxcl.typing import Net
+
+# depth -> (blocks in each stage, whether they are bottlenecks)
+DEPTHS = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+    152: ((3, 8, 36, 3), True),
+    200: ((3, 24, 36, 3), True),
+}
+STEMS = ("cifar", "imagenet")
+
+
+def resnet(
+    depth: int,
+    *,
+    stem: str,
+    norm: Norm,
+    width: int = 1,
+    dtype: Any = jnp.float32,
+    zero_init_last_gamma: bool = True,
+) -> Net:
+    """ResNet-18, 34, 50, 101, 152 or 200: images [b, h, w, c] -> the outputs of its four stages.
+
+    stem
+        "cifar": one 3x3 convolution, for images of up to 64 pixels: maps [b, h, w, 64 m], [b, h/2, w/2, 128
+        m], [b, h/4, w/4, 256 m], [b, h/8, w/8, 512 m]. "imagenet": 7x7 with stride 2 and a 3x3 max pool
+        with stride 2; all maps are four times smaller. m is `width`, times 4 for the bottlenecks of depth
+        50 and more.
+    norm
+        what the layers are normalized over, as `batch_norm(axis_name=axis_name)`.
+    width
+        multiplies all channels: 2 and 4 are the "2x" and "4x" of SimCLR's tables.
+    dtype
+        what is computed and returned, as jnp.bfloat16; parameters and batch statistics stay float32.
+    zero_init_last_gamma
+        every residual branch starts at zero (SimCLR, BYOL); MoCo's networks start at one.
+
+    The stride of a bottleneck is on its 3x3 convolution ("v1.5"). Strided convolutions are padded by the same
+    amount on both sides, whatever the image's size. A shortcut has a convolution only where the shape
+    changes, as in torchvision (SimCLR's code has one in every stage's first block). Kernels are drawn with
+    variance 1 / (fan in), truncated at two standard deviations, as SimCLR's code does.
+    """
+    if depth not in DEPTHS:
+        raise ValueError(f"resnet comes in depths {', '.join(map(str, DEPTHS))}; got {depth}.")
+    if stem not in STEMS:
+        raise ValueError(f'resnet\'s stem is "cifar" (small images) or "imagenet"; got {stem!r}.')
+    if width < 1:
+        raise ValueError(f"resnet's width multiplies its channels and must be at least 1; got {width}.")
+    return from_linen(ResNet(*DEPTHS[depth], stem, norm, width, dtype, zero_init_last_gamma))
+
+
+class Conv(nn.Module):
+    """A convolution without bias, padded symmetrically."""
+
+    features: int
+    kernel: int
+    stride: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        pad = (self.kernel - 1) // 2
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        return jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=((pad, pad), (pad, pad)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+class Block(nn.Module):
+    """relu(shortcut + branch): two 3x3 convolutions, or the 1x1, 3x3, 1x1 of a bottleneck."""
+
+    features: int
+    stride: int
+    bottleneck: bool
+    norm: Norm
+    dtype: Any
+    zero_init_last_gamma: bool
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        def conv(features, kernel, stride=1, name=None):
+            return Conv(features, kernel, stride, self.dtype, name=name)
+
+        last = {"scale_init": nn.initializers.zeros} if self.zero_init_last_gamma else {}
+        out = 4 * self.features if self.bottleneck else self.features
+        if self.bottleneck:
+            y = nn.relu(self.norm()(conv(self.features, 1)(x), train=train))
+            y = nn.relu(self.norm()(conv(self.features, 3, self.stride)(y), train=train))
+            y = self.norm(**last)(conv(out, 1)(y), train=train)
+        else:
+            y = nn.relu(self.norm()(conv(self.features, 3, self.stride)(x), train=train))
+            y = self.norm(**last)(conv(out, 3)(y), train=train)
+        if x.shape[-1] != out or self.stride != 1:
+            x = self.norm(name="shortcut_norm")(conv(out, 1, self.stride, "shortcut")(x), train=train)
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """The module behind `resnet`."""
+
+    blocks: tuple[int, ...]
+    bottleneck: bool
+    stem: str
+    norm: Norm
+    width: int = 1
+    dtype: Any = jnp.float32
+    zero_init_last_gamma: bool = True
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        features = 64 * self.width
+        kernel, stride = (3, 1) if self.stem == "cifar" else (7, 2)
+        x = Conv(features, kernel, stride, self.dtype, name="stem")(x)
+        x = nn.relu(self.norm(name="stem_norm")(x, train=train))
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
+        maps = []
+        for stage, count in enumerate(self.blocks):
+            for i in range(count):
+                block = Block(
+                    features=features * 2**stage,
+                    stride=2 if i == 0 and stage > 0 else 1,
+                    bottleneck=self.bottleneck,
+                    norm=self.norm,
+                    dtype=self.dtype,
+                    zero_init_last_gamma=self.zero_init_last_gamma,
+                    name=f"stage{stage + 1}_block{i + 1}",
+                )
+                x = block(x, train=train)
+            maps.append(x)
+        return tuple(maps)

@@ -1,0 +1,26 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcl import nets
+from jaxcl.extract import pool
+
+
+def test_conv_n_ends_in_a_vector_that_pool_hands_on():
+    net = nets.conv_n(norm=nets.batch_norm(momentum=0.99, epsilon=1e-3))
+    x = jnp.ones((2, 28, 28, 11))
+    params, state = jax.eval_shape(net.init, jax.random.key(0), x)
+    maps, _ = jax.eval_shape(lambda p, s, x: net.apply(p, s, x, train=True), params, state, x)
+    assert [m.shape for m in maps] == [(2, 13, 13, 32), (2, 6, 6, 64), (2, 2, 2, 64), (2, 128)]
+    assert pool(maps) is maps[-1]
+    weights = 9 * 11 * 32 + 9 * 32 * 64 + 9 * 64 * 64 + 4 * 64 * 128
+    norms = 2 * (32 + 64 + 64 + 128)
+    assert sum(int(np.prod(p.shape)) for p in jax.tree.leaves(params)) == weights + norms
+
+
+def test_conv_n_says_how_large_an_image_must_be():
+    net = nets.conv_n(norm=nets.batch_norm())
+    jax.eval_shape(net.init, jax.random.key(0), jnp.ones((2, 15, 15, 1)))
+    with pytest.raises(ValueError, match="at least 15x15 pixels; got 14x14"):
+        jax.eval_shape(net.init, jax.random.key(0), jnp.ones((2, 14, 14, 1)))

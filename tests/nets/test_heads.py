@@ -1,0 +1,87 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcl import nets
+
+norm = nets.batch_norm()
+
+
+@pytest.fixture(scope="module")
+def h():
+    return jax.random.normal(jax.random.key(0), (16, 6))
+
+
+def shapes(tree):
+    return jax.tree.map(jnp.shape, tree)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 4])
+def test_hidden_layers_have_scale_and_offset_and_the_last_only_a_scale(layers, h):
+    head = nets.projection_head(norm=norm, layers=layers, out=5)
+    params, state = head.init(jax.random.key(1), h)
+    want = {}
+    for i in range(layers):
+        out = 5 if i == layers - 1 else 6
+        want[f"Dense_{i}"] = {"kernel": (6, out)}
+        want[f"BatchNorm_{i}"] = {"scale": (out,)} if i == layers - 1 else {"scale": (out,), "bias": (out,)}
+    assert shapes(params) == want
+    z, new = head.apply(params, state, h, train=True)
+    # Each column of the last norm has mean 0 and variance 1: in particular no ReLU follows it.
+    np.testing.assert_allclose(jnp.mean(z, axis=0), 0, atol=1e-5)
+    assert shapes(new) == shapes(state)
+
+
+def test_two_layers_are_dense_norm_relu_dense_norm(h):
+    head = nets.projection_head(norm=norm, width=7, out=5)
+    params, state = head.init(jax.random.key(1), h)
+    z, _ = head.apply(params, state, h, train=True)
+
+    def standard(x):
+        return (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+
+    w0, w1 = (np.asarray(params[name]["kernel"], np.float64) for name in ("Dense_0", "Dense_1"))
+    want = standard(np.maximum(standard(np.asarray(h, np.float64) @ w0), 0) @ w1)
+    np.testing.assert_allclose(z, want, atol=1e-4)
+
+
+def test_kernels_are_drawn_with_standard_deviation_one_hundredth():
+    head = nets.projection_head(norm=norm)
+    params, _ = head.init(jax.random.key(1), jnp.ones((2, 256)))
+    np.testing.assert_allclose(jnp.std(params["Dense_0"]["kernel"]), 0.01, rtol=0.02)
+
+
+def test_the_linear_head_is_one_layer_and_the_empty_one_is_the_identity(h):
+    linear = nets.projection_head(norm=norm, mode="linear", layers=3)
+    assert shapes(linear.init(jax.random.key(1), h)[0]) == {
+        "Dense_0": {"kernel": (6, 128)},
+        "BatchNorm_0": {"scale": (128,)},
+    }
+    none = nets.projection_head(norm=norm, mode="none")
+    assert none.init(jax.random.key(1), h) == ({}, {})
+    assert none.apply({}, {}, h, train=True) == (h, {})
+
+
+def test_mlp_heads_of_moco_and_byol_have_the_biases_of_their_papers(h):
+    linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=5)
+    assert shapes(linear.init(jax.random.key(1), h)[0]) == {"Dense_0": {"kernel": (6, 5), "bias": (5,)}}
+    moco = nets.mlp_head(norm=nets.no_norm(), hidden=(6,), out=5)
+    params, state = moco.init(jax.random.key(1), h)
+    params = jax.tree.map(lambda p: p + 0.1, params)
+    k0, k1 = params["Dense_0"]["kernel"], params["Dense_1"]["kernel"]
+    want = jax.nn.relu(h @ k0 + params["Bias_0"]["bias"]) @ k1 + params["Dense_1"]["bias"]
+    np.testing.assert_allclose(moco.apply(params, state, h, train=True)[0], want, atol=1e-5)
+    byol = nets.mlp_head(norm=norm, hidden=(8,), out=5, bias=False)
+    assert shapes(byol.init(jax.random.key(1), h)[0]) == {
+        "Dense_0": {"kernel": (6, 8)},
+        "BatchNorm_0": {"scale": (8,), "bias": (8,)},
+        "Dense_1": {"kernel": (8, 5)},
+    }
+
+
+def test_a_mode_or_depth_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="mode is"):
+        nets.projection_head(norm=norm, mode="mlp")
+    with pytest.raises(ValueError, match="at least one layer"):
+        nets.projection_head(norm=norm, layers=0)

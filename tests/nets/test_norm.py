@@ -1,0 +1,174 @@
+"""Batch statistics mean what the config says, in every placement."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcl import collectives
+from jaxcl.nets import batch_norm, from_linen, layer_norm, no_norm
+from jaxcl.testing import EVERYWHERE, assert_same_everywhere
+from jaxcl.train import placement as placing
+
+EPSILON, MOMENTUM = 1e-5, 0.9
+
+
+@pytest.fixture(scope="module")
+def x():
+    return np.asarray(3 * jax.random.normal(jax.random.key(0), (16, 3, 3, 4)) + 2, np.float32)
+
+
+def reference(x, groups=1):
+    """Two loops in float64: the normalized rows, and the mean over groups of their statistics."""
+    y = np.zeros(x.shape, np.float64)
+    means, variances = np.zeros((groups, x.shape[-1])), np.zeros((groups, x.shape[-1]))
+    n = len(x) // groups
+    for g in range(groups):
+        for c in range(x.shape[-1]):
+            share = x[g * n : (g + 1) * n, ..., c].astype(np.float64)
+            means[g, c], variances[g, c] = share.mean(), share.var()
+            y[g * n : (g + 1) * n, ..., c] = (share - share.mean()) / np.sqrt(share.var() + EPSILON)
+    return y, means.mean(0), variances.mean(0)
+
+
+def run(norm, x, placement):
+    """The layer's output [b, ...] and its new state where `placement` runs it over eight devices."""
+    layer = from_linen(norm())
+    params = {"scale": jnp.ones(x.shape[-1]), "bias": jnp.zeros(x.shape[-1])}
+    state = {"batch_stats": {"mean": jnp.zeros(x.shape[-1]), "var": jnp.ones(x.shape[-1])}}
+    axis_name = None if placement in ("one", "jit") else placing.AXIS
+
+    def step(carry, key, x):
+        y, new = layer.apply(params, state, x, train=True)
+        return carry, (everywhere(y, axis_name), new)
+
+    if placement == "one":
+        return jax.jit(step)(0, 0, x)[1]
+    mesh = placing.make_mesh(8)
+    placed = placing.place(
+        step, placement.removesuffix("_unchecked"), mesh, check_vma=placement == "shard_map"
+    )
+    return placed(np.zeros(()), np.zeros(()), x if placement == "pmap" else placing.split(x, mesh))[1]
+
+
+def everywhere(y, axis_name):
+    """All rows on every device, typed as the same everywhere."""
+    if axis_name is None:
+        return y
+    d, i = collectives.size(axis_name), jax.lax.axis_index(axis_name)
+    padded = jnp.zeros((d, *y.shape), y.dtype).at[i].set(y)
+    return jax.lax.psum(padded, axis_name).reshape(-1, *y.shape[1:])
+
+
+PLACES = ("one", "jit", "shard_map", "shard_map_unchecked", "pmap")
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize("placement", PLACES)
+def test_the_norm_is_that_of_the_global_batch_or_its_groups_in_every_placement(placement, groups, x):
+    axis_name = None if placement in ("one", "jit") else placing.AXIS
+    norm = batch_norm(axis_name=axis_name, groups=groups, momentum=MOMENTUM, epsilon=EPSILON)
+    y, state = run(norm, x, placement)
+    want, mean, variance = reference(x, groups)
+    np.testing.assert_allclose(y, want, atol=2e-5)
+    stats = state["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], (1 - MOMENTUM) * mean, rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], MOMENTUM + (1 - MOMENTUM) * variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 8, 16])
+def test_the_gradient_is_the_same_on_one_device_and_on_eight(groups, x):
+    w = jax.random.normal(jax.random.key(1), x.shape[1:])
+
+    def loss(params, batch, axis_name):
+        layer = from_linen(batch_norm(axis_name=axis_name, groups=groups)())
+        state = {"batch_stats": {"mean": jnp.zeros(4), "var": jnp.ones(4)}}
+        y, new = layer.apply(params["norm"], state, batch["x"] * params["factor"], train=True)
+        return collectives.mean(jnp.mean(jnp.tanh(y) * w) + jnp.sum(new["batch_stats"]["var"]), axis_name)
+
+    params = {
+        "norm": {"scale": jnp.arange(1.0, 5), "bias": jnp.arange(4.0)},
+        "factor": jnp.linspace(0.5, 2, 4),
+    }
+    assert_same_everywhere(loss, params, {"x": x}, placements=EVERYWHERE)
+
+
+def test_without_an_axis_every_device_under_shard_map_keeps_to_its_own_rows(x):
+    mesh = placing.make_mesh(8)
+    P = jax.sharding.PartitionSpec
+    layer = from_linen(batch_norm()())
+    params, state = layer.init(jax.random.key(0), x)
+
+    def alone(x):
+        y, new = layer.apply(params, state, x, train=True)
+        return y, collectives.mean(new, placing.AXIS)
+
+    rows = P(placing.AXIS)
+    y, new = jax.jit(jax.shard_map(alone, mesh=mesh, in_specs=rows, out_specs=(rows, P())))(x)
+    grouped = from_linen(batch_norm(groups=8)())
+    y8, new8 = grouped.apply(params, state, x, train=True)
+    np.testing.assert_allclose(y, y8, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), new, new8)
+
+
+def test_running_averages_converge_to_the_batch_and_are_used_when_not_training(x):
+    layer = from_linen(batch_norm(momentum=0.5)())
+    params, state = layer.init(jax.random.key(0), x)
+    for _ in range(30):
+        y, state = layer.apply(params, state, x, train=True)
+    still, same = layer.apply(params, state, x, train=False)
+    np.testing.assert_allclose(still, y, atol=1e-5)
+    assert same is state
+    np.testing.assert_allclose(state["batch_stats"]["var"], x.var(axis=(0, 1, 2)), rtol=1e-5)
+
+
+def test_statistics_of_bfloat16_rows_are_taken_in_float32():
+    # In bfloat16 the sum of 4096 ones stops growing at 256.
+    x = jnp.concatenate([jnp.full((2048, 1), 0.5), jnp.full((2048, 1), 1.5)]).astype(jnp.bfloat16)
+    layer = from_linen(batch_norm(momentum=0.0)())
+    y, state = layer.apply(*layer.init(jax.random.key(0), x), x, train=True)
+    assert y.dtype == jnp.bfloat16
+    assert state["batch_stats"]["mean"].dtype == jnp.float32
+    np.testing.assert_allclose(state["batch_stats"]["mean"], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(state["batch_stats"]["var"], 0.25, rtol=1e-6)
+
+
+def test_float64_is_kept():
+    with jax.enable_x64(True):
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)) + 1e3)
+        layer = from_linen(batch_norm()())
+        y, _ = layer.apply(*layer.init(jax.random.key(0), x), x, train=True)
+        assert y.dtype == jnp.float64
+        np.testing.assert_allclose(y, reference(np.asarray(x))[0], atol=1e-8)
+
+
+@pytest.mark.parametrize("groups", [5, 32])
+def test_groups_that_do_not_divide_the_rows_are_refused(groups, x):
+    layer = from_linen(batch_norm(groups=groups)())
+    with pytest.raises(ValueError, match="choose groups that divide the batch"):
+        layer.apply(*layer.init(jax.random.key(0), x), x, train=True)
+
+
+def test_groups_that_straddle_devices_are_refused(x):
+    with pytest.raises(ValueError, match="may not straddle devices"):
+        run(batch_norm(axis_name=placing.AXIS, groups=4), x, "shard_map")
+    with pytest.raises(ValueError, match="at least one group"):
+        batch_norm(groups=0)
+
+
+def test_layer_norm_makes_every_row_standard_whatever_else_is_in_the_batch(x):
+    layer = from_linen(layer_norm()())
+    params, state = layer.init(jax.random.key(0), x)
+    y, _ = layer.apply(params, state, x, train=True)
+    assert state == {}
+    np.testing.assert_allclose(np.mean(y, axis=-1), 0, atol=1e-6)
+    np.testing.assert_allclose(np.std(y, axis=-1), 1, atol=1e-3)
+    np.testing.assert_allclose(layer.apply(params, state, x[:1], train=True)[0], y[:1], atol=1e-6)
+
+
+def test_no_norm_adds_a_bias_where_one_is_wanted(x):
+    layer = from_linen(no_norm()())
+    params, state = layer.init(jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, params) == {"bias": (4,)}
+    np.testing.assert_array_equal(layer.apply({"bias": jnp.ones(4)}, state, x, train=True)[0], x + 1)
+    assert from_linen(no_norm()(use_bias=False)).init(jax.random.key(0), x) == ({}, {})

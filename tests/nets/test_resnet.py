@@ -1,0 +1,123 @@
+"""ResNets have the published sizes and shapes, and compute what another library computes."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcl import nets
+from jaxcl.nets.resnet import ResNet
+
+norm = nets.batch_norm()
+
+
+def sizes(net, *shape):
+    """Parameters, state and maps as shapes only: nothing is allocated."""
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    params, state = jax.eval_shape(net.init, jax.random.key(0), x)
+    maps, _ = jax.eval_shape(partial(net.apply, train=True), params, state, x)
+    return params, state, maps
+
+
+def count(params):
+    return sum(int(np.prod(p.shape)) for p in jax.tree.leaves(params))
+
+
+# torchvision's counts without the classifier: 11,689,512 - 513,000 for ResNet-18, and so on.
+@pytest.mark.parametrize(
+    ("depth", "published"),
+    [(18, 11_176_512), (34, 21_284_672), (50, 23_508_032), (101, 42_500_160), (152, 58_143_808)],
+)
+def test_parameters_are_as_many_as_published(depth, published):
+    params, _, maps = sizes(nets.resnet(depth, stem="imagenet", norm=norm), 2, 224, 224, 3)
+    assert count(params) == published
+    m = 4 if depth >= 50 else 1
+    assert [x.shape for x in maps] == [
+        (2, s, s, c * m) for s, c in ((56, 64), (28, 128), (14, 256), (7, 512))
+    ]
+    # The small stem has 3 x 3 x 3 x 64 weights where the large one has 7 x 7 x 3 x 64.
+    params, _, maps = sizes(nets.resnet(depth, stem="cifar", norm=norm), 2, 32, 32, 3)
+    assert count(params) == published - (49 - 9) * 3 * 64
+    assert [x.shape for x in maps] == [(2, s, s, c * m) for s, c in ((32, 64), (16, 128), (8, 256), (4, 512))]
+
+
+@pytest.mark.parametrize(("width", "millions"), [(2, 94), (4, 375)])
+def test_wide_networks_have_the_size_in_simclr_s_table(width, millions):
+    params, _, maps = sizes(nets.resnet(50, stem="imagenet", norm=norm, width=width), 1, 224, 224, 3)
+    assert round(count(params) / 1e6) == millions
+    assert maps[-1].shape == (1, 7, 7, 2048 * width)
+
+
+def test_bfloat16_is_for_computing_and_parameters_stay_float32():
+    params, state, maps = sizes(nets.resnet(50, stem="cifar", norm=norm, dtype=jnp.bfloat16), 2, 32, 32, 3)
+    assert {p.dtype for p in jax.tree.leaves((params, state))} == {jnp.dtype(jnp.float32)}
+    assert {m.dtype for m in maps} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A ResNet-18 with random scales and statistics, and images."""
+    net = nets.resnet(18, stem="imagenet", norm=norm, zero_init_last_gamma=False)
+    x = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    shapes = jax.eval_shape(net.init, jax.random.key(0), x)
+    leaves, tree = jax.tree.flatten(shapes)
+    rng = np.random.default_rng(0)
+
+    def draw(s):
+        scale = np.sqrt(2 / np.prod(s.shape[:-1])) if len(s.shape) == 4 else 0.1
+        return np.asarray(rng.normal(size=s.shape) * scale + (len(s.shape) == 1), np.float32)
+
+    params, state = jax.tree.unflatten(tree, [draw(s) for s in leaves])
+    return net, params, jax.tree.map(np.abs, state), x
+
+
+def test_resnet_18_computes_what_torch_computes(small):
+    torch = pytest.importorskip("torch", reason="compares with a network written in torch")
+    F = torch.nn.functional
+    net, params, state, x = small
+    maps, _ = jax.jit(partial(net.apply, train=False))(params, state, x)
+
+    def conv(x, p, stride=1):
+        kernel = torch.tensor(p["kernel"]).permute(3, 2, 0, 1)
+        return F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
+
+    def bn(x, p, s):
+        mean, var, scale, bias = (torch.tensor(v) for v in (s["mean"], s["var"], p["scale"], p["bias"]))
+        return F.batch_norm(x, mean, var, scale, bias, training=False, eps=1e-5)
+
+    stats = state["batch_stats"]
+    y = torch.tensor(np.asarray(x)).permute(0, 3, 1, 2)
+    y = torch.relu(bn(conv(y, params["stem"], 2), params["stem_norm"], stats["stem_norm"]))
+    # SAME with stride 2 pads an even side at its end only.
+    y = F.max_pool2d(F.pad(y, (0, 1, 0, 1), value=-torch.inf), 3, 2)
+    for stage, got in enumerate(maps, start=1):
+        for i in (1, 2):
+            name, stride = f"stage{stage}_block{i}", 2 if i == 1 and stage > 1 else 1
+            p, s = params[name], stats[name]
+            branch = torch.relu(bn(conv(y, p["Conv_0"], stride), p["BatchNorm_0"], s["BatchNorm_0"]))
+            branch = bn(conv(branch, p["Conv_1"]), p["BatchNorm_1"], s["BatchNorm_1"])
+            if "shortcut" in p:
+                y = bn(conv(y, p["shortcut"], stride), p["shortcut_norm"], s["shortcut_norm"])
+            y = torch.relu(y + branch)
+        want = y.permute(0, 2, 3, 1).numpy()
+        np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+
+
+def test_with_zero_gammas_every_block_without_a_shortcut_convolution_is_the_identity():
+    net = nets.from_linen(ResNet((2,), False, "cifar", norm))
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    params, state = net.init(jax.random.key(0), x)
+    cut = dict(params, stage1_block2=jax.tree.map(jnp.zeros_like, params["stage1_block2"]))
+    one, other = (net.apply(p, state, x, train=False)[0] for p in (params, cut))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_what_cannot_be_built_is_refused():
+    with pytest.raises(ValueError, match="comes in depths 18, 34, 50"):
+        nets.resnet(19, stem="cifar", norm=norm)
+    with pytest.raises(ValueError, match="stem is"):
+        nets.resnet(18, stem="stl", norm=norm)
+    with pytest.raises(ValueError, match="at least 1"):
+        nets.resnet(18, stem="cifar", norm=norm, width=0)
