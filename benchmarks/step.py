@@ -280,8 +280,8 @@ def main():
         "",
         f"`{' '.join(['python', 'benchmarks/step.py', *sys.argv[1:]])}`",
         "",
-        f"{ours['device']}, {os.cpu_count()} CPU cores, {time.strftime('%Y-%m-%d')}; medians of {own.rounds} interleaved"
-        f" rounds of {own.steps} step(s); matmul rate in the same run {rate / 1e12:.2f} TFLOP/s.",
+        f"{ours['device']}, {os.cpu_count()} CPU cores, {time.strftime('%Y-%m-%d')}; medians of {own.rounds}"
+        f" interleaved rounds of {own.steps} step(s); matmul rate in the same run {rate / 1e12:.2f} TFLOP/s.",
         "",
         "| | images/s | min to max | CPU-seconds a step | to compile, s | of the matmul rate | ratio to PyTorch |",
         "|---|---|---|---|---|---|---|",

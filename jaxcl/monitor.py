@@ -15,14 +15,20 @@ from jaxcl.typing import Array
 
 
 def contrast_monitor(
-    z1: Array, z2: Array, h: Array, *, temperature: float = 0.1, block: int = 1024, axis_name: str | None = None
+    z1: Array,
+    z2: Array,
+    h: Array,
+    *,
+    temperature: float = 0.1,
+    block: int = 1024,
+    axis_name: str | None = None,
 ) -> dict[str, Array]:
     """How the projections z1, z2 [n, d] and the representation h [m, k] lie, as numbers of the global batch.
 
     contrast_accuracy  share of rows of z1 whose nearest row of z2 is their own (chance 1/N; other views only)
     contrast_entropy   mean entropy, in nats, of softmax(z1 z2^T / temperature) along its rows (at most log N)
     alignment          mean squared distance of the two projections of an image, in [0, 4]; lower is closer
-    uniformity         log of the mean of exp(-2 |z_i - z_j|^2) over pairs i != j of z1, in [-8, 0]; lower is more uniform
+    uniformity         log of the mean of exp(-2 |z_i - z_j|^2) over pairs i != j of z1, in [-8, 0]; lower is flatter
     effective_rank     exp of the entropy of the covariance's eigenvalue shares of this device's h, in [1, k]
 
     The N x N similarities are made `block` rows at a time, so their memory is that of `block` rows.

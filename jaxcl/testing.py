@@ -70,7 +70,9 @@ def assert_same_everywhere(
     for placement in placements:
         here = value_and_grad(loss, params, batch, placement=placement, devices=devices)
         named = jax.tree_util.tree_leaves_with_path({"value": truth[0], "gradient": truth[1]})
-        for (path, want), got in zip(named, jax.tree.leaves({"value": here[0], "gradient": here[1]}), strict=True):
+        for (path, want), got in zip(
+            named, jax.tree.leaves({"value": here[0], "gradient": here[1]}), strict=True
+        ):
             want, got = np.asarray(want), np.asarray(got)
             scale = max(float(np.max(np.abs(want))), 1e-30)
             error = float(np.max(np.abs(want - got))) / scale
@@ -78,5 +80,5 @@ def assert_same_everywhere(
                 ratio = float(np.vdot(got, want) / max(float(np.vdot(want, want)), 1e-30))
                 raise AssertionError(
                     f"{placement} on {devices} devices differs from one device in {jax.tree_util.keystr(path)}:"
-                    f" relative error {error:.2e}, allowed {tolerance:.0e}; it is {ratio:.4g} times the single device's."
+                    f" relative error {error:.2e}, allowed {tolerance:.0e}; it is {ratio:.4g} times that of one."
                 )
