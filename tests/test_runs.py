@@ -1,0 +1,166 @@
+"""From the command line to a report, on a few digits."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxcl.cli import main
+
+CONFIG = '''
+"""A run of seconds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import optax
+
+from jaxcl import augment, data, nets
+from jaxcl.experiment import Experiment, steps_of
+from jaxcl.losses import nt_xent
+from jaxcl.methods import simclr
+from jaxcl.typing import Images
+
+
+@dataclass(frozen=True)
+class Knobs:
+    epochs: float = 1
+    """Passes over the training images."""
+    temperature: float = 0.5
+    """NT-Xent's temperature."""
+    seed: int = 0
+
+
+def experiment(knobs):
+    rng = np.random.default_rng(0)
+    labels = np.arange(64) % 2
+    images = (rng.integers(0, 100, (64, 16, 16, 3)) + 100 * labels[:, None, None, None]).astype(np.uint8)
+    train = Images("two grays", images, labels, ("dark", "light"))
+    norm = nets.batch_norm()
+    views = augment.two_views(augment.crop_and_flip(16))
+    return Experiment(
+        method=simclr(
+            views=views,
+            encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
+            head=nets.projection_head(layers=2, out=8, norm=norm),
+            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature),
+        ),
+        optimizer=optax.adam(1e-3), train=train, test=train, views=views, batch_size=16,
+        steps=steps_of(knobs.epochs, train, 16), log_every=2, seed=knobs.seed,
+    )
+'''
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with a config and its finished run."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "grays.py").write_text(CONFIG)
+    assert main(["train", str(folder / "grays.py"), "--run-dir", str(folder / "run")]) == 0
+    return folder
+
+
+def test_a_run_directory_tells_what_was_run(world):
+    run = world / "run"
+    assert json.loads((run / "knobs.json").read_text()) == {"epochs": 1, "temperature": 0.5, "seed": 0}
+    assert (run / "config.py").read_text() == CONFIG
+    about = json.loads((run / "run.json").read_text())
+    assert {"jax", "flax", "python"} <= set(about["versions"])
+    assert "cpu" in about["device"].lower()
+    assert (run / "metrics.jsonl").exists()
+    assert list(run.rglob("events.out.tfevents*"))
+    assert list((run / "checkpoints").iterdir())
+
+
+def test_evaluate_compares_with_both_baselines_and_writes_its_settings(world, capsys):
+    assert main(["evaluate", str(world / "run"), "--protocol", "knn", "linear"]) == 0
+    rows = json.loads((world / "run/evaluations/knn.json").read_text())
+    assert [row["encoder"] for row in rows] == ["raw pixels", "untrained encoder", "run"]
+    assert all(0 <= row["accuracy"] <= 100 and row["settings"] for row in rows)
+    out = capsys.readouterr().out
+    assert "raw pixels" in out
+    assert "linear" in out
+
+
+def test_plot_leaves_a_report_with_pictures(world):
+    assert main(["plot", str(world / "run")]) == 0
+    report = (world / "run/plots/report.html").read_text()
+    assert report.count("data:image/png;base64") >= 4
+
+
+def test_a_changed_knob_in_a_resumed_run_is_named(world, capsys):
+    command = ["train", str(world / "grays.py"), "--run-dir", str(world / "run"), "--temperature", "0.1"]
+    assert main(command) == 1
+    message = capsys.readouterr().err
+    assert "--temperature: the run has 0.5, you ask for 0.1" in message
+    assert "another --run-dir" in message
+
+
+def test_a_changed_program_is_refused_and_changed_comments_are_not(world, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(world / "run", run)
+    config = tmp_path / "grays.py"
+    config.write_text(CONFIG.replace("optax.adam(1e-3)", "optax.adam(2e-3)"))
+    assert main(["train", str(config), "--run-dir", str(run)]) == 1
+    assert "another version" in capsys.readouterr().err
+    config.write_text("# a remark\n" + CONFIG)
+    assert main(["train", str(config), "--run-dir", str(run)]) == 0
+
+
+def test_a_misspelt_knob_suggests_the_right_one(world, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", str(world / "grays.py"), "--temperatur", "0.1"])
+    assert stopped.value.code == 2
+    assert "--temperature" in capsys.readouterr().err
+
+
+def test_help_of_a_config_lists_its_knobs(world, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", str(world / "grays.py"), "--help"])
+    assert stopped.value.code == 0
+    assert "NT-Xent's temperature." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nowhere.py"], "There is no config nowhere.py"),
+        (["evaluate", "nowhere"], "not a run directory"),
+        (["plot", "nowhere"], "not a run directory"),
+        (["evaluate", "RUN", "--protocol", "psychic"], "psychic"),
+    ],
+)
+def test_mistakes_are_answered_with_a_sentence(world, capsys, arguments, message):
+    assert main([str(world / "run") if word == "RUN" else word for word in arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_help_teaches_and_an_unknown_command_is_answered(capsys):
+    assert main(["--help"]) == 0
+    assert "jaxcl train configs/quickstart.py" in capsys.readouterr().out
+    assert main(["trian"]) == 2
+    assert "jaxcl knows the commands train" in capsys.readouterr().out
+
+
+def test_the_module_runs_as_a_command():
+    out = subprocess.run(
+        [sys.executable, "-m", "jaxcl", "--version"], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.startswith("jaxcl ")
+
+
+def test_sweep_averages_over_seeds_and_skips_what_is_done(world, capsys):
+    command = ["sweep", str(world / "grays.py"), "--run-dir", str(world / "sweep"), "--protocol", "knn"]
+    command += ["--seed", "0", "1"]
+    assert main(command) == 0
+    assert "(n=2)" in capsys.readouterr().out
+    made = {path: path.stat().st_mtime_ns for path in Path(world / "sweep").rglob("metrics.jsonl")}
+    assert len(made) == 2
+    assert main(command) == 0
+    assert made == {path: path.stat().st_mtime_ns for path in made}
+    assert len(json.loads((world / "sweep/sweep.json").read_text())) == 2

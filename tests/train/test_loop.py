@@ -1,0 +1,155 @@
+"""A run that stops and goes on is the run that never stopped."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import chex
+import jax
+import numpy as np
+import optax
+import pytest
+
+from jaxcl import augment, nets
+from jaxcl.experiment import Experiment
+from jaxcl.losses import nt_xent
+from jaxcl.methods import simclr
+from jaxcl.train import Preempted, train
+from jaxcl.train.loop import fetch_mean
+from jaxcl.train.log import read_metrics
+from jaxcl.typing import Images
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    labels = rng.integers(0, 3, 40)
+    norm = nets.batch_norm()
+    return Experiment(
+        method=simclr(
+            views=augment.two_views(augment.simclr(16, strength=0.5, blur=False)),
+            encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
+            head=nets.projection_head(layers=2, out=8, norm=norm),
+            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.2),
+        ),
+        optimizer=optax.adam(1e-3),
+        learning_rate=optax.constant_schedule(1e-3),
+        train=Images("noise", images, labels),
+        test=Images("noise", images[:10], labels[:10]),
+        batch_size=16,  # two steps an epoch, so ten steps cross four of its ends
+        steps=10,
+        log_every=2,
+        save_every=3,
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(experiment, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("unbroken")
+    return train(experiment, run_dir), read_metrics(run_dir)
+
+
+def losses(records):
+    return {record["step"]: record["loss"] for record in records if "loss" in record}
+
+
+def test_a_run_killed_and_resumed_is_bit_for_bit_the_unbroken_one(experiment, unbroken, tmp_path):
+    final, records = unbroken
+
+    class Killed(Exception):
+        pass
+
+    def until_step_7(step):
+        if step >= 7:
+            raise Killed
+        return 1e-3
+
+    with pytest.raises(Killed):
+        train(experiment._replace(learning_rate=until_step_7), tmp_path)
+    assert max(losses(read_metrics(tmp_path))) >= 6
+    resumed = train(experiment, tmp_path)
+    chex.assert_trees_all_equal(resumed, final)
+    assert losses(read_metrics(tmp_path)) == {
+        s: v for s, v in losses(records).items() if s in losses(read_metrics(tmp_path))
+    }
+    steps = [record["step"] for record in read_metrics(tmp_path)]
+    assert steps == sorted(set(steps)), "no step stands twice in the log"
+
+
+def test_a_finished_run_is_not_trained_again(experiment, unbroken, tmp_path):
+    train(experiment, tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    again = train(experiment, tmp_path)
+    chex.assert_trees_all_equal(again, unbroken[0])
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_a_run_without_a_directory_is_the_same_run(experiment, unbroken):
+    chex.assert_trees_all_equal(train(experiment), unbroken[0])
+
+
+def test_sigterm_saves_and_asks_to_be_started_again(experiment, unbroken, tmp_path):
+    def terminate_at_step_4(step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 1e-3
+
+    with pytest.raises(Preempted) as stopped:
+        train(experiment._replace(learning_rate=terminate_at_step_4), tmp_path)
+    assert stopped.value.code == 75
+    assert stopped.value.step == 4
+    chex.assert_trees_all_equal(train(experiment, tmp_path), unbroken[0])
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_log_lines_say_what_a_user_watches(unbroken):
+    _, records = unbroken
+    wanted = {
+        "step",
+        "epoch",
+        "loss",
+        "learning_rate",
+        "images_per_second",
+        "input_wait",
+        "contrast_accuracy",
+    }
+    wanted |= {"contrast_entropy", "alignment", "uniformity", "effective_rank", "grad_norm"}
+    assert wanted <= set(records[0])
+    assert records[-1]["epoch"] == 4
+
+
+def test_knn_is_looked_at_as_often_as_asked(experiment, tmp_path):
+    train(experiment._replace(knn_every=5), tmp_path)
+    looks = {
+        r["step"]: r["knn_accuracy"] for r in read_metrics(tmp_path) if r.get("knn_accuracy") is not None
+    }
+    assert list(looks) == [5, 10]
+    assert all(0 <= accuracy <= 100 for accuracy in looks.values())
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_an_explanation(experiment, tmp_path):
+    broken = experiment._replace(optimizer=optax.sgd(float("inf")))
+    with pytest.raises(FloatingPointError, match="newest checkpoint is of step 0"):
+        train(broken, tmp_path)
+
+
+def test_a_batch_that_devices_cannot_share_is_refused(experiment):
+    with pytest.raises(ValueError, match="batch of 12 cannot be split evenly over 8 devices"):
+        train(experiment._replace(batch_size=12))
+
+
+def test_no_thread_outlives_the_run(experiment):
+    before = set(threading.enumerate())
+    train(experiment._replace(steps=2))
+    time.sleep(0.3)
+    left = [t.name for t in set(threading.enumerate()) - before if "prefetch" in t.name.lower()]
+    assert left == []
+
+
+def test_metrics_are_means_over_the_interval():
+    kept = [{"loss": jax.numpy.array(1.0)}, {"loss": jax.numpy.array(3.0)}]
+    assert fetch_mean(kept) == {"loss": 2.0}
+    assert json.dumps(fetch_mean(kept))
