@@ -81,6 +81,7 @@ def training_curves(
     grid = figure.subplots(rows, columns, squeeze=False)
     epochs = all(_epochs(run) is not None for run in runs.values() if len(run))
 
+    drawn: dict[str, list[np.ndarray]] = {panel.key: [] for panel in panels}
     end = 0.0
     for number, ax in enumerate(grid.flat):
         if number >= len(panels):
@@ -88,14 +89,13 @@ def training_curves(
             continue
         panel = panels[number]
         style.tidy(ax)
-        for color, (name, run) in zip(_colors(len(runs)), runs.items(), strict=False):
-            x = _draw(ax, panel, run, color=color, label=name, epochs=epochs, last=len(runs) == 1)
+        for color, (name, run) in zip(_colors(len(runs)), runs.items(), strict=True):
+            x, values = _draw(ax, panel, run, color=color, label=name, epochs=epochs, last=len(runs) == 1)
             end = max(end, float(np.max(x, initial=0.0)))
-        _dress(ax, panel)
-    for ax in figure.axes:
-        ax.set_xlim(
-            -0.02 * end, 1.02 * end if end > 0 else 1.0
-        )  # the same for all, so that they can be compared
+            drawn[panel.key].append(values[np.isfinite(values)])
+    for panel, ax in zip(panels, figure.axes, strict=True):
+        # One x range for all, so that panels can be compared.
+        _dress(ax, panel, np.concatenate(drawn[panel.key]), end)
     figure.supxlabel("epoch" if epochs else "step", fontsize=style.LABEL, color=style.GRAY)
     if len(runs) > 1:
         from matplotlib.lines import Line2D
@@ -159,11 +159,11 @@ def _colors(runs: int) -> list[str]:
 
 def _draw(
     ax: Axes, panel: Panel, run: Records, *, color: str, label: str, epochs: bool, last: bool
-) -> np.ndarray:
-    """Draws one run's metric and returns its x."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws one run's metric; returns its x and its values as drawn."""
     steps, values = series(run, panel.key)
     if not len(steps):
-        return steps
+        return steps, values
     x, values = steps, values * panel.scale
     known = _epochs(run) if epochs else None
     if known is not None:
@@ -197,11 +197,18 @@ def _draw(
         )
     if last and finite.any():
         value = smoothed[finite][-1]
-        ax.set_title(_short(value), loc="right", fontsize=style.LABEL, color=color, pad=5)
-    return x
+        ax.set_title(
+            _short(value).replace("-", "\N{MINUS SIGN}"),
+            loc="right",
+            fontsize=style.LABEL,
+            color=color,
+            pad=5,
+        )
+    return x, values
 
 
-def _dress(ax: Axes, panel: Panel) -> None:
+def _dress(ax: Axes, panel: Panel, values: np.ndarray, end: float) -> None:
+    """Title, ticks and limits: y holds the finite `values`, x goes from 0 to `end`."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     title = ax.set_title(
@@ -218,15 +225,26 @@ def _dress(ax: Axes, panel: Panel) -> None:
             fontsize=style.LABEL - 1,
             color=style.GRAY,
         )
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    ax.margins(y=0.08)
-    if panel.log and any(np.isfinite(line.get_ydata()).any() for line in ax.lines):
+    ax.set_xlim(-0.02 * end, 1.02 * end if end > 0 else 1.0)
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, ax.xaxis.get_majorticklocs())))
+
+    low, high = float(np.min(values, initial=math.inf)), float(np.max(values, initial=-math.inf))
+    if not low <= high:
+        low, high = 1.0, 2.0  # nothing finite: any range will do
+    if panel.log:
+        room = max((high / low) ** 0.08, 1.05)
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+        ax.set_ylim(low / room, high * room)
+        # A narrow range may lie between 1, 2 and 5.
+        wide = high / low > 8
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6) if wide else MaxNLocator(5))
         ax.yaxis.set_minor_formatter(NullFormatter())
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     else:
+        # A constant gets a range too, or its rounding errors would fill the panel.
+        room = max(0.08 * (high - low), 0.01 * max(abs(low), abs(high)), 1e-12)
+        ax.set_ylim(low - room, high + room)
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         ax.yaxis.set_major_formatter(
             FuncFormatter(lambda value, _: _tick(value, ax.yaxis.get_majorticklocs()))

@@ -58,8 +58,9 @@ def write_report(
         png = _png(figure)
         (folder / _file_name(number, caption)).write_bytes(png)
         width = round(figure.get_figwidth() * 100)
+        wide = " class='wide'" if width > 700 else ""
         parts.append(
-            f"<figure><div class='paper'><img width='{width}' alt='{_text(caption)}'"
+            f"<figure><div class='paper'><img{wide} width='{width}' alt='{_text(caption)}'"
             f" src='data:image/png;base64,{base64.b64encode(png).decode('ascii')}'></div>"
             f"<figcaption><b>Figure {number}.</b> {_text(caption)}</figcaption></figure>"
         )
@@ -171,6 +172,7 @@ figcaption b { color: var(--ink); }
 .notes { margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: 1.5rem; color: var(--soft);
   font-size: .93rem; max-width: 46rem; }
 .notes p { margin: 0 0 .7rem; overflow-wrap: anywhere; }
-@media (max-width: 34rem) { main { padding: 1.5rem 1rem 3rem; } h1 { font-size: 1.35rem; } .paper { padding: .3rem; } }
+@media (max-width: 34rem) { main { padding: 1.5rem 1rem 3rem; } h1 { font-size: 1.35rem; }
+  .paper { padding: .3rem; overflow-x: auto; } .paper .wide { width: 44rem; max-width: none; } }
 @media print { .paper { border: none; } figure, tr { break-inside: avoid; } }
 """
