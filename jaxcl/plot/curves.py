@@ -76,8 +76,8 @@ def training_curves(
     columns = max(1, min(columns, len(panels)))
     rows = math.ceil(len(panels) / columns)
     legend_room = 0.3 if len(runs) > 1 else 0.0
-    figure = style.new_figure(2.75 * columns + 0.15, 1.75 * rows + 0.1 + legend_room)
-    figure.get_layout_engine().set(w_pad=0.07, h_pad=0.05, wspace=0.04, hspace=0.04)
+    figure = style.new_figure(2.75 * columns + 0.15, 1.75 * rows + 0.1 + legend_room, layout=None)
+    figure.set_layout_engine("constrained", w_pad=0.07, h_pad=0.05, wspace=0.04, hspace=0.04)
     grid = figure.subplots(rows, columns, squeeze=False)
     epochs = all(_epochs(run) is not None for run in runs.values() if len(run))
 
@@ -251,8 +251,8 @@ def _dress(ax: Axes, panel: Panel, values: np.ndarray, end: float) -> None:
         )
 
 
-def _tick(value: float, ticks: Sequence[float]) -> str:
-    """A tick's number with as many decimals as its neighbours need, so that no two read alike.
+def _tick(value: float, ticks: Any) -> str:
+    """A tick's number with as many decimals as its neighbors need, so that no two read alike.
 
     >>> _tick(3.0, [2.5, 3.0, 3.5]), _tick(-12000.0, [-12000.0, 0.0]), _tick(0.0002, [0.0, 0.0002])
     ('3.0', '−12,000', '0.0002')

@@ -20,13 +20,13 @@ LEGEND_AT_MOST = 40  # classes
 def embedding_map(
     features: Any, labels: Any = None, *, method: str = "tsne", classes: Sequence[str] = (), seed: int = 0
 ) -> Figure:
-    """Every image a point, alike features near each other, coloured by class.
+    """Every image a point, alike features near each other, colored by class.
 
     features  [n, d]. Of more than 2,000 rows a random 2,000 are drawn; the title says so. They are taken as they are:
-              normalise them first if what you use is the cosine.
-    labels    int [n], or None for one colour. Negative: unlabelled, gray.
+              normalize them first if what you use is the cosine.
+    labels    int [n], or None for one color. Negative: unlabeled, gray.
     method    "tsne": t-SNE (van der Maaten & Hinton 2008) by scikit-learn, from the 50 first principal components and
-              started at the first two. Neighbourhoods mean something; distances between groups and the sizes of
+              started at the first two. Neighborhoods mean something; distances between groups and the sizes of
               groups do not, so its axes have no numbers.
               "pca": the first two principal components, on equal scales.
     classes   the names of the classes; numbers where there are none. With more than 40 classes the legend is left out.
@@ -70,11 +70,11 @@ def principal_components(features: np.ndarray, k: int) -> tuple[np.ndarray, np.n
     >>> (points + 0.0).round(3).tolist(), shares.round(3).tolist()
     ([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]], [0.9, 0.1])
     """
-    centred = features - features.mean(axis=0)
-    _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
+    centered = features - features.mean(axis=0)
+    _, sizes, axes = np.linalg.svd(centered, full_matrices=False)
     signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
-    shares = sizes**2 / max(float(np.sum(sizes**2)), np.finfo(np.float32).tiny)
-    return centred @ (axes * signs[:, None])[:k].T, shares[:k]
+    shares = sizes**2 / max(float(np.sum(sizes**2)), 1e-30)
+    return centered @ (axes * signs[:, None])[:k].T, shares[:k]
 
 
 def _tsne(points: np.ndarray, seed: int) -> np.ndarray:
@@ -106,7 +106,7 @@ def _draw(
     present = [] if labels is None else [int(c) for c in np.unique(labels)]
     named = [c for c in present if c >= 0]
     order = named + [c for c in present if c < 0]
-    names = [style.class_name(c, classes) if c >= 0 else "unlabelled" for c in order]
+    names = [style.class_name(c, classes) if c >= 0 else "unlabeled" for c in order]
     names = [name if len(name) <= 28 else name[:27] + "\N{HORIZONTAL ELLIPSIS}" for name in names]
     legend_columns = 0 if len(order) > LEGEND_AT_MOST else math.ceil(len(order) / 20)
 
@@ -156,7 +156,7 @@ def _draw(
 
 
 def class_colors(n: int) -> list[Any]:
-    """n colours: the fixed twenty, or hues around the circle in three strengths where there are more classes."""
+    """n colors: the fixed twenty, or hues around the circle in three strengths where there are more classes."""
     if n <= len(style.COLORS):
         return list(style.COLORS[:n])
     from matplotlib.colors import hsv_to_rgb

@@ -23,17 +23,17 @@ def neighbors_sheet(
     classes: Sequence[str] = (),
     cell: float = 1.0,
 ) -> Figure:
-    """One row a query: the query at the left, its k nearest neighbours to the right, nearest first.
+    """One row a query: the query at the left, its k nearest neighbors to the right, nearest first.
 
     query_images     [n, h, w, c], uint8 or float in [0, 1]
     neighbor_images  [n, k, h, w, c]
-    query_labels     int [n], and neighbor_labels int [n, k]: a neighbour of the query's class gets a solid green
+    query_labels     int [n], and neighbor_labels int [n, k]: a neighbor of the query's class gets a solid green
                      frame, one of another class a dashed red frame. Without either there are no frames.
-    similarities     float [n, k], printed under each neighbour
+    similarities     float [n, k], printed under each neighbor
     classes          the names of the classes, printed instead of their numbers
     cell             width of an image in inches
 
-    The line at the bottom says how many of the neighbours shown are of the query's class.
+    The line at the bottom says how many of the neighbors shown are of the query's class.
     Raises ValueError where shapes or numbers of rows do not agree.
     """
     queries = style.check_images("query_images", query_images, 4)
@@ -50,14 +50,14 @@ def neighbors_sheet(
 
     texts = []
     for i in range(n):
-        row = [[] if query_labels is None else [name(query_labels[i])]]
+        line = [[] if query_labels is None else [name(query_labels[i])]]
         for j in range(k):
-            lines = [] if similarities is None else [f"{float(similarities[i, j]):.3f}"]
+            parts = [] if similarities is None else [f"{float(similarities[i, j]):.3f}"]
             if neighbor_labels is not None:
-                lines.append(name(neighbor_labels[i, j]))
-            row.append([" \N{MIDDLE DOT} ".join(lines)] if lines else [])
-        texts.append([[part for line in lines for part in style.wrap(line, cell)] for lines in row])
-    under = [max(map(len, row)) for row in texts]
+                parts.append(name(neighbor_labels[i, j]))
+            line.append([" \N{MIDDLE DOT} ".join(parts)] if parts else [])
+        texts.append([[short for text in cells for short in style.wrap(text, cell)] for cells in line])
+    under = [max(map(len, line)) for line in texts]
 
     bottom = 0.24 if judged else 0.08
     figure, grid = style.sheet(n, 1 + k, cell=cell, under=under, first_gap=0.2, bottom=bottom)

@@ -1,9 +1,9 @@
-"""How every picture looks. Nothing global: colours and sizes are given to each artist, rcParams stay as they are."""
+"""How every picture looks. Nothing global: colors and sizes are given to each artist, rcParams stay as they are."""
 
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ BLUE = "#2563a8"
 SAME = "#1a9850"
 OTHER = "#d73027"
 
-# Ten colours that stay apart on white, also in small points, then ten lighter ones of the same hues.
+# Ten colors that stay apart on white, also in small points, then ten lighter ones of the same hues.
 COLORS = (
     *(
         "#1f77b4",
@@ -50,7 +50,9 @@ TITLE, LABEL, SMALL = 9.0, 8.0, 6.5  # font sizes in points
 TITLE_ROOM = 0.32  # inches above a sheet of images for a title, or below it for a note
 
 
-def new_figure(width: float, height: float, *, layout: str | None = "constrained") -> Figure:
+def new_figure(
+    width: float, height: float, *, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
     """An empty white figure, width and height in inches, that pyplot knows nothing of."""
     try:
         from matplotlib.figure import Figure
@@ -95,7 +97,7 @@ def bare(ax: Axes) -> Axes:
 
 
 def frame(ax: Axes, color: str, width: float, *, line: str = "-") -> None:
-    """Draws the border of `ax` in a colour, `width` in points."""
+    """Draws the border of `ax` in a color, `width` in points."""
     for spine in ax.spines.values():
         spine.set(visible=True, color=color, linewidth=width, linestyle=line)
 
@@ -177,7 +179,7 @@ def sheet(
 
 
 def caption_under(ax: Axes, lines: list[str], *, color: str = GRAY) -> None:
-    """Small centred text just below an axes."""
+    """Small centered text just below an axes."""
     ax.annotate(
         "\n".join(lines),
         (0.5, 0),

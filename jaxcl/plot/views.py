@@ -34,10 +34,10 @@ def views_sheet(
         style.check_rows(f"views[{v}]", view, n, "images")
     if captions is not None:
         style.check_rows("captions", captions, n, "images")
-        for i, row in enumerate(captions):
-            if len(row) != len(views):
+        for i, line in enumerate(captions):
+            if len(line) != len(views):
                 raise ValueError(
-                    f"captions[{i}] must have one text for each of {len(views)} views; got {len(row)}."
+                    f"captions[{i}] must have one text for each of {len(views)} views; got {len(line)}."
                 )
     texts = [[style.wrap(text, cell) for text in row] for row in captions] if captions is not None else []
     under = [max((len(lines) for lines in row), default=0) for row in texts] or [0] * n

@@ -24,7 +24,7 @@ def test_every_image_is_a_point_and_every_class_is_in_the_legend():
     assert legend_of(figure) == ["cat", "dog", "a $hip"]
 
 
-def test_points_of_a_class_have_one_colour_and_two_classes_never_the_same():
+def test_points_of_a_class_have_one_color_and_two_classes_never_the_same():
     offset = np.repeat(np.eye(3) * 100, 20, axis=0)
     figure = embedding_map(np.hstack([FEATURES, offset]), LABELS, method="pca")
     dots = figure.axes[0].collections[0]
@@ -32,7 +32,7 @@ def test_points_of_a_class_have_one_colour_and_two_classes_never_the_same():
     for point, color in zip(points_of(figure), dots.get_facecolors(), strict=True):
         groups.setdefault(to_hex(color), []).append(point)
     assert sorted(map(len, groups.values())) == [20, 20, 20]
-    # The three classes lie far apart, so one colour means one place.
+    # The three classes lie far apart, so one color means one place.
     assert all(np.ptp(np.array(group), axis=0).max() < 60 for group in groups.values())
 
 
@@ -42,8 +42,8 @@ def test_without_labels_there_is_a_map_and_no_legend(tmp_path):
     assert not figure.legends
 
 
-def test_unlabelled_images_are_named_so_and_come_last():
-    assert legend_of(embedding_map(FEATURES, LABELS - 1, method="pca")) == ["0", "1", "unlabelled"]
+def test_unlabeled_images_are_named_so_and_come_last():
+    assert legend_of(embedding_map(FEATURES, LABELS - 1, method="pca")) == ["0", "1", "unlabeled"]
 
 
 @pytest.mark.parametrize("classes", [21, 45])

@@ -21,7 +21,7 @@ def captions(figure):
     return [text.get_text() for ax in figure.axes for text in ax.texts]
 
 
-def test_there_is_one_axes_for_each_query_and_each_of_its_neighbours():
+def test_there_is_one_axes_for_each_query_and_each_of_its_neighbors():
     figure = a_sheet()
     assert len(figure.axes) == 2 * (1 + 3)
     np.testing.assert_array_equal(figure.axes[6].images[0].get_array(), NEIGHBORS[1, 1, ..., 0])
@@ -36,7 +36,7 @@ def test_frames_are_green_and_solid_for_the_same_class_red_and_dashed_for_anothe
         assert spine.get_linestyle() in (("-", "solid") if same else ("--", "dashed"))
 
 
-def test_the_similarity_and_the_class_are_printed_under_each_neighbour():
+def test_the_similarity_and_the_class_are_printed_under_each_neighbor():
     assert captions(a_sheet(classes=("cat", "dog")))[:4] == [
         "cat",
         "0.900 · cat",
@@ -46,7 +46,7 @@ def test_the_similarity_and_the_class_are_printed_under_each_neighbour():
     assert captions(a_sheet(query_labels=None, neighbor_labels=None))[1:4] == ["0.900", "0.800", "0.700"]
 
 
-def test_the_note_counts_the_neighbours_of_the_same_class():
+def test_the_note_counts_the_neighbors_of_the_same_class():
     assert a_sheet().texts[0].get_text().startswith("3 of 6 of the query's class")
 
 
@@ -72,6 +72,6 @@ def test_shapes_that_do_not_agree_are_refused(changes, says):
         a_sheet(**changes)
 
 
-def test_other_than_one_row_of_neighbours_a_query_is_refused():
+def test_other_than_one_row_of_neighbors_a_query_is_refused():
     with pytest.raises(ValueError, match="one row for each of the 2"):
         neighbors_sheet(QUERIES[:1], NEIGHBORS)
