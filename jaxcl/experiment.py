@@ -11,14 +11,14 @@ import dataclasses
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import optax
 
-from jaxcl.typing import Images, Method, Views
+from jaxcl.typing import Array, Images, Method, PyTree, Views
 
 
 class Experiment(NamedTuple):
@@ -33,6 +33,10 @@ class Experiment(NamedTuple):
     learning_rate: Callable[[int], Any] | None = None  # step -> learning rate, to be logged
     views: Views | None = None  # for pictures; the method has its own
     probe_views: Views | None = None  # what a linear probe trained by SGD sees
+    # What is evaluated where it is not (train, test): a kind of label -> training and test images that carry it.
+    evaluated: Mapping[str, tuple[Images, Images]] | None = None
+    # (params, state, images) -> logits: a classifier that was trained along (methods.with_probe), to be evaluated too.
+    classify: Callable[[PyTree, PyTree, Array], Array] | None = None
     seed: int = 0
     placement: str = "jit"
     log_every: int = 50  # steps

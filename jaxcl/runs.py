@@ -15,7 +15,8 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,6 +100,7 @@ class Encoders(NamedTuple):
     trained: Callable[[Array], Array]
     untrained: Callable[[Array], Array]
     step: int
+    classify: Callable[[Array], Array] | None = None  # -> logits, where a classifier was trained along
 
 
 def encoders(experiment: Experiment, run_dir: str | Path) -> Encoders:
@@ -117,6 +119,7 @@ def encoders(experiment: Experiment, run_dir: str | Path) -> Encoders:
         lambda images: apply(trained.params, trained.state, images),
         lambda images: apply(fresh.params, fresh.state, images),
         step,
+        None if e.classify is None else partial(jax.jit(e.classify), trained.params, trained.state),
     )
 
 
@@ -138,7 +141,8 @@ def evaluate_run(
     """Runs each protocol on the run's encoder, and on raw pixels and the untrained encoder beside it.
 
     Every result is a dict with "encoder", "protocol", "accuracy" (percent), "standard_error" and the protocol's
-    settings; those of one protocol are written to evaluations/PROTOCOL.json.
+    settings, and with "labels" where the experiment has several kinds of them; those of one protocol are written to
+    evaluations/PROTOCOL.json. A classifier that was trained along is the further protocol "joint".
     """
     from jaxcl import evaluate
 
@@ -153,17 +157,48 @@ def evaluate_run(
         named |= {"raw pixels": evaluate.flatten, "untrained encoder": encoder.untrained}
     named[run_dir.name] = encoder.trained
 
-    results = []
+    results, folder = [], run_dir / "evaluations"
+    folder.mkdir(exist_ok=True)
     for protocol in protocols:
         rows = []
         for name, embed_fn in named.items():
-            key = jax.random.key(e.seed)
-            result = evaluate.run_protocol(protocol, key, embed_fn, e.train, e.test, views=e.probe_views)
-            rows.append({"encoder": name, "step": encoder.step, **result})
-        (run_dir / "evaluations").mkdir(exist_ok=True)
-        (run_dir / "evaluations" / f"{protocol}.json").write_text(json.dumps(rows, indent=2) + "\n")
+            for labels, (train, test) in (e.evaluated or {None: (e.train, e.test)}).items():
+                key = jax.random.key(e.seed)
+                result = evaluate.run_protocol(protocol, key, embed_fn, train, test, views=e.probe_views)
+                kind = {} if labels is None else {"labels": labels}
+                rows.append({"encoder": name, "step": encoder.step, **kind, **result})
+        (folder / f"{protocol}.json").write_text(json.dumps(rows, indent=2) + "\n")
         results += rows
+    if encoder.classify is not None:
+        row = {"encoder": run_dir.name, "step": encoder.step, **joint(encoder.classify, e.test)}
+        (folder / "joint.json").write_text(json.dumps([row], indent=2) + "\n")
+        results.append(row)
     return results
+
+
+def joint(classify: Callable[[Array], Array], test: Images) -> dict[str, Any]:
+    """How often a classifier that was trained along is right about the test images, as a protocol's result."""
+    from jaxcl import evaluate
+
+    if test.labels is None:
+        raise ValueError(f"{test.name} has no labels, so its classifier cannot be evaluated.")
+    start = time.perf_counter()
+    right = np.argmax(evaluate.embed(classify, test.images), axis=1) == test.labels
+    share, n = float(np.mean(right)), len(right)
+    error = 100 * (share * (1 - share) / n) ** 0.5
+    seconds = time.perf_counter() - start
+    return {
+        "protocol": "joint",
+        "accuracy": 100 * share,
+        "standard_error": error,
+        "settings": {},
+        "seconds": seconds,
+    }
+
+
+def column(row: Mapping[str, Any]) -> str:
+    """Where a result stands in a table: its protocol, and what kind of label was asked for if there are several."""
+    return f"{row['protocol']}, {row['labels']}" if "labels" in row else row["protocol"]
 
 
 def evaluations(run_dir: str | Path) -> list[dict[str, Any]]:
@@ -217,8 +252,8 @@ def plot_run(run_dir: str | Path, *, points: int = 2000) -> Path:
             (
                 "Ten test images and the training images nearest to them; a green frame is the same class.",
                 plot.neighbors_sheet(
-                    test.images[queries],
-                    e.train.images[index],
+                    visible(test.images[queries]),
+                    visible(e.train.images[index]),
                     None if test.labels is None else test.labels[queries],
                     None if labels is None else labels[index],
                     similarity,
@@ -237,10 +272,15 @@ def plot_run(run_dir: str | Path, *, points: int = 2000) -> Path:
 
 def accuracy_table(results: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows: an encoder a row, a protocol a column."""
-    protocols = list(dict.fromkeys(row["protocol"] for row in results))
+    protocols = list(dict.fromkeys(map(column, results)))
     names = list(dict.fromkeys(row["encoder"] for row in results))
-    cells = {(row["encoder"], row["protocol"]): f"{row['accuracy']:.1f}" for row in results}
+    cells = {(row["encoder"], column(row)): f"{row['accuracy']:.1f}" for row in results}
     return ("encoder", *protocols), [(name, *(cells.get((name, p), "") for p in protocols)) for name in names]
+
+
+def visible(images: np.ndarray) -> np.ndarray:
+    """What of the channels can be shown: all of 1 or 3, otherwise the first alone (further ones may hold a code)."""
+    return images if images.shape[-1] in (1, 3) else images[..., :1]
 
 
 def describe(images: Images) -> str:

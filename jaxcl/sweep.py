@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxcl.runs import evaluate_run, evaluations, train_run
+from jaxcl.runs import column, evaluate_run, evaluations, train_run
 
 
 def combinations(grid: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
@@ -57,12 +57,12 @@ def sweep(
 
 def summarize(results: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows: mean and sample standard deviation over seeds of each protocol's accuracy, in percent."""
-    protocols = list(dict.fromkeys(row["protocol"] for row in results))
+    protocols = list(dict.fromkeys(map(column, results)))
     knobs = [knob for knob in results[0]["knobs"] if knob != "seed"]
     cells: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for row in results:
         at = (*(row["knobs"][knob] for knob in knobs), row["encoder"])
-        cells.setdefault(at, {}).setdefault(row["protocol"], []).append(row["accuracy"])
+        cells.setdefault(at, {}).setdefault(column(row), []).append(row["accuracy"])
     rows = [
         (*at, *(mean_and_spread(found.get(protocol, [])) for protocol in protocols))
         for at, found in cells.items()
