@@ -1,0 +1,51 @@
+"""Part 1: augmentation. Ops are pure functions on one image; recipes compose them; views are what a method asks for."""
+
+from jaxcl.augment.ops import (
+    Op,
+    clip,
+    color_jitter,
+    flip,
+    gaussian_blur,
+    grayscale,
+    random_resized_crop,
+    rotate90,
+    solarize,
+    translate,
+    uniform_area,
+    uniform_height,
+)
+from jaxcl.augment.pipelines import (
+    compose,
+    crop_and_flip,
+    describe,
+    draw,
+    from_host,
+    n_views,
+    render,
+    simclr,
+    two_views,
+)
+
+__all__ = [
+    "Op",
+    "clip",
+    "color_jitter",
+    "compose",
+    "crop_and_flip",
+    "describe",
+    "draw",
+    "flip",
+    "from_host",
+    "gaussian_blur",
+    "grayscale",
+    "n_views",
+    "random_resized_crop",
+    "render",
+    "rotate90",
+    "simclr",
+    "solarize",
+    "translate",
+    "two_views",
+    "uniform_area",
+    "uniform_height",
+]

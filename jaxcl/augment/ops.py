@@ -1,0 +1,544 @@
+"""Part 1: what is done to one image.
+
+An op is a pair of pure functions on one float image [h, w, c] in [0, 1]; `vmap` does the rest:
+
+    sample(key, shape) -> params      what is drawn: arrays with readable names, every coin among them
+    apply(params, image) -> image     what is done with it: no randomness left
+
+Drawing and doing are apart so that one op's parameters can be held fixed across views, a picture can print what
+was drawn, and an op can be compared with another library's for the same parameters.
+
+Colors follow tf.image, as SimCLR's code does: contrast is about each channel's mean (torchvision: about the mean
+gray), saturation and hue are those of HSV, and a jittered image is clipped to [0, 1] after each of its four changes.
+An image has one channel or three; with one, saturation, hue and grayscale change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcl.typing import Array, PyTree
+
+Shape = tuple[int, int, int]
+
+
+class Op(NamedTuple):
+    """An augmentation: `sample(key, shape) -> params` and `apply(params, image) -> image`, for one image [h, w, c].
+
+    >>> op = flip(probability=1.0)
+    >>> params = op.sample(jax.random.key(0), (1, 2, 1))
+    >>> bool(params.on)
+    True
+    >>> op.apply(params, jnp.array([[[0.25], [0.5]]])).ravel().tolist()
+    [0.5, 0.25]
+    """
+
+    name: str
+    sample: Callable[[Array, Shape], PyTree]
+    apply: Callable[[Any, Array], Array]
+
+
+class Crop(NamedTuple):
+    """A box of whole pixels, before it is resized."""
+
+    top: Array
+    left: Array
+    height: Array
+    width: Array
+
+
+class Flip(NamedTuple):
+    """`on`: done, or not; so in every op with a probability."""
+
+    on: Array
+
+
+class Grayscale(NamedTuple):
+    on: Array
+
+
+class Solarize(NamedTuple):
+    on: Array
+
+
+class Jitter(NamedTuple):
+    """`order` [4] names the changes, first to last, as places in JITTERS. `brightness` is a factor or a summand,
+    `contrast` and `saturation` are factors, `hue` is in turns of the color circle."""
+
+    on: Array
+    order: Array
+    brightness: Array
+    contrast: Array
+    saturation: Array
+    hue: Array
+
+
+class Blur(NamedTuple):
+    """`sigma` in pixels."""
+
+    on: Array
+    sigma: Array
+
+
+class Turn(NamedTuple):
+    """`turns` of 90 degrees, counterclockwise."""
+
+    turns: Array
+
+
+class Shift(NamedTuple):
+    """`down` and `right` in whole pixels; negative is up and left."""
+
+    down: Array
+    right: Array
+
+
+JITTERS = ("brightness", "contrast", "saturation", "hue")
+
+# ---------------------------------------------------------------------------------------------- crop and resize
+
+# (uniform [attempts, 4], (h, w), area, ratio) -> the boxes [attempts], and which of them are allowed [attempts].
+CropLaw = Callable[[Array, tuple[int, int], tuple[float, float], tuple[float, float]], tuple[Crop, Array]]
+
+
+def uniform_area(u: Array, shape: tuple[int, int], area, ratio) -> tuple[Crop, Array]:
+    """Area share and aspect ratio (width over height) are uniform; a box that does not fit is drawn again.
+
+    This is what the SimCLR paper's appendix A says. What its code does is `uniform_height`.
+    """
+    h, w = shape
+    aspect = between(u[:, 0], *ratio)
+    pixels = between(u[:, 1], *area) * (h * w)
+    height = jnp.round(jnp.sqrt(pixels / aspect)).astype(jnp.int32)
+    width = jnp.round(jnp.sqrt(pixels * aspect)).astype(jnp.int32)
+    fits = (height >= 1) & (height <= h) & (width >= 1) & (width <= w)
+    top = whole(u[:, 2], h - height + 1)
+    left = whole(u[:, 3], w - width + 1)
+    return Crop(top, left, height, width), fits
+
+
+def uniform_height(u: Array, shape: tuple[int, int], area, ratio) -> tuple[Crop, Array]:
+    """The law of TensorFlow's sample_distorted_bounding_box on a whole image, which SimCLR's code calls.
+
+    The aspect ratio is uniform; then the *height* is uniform among those that keep the area share within `area` and
+    the box within the image, so small crops are commoner than under `uniform_area` (for a square image and the usual
+    settings the mean area share is 0.42, not 0.52). Its `min_object_covered=0.1` also redraws every box under a tenth
+    of the image, and its places leave out the last row and column that would be possible.
+    """
+    h, w = shape
+    least = max(0.1, area[0])
+    if area[1] < least:
+        raise ValueError(
+            f"uniform_height redraws boxes under a tenth of the image, so area must reach that far; got {area}."
+            " For smaller crops use law=uniform_area."
+        )
+    smallest, largest = area[0] * h * w, area[1] * h * w
+    aspect = between(u[:, 0], *ratio)
+    low = jnp.round(jnp.sqrt(smallest / aspect))
+    high = jnp.round(jnp.sqrt(largest / aspect))
+    high = jnp.where(jnp.round(high * aspect) > w, jnp.floor((w + 0.5) / aspect), high)
+    high = jnp.minimum(high, h)
+    low = jnp.minimum(low, high)
+    height = low + jnp.floor(u[:, 1] * (high - low + 1))
+    # A box that rounding made a little too small or too large is mended by one row.
+    height = height + (height * jnp.round(height * aspect) < smallest)
+    height = height - (height * jnp.round(height * aspect) > largest)
+    width = jnp.round(height * aspect)
+    share = height * width / (h * w)
+    fits = (share >= least) & (share <= area[1]) & (height >= 1) & (height <= h) & (width >= 1) & (width <= w)
+    height, width = height.astype(jnp.int32), width.astype(jnp.int32)
+    top = whole(u[:, 2], jnp.maximum(h - height, 1))
+    left = whole(u[:, 3], jnp.maximum(w - width, 1))
+    return Crop(top, left, height, width), fits
+
+
+def random_resized_crop(
+    size: int | tuple[int, int],
+    *,
+    area: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    law: CropLaw = uniform_area,
+    method: str = "bicubic",
+    antialias: bool = False,
+    attempts: int = 10,
+) -> Op:
+    """Cut out a random box and resize it to `size`: [h, w, c] -> [size, size, c], or [height, width, c].
+
+    area
+        the least and the greatest share of the image's area.
+    ratio
+        the least and the greatest aspect ratio, width over height, relative to that of `size`.
+    law
+        how boxes are drawn: `uniform_area` or `uniform_height`. Of `attempts` draws the first allowed box is taken,
+        and if there is none the whole image, as tf.image.sample_distorted_bounding_box does (after 100).
+    method
+        "bicubic" is Keys' cubic kernel with a = -0.5 and half-pixel centers: tf.image.resize(method="bicubic") of
+        TensorFlow 2 on the box cut out (what is outside of the box plays no part). It may overshoot [0, 1] a little;
+        clipping comes later, as in SimCLR. "bilinear" is the triangle kernel.
+    antialias
+        widen the kernel where the box shrinks (as Pillow does, and hence torchvision on its images). TensorFlow's
+        default, and so SimCLR's, is not to.
+
+    Raises ValueError where area or ratio is not 0 < least <= greatest, or the method is unknown.
+    """
+    out_h, out_w = (size, size) if isinstance(size, int) else size
+    if not 0 < area[0] <= area[1] <= 1:
+        raise ValueError(f"area must be shares of the image, 0 < least <= greatest <= 1; got {area}.")
+    if not 0 < ratio[0] <= ratio[1]:
+        raise ValueError(f"ratio must be 0 < least <= greatest; got {ratio}.")
+    if method not in KERNELS:
+        raise ValueError(f"method must be one of {', '.join(KERNELS)}; got {method!r}.")
+    relative = (ratio[0] * out_w / out_h, ratio[1] * out_w / out_h)
+
+    def sample(key, shape):
+        h, w, _ = shape
+        boxes, fits = law(uniform(key, (attempts, 4)), (h, w), area, relative)
+        first = jnp.argmax(fits)
+        whole_image = Crop(*(jnp.int32(value) for value in (0, 0, h, w)))
+        return jax.tree.map(
+            lambda box, otherwise: jnp.where(fits[first], box[first], otherwise), boxes, whole_image
+        )
+
+    def apply(params, image):
+        h, w, _ = image.shape
+        rows = resize_matrix(params.top, params.height, h, out_h, method, antialias)
+        columns = resize_matrix(params.left, params.width, w, out_w, method, antialias)
+        return resample(rows, columns, image)
+
+    return Op("crop", sample, apply)
+
+
+def cubic(x: Array) -> Array:
+    """Keys' kernel, a = -0.5 (1981, eq. 15), for distances x >= 0."""
+    near = ((1.5 * x - 2.5) * x) * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return jnp.where(x <= 1, near, jnp.where(x < 2, far, 0))
+
+
+def triangle(x: Array) -> Array:
+    return jnp.maximum(1 - x, 0)
+
+
+KERNELS = {"bicubic": cubic, "bilinear": triangle}
+
+
+def resize_matrix(start: Array, length: Array, n: int, out: int, method: str, antialias: bool) -> Array:
+    """The matrix [out, n] that resizes the `length` pixels from `start` of a line of n pixels to `out` pixels.
+
+    >>> resize_matrix(1, 2, n=4, out=2, method="bilinear", antialias=False).tolist()
+    [[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
+    """
+    start, length = jnp.float32(start), jnp.float32(length)
+    scale = length / out
+    center = (jnp.arange(out, dtype=jnp.float32) + 0.5) * scale - 0.5  # in pixels of the box
+    pixel = jnp.arange(n, dtype=jnp.float32) - start
+    width = jnp.maximum(scale, 1) if antialias else 1.0
+    weights = KERNELS[method](jnp.abs(center[:, None] - pixel) / width)
+    weights = jnp.where((pixel >= 0) & (pixel < length), weights, 0)
+    return weights / jnp.sum(weights, axis=1, keepdims=True)
+
+
+def resample(rows: Array, columns: Array, image: Array) -> Array:
+    """rows [H, h], image [h, w, c], columns [W, w] -> [H, W, c], as two matrix products."""
+    # Channels between rows and columns: then both are plain products of matrices, whose long side is contiguous.
+    # The highest precision: an accelerator's default would round pixels to about three digits.
+    image = jnp.einsum("Hh,hcw->Hcw", rows, jnp.swapaxes(image, 1, 2), precision=lax.Precision.HIGHEST)
+    image = jnp.einsum("Hcw,Ww->HcW", image, columns, precision=lax.Precision.HIGHEST)
+    return jnp.swapaxes(image, 1, 2)
+
+
+# ---------------------------------------------------------------------------------------------- geometry
+
+
+def flip(*, probability: float = 0.5) -> Op:
+    """Left becomes right, with the given probability."""
+
+    def apply(params, image):
+        return jnp.where(params.on, image[:, ::-1], image)
+
+    return Op("flip", coin(Flip, probability), apply)
+
+
+def rotate90(*, probability: float = 0.5) -> Op:
+    """Turn a square image by 90, 180 or 270 degrees (each as likely), with the given probability; else leave it."""
+
+    def sample(key, shape):
+        u = uniform(key, (2,))
+        return Turn(jnp.where(u[0] < probability, 1 + whole(u[1], 3), 0))
+
+    def apply(params, image):
+        if image.shape[0] != image.shape[1]:
+            raise ValueError(
+                f"rotate90 needs a square image, so that its shape stays; got {image.shape}. Crop first."
+            )
+        return lax.switch(params.turns, [lambda x, k=k: jnp.rot90(x, k) for k in range(4)], image)
+
+    return Op("rotate90", sample, apply)
+
+
+def translate(pixels: int) -> Op:
+    """Shift by up to `pixels` each way, in whole pixels; what comes in is the nearest border pixel."""
+
+    def sample(key, shape):
+        shift = whole(uniform(key, (2,)), 2 * pixels + 1) - pixels
+        return Shift(shift[0], shift[1])
+
+    def apply(params, image):
+        h, w, _ = image.shape
+        rows = jnp.clip(jnp.arange(h) - params.down, 0, h - 1)
+        columns = jnp.clip(jnp.arange(w) - params.right, 0, w - 1)
+        return image[rows][:, columns]
+
+    return Op("translate", sample, apply)
+
+
+# ---------------------------------------------------------------------------------------------- color
+
+
+def adjust_brightness(factor: Array, image: Array) -> Array:
+    return image * factor
+
+
+def adjust_contrast(factor: Array, image: Array) -> Array:
+    """About each channel's mean: mean + factor (x - mean)."""
+    return stack([contrast_of(factor, x) for x in channels(image)])
+
+
+def adjust_saturation(factor: Array, image: Array) -> Array:
+    """HSV's saturation times `factor`, at most 1; the value (the greatest channel) stays."""
+    return stack(saturation_of(factor, channels(image)))
+
+
+def adjust_hue(turns: Array, image: Array) -> Array:
+    """HSV's hue plus `turns` of the color circle; the greatest and the least channel's values stay."""
+    return stack(hue_of(turns, channels(image)))
+
+
+# A jitter works on separate channels [h, w]: pixels stay contiguous in memory, which a CPU needs to be fast.
+Channels = tuple[Array, ...]
+
+
+def channels(image: Array) -> Channels:
+    if image.ndim != 3 or image.shape[2] not in (1, 3):
+        raise ValueError(
+            f"an image is [h, w, c] with one channel or three; got {image.shape}. For a batch, vmap the op."
+        )
+    return tuple(image[:, :, i] for i in range(image.shape[2]))
+
+
+def stack(planes) -> Array:
+    return jnp.stack(planes, axis=-1)
+
+
+def contrast_of(factor: Array, x: Array) -> Array:
+    mean = jnp.mean(x)
+    return mean + factor * (x - mean)
+
+
+def saturation_of(factor: Array, planes: Channels) -> Channels:
+    if len(planes) == 1:
+        return planes
+    r, g, b = planes
+    top, bottom = jnp.maximum(jnp.maximum(r, g), b), jnp.minimum(jnp.minimum(r, g), b)
+    # With s = (top - bottom) / top and new s = min(factor s, 1), every channel's distance from the top is scaled by
+    # new s / s. Below zero, where a crop may overshoot, TensorFlow's kernel takes s = 0: all channels become the top.
+    spread = top - bottom
+    scale = jnp.minimum(factor, jnp.maximum(top, 0) / jnp.where(spread > 0, spread, 1))
+    return tuple(top - (top - x) * scale for x in planes)
+
+
+def hue_of(turns: Array, planes: Channels) -> Channels:
+    if len(planes) == 1:
+        return planes
+    r, g, b = planes
+    top, bottom = jnp.maximum(jnp.maximum(r, g), b), jnp.minimum(jnp.minimum(r, g), b)
+    spread = top - bottom
+    inverse = 1 / jnp.where(spread > 0, spread, 1)
+    # The hue in sixths of the circle: red 0, yellow 1, green 2, cyan 3, blue 4, magenta 5.
+    from_red, from_green, from_blue = (g - b) * inverse, 2 + (b - r) * inverse, 4 + (r - g) * inverse
+    hue = jnp.where(top == r, from_red, jnp.where(top == g, from_green, from_blue)) + 6 * turns
+
+    def channel(offset):
+        k = hue + offset
+        k = k - 6 * jnp.floor(k / 6)
+        return top - spread * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
+
+    return channel(5), channel(3), channel(1)
+
+
+def color_jitter(
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    hue: float,
+    *,
+    probability: float = 0.8,
+    brightness_form: str = "multiply",
+) -> Op:
+    """Brightness, contrast, saturation and hue changed in random order, clipped to [0, 1] after each.
+
+    brightness
+        "multiply": a factor from U(max(0, 1 - brightness), 1 + brightness), as in SimCLRv2's code and torchvision;
+        "add": a summand from U(-brightness, brightness), as in SimCLR's first code.
+    contrast, saturation
+        factors from U(max(0, 1 - x), 1 + x).
+    hue
+        turns of the color circle from U(-hue, hue); at most 0.5.
+    probability
+        of doing any of it. Without it the image is not clipped either.
+
+    A strength of 0 leaves its change out altogether. The orders of all four are equally likely.
+    """
+    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+    for name, strength in strengths.items():
+        if strength < 0:
+            raise ValueError(f"{name} is a strength, at least 0; got {strength}.")
+    if hue > 0.5:
+        raise ValueError(f"hue is in turns of the color circle, at most 0.5; got {hue}.")
+    if brightness_form not in ("multiply", "add"):
+        raise ValueError(f'brightness_form must be "multiply" or "add"; got {brightness_form!r}.')
+
+    def factor(u, strength):
+        return between(u, max(0.0, 1 - strength), 1 + strength)
+
+    def sample(key, shape):
+        u = uniform(key, (9,))
+        adds = brightness_form == "add"
+        return Jitter(
+            on=u[0] < probability,
+            order=jnp.argsort(u[5:]).astype(jnp.int32),
+            brightness=between(u[1], -brightness, brightness) if adds else factor(u[1], brightness),
+            contrast=factor(u[2], contrast),
+            saturation=factor(u[3], saturation),
+            hue=between(u[4], -hue, hue),
+        )
+
+    def apply(params, image):
+        def brighter(planes):
+            if brightness_form == "add":
+                return tuple(x + params.brightness for x in planes)
+            return tuple(x * params.brightness for x in planes)
+
+        changes = (
+            brighter,
+            lambda planes: tuple(contrast_of(params.contrast, x) for x in planes),
+            lambda planes: saturation_of(params.saturation, planes),
+            lambda planes: hue_of(params.hue, planes),
+        )
+        # Left out: what has no strength, and what cannot change a gray image.
+        colorless = image.shape[2] == 1
+        out = [strengths[name] == 0 or (colorless and name in ("saturation", "hue")) for name in JITTERS]
+        if all(out):
+            return image
+        changes = tuple(
+            (lambda planes: planes) if skip else change for skip, change in zip(out, changes, strict=True)
+        )
+        planes = before = channels(image)
+
+        # A loop, not four lines: XLA would fuse the four into one and compute each pixel's past many times over.
+        def change(place, planes):
+            planes = lax.switch(params.order[place], changes, planes)
+            return tuple(jnp.clip(x, 0, 1) for x in planes)
+
+        planes = lax.fori_loop(0, 4, change, planes)
+        return stack([jnp.where(params.on, x, y) for x, y in zip(planes, before, strict=True)])
+
+    return Op("jitter", sample, apply)
+
+
+def grayscale(*, probability: float = 0.2) -> Op:
+    """All three channels become 0.2989 red + 0.587 green + 0.114 blue (tf.image.rgb_to_grayscale)."""
+
+    def apply(params, image):
+        planes = channels(image)
+        if len(planes) == 1:
+            return image
+        r, g, b = planes
+        gray = 0.2989 * r + 0.587 * g + 0.114 * b
+        return stack([jnp.where(params.on, gray, x) for x in planes])
+
+    return Op("grayscale", coin(Grayscale, probability), apply)
+
+
+def solarize(*, threshold: float = 0.5, probability: float = 0.2) -> Op:
+    """Values at or above `threshold` are turned over: x -> 1 - x (BYOL's second view)."""
+
+    def apply(params, image):
+        return jnp.where(params.on & (image >= threshold), 1 - image, image)
+
+    return Op("solarize", coin(Solarize, probability), apply)
+
+
+def gaussian_blur(*, sigma: tuple[float, float] = (0.1, 2.0), probability: float = 0.5) -> Op:
+    """A Gaussian of random width, cut off at `blur_radius(h)` pixels: 23 taps for 224 pixels, 3 for 32.
+
+    sigma
+        the least and the greatest standard deviation, in pixels; drawn uniformly for every image. (SimCLR's code
+        draws one for a whole batch on a device, which would make images depend on where they are.)
+
+    Beyond the border is black, as in SimCLR: padding with zeros, without renormalizing. An image of fewer than 20
+    rows has a single tap and stays as it is.
+    """
+    if not 0 < sigma[0] <= sigma[1]:
+        raise ValueError(f"sigma must be 0 < least <= greatest; got {sigma}.")
+
+    def sample(key, shape):
+        u = uniform(key, (2,))
+        return Blur(on=u[0] < probability, sigma=between(u[1], *sigma))
+
+    def apply(params, image):
+        radius = blur_radius(image.shape[0])
+        if radius == 0:
+            return image
+
+        def matrix(n):
+            # The convolution as a banded matrix [n, n]; the coin is tossed here, where it is cheap.
+            place = jnp.arange(n, dtype=jnp.float32)
+            distance = jnp.abs(place[:, None] - place)
+            taps = jnp.exp(-((jnp.arange(-radius, radius + 1, dtype=jnp.float32) / params.sigma) ** 2) / 2)
+            band = jnp.exp(-((distance / params.sigma) ** 2) / 2) / jnp.sum(taps)
+            return jnp.where(params.on, jnp.where(distance <= radius, band, 0), distance == 0)
+
+        return resample(matrix(image.shape[0]), matrix(image.shape[1]), image)
+
+    return Op("blur", sample, apply)
+
+
+def blur_radius(height: int) -> int:
+    """SimCLR's rule: a kernel of a tenth of the image's height, made odd.
+
+    >>> [2 * blur_radius(height) + 1 for height in (32, 96, 224)]
+    [3, 9, 23]
+    """
+    return height // 10 // 2
+
+
+def clip() -> Op:
+    """To [0, 1]: the bicubic crop overshoots. Draws nothing."""
+    return Op("clip", lambda key, shape: (), lambda params, image: jnp.clip(image, 0, 1))
+
+
+# ---------------------------------------------------------------------------------------------- draws
+
+
+def uniform(key: Array, shape: tuple[int, ...] = ()) -> Array:
+    """U(0, 1), of float32 always: with 64 bits switched on the same views are drawn."""
+    return jax.random.uniform(key, shape, jnp.float32)
+
+
+def coin(kind: Callable[[Array], PyTree], probability: float) -> Callable[[Array, Shape], PyTree]:
+    return lambda key, shape: kind(uniform(key) < probability)
+
+
+def between(u: Array, low: float, high: float) -> Array:
+    return low + (high - low) * u
+
+
+def whole(u: Array, n: Array | int) -> Array:
+    """0, 1, ..., n - 1, equally likely."""
+    return jnp.floor(u * n).astype(jnp.int32)

@@ -1,0 +1,236 @@
+"""Recipes, and the views they make.
+
+    recipe = simclr(32, strength=0.5, blur=False)
+    views = two_views(recipe)
+    x1, x2 = views(key, batch)                     # inside the compiled training step
+
+    params = draw(recipe, key, batch, view=0)      # the same draws, to look at: every field [b, ...]
+    x1 = render(recipe, params, batch["image"])
+
+What is drawn for a view is a function of (key, the image's index, the view's number): of nothing else in the batch,
+and not of the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcl.augment import ops
+from jaxcl.augment.ops import Op
+from jaxcl.typing import Array, Batch, PyTree, Views
+
+# ---------------------------------------------------------------------------------------------- recipes
+
+
+def compose(*steps: Op) -> Op:
+    """One after the other; the parameters are a tuple, one entry a step. A composed op is an op and composes again."""
+
+    def sample(key, shape):
+        params = []
+        for number, step in enumerate(steps):
+            drawn = step.sample(jax.random.fold_in(key, number), shape)
+            # What the next step will see; nothing is computed.
+            shape = jax.eval_shape(step.apply, drawn, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
+            params.append(drawn)
+        return tuple(params)
+
+    def apply(params, image):
+        for step, drawn in zip(steps, params, strict=True):
+            image = step.apply(drawn, image)
+        return image
+
+    return Op(" > ".join(step.name for step in steps), sample, apply)
+
+
+def simclr(
+    size: int,
+    *,
+    strength: float = 1.0,
+    blur: bool = True,
+    flip: bool = True,
+    min_area: float = 0.08,
+    law: ops.CropLaw = ops.uniform_height,
+    brightness_form: str = "multiply",
+) -> Op:
+    """SimCLR's augmentation (Chen et al. 2020, appendix A), in the order and with the clips of its code:
+
+        crop and resize (bicubic), flip (p 0.5), color jitter (p 0.8; brightness, contrast and saturation 0.8 s,
+        hue 0.2 s), grayscale (p 0.2), clip to [0, 1], blur (p 0.5, sigma from U(0.1, 2)).
+
+    ImageNet: `simclr(224)`. CIFAR-10: `simclr(32, strength=0.5, blur=False)`. Pixels stay in [0, 1]: SimCLR does not
+    normalize by mean and deviation.
+
+    flip
+        False where left and right matter, as for digits.
+    min_area
+        the least share of the image that a crop keeps.
+    law
+        how crops are drawn. The default is that of the published code; the paper's text says `ops.uniform_area`,
+        whose crops are larger on average.
+    brightness_form
+        "multiply" as in SimCLRv2, "add" as in the first version.
+    """
+    jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
+    steps = [
+        ops.random_resized_crop(size, area=(min_area, 1.0), law=law),
+        *([ops.flip()] if flip else []),
+        ops.color_jitter(*jitter, brightness_form=brightness_form),
+        ops.grayscale(),
+        ops.clip(),
+        *([ops.gaussian_blur()] if blur else []),
+    ]
+    return compose(*steps)
+
+
+def crop_and_flip(size: int, *, min_area: float = 0.08, law: ops.CropLaw = ops.uniform_height) -> Op:
+    """What a linear probe or fine-tuning trains on: SimCLR's crop and flip, no color, no blur."""
+    crop = ops.random_resized_crop(size, area=(min_area, 1.0), law=law)
+    return compose(crop, ops.flip(), ops.clip())
+
+
+# ---------------------------------------------------------------------------------------------- views
+
+
+def two_views(recipe: Op, *, dtype: Any = jnp.float32, chunk: int | None = None) -> Views:
+    """(key, batch) -> (x1, x2), each [b, h, w, c]: `recipe` applied twice, with independent draws. See n_views."""
+    return n_views(recipe, 2, dtype=dtype, chunk=chunk)
+
+
+def n_views(recipe: Op, n: int, *, dtype: Any = jnp.float32, chunk: int | None = None) -> Views:
+    """(key, batch) -> n arrays [b, h, w, c] of `dtype`: n independent views of every image.
+
+    The batch holds "image" uint8 [b, h, w, c] (or float in [0, 1]) and "index" int [b]. `key` should differ from step
+    to step. Everything is computed in float32 and then cast to `dtype`.
+
+    chunk
+        how many images are worked on at once. By default some 32 thousand pixels' worth on a CPU, so that an image
+        stays in the cache from crop to clip (two to three times faster), and all of them elsewhere. It changes
+        speed only. Set it where the memory of an accelerator is short.
+    """
+
+    def one_image(key, index, image):
+        image = as_float(image)
+        keys = view_keys(key, index, jnp.arange(n))
+        return jax.vmap(lambda key: recipe.apply(recipe.sample(key, image.shape), image).astype(dtype))(keys)
+
+    def views(key: Array, batch: Batch) -> tuple[Array, ...]:
+        image, index = checked(batch)
+        made = chunked(lambda image, index: one_image(key, index, image), chunk, image, index)
+        return tuple(made[:, view] for view in range(n))
+
+    return views
+
+
+def from_host(n: int, *, dtype: Any = jnp.float32) -> Views:
+    """(key, batch) -> the n views that the host made: `batch["views"]` [b, n, h, w, c], floats in [0, 1] or uint8."""
+
+    def views(key: Array, batch: Batch) -> tuple[Array, ...]:
+        if "views" not in batch:
+            raise ValueError(
+                f'from_host needs batch["views"] [b, {n}, h, w, c]; got {sorted(batch)}.'
+                " To make views on the device, use n_views."
+            )
+        made = batch["views"]
+        if made.ndim != 5 or made.shape[1] != n:
+            raise ValueError(
+                f'from_host({n}) needs batch["views"] of shape [b, {n}, h, w, c]; got {made.shape}.'
+            )
+        return tuple(as_float(made[:, view]).astype(dtype) for view in range(n))
+
+    return views
+
+
+def draw(recipe: Op, key: Array, batch: Batch, *, view: int = 0) -> PyTree:
+    """The parameters with which `n_views(recipe, n)(key, batch)` makes view number `view`; every field [b, ...]."""
+    image, index = checked(batch)
+    return jax.vmap(lambda index: recipe.sample(view_keys(key, index, view), image.shape[1:]))(index)
+
+
+def render(recipe: Op, params: PyTree, images: Array, *, dtype: Any = jnp.float32) -> Array:
+    """The view [b, h, w, c] that `params` (of `draw`; each field [b, ...]) make of `images` [b, h, w, c]."""
+    return jax.vmap(lambda params, image: recipe.apply(params, as_float(image)).astype(dtype))(params, images)
+
+
+def describe(params: PyTree) -> list[list[str]]:
+    """What `draw` drew, in words: for each of the b images one line an op; what a coin left out is not listed.
+
+    >>> batch = {"image": jnp.zeros((1, 8, 8, 3)), "index": jnp.array([7])}
+    >>> recipe = compose(ops.random_resized_crop(8, area=(1, 1), ratio=(1, 1)), ops.flip(probability=1.0), ops.clip())
+    >>> describe(draw(recipe, jax.random.key(0), batch))
+    [['crop 8 x 8 at (0, 0)', 'flip']]
+    """
+    steps = [step for step in leaves(jax.device_get(params)) if step]
+    images = len(steps[0][0]) if steps else 0
+    lines = [[words(type(step)(*(field[i] for field in step))) for step in steps] for i in range(images)]
+    return [[line for line in image if line] for image in lines]
+
+
+# ---------------------------------------------------------------------------------------------- parts
+
+
+def view_keys(key: Array, index: Array, view: Array | int) -> Array:
+    """The key of an image's view, or the keys [n] of its views [n]."""
+    of_image = jax.random.fold_in(key, index)
+    if jnp.ndim(view) == 0:
+        return jax.random.fold_in(of_image, view)
+    return jax.vmap(jax.random.fold_in, (None, 0))(of_image, view)
+
+
+def as_float(image: Array) -> Array:
+    """uint8 -> float32 in [0, 1]; floats are taken to be there already."""
+    if image.dtype == jnp.uint8:
+        return image.astype(jnp.float32) / 255
+    if jnp.issubdtype(image.dtype, jnp.floating):
+        return image.astype(jnp.float32)
+    raise ValueError(f"images are uint8 in 0..255 or floating point in [0, 1]; got {image.dtype}.")
+
+
+def checked(batch: Batch) -> tuple[Array, Array]:
+    missing = {"image", "index"} - set(batch)
+    if missing:
+        raise ValueError(f'a batch holds "image" [b, h, w, c] and "index" [b]; got {sorted(batch)}.')
+    image, index = batch["image"], batch["index"]
+    if image.ndim != 4 or index.shape != image.shape[:1]:
+        raise ValueError(f"image must be [b, h, w, c] and index [b]; got {image.shape} and {index.shape}.")
+    return image, index
+
+
+def chunked(function: Callable[..., Array], chunk: int | None, image: Array, index: Array) -> Array:
+    """function(image, index) for every row, `chunk` rows at a time."""
+    if chunk is None:
+        on_cpu = jax.default_backend() == "cpu"
+        chunk = max(1, 32 * 32 * 32 // (image.shape[1] * image.shape[2])) if on_cpu else len(image)
+    if chunk >= len(image):
+        return jax.vmap(function)(image, index)
+    return lax.map(lambda rows: function(*rows), (image, index), batch_size=chunk)
+
+
+def leaves(params: PyTree) -> Iterator[NamedTuple]:
+    """The steps' own parameters, in order, out of tuples of tuples."""
+    if hasattr(params, "_fields"):
+        yield params
+    elif isinstance(params, tuple):
+        for step in params:
+            yield from leaves(step)
+
+
+def words(params: Any) -> str:
+    """One step's parameters for one image; empty where its coin fell against it."""
+    match params:
+        case ops.Crop():
+            return f"crop {params.height} x {params.width} at ({params.top}, {params.left})"
+        case ops.Jitter():
+            names = [ops.JITTERS[place] for place in params.order]
+            changes = ", ".join(f"{name} {getattr(params, name):.2f}" for name in names)
+            return f"jitter {changes}" if params.on else ""
+        case ops.Turn():
+            return f"turn {90 * params.turns} degrees" if params.turns else ""
+    if not getattr(params, "on", True):
+        return ""
+    values = [f"{name} {value:.2f}" for name, value in params._asdict().items() if name != "on"]
+    return " ".join([type(params).__name__.lower(), *values])
