@@ -18,7 +18,7 @@ LEGEND_AT_MOST = 40  # classes
 
 
 def embedding_map(
-    features: Any, labels: Any = None, *, method: str = "tsne", classes: Sequence[str] = (), seed: int = 0
+    features: Any, labels: Any, *, method: str = "tsne", classes: Sequence[str] = (), seed: int = 0
 ) -> Figure:
     """Every image a point, alike features near each other, colored by class.
 

@@ -37,7 +37,7 @@ def test_points_of_a_class_have_one_color_and_two_classes_never_the_same():
 
 
 def test_without_labels_there_is_a_map_and_no_legend(tmp_path):
-    figure = embedding_map(FEATURES, method="pca")
+    figure = embedding_map(FEATURES, None, method="pca")
     figure.savefig(tmp_path / "a.png")
     assert not figure.legends
 
