@@ -1,0 +1,9 @@
+"""Where images come from, and in which order."""
+
+from jaxcl.data.batches import batches as batches
+from jaxcl.data.batches import indices as indices
+from jaxcl.data.batches import order as order
+from jaxcl.data.batches import prefetch as prefetch
+from jaxcl.data.digits import scattered_digits as scattered_digits
+from jaxcl.data.sources import from_arrays as from_arrays
+from jaxcl.data.sources import load as load
