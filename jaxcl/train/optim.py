@@ -1,0 +1,174 @@
+"""Optimisers and schedules as the papers use them, made of optax parts.
+
+A learning rate is a number or a schedule, step -> number; step 0 is the first update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcl.typing import Array, PyTree
+
+LearningRate = float | Callable[[Array], Array]
+
+# (path, parameter) -> left out? The path is written "encoder/stem/conv/kernel".
+Exclude = Callable[[str, Any], bool]
+
+
+def is_bias_or_norm(path: str, parameter: Any) -> bool:
+    """Whether a parameter has at most one dimension: biases, and the scale and offset of every normalization.
+
+    >>> is_bias_or_norm("head/bias", jnp.zeros(3)), is_bias_or_norm("head/kernel", jnp.zeros((3, 3)))
+    (True, False)
+    """
+    del path
+    return jnp.ndim(parameter) <= 1
+
+
+def lars(
+    learning_rate: LearningRate,
+    *,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    trust_coefficient: float = 0.001,
+    exclude: Exclude = is_bias_or_norm,
+    nesterov: bool = False,
+    momentum_includes_lr: bool = True,
+) -> optax.GradientTransformation:
+    """Layer-wise adaptive rate scaling (You, Gitman and Ginsburg, 2017, arXiv:1708.03888), as SimCLR uses it.
+
+    For every parameter w with gradient g and buffer v:
+
+        g <- g + weight_decay w
+        trust = trust_coefficient |w| / |g|       1 where either norm is 0
+        v <- momentum v + learning_rate trust g
+        w <- w - v
+
+    exclude
+        (path, parameter) -> bool; what it picks has neither weight decay nor trust ratio: plain momentum. By default
+        all parameters of at most one dimension. (optax.lars adapts and decays everything unless told otherwise,
+        which is not what any of the papers did.)
+    momentum_includes_lr
+        True: the rate is part of the buffer, as above (SimCLR). False: v <- momentum v + trust g and
+        w <- w - learning_rate v (BYOL). They differ only where the rate changes, but warm-up and cosine always do.
+    nesterov
+        steps along momentum v + the newest term in place of v.
+
+    >>> tx = lars(0.1, momentum=0.0, trust_coefficient=0.5)
+    >>> w = {"kernel": jnp.array([[3.0, 4.0]])}                        # |w| = 5, |g| = 2: trust = 0.5 * 5 / 2
+    >>> tx.update({"kernel": jnp.array([[0.0, 2.0]])}, tx.init(w), w)[0]["kernel"].round(4).tolist()
+    [[0.0, -0.25]]
+    """
+
+    def included(params: PyTree) -> PyTree:
+        return _excluding(exclude, params)
+
+    decay = [optax.add_decayed_weights(weight_decay, mask=included)] if weight_decay else []
+    trust = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), included)
+    rate, buffer = optax.scale_by_learning_rate(learning_rate), optax.trace(momentum, nesterov)
+    return optax.chain(*decay, trust, *((rate, buffer) if momentum_includes_lr else (buffer, rate)))
+
+
+def sgd(
+    learning_rate: LearningRate,
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    decay_all: bool = True,
+) -> optax.GradientTransformation:
+    """g <- g + weight_decay w; v <- momentum v + g; w <- w - learning_rate v.
+
+    decay_all: whether biases and normalization are decayed as well. MoCo and the methods built on its code do so;
+    False leaves out parameters of at most one dimension.
+
+    >>> tx = sgd(0.25, weight_decay=0.5)
+    >>> tx.update(jnp.ones(1), tx.init(jnp.ones(1)), jnp.full(1, 2.0))[0].tolist()      # -0.25 (1 + 0.5 * 2)
+    [-0.5]
+    """
+    mask = None if decay_all else lambda params: _excluding(is_bias_or_norm, params)
+    decay = [optax.add_decayed_weights(weight_decay, mask=mask)] if weight_decay else []
+    return optax.chain(*decay, optax.trace(momentum, nesterov), optax.scale_by_learning_rate(learning_rate))
+
+
+def adamw(
+    learning_rate: LearningRate,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    exclude: Exclude = is_bias_or_norm,
+) -> optax.GradientTransformation:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, arXiv:1711.05101); `exclude` is not decayed.
+
+    >>> tx = adamw(0.5)                                                # the first step has the length of the rate
+    >>> tx.update(jnp.full(1, 3.0), tx.init(jnp.ones(1)), jnp.ones(1))[0].round(4).tolist()
+    [-0.5]
+    """
+    return optax.adamw(
+        learning_rate,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        weight_decay=weight_decay,
+        mask=lambda params: _excluding(exclude, params),
+    )
+
+
+def scaled_learning_rate(base: float, batch_size: int, *, rule: str = "linear") -> float:
+    """The rate for a global batch of `batch_size` images (SimCLR, App. B.1).
+
+    rule: "linear", base batch_size / 256; "sqrt", base sqrt(batch_size), kinder to small batches; "none", base.
+    The two do not share a base: SimCLR's are 0.3 for linear and 0.075 for sqrt, equal at a batch of 4096.
+
+    >>> scaled_learning_rate(0.3, 512), scaled_learning_rate(0.075, 256, rule="sqrt")
+    (0.6, 1.2)
+    """
+    if rule == "linear":
+        return base * batch_size / 256
+    if rule == "sqrt":
+        return base * batch_size**0.5
+    if rule == "none":
+        return base
+    raise ValueError(f'rule must be "linear", "sqrt" or "none"; got {rule!r}.')
+
+
+def warmup_cosine(peak: float, *, steps: int, warmup_steps: int) -> Callable[[Array], Array]:
+    """From exactly 0 linearly to `peak`, then along half a cosine to 0 at `steps`, and 0 from there on.
+
+        peak step / warmup_steps                                                     step < warmup_steps
+        peak (1 + cos(pi (step - warmup_steps) / (steps - warmup_steps))) / 2        then
+
+    Counted in updates, so the first one changes nothing unless warmup_steps is 0; `steps` includes the warm-up.
+
+    >>> rate = warmup_cosine(2.0, steps=6, warmup_steps=2)
+    >>> [round(float(rate(step)), 4) for step in range(7)]
+    [0.0, 1.0, 2.0, 1.7071, 1.0, 0.2929, 0.0]
+    """
+    if not 0 <= warmup_steps < steps:
+        raise ValueError(
+            f"warmup_cosine needs 0 <= warmup_steps < steps; got warmup_steps={warmup_steps} and steps={steps}."
+            " Train longer or warm up for a shorter time."
+        )
+
+    def rate(step: Array) -> Array:
+        done = jnp.clip((step - warmup_steps) / (steps - warmup_steps), 0.0, 1.0)
+        falling = peak * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+        return jnp.where(step < warmup_steps, peak * step / max(warmup_steps, 1), falling)
+
+    return rate
+
+
+def _excluding(exclude: Exclude, params: PyTree) -> PyTree:
+    """True where a parameter takes part; optax calls such a tree a mask."""
+
+    def takes_part(path: tuple, parameter: Any) -> bool:
+        return not exclude(jax.tree_util.keystr(path, simple=True, separator="/"), parameter)
+
+    return jax.tree_util.tree_map_with_path(takes_part, params)

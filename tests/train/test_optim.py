@@ -1,0 +1,212 @@
+"""Truths: the published updates as float64 loops in plain Python, and optax's own schedule."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcl.train import optim
+
+STEPS, WARMUP = 20, 4
+
+SHAPES = {
+    "conv": {"kernel": (3, 3, 2, 4), "bias": (4,)},
+    "norm": {"scale": (4,), "offset": (4,)},
+    "dense": (5, 3),
+}
+
+
+def some_params(rng):
+    params = jax.tree.map(lambda s: rng.normal(size=s), SHAPES, is_leaf=lambda s: isinstance(s, tuple))
+    params["zero"] = np.zeros((2, 3))  # |w| = 0: trust must be 1
+    params["still"] = rng.normal(size=(2, 3))  # its gradient is 0
+    return params
+
+
+def some_grads(rng, params):
+    grads = jax.tree.map(lambda w: rng.normal(size=w.shape), params)
+    grads["still"] = np.zeros((2, 3))
+    return grads
+
+
+def rate_of(step):
+    return 0.7 * (
+        step / WARMUP if step < WARMUP else 0.5 + 0.5 * np.cos(np.pi * (step - WARMUP) / (STEPS - WARMUP))
+    )
+
+
+def by_hand(w, grads, *, decay, adapt, momentum=0.9, nesterov=False, inside=True, eta=0.001):
+    """The update of one parameter array, in float64."""
+    v = np.zeros_like(w)
+    for step, g in enumerate(grads):
+        rate = rate_of(step)
+        g = g + decay * w
+        norms = np.sqrt((w**2).sum()), np.sqrt((g**2).sum())
+        trust = eta * norms[0] / norms[1] if adapt and min(norms) > 0 else 1.0
+        term = (rate if inside else 1.0) * trust * g
+        v = momentum * v + term
+        direction = momentum * v + term if nesterov else v
+        w = w - (1.0 if inside else rate) * direction
+    return w
+
+
+def run(tx, params, grads):
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    state = tx.init(params)
+
+    @jax.jit
+    def update(params, state, g):
+        updates, state = tx.update(g, state, params)
+        return optax.apply_updates(params, updates), state
+
+    for g in grads:
+        params, state = update(params, state, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), g))
+    return params
+
+
+def assert_follows(tx, expected, *, seed=0):
+    """expected(w, its gradients, excluded) -> w after all steps, for every array of the tree."""
+    rng = np.random.default_rng(seed)
+    params = some_params(rng)
+    grads = [some_grads(rng, params) for _ in range(STEPS)]
+    got = run(tx, params, grads)
+    for i, (path, w) in enumerate(jax.tree_util.tree_leaves_with_path(params)):
+        want = expected(w, [jax.tree.leaves(g)[i] for g in grads], w.ndim <= 1)
+        np.testing.assert_allclose(jax.tree.leaves(got)[i], want, rtol=2e-5, atol=2e-6, err_msg=str(path))
+
+
+SCHEDULE = optim.warmup_cosine(0.7, steps=STEPS, warmup_steps=WARMUP)
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["simclr", "byol"])
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_lars_is_the_published_update(inside, nesterov, decay):
+    tx = optim.lars(
+        SCHEDULE, weight_decay=decay, nesterov=nesterov, momentum_includes_lr=inside, trust_coefficient=0.02
+    )
+    loop = partial(by_hand, nesterov=nesterov, inside=inside, eta=0.02)
+    assert_follows(tx, lambda w, g, out: loop(w, g, decay=0.0 if out else decay, adapt=not out))
+
+
+def test_where_the_rate_sits_matters_once_it_changes():
+    rng = np.random.default_rng(1)
+    params = some_params(rng)
+    grads = [some_grads(rng, params) for _ in range(STEPS)]
+    simclr, byol = (
+        run(optim.lars(SCHEDULE, momentum_includes_lr=inside), params, grads)["norm"]["scale"]
+        for inside in (True, False)
+    )
+    assert float(jnp.max(jnp.abs(simclr - byol))) > 0.05
+
+
+def test_lars_moves_a_weight_that_is_zero():
+    tx = optim.lars(0.1)
+    w = jnp.zeros((2, 2))
+    updates, _ = tx.update(jnp.ones((2, 2)), tx.init(w), w)
+    np.testing.assert_allclose(updates, -0.1)
+
+
+def test_exclude_is_asked_by_path():
+    asked = {}
+
+    def exclude(path, parameter):
+        asked[path] = np.shape(parameter)
+        return path.startswith("head_supervised")
+
+    tx = optim.lars(1.0, exclude=exclude, momentum=0.0)
+    w = {"head_supervised": [{"kernel": jnp.ones((2, 2))}], "encoder": jnp.ones((2, 2))}
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, w), tx.init(w), w)
+    np.testing.assert_allclose(updates["head_supervised"][0]["kernel"], -1.0)
+    np.testing.assert_allclose(updates["encoder"], -0.001, rtol=1e-6)
+    assert asked == {"head_supervised/0/kernel": (2, 2), "encoder": (2, 2)}
+
+
+@pytest.mark.parametrize("decay_all", [True, False])
+def test_sgd_keeps_the_rate_outside_and_decays_what_it_says(decay_all):
+    tx = optim.sgd(SCHEDULE, weight_decay=0.1, decay_all=decay_all)
+    assert_follows(
+        tx,
+        lambda w, g, out: by_hand(
+            w, g, decay=0.1 if decay_all or not out else 0.0, adapt=False, inside=False
+        ),
+    )
+
+
+def test_sgd_is_torch_sgd():
+    torch = pytest.importorskip("torch", reason="compares with torch.optim.SGD")
+    rng = np.random.default_rng(2)
+    w, grads = rng.normal(size=(3, 4)), [rng.normal(size=(3, 4)) for _ in range(STEPS)]
+    theirs = torch.nn.Parameter(torch.tensor(w, dtype=torch.float32))
+    optimiser = torch.optim.SGD([theirs], lr=1.0, momentum=0.9, weight_decay=0.01, nesterov=True)
+    for step, g in enumerate(grads):
+        optimiser.param_groups[0]["lr"] = rate_of(step)
+        theirs.grad = torch.tensor(g, dtype=torch.float32)
+        optimiser.step()
+    ours = run(optim.sgd(SCHEDULE, momentum=0.9, weight_decay=0.01, nesterov=True), w, grads)
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_adamw_is_adam_with_decay_beside_it():
+    def loop(w, grads, decay):
+        m = s = np.zeros_like(w)
+        for t, g in enumerate(grads, start=1):
+            m, s = 0.9 * m + 0.1 * g, 0.999 * s + 0.001 * g**2
+            w = w - 0.01 * (m / (1 - 0.9**t) / (np.sqrt(s / (1 - 0.999**t)) + 1e-8) + decay * w)
+        return w
+
+    tx = optim.adamw(0.01, weight_decay=0.3)
+    assert_follows(tx, lambda w, g, out: loop(w, g, 0.0 if out else 0.3))
+
+
+def test_float64_stays_float64():
+    with jax.enable_x64(True):
+        w = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+        for tx in (
+            optim.lars(SCHEDULE, weight_decay=0.1),
+            optim.sgd(SCHEDULE, weight_decay=0.1),
+            optim.adamw(SCHEDULE),
+        ):
+            updates, _ = tx.update(w, tx.init(w), w)
+            assert {x.dtype.name for x in jax.tree.leaves(updates)} == {"float64"}
+
+
+def test_the_schedule_starts_at_exactly_zero_peaks_and_ends_at_zero():
+    rate = optim.warmup_cosine(0.6, steps=100, warmup_steps=10)
+    values = np.asarray(jax.vmap(rate)(jnp.arange(130)))
+    assert values[0] == 0.0
+    assert values[10] == np.float32(0.6) == values.max()
+    assert (np.diff(values[:11]) > 0).all()
+    assert (np.diff(values[10:101]) < 0).all()
+    assert (values[100:] == 0.0).all()
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(50, 7), (977, 9), (3, 1)])
+def test_the_schedule_is_optax_warmup_cosine_decay(steps, warmup):
+    ours = optim.warmup_cosine(1.3, steps=steps, warmup_steps=warmup)
+    theirs = optax.warmup_cosine_decay_schedule(0.0, 1.3, warmup, steps, 0.0)
+    at = jnp.arange(steps + 3)
+    np.testing.assert_allclose(jax.vmap(ours)(at), jax.vmap(theirs)(at), atol=2e-6)
+
+
+def test_without_warm_up_the_first_step_has_the_peak_rate():
+    assert float(optim.warmup_cosine(0.5, steps=10, warmup_steps=0)(0)) == 0.5
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(10, 10), (10, 11), (0, 0), (10, -1)])
+def test_a_warm_up_that_does_not_fit_is_refused(steps, warmup):
+    with pytest.raises(ValueError, match="0 <= warmup_steps < steps"):
+        optim.warmup_cosine(0.5, steps=steps, warmup_steps=warmup)
+
+
+def test_the_two_scaling_rules_meet_where_the_paper_says():
+    linear, root = (
+        optim.scaled_learning_rate(b, 4096, rule=r) for b, r in ((0.3, "linear"), (0.075, "sqrt"))
+    )
+    assert linear == pytest.approx(4.8) == root
+    assert optim.scaled_learning_rate(0.1, 4096, rule="none") == 0.1
+    with pytest.raises(ValueError, match="rule must be"):
+        optim.scaled_learning_rate(0.1, 256, rule="cubic")
