@@ -45,3 +45,20 @@ def rows(n: int, axis_name: AxisName = None) -> Array:
 def size(axis_name: AxisName = None) -> int:
     """How many devices share the batch."""
     return 1 if axis_name is None else lax.axis_size(axis_name)
+
+
+def vary_like(x: Array, like: Array) -> Array:
+    """x, marked as varying over the device axes that `like` varies over.
+
+    Under `shard_map` a loop's state must vary from the start if what is added to it does. Elsewhere: x.
+    """
+    # The compiler removes this; the marking is inferred from what the expression reads.
+    return x + jnp.where(False, jnp.sum(like), 0).astype(x.dtype)
+
+
+def share_columns(x: Array, axis_name: AxisName = None) -> Array:
+    """Columns dealt out for rows: [n, c] on each of D devices -> [D n, c / D]; c must be a multiple of D.
+
+    Device r gets the r-th run of columns, with all devices' rows in device order.
+    """
+    return x if axis_name is None else lax.all_to_all(x, axis_name, split_axis=1, concat_axis=0, tiled=True)

@@ -1,5 +1,53 @@
 """Part 5: losses. Each returns the mean over the global batch, the same number on every device."""
 
-from jaxcl.losses.contrast import nt_xent
+from jaxcl.losses.compare import compare_losses
+from jaxcl.losses.contrast import (
+    dcl,
+    margin_triplet,
+    nt_logistic,
+    nt_xent,
+    queue_nce,
+    supervised_contrastive,
+)
+from jaxcl.losses.decorrelation import barlow_twins, covariance_term, variance_term, vicreg, visreg
+from jaxcl.losses.distribution import (
+    alignment,
+    alignment_uniformity,
+    decoupled_nt_xent,
+    generalized,
+    keyless,
+    log_sum_exp,
+    normal,
+    orthogonal_directions,
+    sliced_wasserstein,
+    uniform_cube,
+    uniform_sphere,
+    uniformity,
+)
 
-__all__ = ["nt_xent"]
+__all__ = [
+    "alignment",
+    "alignment_uniformity",
+    "barlow_twins",
+    "compare_losses",
+    "covariance_term",
+    "dcl",
+    "decoupled_nt_xent",
+    "generalized",
+    "keyless",
+    "log_sum_exp",
+    "margin_triplet",
+    "normal",
+    "nt_logistic",
+    "nt_xent",
+    "orthogonal_directions",
+    "queue_nce",
+    "sliced_wasserstein",
+    "supervised_contrastive",
+    "uniform_cube",
+    "uniform_sphere",
+    "uniformity",
+    "variance_term",
+    "vicreg",
+    "visreg",
+]

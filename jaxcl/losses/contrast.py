@@ -1,38 +1,344 @@
-"""Losses that hold a positive against negatives."""
+"""Losses that hold a positive against negatives.
+
+Rows are compared by `similarity`, cosine unless said otherwise; s below is its value. Every function returns the mean
+over the global batch, the same on every device; `axis_name` names the axis over which the batch is split under
+`shard_map` or `pmap`, and negatives then come from all devices, with their gradients.
+
+Computed in float32 at least: bfloat16 in, float32 out; float64 stays. A zero row has cosine 0 to every other and a
+finite gradient. A nan anywhere makes the loss nan.
+
+`block_size` chooses how the sum over all pairs is made: 0 stores the matrix of similarities, b > 0 makes it in b x b
+tiles and again in the backward pass (`jaxcl.losses.blockwise`: exact, memory proportional to the rows), None decides
+by size. Tiles need dot products, so a similarity other than `cosine` and `dot` is always computed plainly. Under
+`jit` over a mesh of several devices every device walks all tiles; under `shard_map` they share the work.
+"""
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.scipy.special import logsumexp
 
 from jaxcl import collectives
-from jaxcl.similarity import cosine
+from jaxcl.losses import blockwise, checks
+from jaxcl.similarity import cosine, dot, normalize
 from jaxcl.typing import Array, Similarity
 
 
 def nt_xent(
     z1: Array,
     z2: Array,
+    *more: Array,
+    temperature: float | Array = 0.5,
+    similarity: Similarity = cosine,
+    block_size: int | None = None,
+    axis_name: str | None = None,
+) -> Array:
+    """The normalised temperature-scaled cross entropy of SimCLR: [n, d], [n, d] -> scalar.
+
+    Over all 2n rows, with j the other view of i (Chen et al. 2020, arXiv:2002.05709, eq. 1):
+
+        loss = 1/(2n) sum_i -log( exp(s_ij / temperature) / sum_{k != i} exp(s_ik / temperature) ).
+
+    In nats; log(2n - 1) where all rows are alike, 0 for a batch of one image (nothing to tell apart). The authors'
+    code adds the means of the two views, which is twice this.
+
+    With v > 2 views every anchor has v - 1 positives, and -log(...) is averaged over them, the denominator still
+    running over all other rows, the positives included:
+
+        loss = 1/(vn) sum_i 1/(v-1) sum_{j in positives of i} -log( exp(s_ij / t) / sum_{k != i} exp(s_ik / t) ),
+
+    which is the supervised contrastive loss (Khosla et al. 2020, eq. 2) with every image its own class.
+
+    Raises ValueError where shapes differ or a known temperature is not positive, TypeError for integers.
+
+    >>> [round(float(nt_xent(z, z, temperature=1.0)), 4) for z in (jnp.eye(2), jnp.ones((2, 2)))]
+    [0.5514, 1.0986]
+
+    (log(e + 2) - 1 and log 3.)
+    """
+    views = checks.views("nt_xent", z1, z2, *more)
+    log_z, positive = _anchors(
+        "nt_xent", views, temperature, similarity, block_size, axis_name, leave_out_positives=False
+    )
+    return collectives.mean(jnp.mean(log_z - positive), axis_name)
+
+
+def dcl(
+    z1: Array,
+    z2: Array,
+    *more: Array,
+    temperature: float | Array = 0.1,
+    similarity: Similarity = cosine,
+    block_size: int | None = None,
+    axis_name: str | None = None,
+) -> Array:
+    """Decoupled contrastive learning: NT-Xent whose denominator leaves the positive out: [n, d], [n, d] -> scalar.
+
+        loss = 1/(2n) sum_i ( -s_ij / temperature + log sum_{k not a view of i's image} exp(s_ik / temperature) )
+
+    (Yeh et al. 2022, arXiv:2110.06848, eq. 6). A well-placed positive then no longer shrinks the push of the
+    negatives, which is what makes small batches slow under NT-Xent. May be negative. With more views the positives'
+    similarities are averaged. Not the decoupled NT-Xent of `decoupled_nt_xent`, which weighs the two terms.
+
+    Raises ValueError for a batch of one image: it has no negatives.
+
+    >>> round(float(dcl(jnp.eye(2), jnp.eye(2), temperature=1.0)), 4)  # log 2 - 1
+    -0.3069
+    """
+    views = checks.views("dcl", z1, z2, *more)
+    checks.several("dcl", len(views[0]), axis_name, "the negatives are other images")
+    log_z, positive = _anchors(
+        "dcl", views, temperature, similarity, block_size, axis_name, leave_out_positives=True
+    )
+    return collectives.mean(jnp.mean(log_z - positive), axis_name)
+
+
+def supervised_contrastive(
+    labels: Array,
+    z1: Array,
+    *more: Array,
+    temperature: float | Array = 0.1,
+    similarity: Similarity = cosine,
+    block_size: int | None = None,
+    axis_name: str | None = None,
+) -> Array:
+    """Every row of the same label is a positive: labels int [n], any number of views [n, d] -> scalar.
+
+        loss = mean over anchors i of  -1/|P(i)| sum_{p in P(i)} log( exp(s_ip / t) / sum_{k != i} exp(s_ik / t) )
+
+    with P(i) the other rows, of any view, that carry i's label (Khosla et al. 2020, arXiv:2004.11362, eq. 2, L_out).
+    An anchor without positives (possible with one view) is left out of the mean; 0 where none has any. Labels are
+    any integers. The authors' code multiplies by temperature / 0.07.
+
+    >>> z = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> round(float(supervised_contrastive(jnp.array([5, 5, 9]), z, temperature=1.0)), 4)  # log(e + 1) - 1
+    0.3133
+    """
+    views = checks.views("supervised_contrastive", z1, *more, at_least=1)
+    labels = jnp.asarray(labels)
+    if labels.shape != (len(z1),) or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"supervised_contrastive takes one integer label a sample, [{len(z1)}]; got {labels.dtype}"
+            f" {labels.shape}. Give labels first, then the views."
+        )
+    checks.several("supervised_contrastive", len(views) * len(z1), axis_name, "an anchor needs another row")
+    known = checks.positive("supervised_contrastive", "temperature", temperature)
+    z, tiled = _scaled(views, temperature, similarity)
+    labels = jnp.repeat(labels, len(views))
+    keys, all_labels = collectives.gather(z, axis_name), collectives.gather(labels, axis_name)
+    if tiled:
+        log_z = _log_partition(z, 1, _bound(similarity, known), block_size, axis_name)
+        # The sum over positives needs no pairs: s is linear in the other row, so one sum a class will do.
+        _, classes = jnp.unique(all_labels, return_inverse=True, size=len(all_labels))
+        sums = jax.ops.segment_sum(keys, classes, len(keys))
+        own_class = classes[collectives.rows(len(z), axis_name)]
+        count = jnp.bincount(classes, length=len(keys))[own_class] - 1
+        total = jnp.sum(z * (sums[own_class] - z), axis=1)
+    else:
+        _refuse_tiles("supervised_contrastive", block_size)
+        s = similarity(z, keys) / temperature
+        is_self = collectives.rows(len(z), axis_name)[:, None] == jnp.arange(len(keys))
+        log_z = logsumexp(jnp.where(is_self, -jnp.inf, s), axis=1)
+        same = (labels[:, None] == all_labels) & ~is_self
+        count, total = jnp.sum(same, axis=1), jnp.sum(jnp.where(same, s, 0), axis=1)
+    has_positive = count > 0
+    each = jnp.where(has_positive, log_z - total / jnp.maximum(count, 1), 0)
+    share = collectives.mean(jnp.mean(has_positive.astype(each.dtype)), axis_name)
+    return collectives.mean(jnp.mean(each), axis_name) / jnp.where(share > 0, share, 1)
+
+
+def queue_nce(
+    q: Array,
+    k: Array,
+    queue: Array,
     *,
-    temperature: float = 0.5,
+    temperature: float | Array = 0.2,
+    similarity: Similarity = dot,
+    block_size: int | None = None,
+    axis_name: str | None = None,
+) -> Array:
+    """MoCo's InfoNCE: queries q [n, d], their keys k [n, d], negatives queue [m, d] -> scalar.
+
+        loss = 1/n sum_i -log( exp(q_i.k_i / t) / ( exp(q_i.k_i / t) + sum_j exp(q_i.queue_j / t) ) )
+
+    (He et al. 2020, arXiv:1911.05722, eq. 1). Rows are compared as they come, so normalise q and k yourself (the
+    queue holds keys that were); `similarity=cosine` does it here. The gradient goes to whatever is not constant: stop
+    it at k and queue for MoCo. Under an axis q and k are this device's rows, and the queue is the same everywhere.
+
+    >>> q = jnp.array([[1.0, 0.0]])
+    >>> round(float(queue_nce(q, q, jnp.array([[0.0, 1.0]]), temperature=1.0)), 4)  # log(1 + 1/e)
+    0.3133
+    """
+    q, k = checks.views("queue_nce", q, k)
+    queue = checks.rows("queue_nce", "queue", queue).astype(q.dtype)
+    if queue.shape[1] != q.shape[1]:
+        raise ValueError(f"queue_nce needs rows of one width; got q {q.shape} and queue {queue.shape}.")
+    known = checks.positive("queue_nce", "temperature", temperature)
+    if similarity is cosine:
+        q, k, queue = normalize(q), normalize(k), normalize(queue)
+    if similarity is cosine or similarity is dot:
+        q = q / temperature
+        positive = jnp.sum(q * k, axis=1)
+        if _choose(block_size, len(q), len(queue)):
+            log_negatives = blockwise.log_partition_between(
+                q, queue, bound=_bound(similarity, known), block_size=block_size
+            )
+        else:
+            log_negatives = logsumexp(q @ queue.T, axis=1)
+    else:
+        _refuse_tiles("queue_nce", block_size)
+        positive = _row_by_row(similarity, q, k) / temperature
+        log_negatives = logsumexp(similarity(q, queue) / temperature, axis=1)
+    return collectives.mean(jnp.mean(jnp.logaddexp(log_negatives, positive) - positive), axis_name)
+
+
+def nt_logistic(
+    z1: Array,
+    z2: Array,
+    *,
+    temperature: float | Array = 0.5,
+    semi_hard: bool = False,
     similarity: Similarity = cosine,
     axis_name: str | None = None,
 ) -> Array:
-    """The normalised temperature-scaled cross entropy of SimCLR: [n, d], [n, d] -> scalar."""
-    if z1.shape != z2.shape:
+    """Every pair by itself, same image or not: [n, d], [n, d] -> scalar.
+
+        loss = 1/(2n) sum_i ( -log sigmoid(s_ij / t) - mean_{k negative} log sigmoid(-s_ik / t) )
+
+    (Chen et al. 2020, table 2; the table writes one negative, the mean over the 2n - 2 of them is ours). With
+    `semi_hard` an anchor's only negative is the most similar of those that are less similar than its positive (Schroff
+    et al. 2015); an anchor that has none has no negative term. Memory grows with the square of the batch.
+
+    >>> round(float(nt_logistic(jnp.eye(2), jnp.eye(2), temperature=1.0)), 4)  # log(1 + 1/e) + log 2
+    1.0064
+    """
+    checks.positive("nt_logistic", "temperature", temperature)
+    s, positive, negatives = _triplets("nt_logistic", z1, z2, similarity, axis_name)
+    push = _over_negatives(jax.nn.softplus(s / temperature), s, positive, negatives, semi_hard)
+    return collectives.mean(jnp.mean(jax.nn.softplus(-positive / temperature) + push), axis_name)
+
+
+def margin_triplet(
+    z1: Array,
+    z2: Array,
+    *,
+    margin: float | Array = 0.4,
+    semi_hard: bool = False,
+    similarity: Similarity = cosine,
+    axis_name: str | None = None,
+) -> Array:
+    """The positive should be more similar than each negative by a margin: [n, d], [n, d] -> scalar.
+
+        loss = 1/(2n) sum_i mean_{k negative} max(s_ik - s_ij + margin, 0)
+
+    (Schroff et al. 2015, arXiv:1503.03832, as in Chen et al. 2020, table 2). In units of similarity. With `semi_hard`
+    an anchor's only negative is the most similar of those that are less similar than its positive, so its term lies
+    in [0, margin]; an anchor that has none contributes 0. Memory grows with the square of the batch.
+
+    >>> round(float(margin_triplet(jnp.eye(2), jnp.eye(2), margin=1.5)), 4)
+    0.5
+    """
+    checks.positive("margin_triplet", "margin", margin)
+    s, positive, negatives = _triplets("margin_triplet", z1, z2, similarity, axis_name)
+    hinge = jnp.maximum(s - positive[:, None] + margin, 0)
+    return collectives.mean(
+        jnp.mean(_over_negatives(hinge, s, positive, negatives, semi_hard)), axis_name
+    )
+
+
+# --- what they share --------------------------------------------------------------------------------------------
+
+
+def interleave(views: tuple[Array, ...]) -> Array:
+    """v arrays [n, ...] -> [v n, ...], the views of one image beside each other (and so on the same device)."""
+    return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
+
+
+def _anchors(name, views, temperature, similarity, block_size, axis_name, *, leave_out_positives):
+    """Of every row of every view: the log of its denominator, and the mean of its positives' s/temperature."""
+    known = checks.positive(name, "temperature", temperature)
+    v, (z, tiled) = len(views), _scaled(views, temperature, similarity)
+    group = v if leave_out_positives else 1
+    if tiled:
+        own = z.reshape(-1, v, z.shape[1])
+        others = own[:, ::-1] if v == 2 else (jnp.sum(own, axis=1, keepdims=True) - own) / (v - 1)
+        positive = jnp.sum(own * others, axis=2).reshape(-1)
+        return _log_partition(z, group, _bound(similarity, known), block_size, axis_name), positive
+    _refuse_tiles(name, block_size)
+    own = jax.vmap(similarity)(z.reshape(-1, v, z.shape[1]), z.reshape(-1, v, z.shape[1])) / temperature
+    positive = (jnp.sum(own, axis=2) - jnp.diagonal(own, axis1=1, axis2=2)) / (v - 1)
+    s = similarity(z, collectives.gather(z, axis_name)) / temperature
+    return logsumexp(jnp.where(_outside(len(z), s, group, axis_name), s, -jnp.inf), axis=1), positive.reshape(-1)
+
+
+def _scaled(views, temperature, similarity) -> tuple[Array, bool]:
+    """(rows, whether s/temperature is their dot product)."""
+    if similarity is cosine:
+        views = tuple(normalize(z) for z in views)
+    if similarity is cosine or similarity is dot:
+        root = lax.rsqrt(jnp.asarray(temperature, views[0].dtype))
+        return interleave(tuple(z * root for z in views)), True
+    return interleave(views), False
+
+
+def _log_partition(z: Array, group: int, bound: float | None, block_size: int | None, axis_name: str | None):
+    total = len(z) * collectives.size(axis_name)
+    if _choose(block_size, len(z), total):
+        return blockwise.log_partition(z, group=group, bound=bound, block_size=block_size, axis_name=axis_name)
+    s = blockwise.products(z, collectives.gather(z, axis_name))
+    return logsumexp(jnp.where(_outside(len(z), s, group, axis_name), s, -jnp.inf), axis=1)
+
+
+def _outside(n: int, s: Array, group: int, axis_name: str | None) -> Array:
+    """Which columns of s [n, m] are not in the group of the row; all of them for group 0."""
+    columns = jnp.arange(s.shape[1])
+    if not group:
+        return jnp.ones_like(columns, dtype=bool)
+    return collectives.rows(n, axis_name)[:, None] // group != columns // group
+
+
+def _choose(block_size: int | None, rows: int, columns: int) -> bool:
+    """Whether to work in tiles."""
+    if block_size is not None and block_size < 0:
+        raise ValueError(f"block_size is None (decide by size), 0 (plain) or the rows of a tile; got {block_size}.")
+    return blockwise.is_worth_it(rows, columns) if block_size is None else block_size > 0
+
+
+def _refuse_tiles(name: str, block_size: int | None) -> None:
+    if block_size:
         raise ValueError(
-            f"nt_xent pairs row i of z1 with row i of z2, so their shapes must agree; got {z1.shape} and {z2.shape}."
-            " If one was gathered, gather the other as well."
+            f"{name} can work in tiles only where s is a dot product: similarity=cosine or similarity=dot."
+            " Leave block_size out for another similarity."
         )
-    z1, z2 = (z.astype(jnp.promote_types(z.dtype, jnp.float32)) for z in (z1, z2))
-    keys1, keys2 = collectives.gather(z1, axis_name), collectives.gather(z2, axis_name)
-    own = collectives.rows(len(z1), axis_name)
-    is_self = own[:, None] == jnp.arange(len(keys1))[None, :]
 
-    def one_side(anchors: Array, same: Array, other: Array) -> Array:
-        across = similarity(anchors, other) / temperature
-        within = jnp.where(is_self, -jnp.inf, similarity(anchors, same) / temperature)
-        positive = jnp.take_along_axis(across, own[:, None], axis=1)[:, 0]
-        return jnp.mean(logsumexp(jnp.concatenate([across, within], axis=1), axis=1) - positive)
 
-    return collectives.mean((one_side(z1, keys1, keys2) + one_side(z2, keys2, keys1)) / 2, axis_name)
+def _bound(similarity: Similarity, temperature: float | None) -> float | None:
+    """What no |s / temperature| exceeds; a hair more, because unit rows are unit up to rounding."""
+    return 1.0 / temperature if similarity is cosine and temperature is not None else None
+
+
+def _row_by_row(similarity: Similarity, q: Array, k: Array) -> Array:
+    return jax.vmap(lambda a, b: similarity(a[None], b[None])[0, 0])(q, k)
+
+
+def _triplets(name, z1, z2, similarity, axis_name):
+    """Similarities [2n, 2N] of all local rows to all rows, their positives [2n], and which are negatives."""
+    views = checks.views(name, z1, z2)
+    checks.several(name, len(z1), axis_name, "the negatives are other images")
+    z = interleave(views)
+    s = similarity(z, collectives.gather(z, axis_name))
+    own = collectives.rows(len(z), axis_name)
+    positive = jnp.take_along_axis(s, (own ^ 1)[:, None], axis=1)[:, 0]  # rows 2i and 2i + 1 are one image's
+    return s, positive, _outside(len(z), s, 2, axis_name)
+
+
+def _over_negatives(terms, s, positive, negatives, semi_hard):
+    """The terms' mean over each row's negatives, or the term of its semi-hard one."""
+    if not semi_hard:
+        return jnp.sum(jnp.where(negatives, terms, 0), axis=1) / jnp.sum(negatives, axis=1)
+    candidates = jnp.where(negatives & (s < positive[:, None]), s, -jnp.inf)
+    hardest = jnp.argmax(candidates, axis=1)[:, None]
+    found = jnp.take_along_axis(candidates, hardest, axis=1)[:, 0] > -jnp.inf
+    return jnp.where(found, jnp.take_along_axis(terms, hardest, axis=1)[:, 0], 0)

@@ -1,15 +1,119 @@
 """The device law: every loss is a row, and none may tell how many devices there are."""
 
-import jax
-import pytest
+import inspect
+from functools import partial
 
-from jaxcl.losses import nt_xent
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxcl.losses as losses
+from jaxcl.similarity import cosine
 from jaxcl.testing import EVERYWHERE, assert_same_everywhere
 
-# name -> (params, batch, axis_name) -> scalar, for params [d, d] and batch {"x", "y"} of [n, d]
+KEY = jax.random.key(7)
+
+
+def of_views(loss, **options):
+    """A row of the table from a loss of two views."""
+
+    def placed(w, b, axis_name):
+        return loss(b["x"] @ w, b["y"] @ w, axis_name=axis_name, **options)
+
+    return placed
+
+
+def of_three_views(loss, **options):
+    def placed(w, b, axis_name):
+        return loss(b["x"] @ w, b["y"] @ w, (b["x"] - b["y"]) @ w, axis_name=axis_name, **options)
+
+    return placed
+
+
+def of_rows(loss, **options):
+    return lambda w, b, axis_name: loss(b["x"] @ w, axis_name=axis_name, **options)
+
+
+def with_labels(w, b, axis_name, **options):
+    return losses.supervised_contrastive(b["label"], b["x"] @ w, b["y"] @ w, axis_name=axis_name, **options)
+
+
+def with_queue(w, b, axis_name, **options):
+    # The queue is the same everywhere and depends on the parameters, so its gradient is looked at as well.
+    return losses.queue_nce(b["x"] @ w, b["y"] @ w, jnp.sin(3 * w) @ w, axis_name=axis_name, **options)
+
+
+def learnt_temperature(w, b, axis_name, **options):
+    return losses.nt_xent(
+        b["x"], b["y"] @ w, temperature=jnp.exp(w[0, 0] - 2), axis_name=axis_name, **options
+    )
+
+
+def of_distribution(distribution, **options):
+    return of_views(partial(losses.generalized, KEY), distribution=distribution, weight=5.0, **options)
+
+
+def scaled_cosine(q, k):
+    return jnp.tanh(cosine(q, k))
+
+
+sliced = losses.sliced_wasserstein
+
+# name -> (params, batch, axis_name) -> scalar, for params [d, d] and batch {"x", "y", "label"} of [n, d], [n]
 LOSSES = {
-    "nt_xent": lambda w, b, axis_name: nt_xent(b["x"] @ w, b["y"] @ w, temperature=0.1, axis_name=axis_name),
+    "nt_xent": of_views(losses.nt_xent, temperature=0.1),
+    "nt_xent in tiles": of_views(losses.nt_xent, temperature=0.1, block_size=8),
+    "nt_xent in tiles, cold": of_views(losses.nt_xent, temperature=0.01, block_size=8),
+    "nt_xent in tiles, odd block": of_views(losses.nt_xent, temperature=0.1, block_size=5),
+    "nt_xent, another similarity": of_views(losses.nt_xent, temperature=0.1, similarity=scaled_cosine),
+    "nt_xent, learnt temperature": learnt_temperature,
+    "nt_xent in tiles, learnt temperature": partial(learnt_temperature, block_size=8),
+    "nt_xent, three views": of_three_views(losses.nt_xent, temperature=0.1),
+    "nt_xent in tiles, three views": of_three_views(losses.nt_xent, temperature=0.1, block_size=8),
+    "dcl": of_views(losses.dcl),
+    "dcl in tiles": of_views(losses.dcl, block_size=8),
+    "dcl in tiles, three views": of_three_views(losses.dcl, block_size=8),
+    "supervised_contrastive": with_labels,
+    "supervised_contrastive in tiles": partial(with_labels, block_size=8),
+    "supervised_contrastive, another similarity": partial(with_labels, similarity=scaled_cosine),
+    "queue_nce": with_queue,
+    "queue_nce in tiles": partial(with_queue, block_size=3, temperature=2.0),
+    "queue_nce in tiles, cosine": partial(with_queue, block_size=3, similarity=cosine),
+    "nt_logistic": of_views(losses.nt_logistic),
+    "nt_logistic, semi-hard": of_views(losses.nt_logistic, semi_hard=True),
+    "margin_triplet": of_views(losses.margin_triplet),
+    "margin_triplet, semi-hard": of_views(losses.margin_triplet, semi_hard=True),
+    "alignment": of_views(losses.alignment),
+    "alignment per entry": of_views(losses.alignment, per="entry"),
+    "log_sum_exp": of_rows(losses.log_sum_exp, temperature=0.2),
+    "log_sum_exp in tiles": of_rows(losses.log_sum_exp, temperature=0.2, mask_self=False, block_size=8),
+    "decoupled_nt_xent": of_views(losses.decoupled_nt_xent),
+    "decoupled_nt_xent, notebook": of_views(losses.decoupled_nt_xent, convention="notebook"),
+    "decoupled_nt_xent in tiles": of_views(losses.decoupled_nt_xent, block_size=8),
+    "uniformity": of_rows(losses.uniformity),
+    "uniformity in tiles": of_rows(losses.uniformity, block_size=8),
+    "alignment_uniformity": of_views(losses.alignment_uniformity, alpha=1.5),
+    "sliced_wasserstein": of_rows(partial(sliced, KEY)),
+    "sliced_wasserstein, projections that do not divide": of_rows(partial(sliced, KEY), projections=11),
+    "sliced_wasserstein, quantiles": of_rows(partial(sliced, KEY), prior=losses.normal, exact_quantiles=True),
+    "generalized": of_distribution(sliced),
+    "generalized, cube": of_distribution(partial(sliced, prior=losses.uniform_cube), normalized=False),
+    "generalized, log_sum_exp": of_distribution(losses.keyless(losses.log_sum_exp, temperature=0.2)),
+    "variance_term": of_rows(losses.variance_term, target=4.0),
+    "covariance_term": of_rows(losses.covariance_term),
+    "vicreg": of_views(losses.vicreg),
+    "barlow_twins": of_views(losses.barlow_twins),
+    "visreg": of_views(partial(losses.visreg, KEY)),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +122,7 @@ def example():
     return jax.random.normal(keys[0], (8, 8)), {
         "x": jax.random.normal(keys[1], (32, 8)),
         "y": jax.random.normal(keys[2], (32, 8)),
+        "label": np.arange(32) % 5,
     }
 
 
@@ -25,6 +130,29 @@ def example():
 @pytest.mark.parametrize("name", LOSSES)
 def test_value_and_gradient_are_the_same_on_one_device_and_on_eight(name, placement, example):
     assert_same_everywhere(LOSSES[name], *example, placements=[placement])
+
+
+def test_every_loss_with_an_axis_is_a_row_of_the_table():
+    members = [
+        name
+        for name in losses.__all__
+        if inspect.isfunction(getattr(losses, name))
+        and "axis_name" in inspect.signature(getattr(losses, name)).parameters
+    ]
+    assert {name.split(",")[0].split(" ")[0] for name in LOSSES} == set(members)
+
+
+@pytest.mark.parametrize("name", ["nt_xent", "nt_xent in tiles", "queue_nce in tiles", "generalized", "vicreg"])
+def test_a_batch_split_on_an_explicit_mesh_gives_the_same(name, example):
+    w, batch = example
+    mesh = jax.make_mesh((8,), ("devices",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        split = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("devices")))
+        whole = jax.device_put(w, NamedSharding(mesh, PartitionSpec()))
+        got = jax.jit(jax.value_and_grad(lambda w, b: LOSSES[name](w, b, None)))(whole, split)
+    want = jax.value_and_grad(lambda w, b: LOSSES[name](w, b, None))(w, batch)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
 
 
 def test_the_law_catches_negatives_without_a_gradient(example):

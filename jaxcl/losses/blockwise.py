@@ -1,0 +1,349 @@
+"""Sums over all pairs of rows, in memory that grows with the rows and not with their pairs.
+
+What the contrastive losses share is a row's log-partition
+
+    L_i = log sum_k exp(q_i . k_k)
+
+over a matrix of products that, stored, has 2N x 2N entries and several copies of itself in the backward pass. Here
+the matrix is made a tile at a time, summed, forgotten, and made again for the gradient:
+
+    dL_i / dq_i = sum_k p_ik k_k,    dL_i / dk_k = p_ik q_i,    p_ik = exp(q_i . k_k - L_i),
+
+so that only L is kept. Where rows and columns are the same vectors the products are symmetric: a tile above the
+diagonal serves the one below it, in both passes, which halves the exponentials and the forward's products. The idea of
+the tiles is that of FlashAttention (Dao et al. 2022, arXiv:2205.14135) and Inf-CL (Cheng et al. 2024,
+arXiv:2410.17243); the results are exact up to rounding.
+
+Two ways to keep the exponentials in range: where all products are known to be at most `bound` and at least `-bound`
+(unit rows over a temperature) they are shifted by it; else a running maximum is kept for every row (Milakov &
+Gimelshein 2018, arXiv:1805.02867).
+
+These functions have their own backward rule, so forward mode alone (`jax.jvp`) is refused: ask the losses for
+`block_size=0`, the plain form. `jax.grad`, and derivatives of it (`jax.hessian`), work.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcl import collectives
+from jaxcl.typing import Array
+
+# Below this many products the plain matrix is as fast, and small enough to keep.
+PLAIN_BELOW = 1 << 20
+
+
+def is_worth_it(rows: int, columns: int) -> bool:
+    """Whether the losses choose the blockwise form of a rows x columns problem when nobody has said."""
+    return rows * columns > PLAIN_BELOW
+
+
+def default_block(backend: str | None = None) -> int:
+    """Rows of a tile: on a CPU a tile should stay in the cache of a core, elsewhere it should fill the machine."""
+    return 256 if (backend or jax.default_backend()) == "cpu" else 2048
+
+
+def log_partition(
+    z: Array,
+    *,
+    group: int = 1,
+    bound: float | None = None,
+    block_size: int | None = None,
+    axis_name: str | None = None,
+) -> Array:
+    """L_i = log of the sum of exp(z_i . z_k) over all rows k outside i's group: [m, d] -> [m].
+
+    z
+        this device's rows, already divided by the square root of the temperature; the k are the rows of all devices.
+    group
+        how many neighbouring rows leave each other out: 1 leaves out only k = i, v leaves out the v views of an image
+        (which must lie beside each other), 0 leaves out none.
+    bound
+        a number that no |z_i . z_k| exceeds, as 1/temperature for unit rows; None if unknown.
+    """
+    block = _fit(block_size or default_block(), len(z) * collectives.size(axis_name), max(group, 1))
+    if axis_name is None:
+        return _symmetric(collectives.gather(z), group, _usable(bound, z.dtype), block)
+    return _gathered(z, group, _usable(bound, z.dtype), block, axis_name)
+
+
+def log_partition_between(
+    q: Array, k: Array, *, bound: float | None = None, block_size: int | None = None
+) -> Array:
+    """L_i = log sum_j exp(q_i . k_j): [n, d], [m, d] -> [n]. Nothing is gathered."""
+    block = block_size or default_block()
+    # Blocks cannot be cut from rows that an explicitly sharded mesh has split (elsewhere this does nothing).
+    q, k = collectives.gather(q), collectives.gather(k)
+    q, k = collectives.vary_like(q, k), collectives.vary_like(k, q)
+    return _between(q, k, _usable(bound, q.dtype), _fit(block, len(q)), _fit(block, len(k)))
+
+
+def _usable(bound: float | None, dtype) -> float | None:
+    """The bound, if exp(-2 bound) is still a normal number: a row far from all others must not sum to zero."""
+    return bound if bound is not None and 2 * bound < -0.9 * np.log(jnp.finfo(dtype).tiny) else None
+
+
+def _fit(block: int, rows: int, multiple: int = 1) -> int:
+    """A block of about `block` rows, a multiple of `multiple`, that leaves the last one nearly full."""
+    count = max(1, round(rows / block))
+    size = -(-rows // count)
+    return -(-size // multiple) * multiple
+
+
+def _blocks(x: Array, block: int) -> Array:
+    """[n, ...] -> [ceil(n / block), block, ...], filled up with zeros."""
+    count = -(-len(x) // block)
+    if count * block != len(x):
+        x = jnp.pad(x, [(0, count * block - len(x))] + [(0, 0)] * (x.ndim - 1))
+    return x.reshape(count, block, *x.shape[1:])
+
+
+@lru_cache(maxsize=64)
+def _upper_pairs(count: int) -> np.ndarray:
+    """Tile coordinates (i, j), i < j, in square bundles, so that the rows which a bundle reads stay in the cache."""
+    i, j = np.triu_indices(count, 1)
+    order = np.lexsort((j, i, j // 8, i // 8))
+    return np.stack([i[order], j[order]], axis=1).astype(np.int32)
+
+
+@lru_cache(maxsize=64)
+def _all_pairs(rows: int, columns: int) -> np.ndarray:
+    return np.stack(np.divmod(np.arange(rows * columns), columns), axis=1).astype(np.int32)
+
+
+# --- the running sums -------------------------------------------------------------------------------------------
+
+
+def _start(shape: tuple[int, ...], like: Array, bound: float | None) -> tuple[Array, ...]:
+    """(sums,) or (sums, maxima) of nothing."""
+    zeros = collectives.vary_like(jnp.zeros(shape, like.dtype), like)
+    # A finite floor: -inf - -inf would be nan where a row has seen no column yet.
+    return (zeros,) if bound is not None else (zeros, zeros + 0.5 * jnp.finfo(like.dtype).min)
+
+
+def _add(sums: tuple[Array, ...], i: Array, s: Array, bound: float | None, axis: int) -> tuple[Array, ...]:
+    """Takes a tile of products s into the sums of block i; axis is the one that is summed."""
+    if bound is not None:
+        return (sums[0].at[i].add(jnp.sum(jnp.exp(s - bound), axis=axis)),)
+    total, top = sums
+    new_top = jnp.maximum(top[i], jnp.max(s, axis=axis))
+    fresh = jnp.sum(jnp.exp(s - jnp.expand_dims(new_top, axis)), axis=axis)
+    return total.at[i].set(total[i] * jnp.exp(top[i] - new_top) + fresh), top.at[i].set(new_top)
+
+
+def _finish(sums: tuple[Array, ...], n: int, bound: float | None) -> Array:
+    top = bound if bound is not None else sums[1]
+    return (jnp.log(sums[0]) + top).reshape(-1)[:n]
+
+
+def _weight(s: Array, log_z: Array, c: Array, bound: float | None) -> Array:
+    """c exp(s - log_z), by one exponential of the tile that rows and columns may share where there is a bound."""
+    if bound is not None:
+        return jnp.exp(s - bound) * (c * jnp.exp(bound - log_z))
+    return c * jnp.exp(s - log_z)
+
+
+def products(q: Array, k: Array) -> Array:
+    return lax.dot_general(q, k, (((1,), (1,)), ((), ())))
+
+
+# --- one program sees all rows: tiles above the diagonal serve twice -----------------------------------------------
+
+
+def _mask(s: Array, i: Array, j: Array, rows: int, group: int) -> Array:
+    """Products with a row's own group, or with the filling of the last block, become -inf."""
+    a = i * s.shape[0] + lax.broadcasted_iota(jnp.int32, s.shape, 0)
+    b = j * s.shape[1] + lax.broadcasted_iota(jnp.int32, s.shape, 1)
+    out = b >= rows
+    if group:
+        out |= a // group == b // group
+    return jnp.where(out, -jnp.inf, s)
+
+
+def _symmetric_sums(z: Array, group: int, bound: float | None, block: int) -> Array:
+    rows, zb = len(z), _blocks(z, block)
+    filled = zb.shape[0] * block != rows
+
+    def on_diagonal(sums, i):
+        s = _mask(products(zb[i], zb[i]), i, i, rows, group)
+        return _add(sums, i, s, bound, 1), None
+
+    def above(sums, pair):
+        i, j = pair
+        s = products(zb[i], zb[j])
+        if filled:
+            s = _mask(s, i, j, rows, 0)
+        if bound is None:
+            return _add(_add(sums, i, s, bound, 1), j, s, bound, 0), None
+        e = jnp.exp(s - bound)
+        return (sums[0].at[i].add(jnp.sum(e, axis=1)).at[j].add(jnp.sum(e, axis=0)),), None
+
+    sums = _start(zb.shape[:2], z, bound)
+    sums, _ = lax.scan(on_diagonal, sums, np.arange(len(zb), dtype=np.int32))
+    sums, _ = lax.scan(above, sums, _upper_pairs(len(zb)))
+    return _finish(sums, rows, bound)
+
+
+def _symmetric_forward(z, group, bound, block):
+    log_z = _symmetric_sums(z, group, bound, block)
+    return log_z, (z, log_z)
+
+
+def _symmetric_backward(group, bound, block, kept, c):
+    z, log_z = kept
+    rows, zb, lb, cb = len(z), *(_blocks(x, block) for x in (z, log_z, c))
+    filled = zb.shape[0] * block != rows
+
+    def both(s, i, j):
+        # d/dz_i sum_k c_k L_k = sum_j (c_i exp(s_ij - L_i) + c_j exp(s_ij - L_j)) z_j
+        if bound is not None:
+            share = cb * jnp.exp(bound - lb)
+            return jnp.exp(s - bound) * (share[i][:, None] + share[j][None, :])
+        return _weight(s, lb[i][:, None], cb[i][:, None], bound) + _weight(
+            s, lb[j][None, :], cb[j][None, :], bound
+        )
+
+    def on_diagonal(dz, i):
+        w = both(_mask(products(zb[i], zb[i]), i, i, rows, group), i, i)
+        return dz.at[i].add(w @ zb[i]), None
+
+    def above(dz, pair):
+        i, j = pair
+        s = products(zb[i], zb[j])
+        if filled:
+            s = _mask(s, i, j, rows, 0)
+        w = both(s, i, j)
+        return dz.at[i].add(w @ zb[j]).at[j].add(w.T @ zb[i]), None
+
+    dz = collectives.vary_like(jnp.zeros_like(zb), z)
+    dz, _ = lax.scan(on_diagonal, dz, np.arange(len(zb), dtype=np.int32))
+    dz, _ = lax.scan(above, dz, _upper_pairs(len(zb)))
+    return (dz.reshape(-1, z.shape[1])[:rows],)
+
+
+_symmetric = jax.custom_vjp(_symmetric_sums, nondiff_argnums=(1, 2, 3))
+_symmetric.defvjp(_symmetric_forward, _symmetric_backward)
+
+
+# --- one program a device: its own rows against everybody's ---------------------------------------------------------
+
+
+def _own_tiles(z: Array, group: int, block: int, axis_name: str):
+    """This device's rows and everybody's, in blocks, and (i, j) -> their masked products."""
+    keys = collectives.gather(z, axis_name)
+    first = collectives.rows(1, axis_name)[0] * len(z)
+    zb, kb = _blocks(z, min(block, len(z))), _blocks(keys, block)
+
+    def tile(pair):
+        i, j = pair
+        s = products(zb[i], kb[j])
+        a = first + i * s.shape[0] + lax.broadcasted_iota(jnp.int32, s.shape, 0)
+        b = j * s.shape[1] + lax.broadcasted_iota(jnp.int32, s.shape, 1)
+        out = b >= len(keys)
+        if group:
+            out |= a // group == b // group
+        return jnp.where(out, -jnp.inf, s)
+
+    return zb, kb, tile, _all_pairs(len(zb), len(kb))
+
+
+def _gathered_sums(z: Array, group: int, bound: float | None, block: int, axis_name: str) -> Array:
+    zb, _, tile, pairs = _own_tiles(z, group, block, axis_name)
+    sums, _ = lax.scan(
+        lambda sums, pair: (_add(sums, pair[0], tile(pair), bound, 1), None),
+        _start(zb.shape[:2], z, bound),
+        pairs,
+    )
+    return _finish(sums, len(z), bound)
+
+
+def _gathered_forward(z, group, bound, block, axis_name):
+    log_z = _gathered_sums(z, group, bound, block, axis_name)
+    return log_z, (z, log_z)
+
+
+def _gathered_backward(group, bound, block, axis_name, kept, c):
+    # The products are symmetric, so what other devices' rows send back is known here once their L and c are:
+    # two vectors are gathered, and no gradient is scattered.
+    z, log_z = kept
+    zb, kb, tile, pairs = _own_tiles(z, group, block, axis_name)
+    small = zb.shape[1]
+    own = [_blocks(x, small) for x in (log_z, c)]
+    all_ = [_blocks(collectives.gather(x, axis_name), kb.shape[1]) for x in (log_z, c)]
+
+    def body(dz, pair):
+        i, j = pair
+        s = tile(pair)
+        w = _weight(s, own[0][i][:, None], own[1][i][:, None], bound)
+        w += _weight(s, all_[0][j][None, :], all_[1][j][None, :], bound)
+        return dz.at[i].add(w @ kb[j]), None
+
+    dz, _ = lax.scan(body, collectives.vary_like(jnp.zeros_like(zb), z), pairs)
+    return (dz.reshape(-1, z.shape[1])[: len(z)],)
+
+
+_gathered = jax.custom_vjp(_gathered_sums, nondiff_argnums=(1, 2, 3, 4))
+_gathered.defvjp(_gathered_forward, _gathered_backward)
+
+
+# --- two sets of rows -------------------------------------------------------------------------------------------
+
+
+def _between_tiles(q: Array, k: Array, rows: int, columns: int):
+    qb, kb = _blocks(q, rows), _blocks(k, columns)
+    filled = kb.shape[0] * columns != len(k)
+
+    def tile(pair):
+        i, j = pair
+        s = products(qb[i], kb[j])
+        return _mask(s, i, j, len(k), 0) if filled else s
+
+    return qb, kb, tile, _all_pairs(len(qb), len(kb))
+
+
+def _between_sums(q: Array, k: Array, bound: float | None, rows: int, columns: int) -> Array:
+    qb, _, tile, pairs = _between_tiles(q, k, rows, columns)
+    sums, _ = lax.scan(
+        lambda sums, pair: (_add(sums, pair[0], tile(pair), bound, 1), None),
+        _start(qb.shape[:2], q, bound),
+        pairs,
+    )
+    return _finish(sums, len(q), bound)
+
+
+def _between_forward(q, k, bound, rows, columns):
+    log_z = _between_sums(q, k, bound, rows, columns)
+    return log_z, (q, k, log_z)
+
+
+def _between_backward(bound, rows, columns, kept, c):
+    q, k, log_z = kept
+    qb, kb, tile, pairs = _between_tiles(q, k, rows, columns)
+    lb, cb = _blocks(log_z, rows), _blocks(c, rows)
+
+    # Two loops: a queue has no gradient, and the compiler drops the loop that nobody reads.
+    def weight(pair):
+        i = pair[0]
+        return _weight(tile(pair), lb[i][:, None], cb[i][:, None], bound)
+
+    dq, _ = lax.scan(
+        lambda dq, pair: (dq.at[pair[0]].add(weight(pair) @ kb[pair[1]]), None),
+        collectives.vary_like(jnp.zeros_like(qb), q),
+        pairs,
+    )
+    dk, _ = lax.scan(
+        lambda dk, pair: (dk.at[pair[1]].add(weight(pair).T @ qb[pair[0]]), None),
+        collectives.vary_like(jnp.zeros_like(kb), q),
+        pairs,
+    )
+    return dq.reshape(-1, q.shape[1])[: len(q)], dk.reshape(-1, k.shape[1])[: len(k)]
+
+
+_between = jax.custom_vjp(_between_sums, nondiff_argnums=(2, 3, 4))
+_between.defvjp(_between_forward, _between_backward)
+
