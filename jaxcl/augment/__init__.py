@@ -1,5 +1,6 @@
 """Part 1: augmentation. Ops are pure functions on one image; recipes compose them; views are what a method asks for."""
 
+from jaxcl.augment.channels import first_channels
 from jaxcl.augment.ops import (
     Op,
     clip,
@@ -34,6 +35,7 @@ __all__ = [
     "crop_and_flip",
     "describe",
     "draw",
+    "first_channels",
     "flip",
     "from_host",
     "gaussian_blur",

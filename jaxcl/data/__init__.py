@@ -7,3 +7,8 @@ from jaxcl.data.batches import prefetch as prefetch
 from jaxcl.data.digits import scattered_digits as scattered_digits
 from jaxcl.data.sources import from_arrays as from_arrays
 from jaxcl.data.sources import load as load
+from jaxcl.data.suppression import digit_on_image as digit_on_image
+from jaxcl.data.suppression import multi_digits as multi_digits
+from jaxcl.data.suppression import presence as presence
+from jaxcl.data.suppression import rand_bits as rand_bits
+from jaxcl.data.suppression import two_digits as two_digits
