@@ -127,7 +127,7 @@ def uniform_height(u: Array, shape: tuple[int, int], area, ratio) -> tuple[Crop,
 
     The aspect ratio is uniform; then the *height* is uniform among those that keep the area share within `area` and
     the box within the image, so small crops are commoner than under `uniform_area` (for a square image and the usual
-    settings the mean area share is 0.42, not 0.52). Its `min_object_covered=0.1` also redraws every box under a tenth
+    settings the mean area share is 0.42, not 0.48). Its `min_object_covered=0.1` also redraws every box under a tenth
     of the image, and its places leave out the last row and column that would be possible.
     """
     h, w = shape
@@ -424,7 +424,7 @@ def color_jitter(
                 return tuple(x + params.brightness for x in planes)
             return tuple(x * params.brightness for x in planes)
 
-        changes = (
+        changes: tuple[Callable[[Channels], Channels], ...] = (
             brighter,
             lambda planes: tuple(contrast_of(params.contrast, x) for x in planes),
             lambda planes: saturation_of(params.saturation, planes),

@@ -32,10 +32,11 @@ def compose(*steps: Op) -> Op:
 
     def sample(key, shape):
         params = []
-        for number, step in enumerate(steps):
-            drawn = step.sample(jax.random.fold_in(key, number), shape)
+        for step, step_key in zip(steps, jax.random.split(key, len(steps)), strict=True):
+            drawn = step.sample(step_key, shape)
             # What the next step will see; nothing is computed.
-            shape = jax.eval_shape(step.apply, drawn, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
+            seen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), drawn)
+            shape = jax.eval_shape(step.apply, seen, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
             params.append(drawn)
         return tuple(params)
 
@@ -148,7 +149,8 @@ def from_host(n: int, *, dtype: Any = jnp.float32) -> Views:
 def draw(recipe: Op, key: Array, batch: Batch, *, view: int = 0) -> PyTree:
     """The parameters with which `n_views(recipe, n)(key, batch)` makes view number `view`; every field [b, ...]."""
     image, index = checked(batch)
-    return jax.vmap(lambda index: recipe.sample(view_keys(key, index, view), image.shape[1:]))(index)
+    _, h, w, c = image.shape
+    return jax.vmap(lambda index: recipe.sample(view_keys(key, index, view), (h, w, c)))(index)
 
 
 def render(recipe: Op, params: PyTree, images: Array, *, dtype: Any = jnp.float32) -> Array:
@@ -230,6 +232,8 @@ def words(params: Any) -> str:
             return f"jitter {changes}" if params.on else ""
         case ops.Turn():
             return f"turn {90 * params.turns} degrees" if params.turns else ""
+        case ops.Shift():
+            return f"shift down {params.down}, right {params.right}"
     if not getattr(params, "on", True):
         return ""
     values = [f"{name} {value:.2f}" for name, value in params._asdict().items() if name != "on"]
