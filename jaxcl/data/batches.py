@@ -86,7 +86,7 @@ def batches(
     share = batch_size // process_count
 
     def walk():
-        step, epoch, now = start_step, -1, None
+        step, epoch, now = start_step, -1, np.empty(0, np.int32)
         while stop_step is None or step < stop_step:
             if step // steps != epoch:  # the order is made once an epoch
                 epoch = step // steps
@@ -118,7 +118,7 @@ def prefetch(iterator: Iterable[T], *, size: int = 2) -> Iterator[T]:
             return not closed.is_set()
 
         def work():
-            source = iter(())
+            source: Iterator[T] = iter(())
             try:
                 source = iter(iterator)
                 for item in source:

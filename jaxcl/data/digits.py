@@ -136,22 +136,28 @@ def _segments(stream: np.random.Generator, n: int, size: int, length: float, wid
     return np.clip(width - distance, 0, 1)
 
 
-def _scatter(stream, originals, chosen, size, clutter, scale, contrast, uneven=0.35, tint=0.1) -> np.ndarray:
+def _scatter(
+    stream, originals, chosen, size, clutter, scale, contrast, uneven=0.3, tint=0.05, pieces=1
+) -> np.ndarray:
     n, unit = len(chosen), size / 32
-    # The background: 3 x 3 gray levels and a few hues, smoothly joined.
-    middle, step = np.full(n, size / 2, np.float32), np.full(n, size / 2, np.float32)
-    weights = _taps(middle, step, 3, size)
-    levels = _uniform(stream, (n, 1, 1), 0.4, 0.6) + _uniform(stream, (n, 3, 3), -uneven, uneven)
-    gray = weights @ levels @ weights.transpose(0, 2, 1)
-    canvas = gray[..., None] + _hue(stream, n, tint)[:, None, None]
+    # The background: patches of 4 pixels, smoothly joined, around one level. No slope across the canvas: two crops
+    # would share it, and it would be easier to recognize than the digit.
+    cells = 9
+    weights = _taps(np.full(n, size / 2, np.float32), np.full(n, size / (cells - 1), np.float32), cells, size)
+    levels = _uniform(stream, (3 * n, cells, cells), -uneven, uneven)
+    levels = levels.reshape(n, 3, cells, cells)
+    levels = 0.3 * levels + 0.7 * levels[:, :1]
+    levels += _uniform(stream, (n, 1, 1, 1), 0.4, 0.6) + _hue(stream, n, tint)[:, :, None, None]
+    canvas = weights[:, None] @ levels @ weights.transpose(0, 2, 1)[:, None]
+    canvas = np.ascontiguousarray(canvas.transpose(0, 2, 3, 1))
 
     # What is not the digit: strokes, and scraps of 3 x 3 cells torn out of other digits.
-    for _ in range(int(round(2 * clutter))):
+    for _ in range(int(round(pieces * clutter))):
         ink = _segments(stream, n, size, 8 * unit, 0.9 * unit)
         canvas += (
             ink[..., None] * (_uniform(stream, (n, 1), -0.3, 0.3) + _hue(stream, n, tint))[:, None, None]
         )
-    for _ in range(int(round(2 * clutter))):
+    for _ in range(int(round(pieces * clutter))):
         other = originals[_deal(stream, len(originals), n)]
         row, column = (stream.random((2, n, 1, 1)) * 6).astype(int)
         three = np.arange(3)

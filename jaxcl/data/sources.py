@@ -112,7 +112,7 @@ def load(
     if split not in ("train", "test"):
         raise ValueError(f'split must be "train" or "test" for {spec}; got {split!r}.')
     if kind == "digits":
-        return scattered_digits(split, **({} if size is None else {"size": size}))
+        return scattered_digits(split) if size is None else scattered_digits(split, size=size)
     return (_folder if kind == "folder" else _npz)(Path(where).expanduser(), split, size)
 
 
@@ -253,7 +253,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floats, which have no known range")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
+        values: np.ndarray = np.asarray(image).astype(np.int64)
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > 65535:
             raise ValueError(f"its gray levels are in {low}..{high}, not in 0..65535")
@@ -374,7 +374,7 @@ def _folder(path: Path, split: str, size: int | None) -> Images:
             f" Images.skipped): {_first(skipped)}",
             stacklevel=3,
         )
-    numbers = {name: k for k, name in enumerate(classes)}
+    numbers: dict[str | None, int] = {name: k for k, name in enumerate(classes)}
     labels = np.array([numbers[files[i][0]] for i in good]) if classes else None
     data = from_arrays(images[: len(good)], labels, classes=classes, name=f"folder:{path}/{split}")
     return data._replace(skipped=tuple(skipped))

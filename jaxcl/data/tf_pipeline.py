@@ -124,10 +124,20 @@ def _keys(features, tfds) -> tuple[str, str | None]:
 
 
 def _square(tf, image, size: int):
-    """The shorter side to `size`, the centre square of the other; uint8 [size, size, c]."""
-    shape = tf.shape(image)
-    side = tf.minimum(shape[0], shape[1])
-    top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
-    square = tf.image.crop_to_bounding_box(image, top, left, side, side)
-    resized = tf.image.resize(square, (size, size), method="bicubic", antialias=True)
+    """The shorter side to `size`, the centre square of the other; uint8 [size, size, c].
+
+    In one step, as for folders: a long and thin image is never enlarged as a whole.
+    """
+    sides = tf.shape(image)[:2]
+    side = tf.reduce_min(sides)
+    scale = tf.cast(size / side, tf.float32)
+    corner = tf.cast(sides - side, tf.float32) / 2
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=image[None],
+        size=(size, size),
+        scale=tf.stack([scale, scale]),
+        translation=-corner * scale,
+        kernel_type="keyscubic",
+        antialias=True,
+    )[0]
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
