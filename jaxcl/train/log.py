@@ -1,0 +1,212 @@
+"""What a run leaves to be read: metrics.jsonl, TensorBoard's events, and a line or a bar on the screen."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+FILE = "metrics.jsonl"
+
+
+class Log:
+    """Writes the metrics of a run; only process 0 does, in the others nothing happens.
+
+        with Log(run_dir, steps=1000) as log:
+            log.write(step, {"loss": 5.1, "images_per_second": 812.0})
+
+    run_dir
+        gets metrics.jsonl (one JSON object a line: "step", "time" in seconds since 1970, the metrics; a value that is
+        not finite is null) and events.* for TensorBoard. None: only the screen is written to.
+    start_step
+        the step that the run goes on from. What an earlier life of the run wrote of later steps is dropped from
+        metrics.jsonl and declared void for TensorBoard, so no step stands twice; 0 drops all.
+    steps
+        where the run ends, for the bar and the time left.
+    console
+        a rich console; by default standard output. A terminal gets a bar, anything else (a file, a pipe, a notebook)
+        a line per `write`.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path | None = None,
+        *,
+        start_step: int = 0,
+        steps: int | None = None,
+        console: Console | None = None,
+    ):
+        self._active = jax.process_index() == 0
+        self._lines = self._events = self._bar = None
+        if not self._active:
+            return
+        self._steps = steps
+        # A pipe gets lines even where FORCE_COLOR makes rich take it for a terminal.
+        self._console = console or Console(force_interactive=None if sys.stdout.isatty() else False)
+        self._pace = _Pace(start_step)
+        if run_dir is not None:
+            # Here, as it imports PyTorch where there is one.
+            from tensorboardX import SummaryWriter
+
+            run_dir = Path(run_dir)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            resumed = _forget_after(run_dir / FILE, start_step)
+            self._lines = open(run_dir / FILE, "a", encoding="utf-8")
+            purge = start_step + 1 if start_step else 0
+            self._events = SummaryWriter(
+                str(run_dir),
+                purge_step=purge if resumed else None,
+                # Files are named by the second; a run that goes on within one would overwrite its former self.
+                filename_suffix=f".{time.time_ns()}",
+            )
+        if self._console.is_interactive and not self._console.is_jupyter:
+            self._bar = Progress(
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("{task.fields[shown]}"),
+                console=self._console,
+                refresh_per_second=4,
+            )
+            self._task = self._bar.add_task("", total=steps, completed=start_step, shown="")
+            self._bar.start()
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Records the metrics of one step: numbers, or arrays of one. Waits for the device if they are on one."""
+        if not self._active:
+            return
+        values = {name: _number(name, value) for name, value in metrics.items()}
+        seconds_left = None if self._steps is None else self._pace.seconds_left(step, self._steps)
+        now = time.time()
+        if self._lines is not None:
+            finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
+            self._lines.write(json.dumps({"step": step, "time": now, **finite}, allow_nan=False) + "\n")
+            self._lines.flush()
+        if self._events is not None:
+            for name, value in values.items():
+                if math.isfinite(value):
+                    self._events.add_scalar(name, value, step, walltime=now)
+            self._events.flush()
+        shown = _shown(values, seconds_left)
+        if self._bar is not None and "loss" in values:
+            self._bar.update(self._task, completed=step, shown=shown)
+        else:  # with a bar: an evaluation, which is rare and stays on the screen above it
+            where = f"step {step}" if self._steps is None else f"step {step}/{self._steps}"
+            self._console.print(f"{where}  {shown}", markup=False, highlight=False, soft_wrap=True)
+
+    def advance(self, step: int) -> None:
+        """Moves the bar, between two `write`s; waits for nothing."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def close(self) -> None:
+        """May be called twice."""
+        bar, events, lines = self._bar, self._events, self._lines
+        self._bar = self._events = self._lines = None
+        self._active = False
+        for stop in (bar and bar.stop, events and events.close, lines and lines.close):
+            if stop:
+                stop()
+
+
+def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
+    """The records of a run, oldest first, one a step: what was written about the same step is put together.
+
+    NaN where a value was not finite. A last line that a killed run left half written is not there; [] without a
+    file.
+    """
+    records: dict[int, dict[str, float]] = {}
+    for _, record in _read(Path(run_dir) / FILE):
+        values = {name: math.nan if value is None else value for name, value in record.items()}
+        records.setdefault(record["step"], {}).update(values)
+    return [records[step] for step in sorted(records)]
+
+
+def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each whole line, and what it says."""
+    if not file.exists():
+        return
+    # Not splitlines: only "\n" ends a record, and a record without one was never finished.
+    *lines, _ = file.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            record["step"] = int(record["step"])
+        except (ValueError, TypeError, KeyError) as problem:
+            warnings.warn(f"Line {number} of {file} is no record and is left out ({problem}).", stacklevel=3)
+            continue
+        yield line.decode(), record
+
+
+def _forget_after(file: Path, step: int) -> bool:
+    """Drops the records after `step` (0: all), and a torn end; tells whether there was anything before."""
+    if not file.exists():
+        return False
+    kept = "".join(f"{line}\n" for line, record in _read(file) if 0 < step and record["step"] <= step)
+    if kept.encode() != file.read_bytes():
+        new = file.with_suffix(".new")
+        new.write_bytes(kept.encode())
+        os.replace(new, file)  # a kill in between leaves the old file or the new one
+    return True
+
+
+def _number(name: str, value: Any) -> float | int:
+    if np.size(value) != 1:
+        raise ValueError(
+            f"A metric is a single number; {name!r} has the shape {np.shape(value)}. Take its mean, or write a plot."
+        )
+    value = np.asarray(value).item()
+    return value if isinstance(value, int) else float(value)
+
+
+class _Pace:
+    """How long a step takes, not counting what came before the first `write` (compiling)."""
+
+    def __init__(self, step: int):
+        self._first = (step, time.perf_counter())
+        self._counting = False
+
+    def seconds_left(self, step: int, steps: int) -> float | None:
+        now = (step, time.perf_counter())
+        done = step - self._first[0]
+        left = (now[1] - self._first[1]) / done * (steps - step) if done > 0 else None
+        if not self._counting:
+            self._first, self._counting = now, True
+        return left
+
+
+def _shown(values: Mapping[str, float], seconds_left: float | None) -> str:
+    """What one looks at while it runs: of a training record the loss and the speed, of an evaluation all."""
+    if "loss" not in values:
+        return "  ".join(f"{name} {value:.5g}" for name, value in values.items())
+    parts = [f"loss {values['loss']:.4f}"]
+    if "images_per_second" in values:
+        parts.append(f"{values['images_per_second']:.0f} images/s")
+    return "  ".join(parts + ([] if seconds_left is None else [f"{_clock(seconds_left)} left"]))
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> _clock(3725.4)
+    '1:02:05'
+    """
+    minutes, s = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{s:02d}"
