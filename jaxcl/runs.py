@@ -114,12 +114,11 @@ def encoders(experiment: Experiment, run_dir: str | Path) -> Encoders:
     batch = next(batches(e.train, batch_size=e.batch_size, seed=e.seed))
     fresh = placement.replicate(init_state(e.method, e.optimizer, key, batch), placement.make_mesh())
     trained, step = checkpoint.restore(Path(run_dir) / "checkpoints", fresh)
-    apply = jax.jit(e.method.embed)
     return Encoders(
-        lambda images: apply(trained.params, trained.state, images),
-        lambda images: apply(fresh.params, fresh.state, images),
+        partial(e.method.embed, trained.params, trained.state),
+        partial(e.method.embed, fresh.params, fresh.state),
         step,
-        None if e.classify is None else partial(jax.jit(e.classify), trained.params, trained.state),
+        None if e.classify is None else partial(e.classify, trained.params, trained.state),
     )
 
 
