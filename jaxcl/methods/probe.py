@@ -32,8 +32,8 @@ def with_probe(
     """The method with a linear classifier on its representation, trained in the same steps by the same optimizer.
 
     The gradient is stopped between the two and the method is given the key that it would have been given: it learns
-    what it learns alone, unless the optimizer couples the two (by the norm of all gradients, say). This is how SimCLR's code and the notebooks of arXiv:2011.02803
-    report accuracy while they pretrain.
+    what it learns alone, unless the optimizer couples the two (by the norm of all gradients, say). SimCLR's code and
+    the notebooks of arXiv:2011.02803 report accuracy in this way while they pretrain.
 
     labels
         int [n], those of the whole training set: the batch says by "index" which of them are its own.

@@ -9,6 +9,14 @@ from jaxcl.plot.curves import training_curves
 from jaxcl.plot.embeddings import embedding_map
 from jaxcl.plot.neighbors import neighbors_sheet
 from jaxcl.plot.report import write_report
+from jaxcl.plot.sweeps import sweep_curves
 from jaxcl.plot.views import views_sheet
 
-__all__ = ["embedding_map", "neighbors_sheet", "training_curves", "views_sheet", "write_report"]
+__all__ = [
+    "embedding_map",
+    "neighbors_sheet",
+    "sweep_curves",
+    "training_curves",
+    "views_sheet",
+    "write_report",
+]

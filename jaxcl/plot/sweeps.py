@@ -1,0 +1,154 @@
+"""How accuracy follows a knob, over the runs of a sweep."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jaxcl.plot import style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KINDS = ("protocol", "labels", "encoder")  # in which results may differ, beside knobs
+
+Results = Sequence[Mapping[str, Any]]
+
+
+def sweep_curves(
+    results: Results,
+    *,
+    knob: str,
+    lines: str | None = None,
+    where: Mapping[str, Any] | None = None,
+    chance: float | None = None,
+) -> Figure:
+    """Accuracy in percent against a knob, one line for every value of something else.
+
+    results  what `jaxcl sweep` leaves in sweep.json: a list of dicts with "knobs" (name -> value), "protocol",
+             "encoder", "accuracy", and "labels" where several kinds of them were asked for
+    knob     the knob on the x axis; numbers are spaced as numbers, words evenly
+    lines    what tells the lines apart: another knob ("loss"), or "labels", "protocol" or "encoder"; one line if None
+    where    which results are shown, by knob or by those three names, as {"protocol": "linear", "loss": "swd"}; the
+             encoder is "trained" unless said otherwise here or by `lines`
+    chance   the accuracy of guessing, in percent, as a dashed line
+
+    A point is the mean over seeds, a bar its sample standard deviation; the runs themselves are the small dots. The
+    number of seeds is in the legend where it is the same for all points.
+
+    Raises ValueError where nothing is left to draw, or where results that differ in more than the seed would be
+    averaged.
+    """
+    wanted = dict(where or {})
+    if lines != "encoder":
+        wanted.setdefault("encoder", "trained")
+    chosen = [row for row in results if knob in row["knobs"]]
+    chosen = [row for row in chosen if all(_value(row, name) == str(value) for name, value in wanted.items())]
+    if not chosen:
+        raise ValueError(
+            f"None of the {len(results)} results has a knob {knob!r} and {wanted}; there is nothing to draw."
+        )
+    names = dict.fromkeys([*KINDS, *(name for row in chosen for name in row["knobs"])])
+    for name in names:
+        values = list(dict.fromkeys(_value(row, name) for row in chosen))
+        if name not in (knob, lines, "seed") and len(values) > 1:
+            raise ValueError(
+                f"The results differ in {name} ({', '.join(values)}) and are not to be averaged over it: choose one"
+                f" with where={{{name!r}: {values[0]!r}}}, or make lines of them with lines={name!r}."
+            )
+
+    places = _places([row["knobs"][knob] for row in chosen])
+    groups: dict[str, dict[float, list[float]]] = {}
+    for row in chosen:
+        at = places[str(row["knobs"][knob])]
+        groups.setdefault("" if lines is None else _value(row, lines), {}).setdefault(at, []).append(
+            float(row["accuracy"])
+        )
+
+    figure = style.new_figure(4.6, 3.0)
+    ax = style.tidy(figure.add_subplot())
+    # Lines beside each other, so that their bars do not hide each other.
+    span = max(places.values()) - min(places.values()) or 1.0
+    for number, (name, points) in enumerate(groups.items()):
+        color = style.BLUE if len(groups) == 1 else style.COLORS[number % len(style.COLORS)]
+        shift = 0.006 * span * (number - (len(groups) - 1) / 2)
+        x = [at + shift for at in sorted(points)]
+        runs = [points[at] for at in sorted(points)]
+        for at, values in zip(x, runs, strict=True):
+            if len(values) > 1:
+                ax.plot(
+                    [at] * len(values), values, ".", color=color, alpha=0.35, markersize=4, markeredgewidth=0
+                )
+        counts = {len(values) for values in runs}
+        label = f"{name} (n = {min(counts)})" if len(counts) == 1 and max(counts) > 1 else name
+        ax.errorbar(
+            x,
+            [statistics.mean(values) for values in runs],
+            [statistics.stdev(values) if len(values) > 1 else math.nan for values in runs],
+            color=color,
+            linewidth=1.5,
+            marker="o",
+            markersize=4,
+            capsize=2.5,
+            elinewidth=1.0,
+            label=label or None,
+        )
+    if chance is not None:
+        ax.axhline(chance, color=style.GRAY, linewidth=0.9, linestyle=(0, (4, 3)))
+        ax.annotate(
+            "chance",
+            (1, chance),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=style.SMALL,
+            color=style.GRAY,
+        )
+    ax.set_xticks(list(places.values()), list(places))
+    ax.set_xlabel(knob.replace("_", " "), fontsize=style.LABEL, color=style.GRAY, parse_math=False)
+    ax.set_ylabel("accuracy, %", fontsize=style.LABEL, color=style.GRAY)
+    title = "" if lines == "protocol" else f"Protocol: {chosen[0]['protocol']}"
+    ax.set_title(title, loc="left", fontsize=style.TITLE, color=style.INK, pad=6, parse_math=False)
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, 0) if low > -5 else low, min(high, 101))
+    if any(groups):
+        legend = ax.legend(
+            title=None if lines is None else lines.replace("_", " "),
+            frameon=False,
+            fontsize=style.LABEL,
+            labelcolor=style.INK,
+            title_fontsize=style.LABEL,
+            loc="center left",
+            bbox_to_anchor=(1.0, 0.5),
+        )
+        legend.get_title().set_color(style.GRAY)
+    return figure
+
+
+def _value(row: Mapping[str, Any], name: str) -> str:
+    """A knob of a result, or one of KINDS."""
+    return str(row["knobs"].get(name, "")) if name not in KINDS else str(row.get(name, ""))
+
+
+def _places(values: Sequence[Any]) -> dict[str, float]:
+    """Where the values of a knob stand on the x axis: at their number if all are numbers, else one after the other.
+
+    >>> _places(["10", "0", "5"]), _places(["swd", "nt_xent", "swd"])
+    ({'0': 0.0, '5': 5.0, '10': 10.0}, {'swd': 0.0, 'nt_xent': 1.0})
+    """
+    names = list(dict.fromkeys(str(value) for value in values))
+    numbers = [_number(name) for name in names]
+    if any(math.isnan(number) for number in numbers):
+        return {name: float(place) for place, name in enumerate(names)}
+    return dict(sorted(zip(names, numbers, strict=True), key=lambda pair: pair[1]))
+
+
+def _number(name: str) -> float:
+    try:
+        return float(name)
+    except ValueError:
+        return math.nan
