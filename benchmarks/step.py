@@ -50,7 +50,7 @@ def jax_contender(batch, dtype):
     method = simclr(
         views=augment.two_views(augment.simclr(32, strength=0.5, blur=False)),
         encoder=encoder,
-        head=nets.projection_head("nonlinear", layers=2, out=128, norm=nets.batch_norm()),
+        head=nets.projection_head(layers=2, out=128, norm=nets.batch_norm()),
         loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5),
     )
     optimizer = optim.sgd(0.12, momentum=0.9, weight_decay=5e-4)

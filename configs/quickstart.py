@@ -55,7 +55,7 @@ def experiment(knobs: Knobs) -> Experiment:
         method=simclr(
             views=views,
             encoder=nets.small_convnet(width=knobs.width, norm=norm),
-            head=nets.projection_head("nonlinear", layers=2, out=64, norm=norm),
+            head=nets.projection_head(layers=2, out=64, norm=norm),
             loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature, axis_name=axis_name),
             axis_name=axis_name,
         ),

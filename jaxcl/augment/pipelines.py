@@ -162,9 +162,9 @@ def describe(params: PyTree) -> list[list[str]]:
     """What `draw` drew, in words: for each of the b images one line an op; what a coin left out is not listed.
 
     >>> batch = {"image": jnp.zeros((1, 8, 8, 3)), "index": jnp.array([7])}
-    >>> recipe = compose(ops.random_resized_crop(8, area=(1, 1), ratio=(1, 1)), ops.flip(probability=1.0), ops.clip())
+    >>> recipe = compose(ops.translate(0), ops.flip(probability=1.0), ops.clip())
     >>> describe(draw(recipe, jax.random.key(0), batch))
-    [['crop 8 x 8 at (0, 0)', 'flip']]
+    [['shift down 0, right 0', 'flip']]
     """
     steps = [step for step in leaves(jax.device_get(params)) if step]
     images = len(steps[0][0]) if steps else 0

@@ -137,7 +137,7 @@ def _segments(stream: np.random.Generator, n: int, size: int, length: float, wid
 
 
 def _scatter(
-    stream, originals, chosen, size, clutter, scale, contrast, uneven=0.3, tint=0.05, pieces=1
+    stream, originals, chosen, size, clutter, scale, contrast, uneven=0.1, tint=0.2, pieces=1, level=(0.15, 0.85)
 ) -> np.ndarray:
     n, unit = len(chosen), size / 32
     # The background: patches of 4 pixels, smoothly joined, around one level. No slope across the canvas: two crops
@@ -147,7 +147,8 @@ def _scatter(
     levels = _uniform(stream, (3 * n, cells, cells), -uneven, uneven)
     levels = levels.reshape(n, 3, cells, cells)
     levels = 0.3 * levels + 0.7 * levels[:, :1]
-    levels += _uniform(stream, (n, 1, 1, 1), 0.4, 0.6) + _hue(stream, n, tint)[:, :, None, None]
+    base = _uniform(stream, (n, 1, 1, 1), *level)
+    levels += base + _hue(stream, n, tint)[:, :, None, None]
     canvas = weights[:, None] @ levels @ weights.transpose(0, 2, 1)[:, None]
     canvas = np.ascontiguousarray(canvas.transpose(0, 2, 3, 1))
 
@@ -176,7 +177,8 @@ def _scatter(
     half_x, half_y = np.minimum(4 * step_x, size / 2), np.minimum(4 * step_y, size / 2)
     x = half_x + _uniform(stream, n) * (size - 2 * half_x)
     y = half_y + _uniform(stream, n) * (size - 2 * half_y)
-    sign = np.where(stream.random((n, 1)) < 0.5, -1, 1)
+    # Lighter on a dark background and darker on a light one; either on a medium one.
+    sign = np.where(stream.random((n, 1)) < np.clip(0.5 + 3 * (base[:, 0, 0] - 0.5), 0, 1), -1, 1)
     ink = _draw(originals[chosen], x, y, step_x, step_y, size)
     colour = sign * _uniform(stream, (n, 1), *contrast) + _hue(stream, n, tint)
     canvas += np.minimum(1.3 * ink, 1)[..., None] * colour[:, None, None].astype(np.float32)

@@ -52,24 +52,32 @@ def log_partition(
     z: Array,
     *,
     group: int = 1,
+    views: int = 0,
     bound: float | None = None,
     block_size: int | None = None,
     axis_name: str | None = None,
-) -> Array:
-    """L_i = log of the sum of exp(z_i . z_k) over all rows k outside i's group: [m, d] -> [m].
+) -> tuple[Array, Array]:
+    """Of every row i: L_i = log of the sum of exp(z_i . z_k) over all rows k outside i's group, and its positive.
+
+    [m, d] -> [m], [m].
 
     z
         this device's rows, already divided by the square root of the temperature; the k are the rows of all devices.
     group
         how many neighbouring rows leave each other out: 1 leaves out only k = i, v leaves out the v views of an image
         (which must lie beside each other), 0 leaves out none.
+    views
+        v > 1: the v views of an image lie beside each other, and a row's positive is its mean product with the others
+        (it is taken along here because its gradient then needs no array of its own). 0: positives are zero.
     bound
         a number that no |z_i . z_k| exceeds, as 1/temperature for unit rows; None if unknown.
     """
-    block = _fit(block_size or default_block(), len(z) * collectives.size(axis_name), max(group, 1))
+    block = _fit(
+        block_size or default_block(), len(z) * collectives.size(axis_name), max(group, views, 1)
+    )
     if axis_name is None:
-        return _symmetric(collectives.gather(z), group, _usable(bound, z.dtype), block)
-    return _gathered(z, group, _usable(bound, z.dtype), block, axis_name)
+        return _symmetric(collectives.gather(z), group, views, _usable(bound, z.dtype), block)
+    return _gathered(z, group, views, _usable(bound, z.dtype), block, axis_name)
 
 
 def log_partition_between(
@@ -152,6 +160,30 @@ def products(q: Array, k: Array) -> Array:
     return lax.dot_general(q, k, (((1,), (1,)), ((), ())))
 
 
+def _companions(block: int, views: int) -> np.ndarray:
+    """Which entries of a tile on the diagonal are products of two views of one image: bool [block, block]."""
+    image = np.arange(block) // max(views, 1)
+    return (image[:, None] == image) & ~np.eye(block, dtype=bool) & (views > 1)
+
+
+def _others(x: Array, views: int) -> Array:
+    """The mean of each row's companions: [v n, ...] -> [v n, ...]."""
+    own = x.reshape(-1, views, *x.shape[1:])
+    total = own[:, ::-1] if views == 2 else (jnp.sum(own, axis=1, keepdims=True) - own) / (views - 1)
+    return total.reshape(x.shape)
+
+
+def positives(z: Array, views: int) -> Array:
+    return jnp.sum(z * _others(z, views), axis=1) if views else collectives.vary_like(jnp.zeros(len(z), z.dtype), z)
+
+
+def _positives_backward(z: Array, c: Array, views: int) -> Array:
+    """d/dz of sum_i c_i positive_i."""
+    if not views:
+        return collectives.vary_like(jnp.zeros_like(z), z)
+    return c[:, None] * _others(z, views) + _others(c[:, None] * z, views)
+
+
 # --- one program sees all rows: tiles above the diagonal serve twice -----------------------------------------------
 
 
@@ -165,13 +197,17 @@ def _mask(s: Array, i: Array, j: Array, rows: int, group: int) -> Array:
     return jnp.where(out, -jnp.inf, s)
 
 
-def _symmetric_sums(z: Array, group: int, bound: float | None, block: int) -> Array:
+def _symmetric_sums(z: Array, group: int, views: int, bound: float | None, block: int):
     rows, zb = len(z), _blocks(z, block)
     filled = zb.shape[0] * block != rows
 
+    # An image's views lie beside each other, so its products lie in a tile on the diagonal.
+    companions = _companions(block, views)
+
     def on_diagonal(sums, i):
-        s = _mask(products(zb[i], zb[i]), i, i, rows, group)
-        return _add(sums, i, s, bound, 1), None
+        s = products(zb[i], zb[i])
+        positive = jnp.sum(jnp.where(companions, s, 0), axis=1) / max(views - 1, 1)
+        return _add(sums, i, _mask(s, i, i, rows, group), bound, 1), positive
 
     def above(sums, pair):
         i, j = pair
@@ -184,25 +220,26 @@ def _symmetric_sums(z: Array, group: int, bound: float | None, block: int) -> Ar
         return (sums[0].at[i].add(jnp.sum(e, axis=1)).at[j].add(jnp.sum(e, axis=0)),), None
 
     sums = _start(zb.shape[:2], z, bound)
-    sums, _ = lax.scan(on_diagonal, sums, np.arange(len(zb), dtype=np.int32))
+    sums, positive = lax.scan(on_diagonal, sums, np.arange(len(zb), dtype=np.int32))
     sums, _ = lax.scan(above, sums, _upper_pairs(len(zb)))
-    return _finish(sums, rows, bound)
+    return _finish(sums, rows, bound), positive.reshape(-1)[:rows]
 
 
-def _symmetric_forward(z, group, bound, block):
-    log_z = _symmetric_sums(z, group, bound, block)
-    return log_z, (z, log_z)
+def _symmetric_forward(z, group, views, bound, block):
+    out = _symmetric_sums(z, group, views, bound, block)
+    return out, (z, out[0])
 
 
-def _symmetric_backward(group, bound, block, kept, c):
-    z, log_z = kept
-    rows, zb, lb, cb = len(z), *(_blocks(x, block) for x in (z, log_z, c))
+def _symmetric_backward(group, views, bound, block, kept, cotangents):
+    (z, log_z), (c, c_positive) = kept, cotangents
+    rows, zb, lb, cb, pb = len(z), *(_blocks(x, block) for x in (z, log_z, c, c_positive))
+    companions = _companions(block, views)
     filled = zb.shape[0] * block != rows
+    share = cb if bound is None else cb * jnp.exp(bound - lb)
 
     def both(s, i, j):
         # d/dz_i sum_k c_k L_k = sum_j (c_i exp(s_ij - L_i) + c_j exp(s_ij - L_j)) z_j
         if bound is not None:
-            share = cb * jnp.exp(bound - lb)
             return jnp.exp(s - bound) * (share[i][:, None] + share[j][None, :])
         return _weight(s, lb[i][:, None], cb[i][:, None], bound) + _weight(
             s, lb[j][None, :], cb[j][None, :], bound
@@ -210,6 +247,7 @@ def _symmetric_backward(group, bound, block, kept, c):
 
     def on_diagonal(dz, i):
         w = both(_mask(products(zb[i], zb[i]), i, i, rows, group), i, i)
+        w += jnp.where(companions, (pb[i][:, None] + pb[i][None, :]) / max(views - 1, 1), 0)
         return dz.at[i].add(w @ zb[i]), None
 
     def above(dz, pair):
@@ -226,7 +264,7 @@ def _symmetric_backward(group, bound, block, kept, c):
     return (dz.reshape(-1, z.shape[1])[:rows],)
 
 
-_symmetric = jax.custom_vjp(_symmetric_sums, nondiff_argnums=(1, 2, 3))
+_symmetric = jax.custom_vjp(_symmetric_sums, nondiff_argnums=(1, 2, 3, 4))
 _symmetric.defvjp(_symmetric_forward, _symmetric_backward)
 
 
@@ -252,25 +290,25 @@ def _own_tiles(z: Array, group: int, block: int, axis_name: str):
     return zb, kb, tile, _all_pairs(len(zb), len(kb))
 
 
-def _gathered_sums(z: Array, group: int, bound: float | None, block: int, axis_name: str) -> Array:
+def _gathered_sums(z: Array, group: int, views: int, bound: float | None, block: int, axis_name: str):
     zb, _, tile, pairs = _own_tiles(z, group, block, axis_name)
     sums, _ = lax.scan(
         lambda sums, pair: (_add(sums, pair[0], tile(pair), bound, 1), None),
         _start(zb.shape[:2], z, bound),
         pairs,
     )
-    return _finish(sums, len(z), bound)
+    return _finish(sums, len(z), bound), positives(z, views)
 
 
-def _gathered_forward(z, group, bound, block, axis_name):
-    log_z = _gathered_sums(z, group, bound, block, axis_name)
-    return log_z, (z, log_z)
+def _gathered_forward(z, group, views, bound, block, axis_name):
+    out = _gathered_sums(z, group, views, bound, block, axis_name)
+    return out, (z, out[0])
 
 
-def _gathered_backward(group, bound, block, axis_name, kept, c):
+def _gathered_backward(group, views, bound, block, axis_name, kept, cotangents):
     # The products are symmetric, so what other devices' rows send back is known here once their L and c are:
     # two vectors are gathered, and no gradient is scattered.
-    z, log_z = kept
+    (z, log_z), (c, c_positive) = kept, cotangents
     zb, kb, tile, pairs = _own_tiles(z, group, block, axis_name)
     small = zb.shape[1]
     own = [_blocks(x, small) for x in (log_z, c)]
@@ -283,11 +321,11 @@ def _gathered_backward(group, bound, block, axis_name, kept, c):
         w += _weight(s, all_[0][j][None, :], all_[1][j][None, :], bound)
         return dz.at[i].add(w @ kb[j]), None
 
-    dz, _ = lax.scan(body, collectives.vary_like(jnp.zeros_like(zb), z), pairs)
+    dz, _ = lax.scan(body, _blocks(_positives_backward(z, c_positive, views), small), pairs)
     return (dz.reshape(-1, z.shape[1])[: len(z)],)
 
 
-_gathered = jax.custom_vjp(_gathered_sums, nondiff_argnums=(1, 2, 3, 4))
+_gathered = jax.custom_vjp(_gathered_sums, nondiff_argnums=(1, 2, 3, 4, 5))
 _gathered.defvjp(_gathered_forward, _gathered_backward)
 
 

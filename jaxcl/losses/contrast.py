@@ -129,7 +129,7 @@ def supervised_contrastive(
     labels = jnp.repeat(labels, len(views))
     keys, all_labels = collectives.gather(z, axis_name), collectives.gather(labels, axis_name)
     if tiled:
-        log_z = _log_partition(z, 1, _bound(similarity, known), block_size, axis_name)
+        log_z, _ = _log_partition(z, 1, 0, _bound(similarity, known), block_size, axis_name)
         # The sum over positives needs no pairs: s is linear in the other row, so one sum a class will do.
         _, classes = jnp.unique(all_labels, return_inverse=True, size=len(all_labels))
         sums = jax.ops.segment_sum(keys, classes, len(keys))
@@ -253,7 +253,10 @@ def margin_triplet(
 
 def interleave(views: tuple[Array, ...]) -> Array:
     """v arrays [n, ...] -> [v n, ...], the views of one image beside each other (and so on the same device)."""
-    return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
+    out = jnp.stack([jnp.zeros_like(views[0])] * len(views), axis=1)
+    for i, view in enumerate(views):
+        out = out.at[:, i].set(view)
+    return out.reshape(-1, *views[0].shape[1:])
 
 
 def _anchors(name, views, temperature, similarity, block_size, axis_name, *, leave_out_positives):
@@ -262,10 +265,7 @@ def _anchors(name, views, temperature, similarity, block_size, axis_name, *, lea
     v, (z, tiled) = len(views), _scaled(views, temperature, similarity)
     group = v if leave_out_positives else 1
     if tiled:
-        own = z.reshape(-1, v, z.shape[1])
-        others = own[:, ::-1] if v == 2 else (jnp.sum(own, axis=1, keepdims=True) - own) / (v - 1)
-        positive = jnp.sum(own * others, axis=2).reshape(-1)
-        return _log_partition(z, group, _bound(similarity, known), block_size, axis_name), positive
+        return _log_partition(z, group, v, _bound(similarity, known), block_size, axis_name)
     _refuse_tiles(name, block_size)
     own = jax.vmap(similarity)(z.reshape(-1, v, z.shape[1]), z.reshape(-1, v, z.shape[1])) / temperature
     positive = (jnp.sum(own, axis=2) - jnp.diagonal(own, axis1=1, axis2=2)) / (v - 1)
@@ -283,12 +283,18 @@ def _scaled(views, temperature, similarity) -> tuple[Array, bool]:
     return interleave(views), False
 
 
-def _log_partition(z: Array, group: int, bound: float | None, block_size: int | None, axis_name: str | None):
+def _log_partition(
+    z: Array, group: int, views: int, bound: float | None, block_size: int | None, axis_name: str | None
+) -> tuple[Array, Array]:
+    """`blockwise.log_partition`, or the same from a matrix that is kept."""
     total = len(z) * collectives.size(axis_name)
     if _choose(block_size, len(z), total):
-        return blockwise.log_partition(z, group=group, bound=bound, block_size=block_size, axis_name=axis_name)
+        return blockwise.log_partition(
+            z, group=group, views=views, bound=bound, block_size=block_size, axis_name=axis_name
+        )
     s = blockwise.products(z, collectives.gather(z, axis_name))
-    return logsumexp(jnp.where(_outside(len(z), s, group, axis_name), s, -jnp.inf), axis=1)
+    log_z = logsumexp(jnp.where(_outside(len(z), s, group, axis_name), s, -jnp.inf), axis=1)
+    return log_z, blockwise.positives(z, views)
 
 
 def _outside(n: int, s: Array, group: int, axis_name: str | None) -> Array:

@@ -79,7 +79,7 @@ def log_sum_exp(
     if mask_self:
         checks.several("log_sum_exp", len(z), axis_name, "a row is compared with the others")
     z = normalize(z) * jax.lax.rsqrt(jnp.asarray(temperature, z.dtype))
-    log_z = _log_partition(z, int(mask_self), _bound(cosine, known), block_size, axis_name)
+    log_z, _ = _log_partition(z, int(mask_self), 0, _bound(cosine, known), block_size, axis_name)
     return collectives.mean(jnp.mean(log_z), axis_name)
 
 
@@ -142,7 +142,7 @@ def uniformity(
     checks.positive("uniformity", "t", t)
     total = checks.several("uniformity", len(z), axis_name, "it is a mean over pairs")
     # |a - b|^2 = 2 - 2 a.b, so the potential is a log-partition at temperature 1 / (2 t).
-    log_z = _log_partition(z * np.sqrt(2 * t), 1, 2 * t, block_size, axis_name)
+    log_z, _ = _log_partition(z * np.sqrt(2 * t), 1, 0, 2 * t, block_size, axis_name)
     # The largest row is subtracted so that the sum over devices is one of numbers in range.
     top = jax.lax.stop_gradient(jnp.max(collectives.gather(log_z, axis_name)))
     average = collectives.mean(jnp.mean(jnp.exp(log_z - top)), axis_name)

@@ -18,7 +18,7 @@ def tiny_simclr(axis_name):
     return simclr(
         views=augment.two_views(augment.simclr(16, strength=0.5, blur=False)),
         encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
-        head=nets.projection_head("nonlinear", layers=2, out=8, norm=norm),
+        head=nets.projection_head(layers=2, out=8, norm=norm),
         loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.2, axis_name=axis_name),
         axis_name=axis_name,
     )
