@@ -1,7 +1,7 @@
 """What one may watch while training, whatever the method. Nothing here has a gradient.
 
-The equations are Chen et al. 2020 (contrastive accuracy and entropy, as their code logs them), Wang & Isola 2020
-(alignment and uniformity, arXiv:2005.10242) and Roy & Vetterli 2007 (effective rank).
+The equations are Chen et al. 2020 (contrastive accuracy and entropy, as their code logs them) and Wang & Isola 2020
+(alignment and uniformity, arXiv:2005.10242).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def contrast_monitor(
     contrast_entropy   mean entropy, in nats, of softmax(z1 z2^T / temperature) along its rows (at most log N)
     alignment          mean squared distance of the two projections of an image, in [0, 4]; lower is closer
     uniformity         log of the mean of exp(-2 |z_i - z_j|^2) over pairs i != j of z1, in [-8, 0]; lower is flatter
-    effective_rank     exp of the entropy of the covariance's eigenvalue shares of this device's h, in [1, k]
+    effective_rank     how many directions h fills, in [1, k]; falls where the representation collapses
 
     The N x N similarities are made `block` rows at a time, so their memory is that of `block` rows.
     """
@@ -52,23 +52,25 @@ def contrast_monitor(
             "contrast_entropy": jnp.mean(entropy),
             "alignment": jnp.mean(jnp.sum(jnp.square(z1 - z2), axis=1)),
             "spread": jnp.mean(spread),
-            "effective_rank": effective_rank(h),
         },
         axis_name,
     )
-    return metrics | {"uniformity": jnp.log(metrics.pop("spread"))}
+    metrics["uniformity"] = jnp.log(metrics.pop("spread"))
+    return metrics | {"effective_rank": effective_rank(h, axis_name=axis_name)}
 
 
-def effective_rank(h: Array) -> Array:
-    """exp(-sum_i p_i log p_i), p the eigenvalues of the covariance of h [m, k] divided by their sum.
+def effective_rank(h: Array, *, axis_name: str | None = None) -> Array:
+    """(sum_i v_i)^2 / sum_i v_i^2, v the eigenvalues of the global batch's covariance of h [m, k]: in [1, k].
+
+    The participation ratio: k directions of equal variance count k. It is the exponential of the eigenvalues' Renyi
+    entropy of order 2; that of order 1 (Roy & Vetterli 2007) needs the eigenvalues themselves, at every step.
 
     >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     >>> [round(float(effective_rank(x * jnp.array(scale))), 3) for scale in ([1.0, 1.0], [1.0, 0.0])]
     [2.0, 1.0]
     """
-    h = h - jnp.mean(h, axis=0)
-    # The smaller of the two Gram matrices has all the eigenvalues that are not zero.
-    gram = h.T @ h if h.shape[0] >= h.shape[1] else h @ h.T
-    values = jnp.maximum(jnp.linalg.eigvalsh(gram), 0)
-    p = values / jnp.maximum(jnp.sum(values), jnp.finfo(h.dtype).tiny)
-    return jnp.exp(jnp.sum(jax.scipy.special.entr(p)))
+    h = h - collectives.mean(jnp.mean(h, axis=0), axis_name)
+    # The sums of v and v^2 are the trace and the squared norm of the covariance.
+    covariance = collectives.mean(h.T @ h / len(h), axis_name)
+    square = jnp.sum(jnp.square(covariance))
+    return jnp.square(jnp.trace(covariance)) / jnp.maximum(square, jnp.finfo(h.dtype).tiny)

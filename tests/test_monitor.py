@@ -42,7 +42,9 @@ def test_monitors_equal_their_definitions_written_as_loops(projections, block):
         np.testing.assert_allclose(got[name], value, rtol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["contrast_accuracy", "contrast_entropy", "alignment", "uniformity"])
+@pytest.mark.parametrize(
+    "name", ["contrast_accuracy", "contrast_entropy", "alignment", "uniformity", "effective_rank"]
+)
 def test_monitors_describe_the_global_batch(projections, name):
     z1, z2, h = (jnp.asarray(x, jnp.float32) for x in projections)
     batch = {"z1": z1, "z2": z2, "h1": h[0::2], "h2": h[1::2]}
@@ -66,8 +68,10 @@ def test_watching_has_no_gradient(projections):
 def test_effective_rank_counts_equally_strong_directions():
     h = np.random.default_rng(0).normal(size=(4000, 8)) @ np.diag([1, 1, 1, 0, 0, 0, 0, 0])
     assert float(effective_rank(jnp.asarray(h))) == pytest.approx(3, abs=0.02)
-    wide = np.random.default_rng(0).normal(size=(5, 100))
-    assert 1 < float(effective_rank(jnp.asarray(wide))) <= 4.0001
+    values = np.linalg.eigvalsh(np.cov((uneven := h * np.arange(1, 9)).T))
+    assert float(effective_rank(jnp.asarray(uneven))) == pytest.approx(
+        values.sum() ** 2 / (values**2).sum(), rel=1e-4
+    )
 
 
 def test_rows_number_the_gathered_rows():
