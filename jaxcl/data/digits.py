@@ -137,18 +137,14 @@ def _segments(stream: np.random.Generator, n: int, size: int, length: float, wid
 
 
 def _scatter(
-    stream, originals, chosen, size, clutter, scale, contrast, uneven=0.1, tint=0.2, pieces=1, level=(0.15, 0.85)
+    stream, originals, chosen, size, clutter, scale, contrast, uneven=0.05, tint=0.05, pieces=1, level=(0.35, 0.5), hue=0.5, cells=7, invert=0.0
 ) -> np.ndarray:
     n, unit = len(chosen), size / 32
-    # The background: patches of 4 pixels, smoothly joined, around one level. No slope across the canvas: two crops
-    # would share it, and it would be easier to recognize than the digit.
-    cells = 9
+    # The background: a medium gray, and over it a coarse net of colours, smoothly joined, that have no luminance.
     weights = _taps(np.full(n, size / 2, np.float32), np.full(n, size / (cells - 1), np.float32), cells, size)
-    levels = _uniform(stream, (3 * n, cells, cells), -uneven, uneven)
-    levels = levels.reshape(n, 3, cells, cells)
-    levels = 0.3 * levels + 0.7 * levels[:, :1]
+    colours = _hue(stream, n * cells * cells, hue).reshape(n, cells, cells, 3).transpose(0, 3, 1, 2)
     base = _uniform(stream, (n, 1, 1, 1), *level)
-    levels += base + _hue(stream, n, tint)[:, :, None, None]
+    levels = base + colours + _uniform(stream, (n, 1, cells, cells), -uneven, uneven)
     canvas = weights[:, None] @ levels @ weights.transpose(0, 2, 1)[:, None]
     canvas = np.ascontiguousarray(canvas.transpose(0, 2, 3, 1))
 
@@ -178,7 +174,7 @@ def _scatter(
     x = half_x + _uniform(stream, n) * (size - 2 * half_x)
     y = half_y + _uniform(stream, n) * (size - 2 * half_y)
     # Lighter on a dark background and darker on a light one; either on a medium one.
-    sign = np.where(stream.random((n, 1)) < np.clip(0.5 + 3 * (base[:, 0, 0] - 0.5), 0, 1), -1, 1)
+    sign = np.where(stream.random((n, 1)) < invert, -1, 1)
     ink = _draw(originals[chosen], x, y, step_x, step_y, size)
     colour = sign * _uniform(stream, (n, 1), *contrast) + _hue(stream, n, tint)
     canvas += np.minimum(1.3 * ink, 1)[..., None] * colour[:, None, None].astype(np.float32)
