@@ -146,14 +146,18 @@ def evaluate_run(
     from jaxcl import evaluate
 
     run_dir = Path(run_dir)
-    evaluate.check_protocols(protocols)
+    unknown = [name for name in protocols if name not in evaluate.PROTOCOLS]
+    if unknown:
+        raise ValueError(
+            f"There is no protocol {', '.join(unknown)}; there are {', '.join(evaluate.PROTOCOLS)}."
+        )
     e = open_run(run_dir)
     if e.test is None:
         raise ValueError(f"The config of {run_dir} gives no test images, so nothing can be evaluated.")
     encoder = encoders(e, run_dir)
     named: dict[str, Callable[[Array], Array]] = {}
     if baselines:
-        named |= {"raw pixels": evaluate.flatten, "untrained encoder": encoder.untrained}
+        named |= {"raw pixels": pixels, "untrained encoder": encoder.untrained}
     named[run_dir.name] = encoder.trained
 
     results, folder = [], run_dir / "evaluations"
@@ -163,7 +167,7 @@ def evaluate_run(
         for name, embed_fn in named.items():
             for labels, (train, test) in (e.evaluated or {None: (e.train, e.test)}).items():
                 key = jax.random.key(e.seed)
-                result = evaluate.run_protocol(protocol, key, embed_fn, train, test, views=e.probe_views)
+                result = evaluate.PROTOCOLS[protocol](key, embed_fn, train, test, views=e.probe_views)
                 kind = {} if labels is None else {"labels": labels}
                 rows.append({"encoder": name, "step": encoder.step, **kind, **result})
         (folder / f"{protocol}.json").write_text(json.dumps(rows, indent=2) + "\n")
@@ -173,6 +177,11 @@ def evaluate_run(
         (folder / "joint.json").write_text(json.dumps([row], indent=2) + "\n")
         results.append(row)
     return results
+
+
+def pixels(images: Array) -> Array:
+    """The baseline below all encoders: [b, h, w, c] -> [b, h w c]."""
+    return images.reshape(len(images), -1)
 
 
 def joint(classify: Callable[[Array], Array], test: Images) -> dict[str, Any]:
@@ -209,9 +218,12 @@ def evaluations(run_dir: str | Path) -> list[dict[str, Any]]:
     ]
 
 
-def plot_run(run_dir: str | Path, *, points: int = 2000) -> Path:
-    """Draws views, curves, a map of the embedding and nearest neighbors; returns the path of the report."""
-    from jaxcl import evaluate, plot
+def plot_run(run_dir: str | Path, *, points: int = 1000) -> Path:
+    """Draws views, curves, a map of the embedding and nearest neighbors; returns the path of the report.
+
+    The maps show the first `points` test images.
+    """
+    from jaxcl import plot
     from jaxcl.train.log import read_metrics
 
     run_dir = Path(run_dir)
@@ -219,54 +231,61 @@ def plot_run(run_dir: str | Path, *, points: int = 2000) -> Path:
     encoder = encoders(e, run_dir)
     figures = []
     if e.views is not None:
-        shown = np.arange(min(8, len(e.train.images)))
-        batch = {"image": e.train.images[shown], "index": shown.astype(np.int32)}
-        views = jax.device_get(jax.jit(e.views)(jax.random.key(e.seed), batch))
         figures.append(
-            (
-                "Views: what the method is asked to find the same. Left the image, then its views.",
-                plot.views_sheet(e.train.images[shown], views),
-            )
+            ("Views: an image, and what the method is asked to find the same.", picture_of_views(e))
         )
-    records = read_metrics(run_dir)
-    if records:
-        figures.append(("Training, smoothed over the raw values.", plot.training_curves(records)))
+    if records := read_metrics(run_dir):
+        figures.append(("Training: the raw values, and smoothed over them.", plot.training_curves(records)))
     if e.test is not None:
-        test = e.test._replace(
-            images=e.test.images[:points], labels=None if e.test.labels is None else e.test.labels[:points]
-        )
-        for name, embed_fn in (("untrained", encoder.untrained), ("trained", encoder.trained)):
-            features = evaluate.embed(embed_fn, test.images)
-            figures.append(
-                (
-                    f"Map (t-SNE) of {len(features)} test images, {name} encoder, coloured by class.",
-                    plot.embedding_map(features, test.labels, classes=test.classes, seed=e.seed),
-                )
-            )
-        bank = evaluate.embed(encoder.trained, e.train.images)
-        queries = slice(0, 10)
-        index, similarity = evaluate.nearest(bank, features[queries], k=8)
-        labels = e.train.labels
-        figures.append(
-            (
-                "Ten test images and the training images nearest to them; a green frame is the same class.",
-                plot.neighbors_sheet(
-                    visible(test.images[queries]),
-                    visible(e.train.images[index]),
-                    None if test.labels is None else test.labels[queries],
-                    None if labels is None else labels[index],
-                    similarity,
-                ),
-            )
-        )
+        figures += pictures_of_embedding(e, encoder, points)
     about = json.loads((run_dir / "run.json").read_text())
     knobs = json.loads((run_dir / "knobs.json").read_text())
     summary = [("config", about["config"]), ("steps", str(encoder.step)), ("device", about["device"])]
-    tables = [("Accuracy on test images, percent.", *accuracy_table(evaluations(run_dir)))]
-    tables.append(("Knobs.", ("knob", "value"), [(name, str(value)) for name, value in knobs.items()]))
+    tables = [("Knobs", ("knob", "value"), [(name, str(value)) for name, value in knobs.items()])]
+    if results := evaluations(run_dir):
+        tables.insert(0, ("Accuracy on test images, percent", *accuracy_table(results)))
     return plot.write_report(
         run_dir / "plots", title=run_dir.name, summary=summary, tables=tables, figures=figures
     )
+
+
+def picture_of_views(e: Experiment):
+    from jaxcl import plot
+
+    assert e.views is not None
+    shown = np.arange(min(8, len(e.train.images)))
+    batch = {"image": e.train.images[shown], "index": shown.astype(np.int32)}
+    views = jax.device_get(jax.jit(e.views)(jax.random.key(e.seed), batch))
+    return plot.views_sheet(visible(batch["image"]), tuple(map(visible, views)))
+
+
+def pictures_of_embedding(e: Experiment, encoder: Encoders, points: int) -> list[tuple[str, Any]]:
+    """Captions and figures: a map before and after training, and test images with their nearest training images."""
+    from jaxcl import evaluate, plot
+
+    assert e.test is not None
+    images, classes = e.test.images[:points], e.test.classes
+    labels = None if e.test.labels is None else e.test.labels[:points]
+    figures = []
+    for name, embed_fn in (("untrained", encoder.untrained), ("trained", encoder.trained)):
+        features = evaluate.embed(embed_fn, images)
+        caption = f"{len(features)} test images as the {name} encoder places them (t-SNE), colored by class."
+        figures.append((caption, plot.embedding_map(features, labels, classes=classes, seed=e.seed)))
+    bank = evaluate.embed(encoder.trained, e.train.images)
+    queries = slice(0, 10)
+    index, similarities = evaluate.nearest(bank, features[queries], 8)
+    sheet = plot.neighbors_sheet(
+        visible(images[queries]),
+        visible(e.train.images[index]),
+        query_labels=None if labels is None else labels[queries],
+        neighbor_labels=None if e.train.labels is None else e.train.labels[index],
+        similarities=similarities,
+        classes=classes,
+    )
+    figures.append(
+        ("Ten test images, and the training images nearest to them; green: of the same class.", sheet)
+    )
+    return figures
 
 
 def accuracy_table(results: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
