@@ -125,10 +125,10 @@ def supervised_contrastive(
         )
     checks.several("supervised_contrastive", len(views) * len(z1), axis_name, "an anchor needs another row")
     known = checks.positive("supervised_contrastive", "temperature", temperature)
-    z, tiled = _scaled(views, temperature, similarity)
+    z, is_dot = _scaled(views, temperature, similarity, _tiles(views, block_size, axis_name))
     labels = jnp.repeat(labels, len(views))
     keys, all_labels = collectives.gather(z, axis_name), collectives.gather(labels, axis_name)
-    if tiled:
+    if is_dot:
         log_z, _ = _log_partition(z, 1, 0, _bound(similarity, known), block_size, axis_name)
         # The sum over positives needs no pairs: s is linear in the other row, so one sum a class will do.
         _, classes = jnp.unique(all_labels, return_inverse=True, size=len(all_labels))
@@ -253,18 +253,16 @@ def margin_triplet(
 
 def interleave(views: tuple[Array, ...]) -> Array:
     """v arrays [n, ...] -> [v n, ...], the views of one image beside each other (and so on the same device)."""
-    out = jnp.stack([jnp.zeros_like(views[0])] * len(views), axis=1)
-    for i, view in enumerate(views):
-        out = out.at[:, i].set(view)
-    return out.reshape(-1, *views[0].shape[1:])
+    return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
 
 
 def _anchors(name, views, temperature, similarity, block_size, axis_name, *, leave_out_positives):
     """Of every row of every view: the log of its denominator, and the mean of its positives' s/temperature."""
     known = checks.positive(name, "temperature", temperature)
-    v, (z, tiled) = len(views), _scaled(views, temperature, similarity)
+    v = len(views)
+    z, is_dot = _scaled(views, temperature, similarity, _tiles(views, block_size, axis_name))
     group = v if leave_out_positives else 1
-    if tiled:
+    if is_dot:
         return _log_partition(z, group, v, _bound(similarity, known), block_size, axis_name)
     _refuse_tiles(name, block_size)
     own = jax.vmap(similarity)(z.reshape(-1, v, z.shape[1]), z.reshape(-1, v, z.shape[1])) / temperature
@@ -273,14 +271,21 @@ def _anchors(name, views, temperature, similarity, block_size, axis_name, *, lea
     return logsumexp(jnp.where(_outside(len(z), s, group, axis_name), s, -jnp.inf), axis=1), positive.reshape(-1)
 
 
-def _scaled(views, temperature, similarity) -> tuple[Array, bool]:
-    """(rows, whether s/temperature is their dot product)."""
-    if similarity is cosine:
-        views = tuple(normalize(z) for z in views)
-    if similarity is cosine or similarity is dot:
-        root = lax.rsqrt(jnp.asarray(temperature, views[0].dtype))
-        return interleave(tuple(z * root for z in views)), True
-    return interleave(views), False
+def _scaled(views, temperature, similarity, tiles: bool) -> tuple[Array, bool]:
+    """(rows of all views, whether s/temperature is their dot product)."""
+    if similarity is not cosine and similarity is not dot:
+        return interleave(views), False
+    root = lax.rsqrt(jnp.asarray(temperature, views[0].dtype))
+
+    def scale(views):
+        return jnp.stack([(normalize(z) if similarity is cosine else z) * root for z in views])
+
+    if not tiles:
+        return jnp.moveaxis(scale(views), 0, 1).reshape(-1, views[0].shape[1]), True
+    # Some rows at a time, made again for the gradient: done at once, this alone would need more memory than the tiles.
+    views = tuple(collectives.gather(z) for z in views)  # does nothing but on an explicitly sharded mesh
+    rows = lax.map(jax.checkpoint(scale), views, batch_size=128)
+    return rows.reshape(-1, views[0].shape[1]), True
 
 
 def _log_partition(
@@ -310,6 +315,11 @@ def _choose(block_size: int | None, rows: int, columns: int) -> bool:
     if block_size is not None and block_size < 0:
         raise ValueError(f"block_size is None (decide by size), 0 (plain) or the rows of a tile; got {block_size}.")
     return blockwise.is_worth_it(rows, columns) if block_size is None else block_size > 0
+
+
+def _tiles(views: tuple[Array, ...], block_size: int | None, axis_name: str | None) -> bool:
+    rows = len(views) * len(views[0])
+    return _choose(block_size, rows, rows * collectives.size(axis_name))
 
 
 def _refuse_tiles(name: str, block_size: int | None) -> None:
