@@ -4,7 +4,7 @@ An encoder is a `Net` whose output is a tuple of feature maps, shallow to deep; 
 [b, d] to [b, out]. Both are given their norm: `norm = batch_norm(axis_name=axis_name)`.
 """
 
-from jaxcl.nets.convnet import conv_n
+from jaxcl.nets.convnet import conv_n, small_convnet
 from jaxcl.nets.heads import mlp_head, projection_head
 from jaxcl.nets.net import from_linen
 from jaxcl.nets.norm import batch_norm, layer_norm, no_norm
@@ -19,4 +19,5 @@ __all__ = [
     "no_norm",
     "projection_head",
     "resnet",
+    "small_convnet",
 ]

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from jaxcl import nets
 from jaxcl.extract import pool
+from jaxcl.nets.convnet import cells, halved
 
 
 def test_conv_n_ends_in_a_vector_that_pool_hands_on():
@@ -24,3 +26,25 @@ def test_conv_n_says_how_large_an_image_must_be():
     jax.eval_shape(net.init, jax.random.key(0), jnp.ones((2, 15, 15, 1)))
     with pytest.raises(ValueError, match="at least 15x15 pixels; got 14x14"):
         jax.eval_shape(net.init, jax.random.key(0), jnp.ones((2, 14, 14, 1)))
+
+
+def test_small_convnet_does_most_of_its_work_on_small_maps():
+    net = nets.small_convnet(norm=nets.batch_norm())
+    x = jnp.ones((2, 32, 32, 3))
+    params, state = jax.eval_shape(net.init, jax.random.key(0), x)
+    maps, _ = jax.eval_shape(lambda p, s, x: net.apply(p, s, x, train=True), params, state, x)
+    assert [m.shape for m in maps] == [(2, 8, 8, 32), (2, 4, 4, 64), (2, 4, 4, 128), (2, 4, 4, 256)]
+    with pytest.raises(ValueError, match="multiples of 8; got 28x28"):
+        jax.eval_shape(net.init, jax.random.key(0), jnp.ones((2, 28, 28, 3)))
+
+
+def test_cells_keep_every_pixel_with_its_neighbours():
+    x = jnp.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    y = cells(x)
+    assert y.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(y[1, 1, 2], x[1, 2:4, 4:6].reshape(-1))
+
+
+def test_halved_is_a_max_pool():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
+    np.testing.assert_array_equal(halved(x), nn.max_pool(x, (2, 2), (2, 2)))
