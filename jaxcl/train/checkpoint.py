@@ -36,8 +36,8 @@ from jaxcl.typing import PyTree
 def save(directory: str | Path, step: int, state: PyTree, *, keep: int = 3) -> None:
     """Saves a pytree of arrays as `step`; of the steps up to it the newest `keep` stay.
 
-    Returns when all is on the disk, about 2 s for 400 MB. (orbax could do this beside the training, but then a program
-    that ends before its save has, hangs.)
+    Returns when all is on the disk, a few seconds for 400 MB. (orbax could write beside the training, but a program
+    that ends before its save has then loses it, or waits in vain for many minutes.)
 
     Steps newer than this one are of a future that the run went back from, and are moved aside. Raises
     FileExistsError if this step is there and good (a damaged one is moved aside). With several processes all of them
