@@ -4,7 +4,7 @@
     views = two_views(recipe)
     x1, x2 = views(key, batch)                     # inside the compiled training step
 
-    params = draw(recipe, key, batch, view=0)      # the same draws, to look at: every field [b, ...]
+    params = draw(key, recipe, batch, view=0)      # the same draws, to look at: every field [b, ...]
     x1 = render(recipe, params, batch["image"])
 
 What is drawn for a view is a function of (key, the image's index, the view's number): of nothing else in the batch,
@@ -146,7 +146,7 @@ def from_host(n: int, *, dtype: Any = jnp.float32) -> Views:
     return views
 
 
-def draw(recipe: Op, key: Array, batch: Batch, *, view: int = 0) -> PyTree:
+def draw(key: Array, recipe: Op, batch: Batch, *, view: int = 0) -> PyTree:
     """The parameters with which `n_views(recipe, n)(key, batch)` makes view number `view`; every field [b, ...]."""
     image, index = checked(batch)
     _, h, w, c = image.shape
@@ -163,7 +163,7 @@ def describe(params: PyTree) -> list[list[str]]:
 
     >>> batch = {"image": jnp.zeros((1, 8, 8, 3)), "index": jnp.array([7])}
     >>> recipe = compose(ops.translate(0), ops.flip(probability=1.0), ops.clip())
-    >>> describe(draw(recipe, jax.random.key(0), batch))
+    >>> describe(draw(jax.random.key(0), recipe, batch))
     [['shift down 0, right 0', 'flip']]
     """
     steps = [step for step in leaves(jax.device_get(params)) if step]
@@ -206,7 +206,9 @@ def chunked(function: Callable[..., Array], chunk: int | None, image: Array, ind
     """function(image, index) for every row, `chunk` rows at a time."""
     if chunk is None:
         on_cpu = jax.default_backend() == "cpu"
-        chunk = max(1, 32 * 32 * 32 // (image.shape[1] * image.shape[2])) if on_cpu else len(image)
+        most = 32 * 32 * 32 // (image.shape[1] * image.shape[2]) if on_cpu else len(image)
+        # One that divides the batch: a remainder would be compiled as a second program.
+        chunk = next((size for size in range(min(most, len(image)), 1, -1) if len(image) % size == 0), 1)
     if chunk >= len(image):
         return jax.vmap(function)(image, index)
     return lax.map(lambda rows: function(*rows), (image, index), batch_size=chunk)

@@ -122,7 +122,7 @@ def test_eight_devices_make_the_same_views_under_shard_map(batch, recipe, made):
 
 @pytest.fixture(scope="module")
 def draw(recipe, batch):
-    compiled = jax.jit(lambda view: augment.draw(recipe, KEY, batch, view=view))
+    compiled = jax.jit(lambda view: augment.draw(KEY, recipe, batch, view=view))
     return lambda view: jax.device_get(compiled(view))
 
 
@@ -150,7 +150,7 @@ def test_one_ops_draws_can_be_held_while_the_others_are_redrawn(draw, render, ba
 
 def test_leaving_out_the_last_op_leaves_the_draws_before_it(draw, batch):
     with_blur = draw(0)
-    without = jax.jit(lambda: augment.draw(augment.simclr(20, blur=False), KEY, batch))()
+    without = jax.jit(lambda: augment.draw(KEY, augment.simclr(20, blur=False), batch))()
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), with_blur[:-1], without)
 
 
@@ -202,7 +202,7 @@ def test_switches_of_the_recipe_take_ops_in_and_out():
 
 def test_min_area_bounds_the_crops(batch):
     crop = jax.device_get(
-        jax.jit(lambda: augment.draw(augment.crop_and_flip(20, min_area=0.7), KEY, batch))()
+        jax.jit(lambda: augment.draw(KEY, augment.crop_and_flip(20, min_area=0.7), batch))()
     )[0]
     assert (crop.height * crop.width).min() >= 0.7 * 24 * 24
 

@@ -154,7 +154,7 @@ def test_a_whole_view_is_the_reference_pipelines(brightness_form):
     recipe = simclr(40, strength=1.0, brightness_form=brightness_form)
     images = np.random.default_rng(4).integers(0, 256, (24, 48, 48, 3), np.uint8)
     batch = {"image": jnp.asarray(images), "index": jnp.arange(24)}
-    params = jax.device_get(jax.jit(lambda batch: draw(recipe, jax.random.key(5), batch))(batch))
+    params = jax.device_get(jax.jit(lambda batch: draw(jax.random.key(5), recipe, batch))(batch))
     out = np.asarray(jax.jit(lambda params, images: render(recipe, params, images))(params, batch["image"]))
     assert len(describe(params)) == 24
     # The resize alone is compared above; here the same pixels go into everything that follows.

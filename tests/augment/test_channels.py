@@ -1,0 +1,36 @@
+"""Ops on the picture alone, with a code in the channels behind it."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcl import augment
+
+
+def test_the_picture_is_changed_as_it_would_be_alone_and_the_code_is_kept():
+    crop = augment.random_resized_crop(12, area=(0.5, 1.0), method="bilinear")
+    wrapped = augment.first_channels(crop, 1)
+    picture = np.random.default_rng(0).random((12, 12, 1), np.float32)
+    code = np.broadcast_to(np.float32([1, 0, 1]), (12, 12, 3))
+    image, key = np.concatenate([picture, code], axis=-1), jax.random.key(0)
+    changed = np.asarray(wrapped.apply(wrapped.sample(key, image.shape), image))
+    alone = crop.apply(crop.sample(key, picture.shape), picture)
+    np.testing.assert_allclose(changed[..., :1], alone, atol=1e-6)
+    np.testing.assert_array_equal(changed[..., 1:], code)
+    assert np.abs(alone - picture).max() > 0.1
+
+
+def test_ops_of_color_see_three_channels_of_five():
+    jitter = augment.first_channels(augment.color_jitter(0.8, 0.8, 0.8, 0.2, probability=1.0), 3)
+    image = np.random.default_rng(0).random((8, 8, 5)).astype(np.float32)
+    params = jitter.sample(jax.random.key(0), image.shape)
+    changed = np.asarray(jitter.apply(params, image))
+    np.testing.assert_array_equal(changed[..., 3:], image[..., 3:])
+    assert (changed[..., :3] != image[..., :3]).any()
+
+
+def test_an_op_that_changes_the_size_is_refused():
+    crop = augment.first_channels(augment.random_resized_crop(14), 1)
+    image = np.zeros((28, 28, 3), np.float32)
+    with pytest.raises(ValueError, match="keeps height and width"):
+        crop.apply(crop.sample(jax.random.key(0), image.shape), image)
