@@ -63,7 +63,7 @@ def jax_contender(batch, dtype):
         return placement.split({"image": images[index], "index": index}, mesh)
 
     key = jax.random.key(0)
-    state = placement.replicate(init_state(method, optimizer, key, make_batch(0)), mesh)
+    state = placement.replicate(init_state(key, method, optimizer, make_batch(0)), mesh)
     key = placement.replicate(key, mesh)
     start = time.perf_counter()
     compiled = step.lower(state, key, make_batch(0)).compile()

@@ -112,7 +112,7 @@ def encoders(experiment: Experiment, run_dir: str | Path) -> Encoders:
     e = experiment
     key, _ = jax.random.split(jax.random.key(e.seed))
     batch = next(batches(e.train, batch_size=e.batch_size, seed=e.seed))
-    fresh = placement.replicate(init_state(e.method, e.optimizer, key, batch), placement.make_mesh())
+    fresh = placement.replicate(init_state(key, e.method, e.optimizer, batch), placement.make_mesh())
     trained, step = checkpoint.restore(Path(run_dir) / "checkpoints", fresh)
     return Encoders(
         partial(e.method.embed, trained.params, trained.state),
@@ -131,7 +131,7 @@ def train_run(config: str | Path, knobs: Any, run_dir: str | Path):
 
     module = load_config(config)
     run_dir = create_or_resume(run_dir, config, knobs)
-    return train(module.experiment(knobs), run_dir)
+    return train(module.experiment(knobs), run_dir=run_dir)
 
 
 def evaluate_run(

@@ -357,4 +357,5 @@ def _over_negatives(terms, s, positive, negatives, semi_hard):
     candidates = jnp.where(negatives & (s < positive[:, None]), s, -jnp.inf)
     hardest = jnp.argmax(candidates, axis=1)[:, None]
     found = jnp.take_along_axis(candidates, hardest, axis=1)[:, 0] > -jnp.inf
-    return jnp.where(found, jnp.take_along_axis(terms, hardest, axis=1)[:, 0], 0)
+    # 0 * positive, not 0: an anchor that is nan has found nothing.
+    return jnp.where(found, jnp.take_along_axis(terms, hardest, axis=1)[:, 0], 0 * positive)

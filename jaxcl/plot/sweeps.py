@@ -77,10 +77,9 @@ def sweep_curves(
         x = [at + shift for at in sorted(points)]
         runs = [points[at] for at in sorted(points)]
         for at, values in zip(x, runs, strict=True):
-            if len(values) > 1:
-                ax.plot(
-                    [at] * len(values), values, ".", color=color, alpha=0.35, markersize=4, markeredgewidth=0
-                )
+            if len(values) > 1:  # a little to the left, where the bar does not hide them
+                beside = [at - 0.012 * span] * len(values)
+                ax.plot(beside, values, ".", color=color, alpha=0.5, markersize=5, markeredgewidth=0)
         counts = {len(values) for values in runs}
         label = f"{name} (n = {min(counts)})" if len(counts) == 1 and max(counts) > 1 else name
         ax.errorbar(
@@ -101,10 +100,10 @@ def sweep_curves(
             "chance",
             (1, chance),
             xycoords=("axes fraction", "data"),
-            xytext=(0, 2),
+            xytext=(4, 0),
             textcoords="offset points",
-            ha="right",
-            va="bottom",
+            ha="left",
+            va="center",
             fontsize=style.SMALL,
             color=style.GRAY,
         )

@@ -32,7 +32,7 @@ class Preempted(SystemExit):
         self.step = step
 
 
-def train(experiment: Experiment, run_dir: str | Path | None = None) -> TrainState:
+def train(experiment: Experiment, *, run_dir: str | Path | None = None) -> TrainState:
     """Trains to `experiment.steps` and returns the final state.
 
     With a `run_dir` the run logs (metrics.jsonl, TensorBoard) and saves itself there, and goes on from the newest
@@ -50,7 +50,7 @@ def train(experiment: Experiment, run_dir: str | Path | None = None) -> TrainSta
     step_fn = make_step(e.method, e.optimizer, axis_name=placement.axis_name(e.placement))
     step_fn = placement.place(step_fn, e.placement, mesh)
     first = next(batches(e.train, batch_size=e.batch_size, seed=e.seed))
-    state = placement.replicate(init_state(e.method, e.optimizer, init_key, first), mesh)
+    state = placement.replicate(init_state(init_key, e.method, e.optimizer, first), mesh)
     run_key = placement.replicate(run_key, mesh)
 
     checkpoints = Path(run_dir) / "checkpoints" if run_dir is not None else None
@@ -68,6 +68,7 @@ def train(experiment: Experiment, run_dir: str | Path | None = None) -> TrainSta
             waited += time.perf_counter() - before
             state, metrics = step_fn(state, run_key, batch)
             kept.append(metrics)
+            log.advance(step)
 
             if step % e.log_every == 0 or step == e.steps:
                 record = fetch_mean(kept)  # the only place where the host waits for the device

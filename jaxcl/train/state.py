@@ -18,7 +18,7 @@ class TrainState(NamedTuple):
     state: PyTree  # the method's memory: batch statistics, target network, queue
 
 
-def init_state(method: Method, tx: optax.GradientTransformation, key: Array, batch: Batch) -> TrainState:
+def init_state(key: Array, method: Method, tx: optax.GradientTransformation, batch: Batch) -> TrainState:
     """The state before the first step. Two examples of the batch are enough to know the shapes."""
     batch = jax.tree.map(lambda x: x[:2], dict(batch))
 

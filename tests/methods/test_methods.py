@@ -37,7 +37,7 @@ def two_steps(make_method, place, devices):
     method = make_method(placement.axis_name(place))
     tx = optax.sgd(0.1, momentum=0.9)
     mesh = placement.make_mesh(devices)
-    state = init_state(method, tx, jax.random.key(0), batch_of())
+    state = init_state(jax.random.key(0), method, tx, batch_of())
     state = placement.replicate(state, mesh)
     step = placement.place(make_step(method, tx, axis_name=placement.axis_name(place)), place, mesh)
     key = placement.replicate(jax.random.key(1), mesh)
@@ -87,7 +87,7 @@ def test_embed_gives_a_row_an_image_whatever_else_is_in_the_batch(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_thirty_steps_on_one_batch_lower_the_loss(name):
     method, tx = METHODS[name](None), optax.adam(1e-2)
-    state = init_state(method, tx, jax.random.key(0), batch_of())
+    state = init_state(jax.random.key(0), method, tx, batch_of())
     step = jax.jit(make_step(method, tx))
     losses = []
     for _ in range(30):

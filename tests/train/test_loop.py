@@ -49,7 +49,7 @@ def experiment():
 @pytest.fixture(scope="module")
 def unbroken(experiment, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("unbroken")
-    return train(experiment, run_dir), read_metrics(run_dir)
+    return train(experiment, run_dir=run_dir), read_metrics(run_dir)
 
 
 def losses(records):
@@ -68,9 +68,9 @@ def test_a_run_killed_and_resumed_is_bit_for_bit_the_unbroken_one(experiment, un
         return 1e-3
 
     with pytest.raises(Killed):
-        train(experiment._replace(learning_rate=until_step_7), tmp_path)
+        train(experiment._replace(learning_rate=until_step_7), run_dir=tmp_path)
     assert max(losses(read_metrics(tmp_path))) >= 6
-    resumed = train(experiment, tmp_path)
+    resumed = train(experiment, run_dir=tmp_path)
     chex.assert_trees_all_equal(resumed, final)
     assert losses(read_metrics(tmp_path)) == {
         s: v for s, v in losses(records).items() if s in losses(read_metrics(tmp_path))
@@ -80,9 +80,9 @@ def test_a_run_killed_and_resumed_is_bit_for_bit_the_unbroken_one(experiment, un
 
 
 def test_a_finished_run_is_not_trained_again(experiment, unbroken, tmp_path):
-    train(experiment, tmp_path)
+    train(experiment, run_dir=tmp_path)
     before = (tmp_path / "metrics.jsonl").read_text()
-    again = train(experiment, tmp_path)
+    again = train(experiment, run_dir=tmp_path)
     chex.assert_trees_all_equal(again, unbroken[0])
     assert (tmp_path / "metrics.jsonl").read_text() == before
 
@@ -98,10 +98,10 @@ def test_sigterm_saves_and_asks_to_be_started_again(experiment, unbroken, tmp_pa
         return 1e-3
 
     with pytest.raises(Preempted) as stopped:
-        train(experiment._replace(learning_rate=terminate_at_step_4), tmp_path)
+        train(experiment._replace(learning_rate=terminate_at_step_4), run_dir=tmp_path)
     assert stopped.value.code == 75
     assert stopped.value.step == 4
-    chex.assert_trees_all_equal(train(experiment, tmp_path), unbroken[0])
+    chex.assert_trees_all_equal(train(experiment, run_dir=tmp_path), unbroken[0])
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
@@ -122,7 +122,7 @@ def test_log_lines_say_what_a_user_watches(unbroken):
 
 
 def test_knn_is_looked_at_as_often_as_asked(experiment, tmp_path):
-    train(experiment._replace(knn_every=5), tmp_path)
+    train(experiment._replace(knn_every=5), run_dir=tmp_path)
     looks = {
         r["step"]: r["knn_accuracy"] for r in read_metrics(tmp_path) if r.get("knn_accuracy") is not None
     }
