@@ -1,0 +1,94 @@
+"""Tiles: the numbers of the matrix that is never made, and the memory that shows that it is not."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.scipy.special import logsumexp
+
+from jaxcl.losses import blockwise, dcl, nt_xent, queue_nce, supervised_contrastive, uniformity
+from jaxcl.similarity import normalize
+
+
+def plain(z, group):
+    s, i = z @ z.T, jnp.arange(len(z))
+    out = (i[:, None] // group == i // group) if group else jnp.zeros(s.shape, bool)
+    return logsumexp(jnp.where(out, -jnp.inf, s), axis=1)
+
+
+@pytest.mark.parametrize(("rows", "block", "group"), [(64, 16, 1), (50, 16, 2), (30, 7, 3), (30, 16, 0)])
+@pytest.mark.parametrize("known", [True, False])
+def test_the_sums_and_their_gradient_are_those_of_the_whole_matrix(rows, block, group, known):
+    temperature = 0.05
+    z = normalize(jax.random.normal(jax.random.key(0), (rows, 16))) / temperature**0.5
+    weights = jax.random.normal(jax.random.key(1), (rows,))
+    bound = 1 / temperature if known else None
+    tiles = partial(blockwise.log_partition, group=group, bound=bound, block_size=block)
+    got = jax.jit(jax.value_and_grad(lambda z: tiles(z)[0] @ weights))(z)
+    want = jax.jit(jax.value_and_grad(lambda z: plain(z, group) @ weights))(z)
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-5)
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-5, atol=1e-5 * float(jnp.abs(want[1]).max()))
+
+
+def test_two_sets_of_rows_and_both_their_gradients():
+    q, k = jax.random.normal(jax.random.key(0), (37, 8)), 3 * jax.random.normal(jax.random.key(1), (101, 8))
+    weights = jax.random.normal(jax.random.key(2), (37,))
+    tiles = jax.grad(lambda q, k: blockwise.log_partition_between(q, k, block_size=16) @ weights, (0, 1))
+    whole = jax.grad(lambda q, k: logsumexp(q @ k.T, axis=1) @ weights, (0, 1))
+    for got, want in zip(*jax.jit(lambda q, k: (tiles(q, k), whole(q, k)))(q, k), strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+def test_second_derivatives_are_those_of_the_whole_matrix():
+    z = jax.random.normal(jax.random.key(0), (4, 2))
+    tiles = jax.hessian(lambda z: blockwise.log_partition(z, block_size=2)[0].sum())
+    whole = jax.hessian(lambda z: plain(z, 1).sum())
+    got, want = jax.jit(lambda z: (tiles(z), whole(z)))(z)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_vmap_over_batches_is_a_loop_over_batches():
+    z = jax.random.normal(jax.random.key(0), (2, 3, 8, 4))
+    got = jax.jit(jax.vmap(partial(nt_xent, block_size=4)))(*z)
+    one = jax.jit(partial(nt_xent, block_size=0))
+    np.testing.assert_allclose(got, [one(a, b) for a, b in zip(*z, strict=True)], rtol=1e-5)
+
+
+def temporaries(loss, *shapes):
+    """Bytes that value and gradient need beside their arguments and results; compiled, never run."""
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    step = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(len(shapes)))))
+    return step.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_nt_xent_of_16k_images_needs_a_hundredth_of_the_memory():
+    views = [(16384, 128)] * 2
+    matrix = temporaries(partial(nt_xent, temperature=0.1, block_size=0), *views)
+    assert matrix > 3 * (2 * 16384) ** 2 * 4 / 4
+    assert temporaries(partial(nt_xent, temperature=0.1), *views) <= matrix / 100
+    assert temporaries(partial(nt_xent, temperature=0.01), *views) <= matrix / 100
+
+
+@pytest.mark.parametrize(
+    ("loss", "shapes"),
+    [
+        (partial(dcl, temperature=0.1), [(16384, 128)] * 2),
+        (lambda a, b: supervised_contrastive(jnp.arange(16384) % 1000, a, b), [(16384, 128)] * 2),
+        (uniformity, [(32768, 128)]),
+        (queue_nce, [(16384, 128), (16384, 128), (65536, 128)]),
+    ],
+    ids=["dcl", "supervised_contrastive", "uniformity", "queue_nce"],
+)
+def test_the_default_needs_memory_for_rows_and_not_for_pairs(loss, shapes):
+    rows = sum(n * d * 4 for n, d in shapes)
+    assert temporaries(loss, *shapes) <= 6 * rows + 16 * 2**20
+
+
+def test_small_batches_are_computed_plainly_and_large_ones_in_tiles():
+    def loops(n):
+        return str(jax.make_jaxpr(nt_xent)(jnp.ones((n, 2)), jnp.ones((n, 2)))).count("scan[")
+
+    assert loops(128) == 0
+    assert loops(2048) > 0
