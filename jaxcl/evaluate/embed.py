@@ -1,0 +1,138 @@
+"""From images to features: the frozen encoder over a whole data set."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import Partial
+
+from jaxcl.typing import Array
+
+AXIS = "devices"
+
+# (images float [b, h, w, c] in [0, 1]) -> features [b, d]
+EmbedFn = Callable[[Array], Array]
+
+
+def embed(
+    embed_fn: EmbedFn, images: np.ndarray, *, batch_size: int = 512, dtype: Any = jnp.float32
+) -> np.ndarray:
+    """The features float32 [n, d] of the images uint8 [n, h, w, c].
+
+    embed_fn
+        float images [b, h, w, c] in [0, 1] -> features [b, d], each row a function of its own image. Give
+        `functools.partial(method.embed, params, state)`: the weights then travel as arguments, and the next
+        checkpoint of the same method reuses the compiled program. What a lambda closes over is compiled in.
+    batch_size
+        images in one call. It is rounded up to a multiple of the devices, and the last batch is padded, so one
+        program serves data sets of any length.
+    dtype
+        of the images that embed_fn gets.
+
+    The batch is split over all devices of this process. `images` may be memory-mapped: a batch is read at a time.
+
+    >>> images = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
+    >>> embed(lambda x: 255 * x.mean(axis=(1, 2)), images, batch_size=2).round(4).tolist()
+    [[1.5], [5.5], [9.5]]
+    """
+    _check_images(images)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
+    mesh = local_mesh()
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    split = NamedSharding(mesh, PartitionSpec(AXIS))
+    embed_fn = replicated(as_partial(embed_fn), mesh)
+
+    features: np.ndarray | None = None
+    running: list[tuple[int, Array]] = []
+
+    def collect():
+        nonlocal features
+        first, result = running.pop(0)
+        out = np.asarray(result)
+        if features is None:
+            features = np.empty((len(images), out.shape[1]), np.float32)
+        features[first : first + batch_size] = out[: len(images) - first]
+
+    for first in range(0, len(images), batch_size):
+        batch = np.asarray(images[first : first + batch_size])
+        batch = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
+        running.append((first, _forward(embed_fn, jax.device_put(batch, split), dtype=jnp.dtype(dtype))))
+        if (
+            len(running) > 2
+        ):  # The device computes while the host reads the next batch; no more wait than these.
+            collect()
+    while running:
+        collect()
+    assert features is not None
+    return features
+
+
+def raw_pixels(images: np.ndarray) -> np.ndarray:
+    """The pixels themselves as features, the baseline below all encoders: uint8 [n, h, w, c] -> [n, h w c] in [0, 1].
+
+    >>> raw_pixels(np.array([[[[0], [255]]]], np.uint8)).tolist()
+    [[0.0, 1.0]]
+    """
+    _check_images(images)
+    return np.asarray(images, np.float32).reshape(len(images), -1) / np.float32(255)
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def _forward(embed_fn, images, *, dtype):
+    features = embed_fn(images.astype(dtype) / jnp.asarray(255, dtype))
+    if features.ndim != 2 or features.shape[0] != images.shape[0]:
+        raise ValueError(
+            f"embed_fn must return one vector an image, ({images.shape[0]}, d); got {features.shape}. Feature maps"
+            " are made vectors by extract.pool."
+        )
+    return features.astype(jnp.float32)
+
+
+def as_partial(embed_fn: EmbedFn) -> Partial:
+    """The same function as a pytree: what a `functools.partial` of arrays holds are its leaves."""
+    if isinstance(embed_fn, Partial):
+        return embed_fn
+    if isinstance(embed_fn, functools.partial):
+        leaves = jax.tree.leaves((embed_fn.args, embed_fn.keywords))
+        if all(isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float) for leaf in leaves):
+            return Partial(embed_fn.func, *embed_fn.args, **embed_fn.keywords)
+    return Partial(embed_fn)
+
+
+def local_mesh(divides: int | None = None) -> Mesh:
+    """This process's devices in a row; only as many as split `divides` rows evenly, where that is given.
+
+    With several processes each one evaluates everything on its own devices: no collective, the same numbers.
+    """
+    devices = jax.local_devices()
+    if divides is not None:
+        devices = devices[: int(np.gcd(divides, len(devices)))]
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(tree: Any, mesh: Mesh) -> Any:
+    """The same arrays on every device of the mesh."""
+
+    def local(leaf):
+        # Parameters that several processes share: this process's copy is the whole of it.
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return np.asarray(leaf.addressable_data(0))
+        return leaf
+
+    return jax.device_put(jax.tree.map(local, tree), NamedSharding(mesh, PartitionSpec()))
+
+
+def _check_images(images) -> None:
+    shape, dtype = getattr(images, "shape", None), getattr(images, "dtype", None)
+    if shape is None or len(shape) != 4 or dtype != np.uint8 or not shape[0]:
+        raise ValueError(
+            f"images must be uint8 [n, height, width, channels] with n at least 1; got {dtype} {shape}."
+            " Float images in [0, 1] become uint8 by (255 * images).round().astype(np.uint8)."
+        )

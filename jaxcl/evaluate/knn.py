@@ -1,0 +1,213 @@
+"""The k nearest neighbors of a feature by cosine similarity, exact, in memory that does not grow with the bank.
+
+Wu et al. (2018, arXiv:1805.01978, section 3.4) made the weighted vote the usual quick check of a representation.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcl.typing import Array
+
+VOTES = ("majority", "weighted")
+
+
+def knn(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    *,
+    k: int,
+    vote: str = "majority",
+    temperature: float = 0.1,
+    block: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """The label [n] that the k nearest rows of the bank give every test feature.
+
+    train_features [m, d], test_features [n, d]
+        compared by cosine similarity, in float32. Of equally similar rows the first counts as nearer.
+    vote
+        "majority": every neighbor has one vote, as scikit-learn's `KNeighborsClassifier(metric="cosine")`.
+        "weighted": neighbor i has `exp(similarity_i / temperature)` votes (Wu et al. 2018, eq. 8 and below; MoCo's
+        CIFAR demo takes k = 200 and temperature 0.1).
+        Of classes with equal votes the smallest label wins.
+    block
+        (queries, bank rows) compared at a time; None chooses. It changes speed and memory, never the neighbors of
+        features whose similarities differ.
+
+    Raises ValueError where the labels are missing, hold a negative number (-1 marks unlabelled images), shapes do
+    not fit, k exceeds the bank, or a feature is not finite.
+
+    >>> bank, labels = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), np.array([7, 7, 3])
+    >>> knn(bank, labels, np.array([[2.0, 0.0], [0.1, 5.0]]), k=1).tolist()
+    [7, 3]
+    >>> knn(bank, labels, np.array([[0.1, 5.0]]), k=3).tolist()
+    [7]
+    >>> knn(bank, labels, np.array([[0.1, 5.0]]), k=3, vote="weighted").tolist()
+    [3]
+    """
+    if vote not in VOTES:
+        raise ValueError(f"vote must be one of {', '.join(VOTES)}; got {vote!r}.")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive; got {temperature}.")
+    labels = check_labels("kNN", train_labels, len(train_features))
+    indices, similarities = nearest(train_features, test_features, k, block=block)
+    classes, labels = np.unique(labels, return_inverse=True)
+    if vote == "majority":
+        weights = np.ones_like(similarities)
+    else:
+        # Relative to the nearest: a small temperature would overflow, and the winner is the same.
+        weights = np.exp((similarities - similarities[:, :1]).astype(np.float64) / temperature)
+    winners = np.empty(len(indices), np.int64)
+    rows = max(1, 2**22 // len(classes))
+    for first in range(0, len(indices), rows):
+        part = slice(first, first + rows)
+        size = len(indices[part])
+        cells = np.arange(size)[:, None] * len(classes) + labels[indices[part]]
+        votes = np.bincount(cells.ravel(), weights[part].ravel(), minlength=size * len(classes))
+        winners[part] = votes.reshape(size, -1).argmax(axis=1)
+    return classes[winners]
+
+
+def knn_accuracy(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    **settings,
+) -> float:
+    """The part, in [0, 1], of the test features that `knn` labels correctly; `settings` as there (k is needed).
+
+    >>> x = np.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> knn_accuracy(x, np.array([0, 1]), x, np.array([0, 0]), k=1)
+    0.5
+    """
+    test_labels = check_labels("kNN accuracy", test_labels, len(test_features))
+    return float(np.mean(knn(train_features, train_labels, test_features, **settings) == test_labels))
+
+
+def nearest(
+    train_features: np.ndarray, test_features: np.ndarray, k: int, *, block: tuple[int, int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows of the bank most similar to every test feature: indices int32 [n, k], cosine similarities [n, k].
+
+    The nearest comes first; of equally similar rows, the one with the smaller index. The n x m matrix of
+    similarities is never made: a block of it lives at a time, and is merged into a running top k.
+
+    >>> indices, similarities = nearest(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[3.0, 4.0]]), 2)
+    >>> indices.tolist(), similarities.round(4).tolist()
+    ([[1, 0]], [[0.8..., 0.6...]])
+    """
+    bank = check_features("train_features", train_features)
+    queries = check_features("test_features", test_features)
+    if bank.shape[1] != queries.shape[1]:
+        raise ValueError(
+            f"train_features {bank.shape} and test_features {queries.shape} must have the same width: were they made"
+            " by the same encoder?"
+        )
+    if not 1 <= k <= len(bank):
+        raise ValueError(f"k must be between 1 and the size of the bank, {len(bank)}; got {k}.")
+    rows, columns = block or (256, 4096 if k <= 32 else 16384)
+    if rows < 1 or columns < 1:
+        raise ValueError(f"block must be two positive numbers, (queries, bank rows); got {block}.")
+    rows = min(rows, len(queries))
+    unit_bank = _unit_rows(bank)
+    parts = []
+    for first in range(0, len(queries), rows):
+        part = queries[first : first + rows]
+        part = np.pad(part, ((0, rows - len(part)), (0, 0)))
+        parts.append(_nearest(unit_bank, part, k=k, block=min(columns, len(bank))))
+        if len(parts) > 4:  # Let no more than a few blocks wait.
+            parts[-5][0].block_until_ready()
+    indices, similarities = (
+        np.concatenate([np.asarray(x) for x in column]) for column in zip(*parts, strict=True)
+    )
+    return indices[: len(queries)], similarities[: len(queries)]
+
+
+@jax.jit
+def _unit_rows(x: Array) -> Array:
+    # Scaled by the largest entry first: features of any magnitude have a square that is a float32.
+    x = x / jnp.maximum(jnp.max(jnp.abs(x), axis=1, keepdims=True), jnp.finfo(x.dtype).tiny)
+    return x * lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=1, keepdims=True), jnp.finfo(x.dtype).tiny))
+
+
+@functools.partial(jax.jit, static_argnames=("k", "block"))
+def _nearest(bank: Array, queries: Array, *, k: int, block: int) -> tuple[Array, Array]:
+    """bank [m, d] of unit rows, queries [n, d] -> indices [n, k], similarities [n, k]; one [n, block] at a time."""
+    m, n = bank.shape[0], queries.shape[0]
+    queries = _unit_rows(queries)
+    # A row of the block is searched through the maxima of its groups: the k largest entries lie in the k groups with
+    # the largest maxima. About sqrt(block k) candidates stay of block entries, which is what makes k = 200 cheap.
+    group = 1 << round(np.log2(max(block / k, 1)) / 2)
+    groups = -(-block // group)
+    picked = min(k, groups)
+
+    def merge(i, best):
+        # The last block reaches back over rows that were seen, which are struck out: no padded copy of the bank.
+        first = jnp.minimum(i * block, m - block)
+        tile = lax.dynamic_slice_in_dim(bank, first, block)
+        similarities = lax.dot_general(
+            queries,
+            tile,
+            (((1,), (1,)), ((), ())),
+            precision=lax.Precision.HIGHEST,
+            preferred_element_type=bank.dtype,
+        )
+        similarities = jnp.where(first + jnp.arange(block) < i * block, -jnp.inf, similarities)
+        similarities = jnp.pad(similarities, ((0, 0), (0, groups * group - block)), constant_values=-jnp.inf)
+        similarities = similarities.reshape(n, groups, group)
+        _, chosen = lax.top_k(jnp.max(similarities, axis=2), picked)
+        chosen = jnp.sort(chosen, axis=1)[
+            :, :, None
+        ]  # In the bank's order, so that of equals the first wins.
+        candidates = jnp.take_along_axis(similarities, chosen, axis=1).reshape(n, -1)
+        numbers = (first + chosen * group + jnp.arange(group)).reshape(n, -1).astype(jnp.int32)
+        best_numbers, best_similarities = best
+        candidates = jnp.concatenate([best_similarities, candidates], axis=1)
+        numbers = jnp.concatenate([best_numbers, numbers], axis=1)
+        similarities, order = lax.top_k(candidates, k)
+        return jnp.take_along_axis(numbers, order, axis=1), similarities
+
+    nothing = jnp.zeros((n, k), jnp.int32), jnp.full((n, k), -jnp.inf, bank.dtype)
+    return lax.fori_loop(0, -(-m // block), merge, nothing)
+
+
+def check_features(name: str, features: np.ndarray, *, keep_double: bool = False) -> np.ndarray:
+    """The features as float32 [n, d] (or float64, where asked for and jax computes in it), or an error that says what
+    is wrong with them."""
+    features = np.asarray(features)
+    if features.ndim != 2 or 0 in features.shape:
+        raise ValueError(f"{name} must be [n, d], one row an image; got {features.shape}.")
+    double = keep_double and features.dtype == np.float64 and jax.config.jax_enable_x64
+    features = features.astype(np.float64 if double else np.float32, copy=False)
+    bad = ~np.isfinite(features).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{name} hold NaN or infinity in {bad.sum()} of {len(bad)} rows (the first is row {int(np.argmax(bad))}): the"
+            " encoder diverged, or was evaluated in a type too narrow for it."
+        )
+    return features
+
+
+def check_labels(who: str, labels: np.ndarray | None, n: int) -> np.ndarray:
+    """The labels as integers [n], or an error that says what is wrong with them."""
+    if labels is None:
+        raise ValueError(
+            f"{who} needs labels: this data set has none. Evaluate on a labelled split; an unlabelled one serves to"
+            " pre-train."
+        )
+    labels = np.asarray(labels)
+    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{who} needs labels: one integer a row, ({n},); got {labels.dtype} {labels.shape}.")
+    if n and labels.min() < 0:
+        raise ValueError(
+            f"{who} needs labels: {(labels < 0).sum()} of {n} are negative, which marks unlabelled images"
+            " (as in STL-10's unlabelled split). Leave those out."
+        )
+    return labels
