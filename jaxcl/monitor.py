@@ -25,33 +25,49 @@ def contrast_monitor(
 ) -> dict[str, Array]:
     """How the projections z1, z2 [n, d] and the representation h [m, k] lie, as numbers of the global batch.
 
-    contrast_accuracy  share of rows of z1 whose nearest row of z2 is their own (chance 1/N; other views only)
+    contrast_accuracy  share of rows of z1 whose nearest row of z2 is their own (chance 1/N; a tie is wrong)
     contrast_entropy   mean entropy, in nats, of softmax(z1 z2^T / temperature) along its rows (at most log N)
     alignment          mean squared distance of the two projections of an image, in [0, 4]; lower is closer
     uniformity         log of the mean of exp(-2 |z_i - z_j|^2) over pairs i != j of z1, in [-8, 0]; lower is flatter
     effective_rank     how many directions h fills, in [1, k]; falls where the representation collapses
 
-    The N x N similarities are made `block` rows at a time, so their memory is that of `block` rows.
+    The N x N similarities are made `block` columns at a time: every row stays on its device, and memory is that of
+    `block` columns.
     """
     z1, z2, h = (jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (z1, z2, h))
     z1, z2 = normalize(z1), normalize(z2)
-    keys1, keys2 = collectives.gather(z1, axis_name), collectives.gather(z2, axis_name)
-    own, total = collectives.rows(len(z1), axis_name), len(keys1)
+    keys = jnp.stack([collectives.gather(z, axis_name) for z in (z1, z2)], axis=1)
+    total = len(keys)
+    count = next(k for k in range(-(-total // block), total + 1) if total % k == 0)
 
-    def a_row(row):
-        anchor, i = row
-        across = keys2 @ anchor
-        log_p = jax.nn.log_softmax(across / temperature)
-        spread = jnp.exp(4 * (keys1 @ anchor - 1)).at[i].set(0.0)  # |a - b|^2 = 2 - 2 a.b
-        return jnp.argmax(across) == i, -jnp.sum(jnp.exp(log_p) * log_p), jnp.sum(spread) / (total - 1)
+    own = collectives.rows(len(z1), axis_name)[:, None]
 
-    correct, entropy, spread = jax.lax.map(a_row, (z1, own), batch_size=min(block, len(z1)))
+    def add(sums, columns):
+        partition, energy, largest, spread = sums
+        keys, numbers = columns
+        across = z1 @ keys[:, 1].T
+        # Cosines are at most 1, so one constant keeps all exponentials in range.
+        e = jnp.exp((across - 1) / temperature)
+        near = jnp.exp(4 * (z1 @ keys[:, 0].T - 1))  # |a - b|^2 = 2 - 2 a.b
+        return (
+            partition + jnp.sum(e, axis=1),
+            energy + jnp.sum(e * (across - 1), axis=1),
+            jnp.maximum(largest, jnp.max(jnp.where(numbers == own, -1.0, across), axis=1)),
+            spread + jnp.sum(near, axis=1),
+        ), None
+
+    positive = jnp.sum(z1 * z2, axis=1)
+    nothing = jnp.zeros_like(positive)
+    start = (nothing, nothing, nothing - 1, nothing)
+    (partition, energy, largest, spread), _ = jax.lax.scan(
+        add, start, keys.reshape(count, -1, *keys.shape[1:])
+    )
     metrics = collectives.mean(
         {
-            "contrast_accuracy": jnp.mean(correct.astype(jnp.float32)),
-            "contrast_entropy": jnp.mean(entropy),
-            "alignment": jnp.mean(jnp.sum(jnp.square(z1 - z2), axis=1)),
-            "spread": jnp.mean(spread),
+            "contrast_accuracy": jnp.mean((positive > largest).astype(jnp.float32)),
+            "contrast_entropy": jnp.mean(jnp.log(partition) - energy / (partition * temperature)),
+            "alignment": jnp.mean(2 - 2 * positive),
+            "spread": jnp.mean((spread - 1) / (total - 1)),  # a row is at distance 0 from itself
         },
         axis_name,
     )

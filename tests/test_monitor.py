@@ -32,7 +32,7 @@ def by_loops(z1, z2, temperature):
     }
 
 
-@pytest.mark.parametrize("block", [1024, 7])
+@pytest.mark.parametrize("block", [1024, 8, 7])
 def test_monitors_equal_their_definitions_written_as_loops(projections, block):
     z1, z2, h = projections
     truth = by_loops(z1, z2, 0.1)
@@ -57,6 +57,14 @@ def test_monitors_describe_the_global_batch(projections, name):
     one, _ = value_and_grad(watched, jnp.ones(()), batch, placement="one")
     eight, _ = value_and_grad(watched, jnp.ones(()), batch, placement="shard_map")
     np.testing.assert_allclose(one, eight, rtol=1e-5)
+
+
+def test_a_collapsed_representation_is_not_accurate():
+    same = jnp.ones((8, 4))
+    watched = contrast_monitor(same, same, same)
+    assert watched["contrast_accuracy"] == 0
+    assert float(watched["contrast_entropy"]) == pytest.approx(np.log(8), rel=1e-5)
+    assert watched["effective_rank"] == 0
 
 
 def test_watching_has_no_gradient(projections):
