@@ -59,9 +59,8 @@ def contrast_monitor(
     positive = jnp.sum(z1 * z2, axis=1)
     nothing = jnp.zeros_like(positive)
     start = (nothing, nothing, nothing - 1, nothing)
-    (partition, energy, largest, spread), _ = jax.lax.scan(
-        add, start, keys.reshape(count, -1, *keys.shape[1:])
-    )
+    columns = keys.reshape(count, -1, *keys.shape[1:]), jnp.arange(total).reshape(count, -1)
+    (partition, energy, largest, spread), _ = jax.lax.scan(add, start, columns)
     metrics = collectives.mean(
         {
             "contrast_accuracy": jnp.mean((positive > largest).astype(jnp.float32)),
