@@ -205,8 +205,9 @@ def checked(batch: Batch) -> tuple[Array, Array]:
 def chunked(function: Callable[..., Array], chunk: int | None, image: Array, index: Array) -> Array:
     """function(image, index) for every row, `chunk` rows at a time."""
     if chunk is None:
-        on_cpu = jax.default_backend() == "cpu"
-        most = 32 * 32 * 32 // (image.shape[1] * image.shape[2]) if on_cpu else len(image)
+        # Not where several devices share the batch: a loop over its rows would wait for one of them at a time.
+        one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+        most = 32 * 32 * 32 // (image.shape[1] * image.shape[2]) if one_cpu else len(image)
         # One that divides the batch: a remainder would be compiled as a second program.
         chunk = next((size for size in range(min(most, len(image)), 1, -1) if len(image) % size == 0), 1)
     if chunk >= len(image):
