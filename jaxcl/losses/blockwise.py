@@ -72,9 +72,7 @@ def log_partition(
     bound
         a number that no |z_i . z_k| exceeds, as 1/temperature for unit rows; None if unknown.
     """
-    block = _fit(
-        block_size or default_block(), len(z) * collectives.size(axis_name), max(group, views, 1)
-    )
+    block = _fit(block_size or default_block(), len(z) * collectives.size(axis_name), max(group, views, 1))
     if axis_name is None:
         return _symmetric(collectives.gather(z), group, views, _usable(bound, z.dtype), block)
     return _gathered(z, group, views, _usable(bound, z.dtype), block, axis_name)
@@ -174,7 +172,10 @@ def _others(x: Array, views: int) -> Array:
 
 
 def positives(z: Array, views: int) -> Array:
-    return jnp.sum(z * _others(z, views), axis=1) if views else collectives.vary_like(jnp.zeros(len(z), z.dtype), z)
+    """Of every row, the mean product with the others of its image; zeros for views = 0."""
+    if not views:
+        return collectives.vary_like(jnp.zeros(len(z), z.dtype), z)
+    return jnp.sum(z * _others(z, views), axis=1)
 
 
 def _positives_backward(z: Array, c: Array, views: int) -> Array:
@@ -384,4 +385,3 @@ def _between_backward(bound, rows, columns, kept, c):
 
 _between = jax.custom_vjp(_between_sums, nondiff_argnums=(2, 3, 4))
 _between.defvjp(_between_forward, _between_backward)
-

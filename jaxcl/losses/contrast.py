@@ -243,9 +243,7 @@ def margin_triplet(
     checks.positive("margin_triplet", "margin", margin)
     s, positive, negatives = _triplets("margin_triplet", z1, z2, similarity, axis_name)
     hinge = jnp.maximum(s - positive[:, None] + margin, 0)
-    return collectives.mean(
-        jnp.mean(_over_negatives(hinge, s, positive, negatives, semi_hard)), axis_name
-    )
+    return collectives.mean(jnp.mean(_over_negatives(hinge, s, positive, negatives, semi_hard)), axis_name)
 
 
 # --- what they share --------------------------------------------------------------------------------------------
@@ -268,7 +266,9 @@ def _anchors(name, views, temperature, similarity, block_size, axis_name, *, lea
     own = jax.vmap(similarity)(z.reshape(-1, v, z.shape[1]), z.reshape(-1, v, z.shape[1])) / temperature
     positive = (jnp.sum(own, axis=2) - jnp.diagonal(own, axis1=1, axis2=2)) / (v - 1)
     s = similarity(z, collectives.gather(z, axis_name)) / temperature
-    return logsumexp(jnp.where(_outside(len(z), s, group, axis_name), s, -jnp.inf), axis=1), positive.reshape(-1)
+    return logsumexp(jnp.where(_outside(len(z), s, group, axis_name), s, -jnp.inf), axis=1), positive.reshape(
+        -1
+    )
 
 
 def _scaled(views, temperature, similarity, tiles: bool) -> tuple[Array, bool]:
@@ -313,7 +313,9 @@ def _outside(n: int, s: Array, group: int, axis_name: str | None) -> Array:
 def _choose(block_size: int | None, rows: int, columns: int) -> bool:
     """Whether to work in tiles."""
     if block_size is not None and block_size < 0:
-        raise ValueError(f"block_size is None (decide by size), 0 (plain) or the rows of a tile; got {block_size}.")
+        raise ValueError(
+            f"block_size is None (decide by size), 0 (plain) or the rows of a tile; got {block_size}."
+        )
     return blockwise.is_worth_it(rows, columns) if block_size is None else block_size > 0
 
 

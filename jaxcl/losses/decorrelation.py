@@ -16,7 +16,9 @@ from jaxcl.losses.distribution import normal, sliced_wasserstein
 from jaxcl.typing import Array
 
 
-def variance_term(z: Array, *, target: float = 1.0, epsilon: float = 1e-4, axis_name: str | None = None) -> Array:
+def variance_term(
+    z: Array, *, target: float = 1.0, epsilon: float = 1e-4, axis_name: str | None = None
+) -> Array:
     """mean_j max(target - sqrt(var(z_j) + epsilon), 0): z [n, d] -> scalar (Bardes et al. 2022, eq. 1)."""
     z, total = _moments("variance_term", z, axis_name)
     variance = collectives.mean(jnp.mean(jnp.square(z), axis=0), axis_name) * (total / (total - 1))

@@ -52,7 +52,9 @@ def alignment(z1: Array, z2: Array, *, per: str = "sample", axis_name: str | Non
     elif per == "entry":
         value = jnp.mean(jnp.square(z1 - z2)) / 2
     else:
-        raise ValueError(f'alignment averages per="sample" (the paper) or per="entry" (its notebook); got {per!r}.')
+        raise ValueError(
+            f'alignment averages per="sample" (the paper) or per="entry" (its notebook); got {per!r}.'
+        )
     return collectives.mean(value, axis_name)
 
 
@@ -265,7 +267,9 @@ def sliced_wasserstein(
     else:
         sample = prior(prior_key, (m, d))
         if sample.shape != (m, d):
-            raise ValueError(f"the prior was asked for a sample of shape {(m, d)} and returned {sample.shape}.")
+            raise ValueError(
+                f"the prior was asked for a sample of shape {(m, d)} and returned {sample.shape}."
+            )
         # Not `directions.T @ sample.T`: the same product as above, so that equal rows give equal numbers.
         target = sort_values((sample.astype(z.dtype) @ directions).T)
     return collectives.mean(jnp.mean(jnp.square(sort_rows(along.T) - target)), axis_name)

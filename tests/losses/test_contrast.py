@@ -39,7 +39,11 @@ def unit(z):
 def loop_nt_xent(*views, temperature, leave_out_positives=False, labels=None, similarity=np.dot):
     """Every row of every view is an anchor; labels say which rows are positives (the image, if None)."""
     labels = np.arange(len(views[0])) if labels is None else labels
-    rows = [(y, i, v, z) for v, view in enumerate(views) for i, (y, z) in enumerate(zip(labels, view, strict=True))]
+    rows = [
+        (y, i, v, z)
+        for v, view in enumerate(views)
+        for i, (y, z) in enumerate(zip(labels, view, strict=True))
+    ]
     terms = []
     for y, i, v, z in rows:
         others = [r for r in rows if r[1:3] != (i, v)]
@@ -163,7 +167,9 @@ TRUTHS = {
 def slope(truth, z1, z2, along):
     """The loops' derivative along a direction, by central differences in float64."""
     h = 1e-5
-    return (truth(z1 + h * along[0], z2 + h * along[1]) - truth(z1 - h * along[0], z2 - h * along[1])) / (2 * h)
+    return (truth(z1 + h * along[0], z2 + h * along[1]) - truth(z1 - h * along[0], z2 - h * along[1])) / (
+        2 * h
+    )
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +206,9 @@ def several_forms(z1, z2):
 
 
 def test_two_forms_of_one_loss_agree(views):
-    decoupled, instances, base, without, queued, across = several_forms(*(z.astype(np.float32) for z in views))
+    decoupled, instances, base, without, queued, across = several_forms(
+        *(z.astype(np.float32) for z in views)
+    )
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     close(decoupled, 0.2 * base)
     close(instances, base)
@@ -276,7 +284,11 @@ def test_bfloat16_zero_rows_and_a_cold_temperature_stay_finite_in_float32(name, 
 def test_rows_far_from_all_others_do_not_sum_to_zero():
     crowd = jnp.broadcast_to(jnp.eye(1, D), (N, D))
     lonely = crowd.at[0].set(-crowd[0])
-    temperatures = (0.1, 0.026, 0.02)  # by a constant shift, by one at the edge of what it can do, by a running maximum
+    temperatures = (
+        0.1,
+        0.026,
+        0.02,
+    )  # by a constant shift, by one at the edge of what it can do, by a running maximum
 
     @jax.jit
     def values(z):
@@ -327,7 +339,9 @@ def test_order_rotation_length_and_the_views_names_change_nothing(compiled, seed
         "the length": compiled(z1 * np.float32(scale), z2),
     }.items():
         for name in want:
-            np.testing.assert_allclose(other[name], want[name], rtol=2e-4, atol=1e-5, err_msg=f"{name}, {what}")
+            np.testing.assert_allclose(
+                other[name], want[name], rtol=2e-4, atol=1e-5, err_msg=f"{name}, {what}"
+            )
 
 
 # --- bad input --------------------------------------------------------------------------------------------------

@@ -109,13 +109,6 @@ LOSSES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def example():
     keys = jax.random.split(jax.random.key(0), 3)

@@ -1,0 +1,14 @@
+"""These tests compile much and run little: the compiler may take it easy, but where memory is measured."""
+
+import jax
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly(request):
+    if "blockwise" in request.module.__name__:
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
