@@ -189,8 +189,8 @@ def check_features(name: str, features: np.ndarray, *, keep_double: bool = False
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         raise ValueError(
-            f"{name} hold NaN or infinity in {bad.sum()} of {len(bad)} rows (the first is row {int(np.argmax(bad))}): the"
-            " encoder diverged, or was evaluated in a type too narrow for it."
+            f"{name} hold NaN or infinity in {bad.sum()} of {len(bad)} rows (the first is row {int(np.argmax(bad))}):"
+            " the encoder diverged, or was evaluated in a type too narrow for it."
         )
     return features
 

@@ -37,9 +37,11 @@ class LinearPath(NamedTuple):
     classes: np.ndarray  # [c], the labels that the columns stand for
     objective: np.ndarray  # [p], mean cross-entropy in nats + l2 / 2 |W|^2
     cross_entropy: np.ndarray  # [p]
-    gradient: np.ndarray  # [p], the largest entry of the objective's gradient, what `tolerance` bounds
+    gradient: np.ndarray  # [p], the largest entry of the objective's gradient, computed afresh at the end
     iterations: np.ndarray  # [p]
-    converged: np.ndarray  # [p], bool
+    converged: (
+        np.ndarray
+    )  # [p], bool: stopped by the tolerance, not by the iterations or the arithmetic's floor
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """[n, d] -> the labels [p, n] that the p classifiers give."""
@@ -62,8 +64,8 @@ def linear_path(
         1/n sum_i -log softmax(x_i W + b)[y_i]  +  l2 / 2 |W|^2
 
     over W [d, c] and b [c], which is not regularized. This is scikit-learn's `LogisticRegression(C=1 / (n l2))`, whose
-    objective is n C times this one. (With two classes scikit-learn fits one column in place of two; its C is then half
-    as large: C = 1 / (2 n l2).)
+    objective is n C times this one. (With two classes scikit-learn fits one column in place of two, which halves the
+    penalty of the same classifier; its C is then twice as large, C = 2 / (n l2).)
 
     l2
         the strengths, one classifier each. All are fitted together, so the features are read twice an iteration,
@@ -87,12 +89,12 @@ def linear_path(
     strengths = np.asarray(l2, x.dtype)
     if strengths.ndim != 1 or not len(strengths) or not (strengths >= 0).all():
         raise ValueError(f"l2 must be a sequence of numbers, none of them negative; got {l2}.")
+    # Centered in any case: the free bias makes up for it, so the problem is the same and better conditioned.
+    center, scale = x.mean(axis=0, dtype=np.float64), np.ones(x.shape[1])
     if standardize:
-        center, scale = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+        deviation = x.std(axis=0, dtype=np.float64)
         # A feature that never changes (but for the rounding of its mean) says nothing, and must not be blown up.
-        scale = np.where(scale > 1e-6 * np.abs(center), scale, 1.0)
-    else:
-        center, scale = np.zeros(x.shape[1]), np.ones(x.shape[1])
+        scale = np.where(deviation > 1e-6 * np.abs(center), deviation, 1.0)
     inputs = jnp.asarray((x - center.astype(x.dtype)) / scale.astype(x.dtype))
     targets = jnp.asarray(y, jnp.int32)
 
@@ -104,7 +106,9 @@ def linear_path(
         group = strengths[first : first + together] if group is None else group
         fit = _lbfgs(inputs, targets, jnp.asarray(group), tolerance, iterations, classes=len(classes))
         parts.append([np.asarray(part)[: len(strengths) - first] for part in fit])
-    theta, entropies, gradient, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
+    theta, entropies, gradient, counts, converged = (
+        np.concatenate(column) for column in zip(*parts, strict=True)
+    )
     theta = theta.astype(np.float64)
     penalty = 0.5 * np.asarray(l2, np.float64) * np.square(theta[:, :, :-1]).sum(axis=(1, 2))
     cross_entropy = entropies.mean(axis=1, dtype=np.float64)
@@ -119,7 +123,7 @@ def linear_path(
         cross_entropy=cross_entropy,
         gradient=gradient,
         iterations=counts,
-        converged=gradient <= tolerance,
+        converged=converged,
     )
 
 
@@ -329,10 +333,13 @@ def _predict(weights, bias, classes, features) -> np.ndarray:
 @functools.partial(jax.jit, static_argnames="classes")
 def _lbfgs(x: Array, y: Array, l2: Array, tolerance, iterations, *, classes: int):
     """x [n, d], y int [n], l2 [p] -> theta [p, c, d + 1] (bias last), cross-entropies [p, n], max |gradient| [p],
-    iterations [p].
+    iterations [p], whether the tolerance was met [p].
 
     L-BFGS (Nocedal and Wright 2006, algorithm 7.5) on p problems side by side. Logits are linear in the step, so the
     line search needs no pass over x: an iteration reads x once for the direction's logits and once for the gradient.
+
+    It works from the diagonal of the Hessian at zero, so that a strong l2, which binds the weights and leaves the bias
+    free, does not make the problem ill-conditioned.
 
     Logits are kept relative to that of the right class, `z_j - z_y`, and the right class is left out of the sums: the
     loss log(1 + sum_j exp(z_j - z_y)) and the residuals keep their relative precision where they are tiny.
@@ -384,7 +391,7 @@ def _lbfgs(x: Array, y: Array, l2: Array, tolerance, iterations, *, classes: int
             return r + wide(alphas[slot] - beta) * steps[slot]
 
         q, alphas = lax.fori_loop(0, MEMORY, newest_first, (grad, jnp.zeros((MEMORY, p), dtype)))
-        return -lax.fori_loop(0, MEMORY, oldest_first, wide(gamma) * q)
+        return -lax.fori_loop(0, MEMORY, oldest_first, wide(gamma) * inverse * q)
 
     def line_search(theta, z, value, slope, move, dz, t, done):
         """t [p] with a sufficient decrease and half the slope gone, by Newton's method kept inside a bracket."""
@@ -422,18 +429,16 @@ def _lbfgs(x: Array, y: Array, l2: Array, tolerance, iterations, *, classes: int
         count, theta, z, value, grad, steps, changes, rho, gamma, done, stuck, counts = carry
         move = direction(grad, steps, changes, rho, gamma, count)
         slope = inner(grad, move)
-        # Rounding can turn a direction uphill; the gradient never is.
+        # Rounding can turn a direction uphill; the scaled gradient never is.
         uphill = slope >= 0
-        move = jnp.where(wide(uphill), -grad, move)
-        slope = jnp.where(uphill, -inner(grad, grad), slope)
+        move = jnp.where(wide(uphill), -inverse * grad, move)
+        slope = jnp.where(uphill, inner(grad, move), slope)
         dz = logits(move)
-        size = jnp.sqrt(inner(grad, grad))
-        t = jnp.where((count == 0) | uphill, 1 / jnp.maximum(size, 1), 1)
-        t, found, value_next = line_search(theta, z, value, slope, move, dz, t, done)
+        t, found, value_next = line_search(theta, z, value, slope, move, dz, jnp.ones(p, dtype), done)
         theta, z = theta + wide(t) * move, z + wide(t) * dz
         grad_next = gradient(theta, z)
         step, change = wide(t) * move, grad_next - grad
-        product, length = inner(step, change), inner(change, change)
+        product, length = inner(step, change), inner(change, inverse * change)
         useful = product > jnp.finfo(dtype).eps * length
         slot = count % MEMORY
         steps, changes = steps.at[slot].set(step), changes.at[slot].set(change)
@@ -447,6 +452,13 @@ def _lbfgs(x: Array, y: Array, l2: Array, tolerance, iterations, *, classes: int
 
     def running(carry):
         return (carry[0] < iterations) & ~jnp.all(carry[9])
+
+    # 1 / diagonal of the Hessian at zero, [p, 1, d + 1]: there every class has probability 1 / c.
+    spread = (1 - 1 / classes) / classes
+    curvature = spread * jnp.mean(jnp.square(x), axis=0) + l2[:, None]
+    # A feature that is always zero has curvature 0 where l2 is; its gradient is 0 as well.
+    curvature = jnp.concatenate([curvature, jnp.full((p, 1), spread, dtype)], axis=1)
+    inverse = 1 / jnp.where(curvature > 0, curvature, 1)[:, None]
 
     theta = jnp.zeros((p, classes, d + 1), dtype)
     z = jnp.zeros((p, classes, n), dtype)
@@ -471,4 +483,5 @@ def _lbfgs(x: Array, y: Array, l2: Array, tolerance, iterations, *, classes: int
     end = lax.while_loop(running, iterate, (*start, zeros))
     theta = end[1]
     z = logits(theta)  # Afresh: the sum of so many steps has gathered their rounding.
-    return theta, probabilities(z)[1], jnp.max(jnp.abs(gradient(theta, z)), axis=(1, 2)), end[11]
+    met = jnp.max(jnp.abs(end[4]), axis=(1, 2)) <= tolerance
+    return theta, probabilities(z)[1], jnp.max(jnp.abs(gradient(theta, z)), axis=(1, 2)), end[11], met
