@@ -10,6 +10,7 @@ or, step by step,
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
@@ -20,7 +21,7 @@ from jaxcl.train import optim, placement
 
 @dataclass(frozen=True)
 class Knobs:
-    epochs: float = 30
+    epochs: float = 20
     """Passes over the training images."""
     batch_size: int = 256
     """Images a step, two views each."""
@@ -32,12 +33,12 @@ class Knobs:
     """Decoupled weight decay, on kernels only."""
     min_area: float = 0.3
     """The smallest share of the image that a crop may keep."""
-    width: int = 32
-    """Channels of the encoder's first stage."""
+    features: tuple[int, ...] = (32, 64, 128, 128)
+    """Channels of the encoder's convolutions."""
     seed: int = 0
     """Initial weights, order of the images, augmentation."""
-    placement: str = "jit"
-    """Where a step runs: jit, shard_map or pmap."""
+    placement: Literal["jit", "shard_map", "pmap"] = "jit"
+    """Where a step runs."""
 
 
 def experiment(knobs: Knobs) -> Experiment:
@@ -54,8 +55,8 @@ def experiment(knobs: Knobs) -> Experiment:
     return Experiment(
         method=simclr(
             views=views,
-            encoder=nets.small_convnet(width=knobs.width, norm=norm),
-            head=nets.projection_head(layers=2, out=64, norm=norm),
+            encoder=nets.small_convnet(features=knobs.features, norm=norm),
+            head=nets.projection_head(layers=2, width=256, out=64, norm=norm),
             loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature, axis_name=axis_name),
             axis_name=axis_name,
         ),
