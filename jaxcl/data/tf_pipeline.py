@@ -101,7 +101,9 @@ def _tensorflow() -> tuple[Any, Any]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
     import tensorflow_datasets as tfds
+    from absl import logging
 
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of its own deprecations, which a user cannot mend
     # TensorFlow would take all of an accelerator's memory. It may no longer be told once it has begun to work.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
