@@ -462,7 +462,12 @@ def _lbfgs(x: Array, y: Array, l2: Array, tolerance, iterations, *, classes: int
 
     theta = jnp.zeros((p, classes, d + 1), dtype)
     z = jnp.zeros((p, classes, n), dtype)
-    grad = gradient(theta, z)
+    # The gradient at zero, where probabilities(z) would be constants that XLA spends seconds on folding.
+    residual = jnp.where(wrong, 1 / classes, 1 / classes - 1).astype(dtype) / n
+    grad = jnp.concatenate(
+        [jnp.matmul(residual, x, precision=exact), jnp.sum(residual, axis=1, keepdims=True)], axis=1
+    )
+    grad = jnp.broadcast_to(grad, theta.shape)
     memory = jnp.zeros((MEMORY, *theta.shape), dtype)
     zeros = jnp.zeros(p, jnp.int32)
     done = jnp.max(jnp.abs(grad), axis=(1, 2)) <= tolerance
