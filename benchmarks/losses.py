@@ -89,6 +89,37 @@ def jax_nt_xent(name, n):
     return xla(jax.value_and_grad(loss, (0, 1)), z1, z2)
 
 
+def stand_in_for_torchvision():
+    """lightly imports torchvision, whose losses do not use it: empty classes will do where it is missing or broken."""
+    import importlib.machinery
+    import types
+
+    import torch
+
+    class Empty(types.ModuleType):
+        __path__, __version__ = (), "0"
+
+        def __getattr__(self, name):
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return type(name, (torch.nn.Module,), {})
+
+    class Finder:
+        def find_spec(self, name, path, target=None):
+            if name.split(".")[0] == "torchvision":
+                return importlib.machinery.ModuleSpec(name, self)
+
+        def create_module(self, spec):
+            return Empty(spec.name)
+
+        def exec_module(self, module):
+            pass
+
+    for name in [name for name in sys.modules if name.split(".")[0] in ("torchvision", "lightly")]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, Finder())
+
+
 def torch_nt_xent(name, n):
     import torch
 
@@ -103,6 +134,10 @@ def torch_nt_xent(name, n):
         return torch.nn.functional.cross_entropy(s, torch.arange(2 * n).roll(n))
 
     if name == "lightly":
+        try:
+            import torchvision  # noqa: F401
+        except Exception:
+            stand_in_for_torchvision()
         from lightly.loss import NTXentLoss
 
         loss = NTXentLoss(temperature=TEMPERATURE)
