@@ -7,6 +7,7 @@ changed. In a notebook, run `%matplotlib inline` once and a figure at the end of
 
 from jaxcl.plot.curves import training_curves
 from jaxcl.plot.embeddings import embedding_map
+from jaxcl.plot.losses import loss_comparison
 from jaxcl.plot.neighbors import neighbors_sheet
 from jaxcl.plot.report import write_report
 from jaxcl.plot.sweeps import sweep_curves
@@ -14,6 +15,7 @@ from jaxcl.plot.views import views_sheet
 
 __all__ = [
     "embedding_map",
+    "loss_comparison",
     "neighbors_sheet",
     "sweep_curves",
     "training_curves",
