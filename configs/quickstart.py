@@ -48,9 +48,11 @@ def experiment(knobs: Knobs) -> Experiment:
     axis_name = placement.axis_name(knobs.placement)
     norm = nets.batch_norm(axis_name=axis_name)
 
-    views = augment.two_views(
-        augment.simclr(size, strength=0.5, blur=False, min_area=knobs.min_area, flip=False)
+    # No flip: a mirrored digit is another sign.
+    recipe = augment.simclr(
+        size, strength=0.5, blur=False, flip=False, min_area=knobs.min_area, law=augment.uniform_area
     )
+    views = augment.two_views(recipe)
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 10)
     return Experiment(
         method=simclr(
