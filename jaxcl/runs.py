@@ -165,10 +165,10 @@ def evaluate_run(
     for protocol in protocols:
         rows = []
         for name, embed_fn in named.items():
-            for labels, (train, test) in (e.evaluated or {None: (e.train, e.test)}).items():
+            for labels, (train, test) in (e.evaluated or {"": (e.train, e.test)}).items():
                 key = jax.random.key(e.seed)
                 result = evaluate.PROTOCOLS[protocol](key, embed_fn, train, test, views=e.probe_views)
-                kind = {} if labels is None else {"labels": labels}
+                kind = {"labels": labels} if labels else {}
                 rows.append({"encoder": name, "step": encoder.step, **kind, **result})
         (folder / f"{protocol}.json").write_text(json.dumps(rows, indent=2) + "\n")
         results += rows
@@ -241,7 +241,9 @@ def plot_run(run_dir: str | Path, *, points: int = 1000) -> Path:
     about = json.loads((run_dir / "run.json").read_text())
     knobs = json.loads((run_dir / "knobs.json").read_text())
     summary = [("config", about["config"]), ("steps", str(encoder.step)), ("device", about["device"])]
-    tables = [("Knobs", ("knob", "value"), [(name, str(value)) for name, value in knobs.items()])]
+    tables: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = [
+        ("Knobs", ("knob", "value"), [(name, str(value)) for name, value in knobs.items()])
+    ]
     if results := evaluations(run_dir):
         tables.insert(0, ("Accuracy on test images, percent", *accuracy_table(results)))
     return plot.write_report(

@@ -16,7 +16,7 @@ PyTree = Any
 
 # "image" uint8 [b, h, w, c]; "index" int32 [b], the sample's number in the data set (all randomness hangs on it);
 # "views" float [b, v, h, w, c] when the host made them; "label" int32 [b] only for evaluation.
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Array | np.ndarray]
 
 # (key, batch) -> one float array [b, h, w, c] a view, in [0, 1].
 Views = Callable[[Array, Batch], tuple[Array, ...]]

@@ -183,16 +183,16 @@ def view_keys(key: Array, index: Array, view: Array | int) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(of_image, view)
 
 
-def as_float(image: Array) -> Array:
+def as_float(image: Any) -> Array:
     """uint8 -> float32 in [0, 1]; floats are taken to be there already."""
     if image.dtype == jnp.uint8:
-        return image.astype(jnp.float32) / 255
+        return jnp.asarray(image, jnp.float32) / 255
     if jnp.issubdtype(image.dtype, jnp.floating):
-        return image.astype(jnp.float32)
+        return jnp.asarray(image, jnp.float32)
     raise ValueError(f"images are uint8 in 0..255 or floating point in [0, 1]; got {image.dtype}.")
 
 
-def checked(batch: Batch) -> tuple[Array, Array]:
+def checked(batch: Batch) -> tuple[Any, Any]:
     missing = {"image", "index"} - set(batch)
     if missing:
         raise ValueError(f'a batch holds "image" [b, h, w, c] and "index" [b]; got {sorted(batch)}.')

@@ -74,13 +74,13 @@ def sweep_curves(
     for number, (name, points) in enumerate(groups.items()):
         color = style.BLUE if len(groups) == 1 else style.COLORS[number % len(style.COLORS)]
         shift = 0.006 * span * (number - (len(groups) - 1) / 2)
-        x = [at + shift for at in sorted(points)]
+        x = [float(at + shift) for at in sorted(points)]
         runs = [points[at] for at in sorted(points)]
-        for at, values in zip(x, runs, strict=True):
-            if len(values) > 1:  # a little to the left, where the bar does not hide them
-                beside = [at - 0.012 * span] * len(values)
-                ax.plot(beside, values, ".", color=color, alpha=0.5, markersize=5, markeredgewidth=0)
-        counts = {len(values) for values in runs}
+        for at, reached in zip(x, runs, strict=True):
+            if len(reached) > 1:  # a little to the left, where the bar does not hide them
+                beside = [at - 0.012 * span] * len(reached)
+                ax.plot(beside, reached, ".", color=color, alpha=0.5, markersize=5, markeredgewidth=0)
+        counts = {len(reached) for reached in runs}
         label = f"{name} (n = {min(counts)})" if len(counts) == 1 and max(counts) > 1 else name
         ax.errorbar(
             x,

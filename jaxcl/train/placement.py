@@ -1,9 +1,9 @@
 """Where a step runs: one program over global arrays, or one program a device.
 
-    placement     axis_name   what a step sees
-    jit           None        the global batch; XLA splits the work over the mesh (the default)
-    shard_map     "devices"   its device's share, with collectives where the code asks for them
-    pmap          "devices"   the same, in its older form
+placement     axis_name   what a step sees
+jit           None        the global batch; XLA splits the work over the mesh (the default)
+shard_map     "devices"   its device's share, with collectives where the code asks for them
+pmap          "devices"   the same, in its older form
 """
 
 from __future__ import annotations
@@ -59,7 +59,11 @@ def place(step: Callable, placement: str, mesh: Mesh, *, check_vma: bool = True)
         return jax.jit(step, in_shardings=(whole, whole, rows), out_shardings=whole, donate_argnums=0)
     if placement == "shard_map":
         mapped = jax.shard_map(
-            step, mesh=mesh, in_specs=(everywhere, everywhere, shared), out_specs=everywhere, check_vma=check_vma
+            step,
+            mesh=mesh,
+            in_specs=(everywhere, everywhere, shared),
+            out_specs=everywhere,
+            check_vma=check_vma,
         )
         return jax.jit(mapped, donate_argnums=0)
     mapped = jax.pmap(step, AXIS, in_axes=(None, None, 0), out_axes=None, devices=list(mesh.devices.flat))

@@ -17,8 +17,8 @@ from jaxcl.experiment import Experiment
 from jaxcl.losses import nt_xent
 from jaxcl.methods import simclr
 from jaxcl.train import Preempted, train
-from jaxcl.train.loop import fetch_mean
 from jaxcl.train.log import read_metrics
+from jaxcl.train.loop import fetch_mean
 from jaxcl.typing import Images
 
 
