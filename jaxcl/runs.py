@@ -12,6 +12,7 @@ RUN_DIR/
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 import time
@@ -43,8 +44,6 @@ def versions() -> dict[str, str]:
 
 def device() -> str:
     """The devices in words, as "8 x NVIDIA H100" or "1 x cpu (4 cores)"."""
-    import os
-
     kind = jax.devices()[0].device_kind
     cores = f" ({os.cpu_count()} cores)" if jax.default_backend() == "cpu" else ""
     return f"{jax.device_count()} x {kind}{cores}"
@@ -131,7 +130,13 @@ def train_run(config: str | Path, knobs: Any, run_dir: str | Path):
 
     module = load_config(config)
     run_dir = create_or_resume(run_dir, config, knobs)
-    return train(module.experiment(knobs), run_dir=run_dir)
+    e = module.experiment(knobs)
+    if jax.process_index() == 0:
+        print(
+            f"{describe(e.train)}\n{e.steps} steps of {e.batch_size} images on {device()}: {run_dir}",
+            flush=True,
+        )
+    return train(e, run_dir=run_dir)
 
 
 def evaluate_run(
