@@ -133,7 +133,7 @@ def test_knn_is_looked_at_as_often_as_asked(experiment, tmp_path):
 def test_a_loss_that_is_not_finite_ends_the_run_with_an_explanation(experiment, tmp_path):
     broken = experiment._replace(optimizer=optax.sgd(float("inf")))
     with pytest.raises(FloatingPointError, match="newest checkpoint is of step 0"):
-        train(broken, tmp_path)
+        train(broken, run_dir=tmp_path)
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(experiment):
