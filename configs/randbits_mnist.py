@@ -106,6 +106,7 @@ def experiment(knobs: Knobs) -> Experiment:
         seed=knobs.seed,
         placement=knobs.placement,
         log_every=60,
+        save_every=100,
     )
 
 
