@@ -33,11 +33,12 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .
 
 # Some distributions ship venv without pip; then the interpreter's own pip serves the new environment.
-# uv installs in seconds what takes pip a minute.
+# uv installs in seconds what takes pip a minute. It trusts the machine's certificates, as pip does.
+export UV_SYSTEM_CERTS = true
 $(VENV)/bin/uv:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later was found; set PYTHON=/path/to/python."; exit 1; }
 	$(PYTHON) -m venv $(VENV) || $(PYTHON) -m venv --without-pip --clear $(VENV)
-	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet uv
+	$(PYTHON) -m pip --python $(VENV)/bin/python --disable-pip-version-check install --quiet uv
 
 # A stamp an extra, so that each is installed once, and again when the metadata changes.
 $(VENV)/.plot: $(VENV)/bin/uv setup.cfg pyproject.toml
