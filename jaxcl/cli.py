@@ -24,6 +24,18 @@ Three commands take it from images to a reported accuracy:
 """
 
 
+TRAIN_HELP = """\
+usage: jaxcl train CONFIG.py [--run-dir DIR] [--distributed [HOST:PORT PROCESSES PROCESS]] [--knob value ...]
+
+Pretrains. DIR is runs/CONFIG unless given; a run that is there is gone on with, bit for bit.
+`jaxcl train CONFIG.py --help` shows the knobs of a config.
+
+On several hosts run the same command on each, with a DIR that all of them see. `--distributed` alone is enough where
+jax knows the cluster (Cloud TPU, Slurm, Kubernetes, Open MPI); elsewhere say where process 0 listens, how many
+processes there are, and which this one is: --distributed 10.0.0.1:1234 4 0
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"train": train, "evaluate": evaluate, "plot": plot, "sweep": sweep}
@@ -51,12 +63,13 @@ def train(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("jaxcl train", add_help=False, allow_abbrev=False)
     parser.add_argument("config", nargs="?")
     parser.add_argument("--run-dir", type=Path)
+    parser.add_argument("--distributed", nargs="*", metavar="WORD")
     own, rest = parser.parse_known_args(arguments)
     if own.config is None:
-        print("usage: jaxcl train CONFIG.py [--run-dir DIR] [--knob value ...]\n")
-        print("Pretrains. DIR is runs/CONFIG unless given; a run that is there is gone on with, bit for bit.")
-        print("`jaxcl train CONFIG.py --help` shows the knobs of a config.")
+        print(TRAIN_HELP)
         return 0 if "--help" in rest or "-h" in rest else 2
+    if own.distributed is not None:
+        join_processes(own.distributed)
     import tyro
 
     from jaxcl.experiment import load_config
@@ -67,6 +80,20 @@ def train(arguments: list[str]) -> int:
     train_run(own.config, knobs, run_dir)
     print(f"\nDone. Next: jaxcl evaluate {run_dir}; jaxcl plot {run_dir}")
     return 0
+
+
+def join_processes(words: Sequence[str]) -> None:
+    """Makes this process one of several; must come before anything else touches a device."""
+    import jax
+
+    if not words:
+        jax.distributed.initialize()
+        return
+    if len(words) != 3 or not (words[1].isdigit() and words[2].isdigit()):
+        raise ValueError(
+            f"--distributed takes nothing, or HOST:PORT, the number of processes and this one's number; got {words}."
+        )
+    jax.distributed.initialize(words[0], int(words[1]), int(words[2]))
 
 
 def evaluate(arguments: list[str]) -> int:

@@ -1,14 +1,18 @@
 """From the command line to a report, on a few digits."""
 
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxcl.cli import main
+from jaxcl.train.log import read_metrics
 
 CONFIG = '''
 """A run of seconds."""
@@ -164,3 +168,23 @@ def test_sweep_averages_over_seeds_and_skips_what_is_done(world, capsys):
     assert main(command) == 0
     assert made == {path: path.stat().st_mtime_ns for path in made}
     assert len(json.loads((world / "sweep/sweep.json").read_text())) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_with_two_devices_train_what_one_with_four_does(world, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+
+    def start(run_dir, devices, *distributed):
+        command = [sys.executable, "-m", "jaxcl", "train", str(world / "grays.py"), "--run-dir", str(run_dir)]
+        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+        return subprocess.Popen([*command, *distributed], env=os.environ | flags)
+
+    both = [start(tmp_path / "two", 2, "--distributed", address, "2", str(i)) for i in range(2)]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    assert start(tmp_path / "one", 4).wait(timeout=300) == 0
+
+    two, one = read_metrics(tmp_path / "two"), read_metrics(tmp_path / "one")
+    assert [r["step"] for r in two] == [r["step"] for r in one] == [2, 4]
+    np.testing.assert_allclose([r["loss"] for r in two], [r["loss"] for r in one], rtol=1e-5)
