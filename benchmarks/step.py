@@ -206,7 +206,7 @@ def torch_contender(batch, dtype):
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     start = time.perf_counter()
     run()
@@ -234,6 +234,12 @@ def serve(contender, batch, dtype):
         for _ in range(steps):
             run()
         print(json.dumps({"wall": time.perf_counter() - start, "cpu": cpu_seconds() - cpu}), flush=True)
+
+
+def command(torch_python):
+    """What was run, without this machine's path to PyTorch."""
+    words = ["PYTHON_WITH_TORCH" if word == torch_python else word for word in sys.argv[1:]]
+    return " ".join(["python", "benchmarks/step.py", *words])
 
 
 def main():
@@ -278,7 +284,7 @@ def main():
     lines = [
         f"# The full training step: ResNet-18, CIFAR stem, batch {own.batch}, {own.dtype}",
         "",
-        f"`{' '.join(['python', 'benchmarks/step.py', *sys.argv[1:]])}`",
+        f"`{command(own.torch_python)}`",
         "",
         f"{ours['device']}, {os.cpu_count()} CPU cores, {time.strftime('%Y-%m-%d')}; medians of {own.rounds}"
         f" interleaved rounds of {own.steps} step(s); matmul rate in the same run {rate / 1e12:.2f} TFLOP/s.",
