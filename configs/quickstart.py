@@ -21,7 +21,7 @@ from jaxcl.train import optim, placement
 
 @dataclass(frozen=True)
 class Knobs:
-    epochs: float = 16
+    epochs: float = 20
     """Passes over the training images."""
     batch_size: int = 256
     """Images a step, two views each."""
