@@ -3,8 +3,8 @@
     jaxcl train configs/simclr_cifar10_cpu.py --data-dir DATA_DIR
     jaxcl evaluate runs/simclr_cifar10_cpu --protocol knn linear
 
-Four busy CPU cores, 35 minutes: 59.5 % kNN (k=10, cosine; raw pixels 36.1, untrained encoder 41.3). With --epochs 10, in 9
-minutes and more: 55.0 %.
+Four busy CPU cores, 35 minutes: 59.5 % kNN (k=10, cosine; raw pixels 36.1, untrained encoder 41.3).
+With --epochs 10, in 9 minutes and more: 55.0 %.
 
 `tfds:cifar10` must have been prepared in DATA_DIR (`tfds.load("cifar10", data_dir=DATA_DIR)`, once, online).
 """

@@ -99,7 +99,8 @@ def prepare(name: str, root: Path) -> Path:
 
 def _tensorflow() -> tuple[Any, Any]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # announces itself otherwise; nothing here computes with it
+    # oneDNN would announce itself, and nothing here computes with it.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf
     import tensorflow_datasets as tfds
     from absl import logging
