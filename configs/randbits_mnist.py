@@ -66,7 +66,8 @@ def experiment(knobs: Knobs) -> Experiment:
     size, channels = plain[0].images.shape[2:]
     steps = steps_of(knobs.epochs, train, knobs.batch_size)
     axis_name = placement.axis_name(knobs.placement)
-    norm = nets.batch_norm(momentum=0.99, epsilon=1e-3, axis_name=axis_name)
+    # Keras's 0.99, twice: the notebook updates the running averages with each view, here both views do it in one go.
+    norm = nets.batch_norm(momentum=0.99**2, epsilon=1e-3, axis_name=axis_name)
 
     crop = augment.random_resized_crop(size, area=(0.5, 1.0), law=augment.uniform_height, method="bilinear")
     crop = augment.first_channels(crop, channels)
