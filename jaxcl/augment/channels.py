@@ -25,4 +25,4 @@ def first_channels(op: Op, channels: int) -> Op:
             )
         return jnp.concatenate([changed, kept], axis=-1)
 
-    return Op(op.name, sample, apply)
+    return Op(op.name, sample, apply, (("op", op), ("first_channels", channels)))

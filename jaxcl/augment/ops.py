@@ -30,6 +30,12 @@ Shape = tuple[int, int, int]
 class Op(NamedTuple):
     """An augmentation: `sample(key, shape) -> params` and `apply(params, image) -> image`, for one image [h, w, c].
 
+    settings
+        what its maker was called with, as (name, value) pairs. `name` and `settings` together say what the op is, so
+        that it can be built in another form: on the host (`data.tf_ops`), or fused with its neighbors.
+    out
+        the shape that it makes of a shape; None where that is found out by tracing `apply`.
+
     >>> op = flip(probability=1.0)
     >>> params = op.sample(jax.random.key(0), (1, 2, 1))
     >>> bool(params.on)
@@ -41,6 +47,12 @@ class Op(NamedTuple):
     name: str
     sample: Callable[[Array, Shape], PyTree]
     apply: Callable[[Any, Array], Array]
+    settings: tuple[tuple[str, Any], ...] = ()
+    out: Callable[[Shape], Shape] | None = None
+
+
+def same_shape(shape: Shape) -> Shape:
+    return shape
 
 
 class Crop(NamedTuple):
@@ -210,7 +222,9 @@ def random_resized_crop(
         columns = resize_matrix(params.left, params.width, w, out_w, method, antialias)
         return resample(rows, columns, image)
 
-    return Op("crop", sample, apply)
+    settings = {"size": (out_h, out_w), "area": area, "ratio": ratio, "law": law}
+    settings |= {"method": method, "antialias": antialias, "attempts": attempts}
+    return Op("crop", sample, apply, tuple(settings.items()), lambda shape: (out_h, out_w, shape[2]))
 
 
 def cubic(x: Array) -> Array:
@@ -261,7 +275,7 @@ def flip(*, probability: float = 0.5) -> Op:
     def apply(params, image):
         return jnp.where(params.on, image[:, ::-1], image)
 
-    return Op("flip", coin(Flip, probability), apply)
+    return Op("flip", coin(Flip, probability), apply, (("probability", probability),), same_shape)
 
 
 def rotate90(*, probability: float = 0.5) -> Op:
@@ -278,7 +292,7 @@ def rotate90(*, probability: float = 0.5) -> Op:
             )
         return lax.switch(params.turns, [lambda x, k=k: jnp.rot90(x, k) for k in range(4)], image)
 
-    return Op("rotate90", sample, apply)
+    return Op("rotate90", sample, apply, (("probability", probability),), same_shape)
 
 
 def translate(pixels: int) -> Op:
@@ -294,7 +308,7 @@ def translate(pixels: int) -> Op:
         columns = jnp.clip(jnp.arange(w) - params.right, 0, w - 1)
         return image[rows][:, columns]
 
-    return Op("translate", sample, apply)
+    return Op("translate", sample, apply, (("pixels", pixels),), same_shape)
 
 
 # ---------------------------------------------------------------------------------------------- color
@@ -448,7 +462,8 @@ def color_jitter(
         planes = lax.fori_loop(0, 4, change, planes)
         return stack([jnp.where(params.on, x, y) for x, y in zip(planes, before, strict=True)])
 
-    return Op("jitter", sample, apply)
+    settings = {**strengths, "probability": probability, "brightness_form": brightness_form}
+    return Op("jitter", sample, apply, tuple(settings.items()), same_shape)
 
 
 def grayscale(*, probability: float = 0.2) -> Op:
@@ -462,7 +477,7 @@ def grayscale(*, probability: float = 0.2) -> Op:
         gray = 0.2989 * r + 0.587 * g + 0.114 * b
         return stack([jnp.where(params.on, gray, x) for x in planes])
 
-    return Op("grayscale", coin(Grayscale, probability), apply)
+    return Op("grayscale", coin(Grayscale, probability), apply, (("probability", probability),), same_shape)
 
 
 def solarize(*, threshold: float = 0.5, probability: float = 0.2) -> Op:
@@ -471,7 +486,8 @@ def solarize(*, threshold: float = 0.5, probability: float = 0.2) -> Op:
     def apply(params, image):
         return jnp.where(params.on & (image >= threshold), 1 - image, image)
 
-    return Op("solarize", coin(Solarize, probability), apply)
+    settings = {"threshold": threshold, "probability": probability}
+    return Op("solarize", coin(Solarize, probability), apply, tuple(settings.items()), same_shape)
 
 
 def gaussian_blur(*, sigma: tuple[float, float] = (0.1, 2.0), probability: float = 0.5) -> Op:
@@ -506,7 +522,7 @@ def gaussian_blur(*, sigma: tuple[float, float] = (0.1, 2.0), probability: float
 
         return resample(matrix(image.shape[0]), matrix(image.shape[1]), image)
 
-    return Op("blur", sample, apply)
+    return Op("blur", sample, apply, (("sigma", sigma), ("probability", probability)), same_shape)
 
 
 def blur_radius(height: int) -> int:
@@ -520,7 +536,7 @@ def blur_radius(height: int) -> int:
 
 def clip() -> Op:
     """To [0, 1]: the bicubic crop overshoots. Draws nothing."""
-    return Op("clip", lambda key, shape: (), lambda params, image: jnp.clip(image, 0, 1))
+    return Op("clip", lambda key, shape: (), lambda params, image: jnp.clip(image, 0, 1), (), same_shape)
 
 
 # ---------------------------------------------------------------------------------------------- draws

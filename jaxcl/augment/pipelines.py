@@ -13,6 +13,7 @@ and not of the device.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -34,9 +35,7 @@ def compose(*steps: Op) -> Op:
         params = []
         for step, step_key in zip(steps, jax.random.split(key, len(steps)), strict=True):
             drawn = step.sample(step_key, shape)
-            # What the next step will see; nothing is computed.
-            seen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), drawn)
-            shape = jax.eval_shape(step.apply, seen, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
+            shape = shape_after(step, drawn, shape)  # what the next step will see
             params.append(drawn)
         return tuple(params)
 
@@ -45,7 +44,21 @@ def compose(*steps: Op) -> Op:
             image = step.apply(drawn, image)
         return image
 
-    return Op(" > ".join(step.name for step in steps), sample, apply)
+    outs = [step.out for step in steps if step.out is not None]
+
+    def out(shape):
+        return functools.reduce(lambda shape, out: out(shape), outs, shape)
+
+    name = " > ".join(step.name for step in steps)
+    return Op(name, sample, apply, (("steps", steps),), out if len(outs) == len(steps) else None)
+
+
+def shape_after(op: Op, params: PyTree, shape: ops.Shape) -> ops.Shape:
+    """The shape of what an op makes of an image; nothing is computed."""
+    if op.out is not None:
+        return op.out(shape)
+    seen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
+    return jax.eval_shape(op.apply, seen, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
 
 
 def simclr(
