@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxcl.nets.conv import conv
 from jaxcl.nets.net import from_linen
 from jaxcl.nets.norm import Norm
 from jaxcl.typing import Net
@@ -36,10 +37,6 @@ def small_convnet(
     Images [b, 32, 32, 3] -> maps [b, 8, 8, 32], [b, 4, 4, 64], [b, 4, 4, 128], [b, 4, 4, 256] (height and width must
     be multiples of 8). Cells of 2x2 pixels become channels; then come 3x3 convolutions, each with norm and ReLU. The
     first two are max pooled, before their norm, so that most of the work is done on small maps with many channels.
-
-    On a CPU, split the batch over as many pretended devices as there are cores,
-    `jax.config.update("jax_num_cpu_devices", 4)` before the first array is made: XLA's gradient of a convolution by
-    its kernel is several times slower for more than about 256 images a device.
     """
     return from_linen(SmallConvNet(norm, tuple(features), dtype))
 
@@ -61,9 +58,7 @@ class SmallConvNet(nn.Module):
         x = cells(x)
         maps = []
         for i, features in enumerate(self.features):
-            x = nn.Conv(
-                features, (3, 3), use_bias=False, dtype=self.dtype, kernel_init=nn.initializers.he_normal()
-            )(x)
+            x = conv(features, dtype=self.dtype, kernel_init=nn.initializers.he_normal())(x)
             if i < 2:
                 x = halved(x)
             x = nn.relu(self.norm()(x, train=train))
@@ -102,10 +97,8 @@ class ConvN(nn.Module):
         glorot = nn.initializers.glorot_uniform()
         maps = []
         for features in self.features:
-            conv = nn.Conv(
-                features, (3, 3), 2, padding="VALID", use_bias=False, dtype=self.dtype, kernel_init=glorot
-            )
-            x = nn.relu(self.norm()(conv(x), train=train))
+            x = conv(features, strides=2, padding="VALID", dtype=self.dtype, kernel_init=glorot)(x)
+            x = nn.relu(self.norm()(x, train=train))
             maps.append(x)
         dense = nn.Dense(self.dense, use_bias=False, dtype=self.dtype, kernel_init=glorot)
         x = nn.relu(self.norm()(dense(x.reshape(len(x), -1)), train=train))

@@ -1,0 +1,67 @@
+"""nets.conv: XLA's convolution, with another way to its kernel's gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec as P
+
+from jaxcl.nets.conv import convolve
+
+
+def xla(x, kernel, strides, padding):
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+CASES = [
+    # images, size, channels, features, kernel, strides, padding
+    (6, (8, 8), 3, 5, (3, 3), (1, 1), "SAME"),
+    (4, (9, 7), 2, 3, (3, 3), (2, 2), "VALID"),
+    (5, (8, 6), 4, 2, (2, 4), (2, 1), "SAME"),
+    (1, (3, 3), 1, 1, (3, 3), (1, 1), "VALID"),
+    (3, (10, 11), 2, 2, (3, 3), (3, 2), "VALID"),
+    (48, (32, 32), 16, 8, (3, 3), (1, 1), "SAME"),  # more than is taken at a time
+]
+
+
+@pytest.mark.parametrize(("n", "size", "c", "d", "window", "strides", "padding"), CASES)
+def test_value_and_gradients_are_those_of_xla(n, size, c, d, window, strides, padding):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (n, *size, c))
+    kernel = jax.random.normal(keys[1], (*window, c, d))
+
+    def pulled(f):
+        y, pull = jax.vjp(f, x, kernel)
+        return y, *pull(jax.random.normal(keys[2], y.shape))
+
+    ours = jax.jit(lambda: pulled(lambda x, k: convolve(x, k, strides=strides, padding=padding)))()
+    theirs = jax.jit(lambda: pulled(lambda x, k: xla(x, k, strides, padding)))()
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+def test_bfloat16_stays_bfloat16():
+    x, kernel = jnp.ones((2, 4, 4, 3), jnp.bfloat16), jnp.ones((3, 3, 3, 2), jnp.bfloat16)
+    gradient = jax.grad(lambda k: convolve(x, k, strides=(1, 1), padding="SAME").sum().astype(float))(kernel)
+    assert gradient.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_a_shared_kernel_gets_the_gradient_of_all_devices_images(check_vma):
+    x = jax.random.normal(jax.random.key(0), (16, 6, 6, 2))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 2, 4))
+
+    def loss(kernel, x):
+        return jnp.mean(convolve(x, kernel, strides=(1, 1), padding="SAME") ** 2)
+
+    mesh = Mesh(np.array(jax.devices()), "i")
+
+    def local(kernel, x):
+        g = jax.grad(lambda kernel: lax.pmean(loss(kernel, x), "i"))(kernel)
+        return g if check_vma else lax.pmean(g, "i")
+
+    everywhere = jax.jit(
+        jax.shard_map(local, mesh=mesh, in_specs=(P(), P("i")), out_specs=P(), check_vma=check_vma)
+    )
+    np.testing.assert_allclose(everywhere(kernel, x), jax.grad(loss)(kernel, x), rtol=1e-4, atol=1e-6)
