@@ -184,7 +184,7 @@ def check_features(name: str, features: np.ndarray, *, keep_double: bool = False
     features = np.asarray(features)
     if features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"{name} must be [n, d], one row an image; got {features.shape}.")
-    double = keep_double and features.dtype == np.float64 and jax.config.jax_enable_x64
+    double = keep_double and features.dtype == np.float64 and jax.config.read("jax_enable_x64")
     features = features.astype(np.float64 if double else np.float32, copy=False)
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():

@@ -45,26 +45,30 @@ def convolve(x: Array, kernel: Array, *, strides: tuple[int, int], padding: str)
     return _convolve(x, collectives.vary_like(kernel, x), strides, padding)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve(x, kernel, strides, padding):
+def _xla(x, kernel, strides, padding):
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(x, kernel, strides, padding):
+    return _xla(x, kernel, strides, padding)
+
+
 def _forward(x, kernel, strides, padding):
-    return _convolve(x, kernel, strides, padding), (x, kernel)
+    return _xla(x, kernel, strides, padding), (x, kernel)
 
 
 def _backward(strides, padding, residuals, g):
     x, kernel = residuals
 
     def plain(x, kernel, g):
-        _, pull = jax.vjp(lambda kernel: _convolve.__wrapped__(x, kernel, strides, padding), kernel)
+        _, pull = jax.vjp(lambda kernel: _xla(x, kernel, strides, padding), kernel)
         return pull(g)[0]
 
     def on_cpu(x, kernel, g):
         return _kernel_gradient(x, g, kernel.shape[:2], strides, padding).astype(kernel.dtype)
 
-    _, pull = jax.vjp(lambda x: _convolve.__wrapped__(x, kernel, strides, padding), x)
+    _, pull = jax.vjp(lambda x: _xla(x, kernel, strides, padding), x)
     return pull(g)[0], lax.platform_dependent(x, kernel, g, cpu=on_cpu, default=plain)
 
 
