@@ -25,4 +25,15 @@ def first_channels(op: Op, channels: int) -> Op:
             )
         return jnp.concatenate([changed, kept], axis=-1)
 
-    return Op(op.name, sample, apply, (("op", op), ("first_channels", channels)))
+    def decide(u, shape):
+        assert op.decide is not None
+        return op.decide(u, (*shape[:2], channels))
+
+    return Op(
+        op.name,
+        sample,
+        apply,
+        (("op", op), ("first_channels", channels)),
+        numbers=op.numbers,
+        decide=op.decide and decide,
+    )

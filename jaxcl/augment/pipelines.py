@@ -31,13 +31,25 @@ from jaxcl.typing import Array, Batch, PyTree, Views
 def compose(*steps: Op) -> Op:
     """One after the other; the parameters are a tuple, one entry a step. A composed op is an op and composes again."""
 
-    def sample(key, shape):
-        params = []
-        for step, step_key in zip(steps, jax.random.split(key, len(steps)), strict=True):
-            drawn = step.sample(step_key, shape)
+    numbers = sum(step.numbers for step in steps)
+
+    def take(u, key, shape):
+        params, start = [], 0
+        for place, step in enumerate(steps):
+            if step.decide is not None:
+                drawn = step.decide(u[start : start + step.numbers], shape)
+                start += step.numbers
+            else:
+                # A branch of its own: the numbers above hang on the key itself.
+                drawn = step.sample(jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), place), shape)
             shape = shape_after(step, drawn, shape)  # what the next step will see
             params.append(drawn)
         return tuple(params)
+
+    def sample(key, shape):
+        return take(ops.uniform(key, (numbers,)), key, shape)
+
+    decide = None if any(step.decide is None for step in steps) else (lambda u, shape: take(u, None, shape))
 
     def apply(params, image):
         for step, drawn in zip(steps, params, strict=True):
@@ -50,7 +62,9 @@ def compose(*steps: Op) -> Op:
         return functools.reduce(lambda shape, out: out(shape), outs, shape)
 
     name = " > ".join(step.name for step in steps)
-    return Op(name, sample, apply, (("steps", steps),), out if len(outs) == len(steps) else None)
+    known = out if len(outs) == len(steps) else None
+    # What a step without `decide` needs is not counted: such a composed op draws by its own key, too.
+    return Op(name, sample, apply, (("steps", steps),), known, numbers if decide else 0, decide)
 
 
 def shape_after(op: Op, params: PyTree, shape: ops.Shape) -> ops.Shape:
