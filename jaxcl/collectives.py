@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcl.typing import Array, PyTree
 
@@ -29,6 +29,28 @@ def gather(x: Array, axis_name: AxisName = None) -> Array:
         # An explicitly sharded mesh refuses `z @ z.T` with both sides split along the batch.
         return jax.sharding.reshard(x, PartitionSpec(*[None] * x.ndim))
     return x
+
+
+def gather_same(x: Array, axis_name: AxisName = None) -> Array:
+    """`gather`, for what all devices keep as one and the same (a queue): known to be equal, not differentiated."""
+    if axis_name is not None:
+        return lax.all_gather(x, axis_name, tiled=True, to="invarying")
+    return gather(x)
+
+
+def take(x: Array, order: Array, axis_name: AxisName = None) -> Array:
+    """The rows `order` of all devices' rows, dealt out again: x [n, ...] on each of D devices, order [D n] -> [n, ...].
+
+    With a permutation for `order`, `take(take(x, order), argsort(order))` is x.
+    """
+    if axis_name is not None:
+        return gather(x, axis_name)[order[rows(len(x), axis_name)]]
+    mesh = jax.typeof(x).sharding.mesh
+    taken = gather(x)[order]
+    if mesh.empty or len(x) % mesh.size or any(kind != AxisType.Auto for kind in mesh.axis_types):
+        return taken
+    # Without being told, XLA leaves the result whole on every device, and all that follows is computed on each.
+    return lax.with_sharding_constraint(taken, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
 
 
 def mean(tree: PyTree, axis_name: AxisName = None) -> PyTree:

@@ -89,3 +89,97 @@ def effective_rank(h: Array, *, axis_name: str | None = None) -> Array:
     covariance = collectives.mean(h.T @ h / len(h), axis_name)
     square = jnp.sum(jnp.square(covariance))
     return jnp.square(jnp.trace(covariance)) / jnp.maximum(square, jnp.finfo(h.dtype).tiny)
+
+
+def score_monitor(
+    q: Array,
+    k: Array,
+    negatives: Array,
+    *,
+    temperature: float,
+    own: Array | None = None,
+    bins: int = 64,
+    block: int = 4096,
+    axis_name: str | None = None,
+) -> dict[str, Array]:
+    """How queries q [n, d] score with their positives k [n, d] and with negatives [m, d], before the temperature.
+
+    Scores are dot products of the rows as they come, so what is given are the rows that a loss sees. The statistics
+    are those that Zhu et al. 2021 (arXiv:2108.02982) draw, of the global batch:
+
+    positive_mean       mean of q.k
+    positive_variance   its variance over the batch
+    negative_mean       mean over the negatives of q.n
+    negative_variance   a query's unbiased variance over the negatives, averaged over the batch (another kind of
+                        variance than that of the positives)
+    positive_exp        mean of exp(q.k / temperature)
+    negative_exp        mean of exp(q.n / temperature)
+    score_accuracy      share of queries whose positive scores above all their negatives
+    positive_histogram, negative_histogram
+                        shares [bins] of the scores in equal intervals from -1 to 1; what lies beyond counts for the
+                        first or the last. Of very many negatives about a million scores, evenly spread, are counted.
+
+    own
+        int [n, s]: rows of `negatives` that belong to the query's own image and are left out of it all.
+
+    `negatives` are the same on every device. They are scored `block` at a time.
+    """
+    q, k, negatives = (jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (q, k, negatives))
+    n, m = len(q), len(negatives)
+    own = jnp.full((n, 1), -1) if own is None else own
+
+    def scored(rows, numbers):
+        """Scores [n, len(rows)], and which of them are of negatives."""
+        is_own = jnp.any(numbers[None, :, None] == own[:, None, :], axis=2)
+        return q @ rows.T, ~is_own & (numbers < m)
+
+    def add(sums, columns):
+        s, counts = scored(*columns)
+        count, total, square, exp, largest = sums
+        exps = jnp.where(counts, jnp.exp(jnp.where(counts, s, 0) / temperature), 0)
+        s = jnp.where(counts, s, 0)
+        return (
+            count + jnp.sum(counts, axis=1, dtype=jnp.float32),
+            total + jnp.sum(s, axis=1),
+            square + jnp.sum(jnp.square(s), axis=1),
+            exp + jnp.sum(exps, axis=1),
+            jnp.maximum(largest, jnp.max(jnp.where(counts, s, -jnp.inf), axis=1)),
+        ), None
+
+    positive = jnp.sum(q * k, axis=1)
+    nothing = jnp.zeros_like(positive)
+    blocks = -(-m // block)
+    size = -(-m // blocks)
+    padded = jnp.pad(negatives, ((0, blocks * size - m), (0, 0))).reshape(blocks, size, -1)
+    numbers = jnp.arange(blocks * size).reshape(blocks, size)
+    sums, _ = jax.lax.scan(add, (nothing, nothing, nothing, nothing, nothing - jnp.inf), (padded, numbers))
+    count, total, square, exp, largest = sums
+    mean = total / count
+    stride = max(1, n * m // 2**20)
+    thinned, counts = scored(negatives[::stride], jnp.arange(0, m, stride))
+    metrics = collectives.mean(
+        {
+            "positive_mean": jnp.mean(positive),
+            "positive_exp": jnp.mean(jnp.exp(positive / temperature)),
+            "negative_mean": jnp.mean(mean),
+            "negative_variance": jnp.mean((square - count * jnp.square(mean)) / jnp.maximum(count - 1, 1)),
+            "negative_exp": jnp.mean(exp / count),
+            "score_accuracy": jnp.mean((positive > largest).astype(jnp.float32)),
+            "positive_histogram": histogram(positive, jnp.ones_like(positive), bins),
+            "negative_histogram": histogram(thinned, counts, bins),
+        },
+        axis_name,
+    )
+    deviation = jnp.mean(jnp.square(positive - metrics["positive_mean"]))
+    return metrics | {"positive_variance": collectives.mean(deviation, axis_name)}
+
+
+def histogram(s: Array, weights: Array, bins: int) -> Array:
+    """The share [bins] of the weights that lies in each of equal intervals from -1 to 1.
+
+    >>> histogram(jnp.array([-0.9, 0.1, 0.2, 3.0]), jnp.ones(4), 4).tolist()
+    [0.25, 0.0, 0.5, 0.25]
+    """
+    place = jnp.clip(jnp.floor((s + 1) * (bins / 2)), 0, bins - 1).astype(jnp.int32)
+    counts = jnp.zeros(bins, jnp.float32).at[place.ravel()].add(weights.ravel().astype(jnp.float32))
+    return counts / jnp.sum(counts)

@@ -24,6 +24,7 @@ from jaxcl.losses.distribution import (
     uniform_sphere,
     uniformity,
 )
+from jaxcl.losses.looc import info_nce, looc
 
 __all__ = [
     "alignment",
@@ -34,8 +35,10 @@ __all__ = [
     "dcl",
     "decoupled_nt_xent",
     "generalized",
+    "info_nce",
     "keyless",
     "log_sum_exp",
+    "looc",
     "margin_triplet",
     "normal",
     "nt_logistic",

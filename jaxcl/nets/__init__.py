@@ -4,20 +4,22 @@ An encoder is a `Net` whose output is a tuple of feature maps, shallow to deep; 
 [b, d] to [b, out]. Both are given their norm: `norm = batch_norm(axis_name=axis_name)`.
 """
 
-from jaxcl.nets.convnet import conv_n, small_convnet
+from jaxcl.nets.convnet import conv_n, conv_stage, small_convnet
 from jaxcl.nets.heads import mlp_head, projection_head
 from jaxcl.nets.net import from_linen
 from jaxcl.nets.norm import batch_norm, layer_norm, no_norm
-from jaxcl.nets.resnet import resnet
+from jaxcl.nets.resnet import resnet, resnet_stage
 
 __all__ = [
     "batch_norm",
     "conv_n",
+    "conv_stage",
     "from_linen",
     "layer_norm",
     "mlp_head",
     "no_norm",
     "projection_head",
     "resnet",
+    "resnet_stage",
     "small_convnet",
 ]

@@ -41,6 +41,28 @@ def small_convnet(
     return from_linen(SmallConvNet(norm, tuple(features), dtype))
 
 
+def conv_stage(*, norm: Norm, features: int = 256, dtype: Any = jnp.float32) -> Net:
+    """One more map: [b, h, w, c] -> ([b, h, w, features],), a 3x3 convolution with norm and ReLU.
+
+    `small_convnet(features=(32, 64, 128))` with this on top is `small_convnet(features=(32, 64, 128, 256))`; LooC++
+    gives every space one of its own.
+    """
+    return from_linen(ConvStage(norm, features, dtype))
+
+
+class ConvStage(nn.Module):
+    """The module behind `conv_stage`."""
+
+    norm: Norm
+    features: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        x = conv(self.features, dtype=self.dtype, kernel_init=nn.initializers.he_normal())(x)
+        return (nn.relu(self.norm()(x, train=train)),)
+
+
 class SmallConvNet(nn.Module):
     """The module behind `small_convnet`."""
 

@@ -30,6 +30,7 @@ def resnet(
     stem: str,
     norm: Norm,
     width: int = 1,
+    stages: int = 4,
     dtype: Any = jnp.float32,
     zero_init_last_gamma: bool = True,
 ) -> Net:
@@ -44,6 +45,8 @@ def resnet(
         what the layers are normalized over, as `batch_norm(axis_name=axis_name)`.
     width
         multiplies all channels: 2 and 4 are the "2x" and "4x" of SimCLR's tables.
+    stages
+        how many of the four are there. What is left out may stand above it, as `resnet_stage`.
     dtype
         what is computed and returned, as jnp.bfloat16; parameters and batch statistics stay float32.
     zero_init_last_gamma
@@ -60,7 +63,32 @@ def resnet(
         raise ValueError(f'resnet\'s stem is "cifar" (small images) or "imagenet"; got {stem!r}.')
     if width < 1:
         raise ValueError(f"resnet's width multiplies its channels and must be at least 1; got {width}.")
-    return from_linen(ResNet(*DEPTHS[depth], stem, norm, width, dtype, zero_init_last_gamma))
+    if not 1 <= stages <= 4:
+        raise ValueError(f"a resnet has one to four stages; got stages={stages}.")
+    blocks, bottleneck = DEPTHS[depth]
+    return from_linen(ResNet(blocks[:stages], bottleneck, stem, norm, width, dtype, zero_init_last_gamma))
+
+
+def resnet_stage(
+    depth: int,
+    *,
+    norm: Norm,
+    stage: int = 4,
+    width: int = 1,
+    dtype: Any = jnp.float32,
+    zero_init_last_gamma: bool = True,
+) -> Net:
+    """One stage of a ResNet alone: the map [b, h, w, c] of the stage before -> (its own map,).
+
+    `resnet(..., stages=3)` and `resnet_stage(...)` on its last map are `resnet(...)`. The fourth stage is what papers
+    call conv5; LooC++ gives every space one of its own. Arguments as in `resnet`.
+    """
+    if depth not in DEPTHS:
+        raise ValueError(f"resnet_stage comes in depths {', '.join(map(str, DEPTHS))}; got {depth}.")
+    if not 1 <= stage <= 4:
+        raise ValueError(f"a resnet has the stages 1 to 4; got stage={stage}.")
+    blocks, bottleneck = DEPTHS[depth]
+    return from_linen(Stage(stage, blocks[stage - 1], bottleneck, norm, width, dtype, zero_init_last_gamma))
 
 
 class Conv(nn.Module):
@@ -127,24 +155,45 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        features = 64 * self.width
         kernel, stride = (3, 1) if self.stem == "cifar" else (7, 2)
-        x = Conv(features, kernel, stride, self.dtype, name="stem")(x)
+        x = Conv(64 * self.width, kernel, stride, self.dtype, name="stem")(x)
         x = nn.relu(self.norm(name="stem_norm")(x, train=train))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
         maps = []
-        for stage, count in enumerate(self.blocks):
-            for i in range(count):
-                block = Block(
-                    features=features * 2**stage,
-                    stride=2 if i == 0 and stage > 0 else 1,
-                    bottleneck=self.bottleneck,
-                    norm=self.norm,
-                    dtype=self.dtype,
-                    zero_init_last_gamma=self.zero_init_last_gamma,
-                    name=f"stage{stage + 1}_block{i + 1}",
-                )
-                x = block(x, train=train)
+        for stage, count in enumerate(self.blocks, start=1):
+            x = stage_of_blocks(self, stage, count, x, train=train)
             maps.append(x)
         return tuple(maps)
+
+
+class Stage(nn.Module):
+    """The module behind `resnet_stage`."""
+
+    stage: int
+    blocks: int
+    bottleneck: bool
+    norm: Norm
+    width: int = 1
+    dtype: Any = jnp.float32
+    zero_init_last_gamma: bool = True
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        return (stage_of_blocks(self, self.stage, self.blocks, x, train=train),)
+
+
+def stage_of_blocks(net, stage, count, x, *, train):
+    """The blocks of one stage; called inside of `net`, whose settings they have."""
+    for i in range(count):
+        block = Block(
+            features=64 * net.width * 2 ** (stage - 1),
+            stride=2 if i == 0 and stage > 1 else 1,
+            bottleneck=net.bottleneck,
+            norm=net.norm,
+            dtype=net.dtype,
+            zero_init_last_gamma=net.zero_init_last_gamma,
+            name=f"stage{stage}_block{i + 1}",
+        )
+        x = block(x, train=train)
+    return x

@@ -89,22 +89,26 @@ class Log:
         self.close()
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Records the metrics of one step: numbers, or arrays of one. Waits for the device if they are on one."""
+        """Records the metrics of one step; waits for the device if they are on one.
+
+        Numbers, or arrays of one. An array with one axis (a histogram) goes to metrics.jsonl alone, as a list.
+        """
         if not self._active:
             return
-        values = {name: _number(name, value) for name, value in metrics.items()}
+        values: dict[str, Any] = {name: _number(name, value) for name, value in metrics.items()}
+        numbers = {name: value for name, value in values.items() if not isinstance(value, list)}
         seconds_left = None if self._steps is None else self._pace.seconds_left(step, self._steps)
         now = time.time()
         if self._lines is not None:
-            finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
+            finite = {name: _or_none(value) for name, value in values.items()}
             self._lines.write(json.dumps({"step": step, "time": now, **finite}, allow_nan=False) + "\n")
             self._lines.flush()
         if self._events is not None:
-            for name, value in values.items():
+            for name, value in numbers.items():
                 if math.isfinite(value):
                     self._events.add_scalar(name, value, step, walltime=now)
             self._events.flush()
-        shown = _shown(values, seconds_left)
+        shown = _shown(numbers, seconds_left)
         if self._bar is not None and "loss" in values:
             self._bar.update(self._task, completed=step, shown=shown)
         else:  # with a bar: an evaluation, which is rare and stays on the screen above it
@@ -167,13 +171,23 @@ def _forget_after(file: Path, step: int) -> bool:
     return True
 
 
-def _number(name: str, value: Any) -> float | int:
+def _number(name: str, value: Any) -> float | int | list[float]:
+    if np.ndim(value) == 1 and np.size(value) > 1:
+        return np.asarray(value, float).tolist()
     if np.size(value) != 1:
         raise ValueError(
-            f"A metric is a single number; {name!r} has the shape {np.shape(value)}. Take its mean, or write a plot."
+            f"A metric is a number or has one axis; {name!r} has the shape {np.shape(value)}. Take its mean, or write a"
+            " plot."
         )
     value = np.asarray(value).item()
     return value if isinstance(value, int) else float(value)
+
+
+def _or_none(value: Any) -> Any:
+    """JSON knows no nan and no infinity."""
+    if isinstance(value, list):
+        return [_or_none(entry) for entry in value]
+    return value if math.isfinite(value) else None
 
 
 class _Pace:

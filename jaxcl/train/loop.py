@@ -112,10 +112,10 @@ def device_batches(e: Experiment, mesh: jax.sharding.Mesh, start: int) -> Iterat
     return prefetch((placement.split(batch, mesh) for batch in host), size=2)
 
 
-def fetch_mean(kept: list[dict[str, Any]]) -> dict[str, float]:
-    """The mean of each metric over the steps since the last time, as Python numbers."""
+def fetch_mean(kept: list[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of each metric over the steps since the last time: a number, or a list of them where it has an axis."""
     fetched = jax.device_get(kept)
-    return {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
+    return {name: np.mean([metrics[name] for metrics in fetched], axis=0).tolist() for name in fetched[0]}
 
 
 def look_at_knn(e: Experiment, state: TrainState) -> float:

@@ -45,6 +45,20 @@ def with_queue(w, b, axis_name, **options):
     return losses.queue_nce(b["x"] @ w, b["y"] @ w, jnp.sin(3 * w) @ w, axis_name=axis_name, **options)
 
 
+def scores_with_a_hole(w, b, axis_name):
+    z = b["x"] @ w
+    scores = jnp.where(jnp.arange(8) == b["label"][:, None], -jnp.inf, z @ jnp.sin(3 * w))
+    return losses.info_nce(jnp.sum(z * b["y"], axis=1), scores, temperature=5.0, axis_name=axis_name)
+
+
+def in_two_spaces(w, b, axis_name):
+    q = jnp.stack([b["x"] @ w, b["x"] @ w.T])
+    k = jnp.stack([jnp.stack([b["y"] @ w, b["y"]]), jnp.stack([b["y"], b["y"] @ w.T])])
+    where = jnp.broadcast_to(b["label"] > 2, k.shape[:3])
+    queue = jnp.stack([jnp.sin(3 * w) @ w, w])
+    return losses.looc(q, k, queue, where=where, temperature=5.0, axis_name=axis_name)
+
+
 def learnt_temperature(w, b, axis_name, **options):
     return losses.nt_xent(
         b["x"], b["y"] @ w, temperature=jnp.exp(w[0, 0] - 2), axis_name=axis_name, **options
@@ -81,6 +95,8 @@ LOSSES = {
     "queue_nce": with_queue,
     "queue_nce in tiles": partial(with_queue, block_size=3, temperature=2.0),
     "queue_nce in tiles, cosine": partial(with_queue, block_size=3, similarity=cosine),
+    "info_nce": scores_with_a_hole,
+    "looc": in_two_spaces,
     "nt_logistic": of_views(losses.nt_logistic),
     "nt_logistic, semi-hard": of_views(losses.nt_logistic, semi_hard=True),
     "margin_triplet": of_views(losses.margin_triplet),

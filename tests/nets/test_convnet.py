@@ -48,3 +48,15 @@ def test_cells_keep_every_pixel_with_its_neighbours():
 def test_halved_is_a_max_pool():
     x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
     np.testing.assert_array_equal(halved(x), nn.max_pool(x, (2, 2), (2, 2)))
+
+
+def test_a_stage_on_top_of_three_maps_gives_the_fourth():
+    norm, key = nets.batch_norm(), jax.random.key(0)
+    x = jax.random.uniform(key, (2, 8, 8, 3))
+    trunk = nets.small_convnet(features=(4, 4, 4), norm=norm)
+    below, _ = trunk.apply(*trunk.init(key, x), x, train=False)
+    stage = nets.conv_stage(features=6, norm=norm)
+    params, state = stage.init(key, below[-1])
+    (above,), new = stage.apply(params, state, below[-1], train=True)
+    assert above.shape == (*below[-1].shape[:3], 6)
+    assert jax.tree.structure(new) == jax.tree.structure(state)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,3 +122,28 @@ def test_what_cannot_be_built_is_refused():
         nets.resnet(18, stem="stl", norm=norm)
     with pytest.raises(ValueError, match="at least 1"):
         nets.resnet(18, stem="cifar", norm=norm, width=0)
+
+
+def test_three_stages_with_the_fourth_on_top_are_the_whole_network():
+    norm, key = nets.batch_norm(), jax.random.key(0)
+    x = jax.random.uniform(key, (2, 8, 8, 3))
+    whole = nets.resnet(18, stem="cifar", norm=norm)
+    trunk, stage = (
+        nets.resnet(18, stem="cifar", norm=norm, stages=3),
+        nets.resnet_stage(18, norm=norm),
+    )
+    params, state = whole.init(key, x)
+
+    def part(tree, last):
+        return {
+            name: {k: v for k, v in leaves.items() if k.startswith("stage4") == last}
+            for name, leaves in tree.items()
+        }
+
+    maps, _ = whole.apply(params, state, x, train=True)
+    params = {"params": params}
+    below, _ = trunk.apply(part(params, False)["params"], part(state, False), x, train=True)
+    (above,), _ = stage.apply(part(params, True)["params"], part(state, True), below[-1], train=True)
+    chex.assert_trees_all_close((*below, above), maps, atol=1e-5)
+    made = jax.tree.map(jnp.shape, stage.init(key, below[-1])[0])
+    assert made == jax.tree.map(jnp.shape, part(params, True)["params"])

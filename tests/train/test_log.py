@@ -77,13 +77,13 @@ def test_two_records_of_one_step_are_read_as_one(tmp_path):
     assert "knn_accuracy" not in second
 
 
-def test_an_array_of_several_numbers_is_refused(tmp_path):
-    with (
-        Log(tmp_path, console=quiet()) as log,
-        pytest.raises(ValueError, match=r"'loss' has the shape \(3,\)"),
-    ):
-        log.write(1, {"loss": jnp.ones(3)})
-    assert read_metrics(tmp_path) == []
+def test_an_array_with_one_axis_is_read_back_as_a_list_and_more_axes_are_refused(tmp_path):
+    with Log(tmp_path, console=quiet()) as log:
+        log.write(1, {"loss": 1.0, "histogram": jnp.array([0.25, 0.75, jnp.nan])})
+        with pytest.raises(ValueError, match=r"'loss' has the shape \(2, 3\)"):
+            log.write(2, {"loss": jnp.ones((2, 3))})
+    (record,) = read_metrics(tmp_path)
+    assert record["histogram"] == [0.25, 0.75, None]
 
 
 def test_no_file_is_no_records(tmp_path):

@@ -150,6 +150,9 @@ def test_no_thread_outlives_the_run(experiment):
 
 
 def test_metrics_are_means_over_the_interval():
-    kept = [{"loss": jax.numpy.array(1.0)}, {"loss": jax.numpy.array(3.0)}]
-    assert fetch_mean(kept) == {"loss": 2.0}
+    def step(loss, bins):
+        return {"loss": jax.numpy.array(loss), "bins": jax.numpy.array(bins)}
+
+    kept = [step(1.0, [0.0, 1.0]), step(3.0, [0.5, 0.5])]
+    assert fetch_mean(kept) == {"loss": 2.0, "bins": [0.25, 0.75]}
     assert json.dumps(fetch_mean(kept))

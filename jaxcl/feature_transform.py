@@ -1,0 +1,184 @@
+"""Between parts 3 and 4: features are mixed so that positives become harder and negatives more diverse.
+
+Zhu, Zhao, Wang and others, "Improving Contrastive Learning by Visualizing Feature Transformation" (2021,
+arXiv:2108.02982). With MoCo it is one line,
+
+    moco(..., transform=mixing(positives=2.0, negatives=1.6))
+
+and the parts are there to be used alone. What was read of this paper is its abstract and its authors' code; the code
+applies it to MoCo only, so the form for SimCLR's in-batch negatives (`batch_scores`) is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxcl import collectives
+from jaxcl.similarity import normalize
+from jaxcl.typing import Array
+
+# (key, step [], q [n, d], k [n, d], negatives [m, d]) -> the three as the loss is to see them
+Transform = Callable[[Array, Array, Array, Array, Array], tuple[Array, Array, Array]]
+
+
+def extrapolate_positives(
+    key: Array,
+    q: Array,
+    k: Array,
+    *,
+    alpha: float = 2.0,
+    dimension_wise: bool = False,
+    renormalize: bool = False,
+    axis_name: str | None = None,
+) -> tuple[Array, Array]:
+    """A positive pair pushed apart along the line through both: q, k [n, d] -> q', k' [n, d].
+
+        q' = l q + (1 - l) k,    k' = l k + (1 - l) q,    l = 1 + Beta(alpha, alpha)  in (1, 2)
+
+    For unit vectors of score s = q.k the new score is s + 2 l (1 - l) (1 - s), at most s and at least 5 s - 4. The
+    gradient of both q' and k' reaches q, also where k is constant.
+
+    dimension_wise
+        a number l for every entry; otherwise one for the whole step.
+    renormalize
+        scale q' and k' to unit length. The authors' code does not.
+
+    The draws are the same on any number of devices; under `shard_map` and `pmap` say the axis.
+    """
+    shape = (collectives.size(axis_name) * len(q), q.shape[1]) if dimension_wise else ()
+    factor = 1 + beta(key, alpha, shape, q.dtype)
+    if dimension_wise:
+        factor = factor[collectives.rows(len(q), axis_name)]
+    q, k = lerp(factor, q, k), lerp(factor, k, q)
+    return (normalize(q), normalize(k)) if renormalize else (q, k)
+
+
+def interpolate_negatives(
+    key: Array, negatives: Array, *, alpha: float = 1.6, dimension_wise: bool = False
+) -> Array:
+    """Every negative mixed with another one: [m, d] -> [m, d], all of them replaced.
+
+        n'_j = l n_j + (1 - l) n_permutation(j),    l from Beta(alpha, alpha), a fresh permutation at each call
+
+    They are not normalized again, so mixed negatives are shorter than unit vectors and score nearer to zero. With
+    `dimension_wise` every entry has an l of its own; otherwise there is one for the whole step. `negatives` must be
+    the same on every device, as a queue is.
+    """
+    permutation_key, factor_key = jax.random.split(key)
+    others = negatives[jax.random.permutation(permutation_key, len(negatives))]
+    shape = negatives.shape if dimension_wise else ()
+    return lerp(beta(factor_key, alpha, shape, negatives.dtype), negatives, others)
+
+
+def mixing(
+    *,
+    positives: float | None = 2.0,
+    negatives: float | None = 1.6,
+    dimension_wise: bool | str = False,
+    renormalize: bool = False,
+    start: int = 0,
+    axis_name: str | None = None,
+) -> Transform:
+    """The transform that `moco` takes: extrapolated positives, interpolated negatives, or one of the two.
+
+    positives, negatives
+        alpha of each Beta distribution; None leaves that side as it is. The defaults are those of the paper's runs.
+    dimension_wise
+        True, False, "positives" or "negatives": where every entry has a factor of its own.
+    renormalize
+        scale mixed positives to unit length (negatives never are).
+    start
+        the step from which on features are mixed. In the authors' runs it is the first.
+    """
+    if dimension_wise not in (True, False, "positives", "negatives"):
+        raise ValueError(
+            f'dimension_wise is True, False, "positives" or "negatives"; got {dimension_wise!r}.'
+        )
+
+    def transform(key, step, q, k, queue):
+        positives_key, negatives_key = jax.random.split(key)
+        mixed_q, mixed_k, mixed_queue = q, k, queue
+        if positives is not None:
+            mixed_q, mixed_k = extrapolate_positives(
+                positives_key,
+                q,
+                k,
+                alpha=positives,
+                dimension_wise=dimension_wise in (True, "positives"),
+                renormalize=renormalize,
+                axis_name=axis_name,
+            )
+        if negatives is not None:
+            mixed_queue = interpolate_negatives(
+                negatives_key,
+                queue,
+                alpha=negatives,
+                dimension_wise=dimension_wise in (True, "negatives"),
+            )
+        mixed = mixed_q, mixed_k, mixed_queue
+        if start <= 0:
+            return mixed
+        pairs = zip(mixed, (q, k, queue), strict=True)
+        return tuple(jnp.where(step >= start, new, old) for new, old in pairs)
+
+    return transform
+
+
+def batch_scores(
+    key: Array,
+    z1: Array,
+    z2: Array,
+    *,
+    positives: float | None = 2.0,
+    negatives: float | None = 1.6,
+    axis_name: str | None = None,
+) -> tuple[Array, Array]:
+    """The same for in-batch negatives: z1, z2 [n, d] -> the scores of a mixed NT-Xent, for `losses.info_nce`.
+
+        loss = lambda key, z1, z2: info_nce(*batch_scores(key, z1, z2), temperature=0.5)
+
+    Rows are normalized here. The 2n anchors are the extrapolated pairs, z1' and z2' of an image in turn, and the score
+    of a positive is z1'.z2'. Negatives are the batch's own, unextrapolated rows z_j of other images, interpolated
+    with those of a random other place in the batch; where that would be a view of the anchor's own image, z_j stays
+    as it is. Mixing is linear, so it is done on the scores. This form is ours (see above).
+
+    Returns positives [2n] and negatives [2n, 2N], N the global batch, with -inf where it is the anchor's own image.
+    With both sides None the loss is `nt_xent`. Memory grows with the square of the batch.
+    """
+    positives_key, permutation_key, factor_key = jax.random.split(key, 3)
+    z1, z2 = normalize(z1), normalize(z2)
+    a, b = z1, z2
+    if positives is not None:
+        a, b = extrapolate_positives(positives_key, z1, z2, alpha=positives, axis_name=axis_name)
+    positive = jnp.repeat(jnp.sum(a * b, axis=1), 2)
+    anchors, rows = (jnp.stack(pair, axis=1).reshape(-1, z1.shape[1]) for pair in ((a, b), (z1, z2)))
+    scores = anchors @ collectives.gather(rows, axis_name).T
+    image = collectives.rows(len(rows), axis_name)[:, None] // 2
+    columns = jnp.arange(scores.shape[1])
+    if negatives is not None:
+        order = jax.random.permutation(permutation_key, scores.shape[1])
+        factor = beta(factor_key, negatives, (), scores.dtype)
+        scores = jnp.where(order // 2 == image, scores, lerp(factor, scores, scores[:, order]))
+    return positive, jnp.where(columns // 2 == image, -jnp.inf, scores)
+
+
+def beta(key: Array, alpha: float, shape: tuple[int, ...], dtype) -> Array:
+    """Beta(alpha, alpha), drawn in float32 always: with 64 bits switched on the same numbers are drawn.
+
+    (1 + cos(2 pi V) sqrt(1 - U^(2 / (2 alpha - 1)))) / 2 for uniform U and V (Ulrich 1984), which holds for
+    alpha >= 1/2 and has no loop of trials; this matters where every entry of a long queue draws its own.
+    """
+    if not alpha > 0:
+        raise ValueError(f"Beta(alpha, alpha) needs alpha above 0; got {alpha}.")
+    if alpha <= 0.5:
+        return jax.random.beta(key, alpha, alpha, shape, jnp.float32).astype(dtype)
+    u, v = jax.random.uniform(key, (2, *shape), jnp.float32)
+    return (0.5 + 0.5 * jnp.cos(2 * jnp.pi * v) * jnp.sqrt(1 - u ** (2 / (2 * alpha - 1)))).astype(dtype)
+
+
+def lerp(factor: Array, a: Array, b: Array) -> Array:
+    """factor a + (1 - factor) b: a for 1, beyond a for more."""
+    return factor * a + (1 - factor) * b

@@ -1,0 +1,147 @@
+"""MoCo (He, Fan, Wu, Xie and Girshick, 2019, arXiv:1911.05722; v2: Chen, Fan, Girshick and He, 2020, arXiv:2003.04297)
+on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxcl import collectives
+from jaxcl.extract import pool
+from jaxcl.feature_transform import Transform
+from jaxcl.memory import ema, push, random_queue
+from jaxcl.monitor import contrast_monitor
+from jaxcl.similarity import normalize
+from jaxcl.typing import Array, Loss, Method, Net, Views
+
+
+def moco(
+    *,
+    views: Views,
+    encoder: Net,
+    head: Net,
+    loss: Loss,
+    queue_size: int = 65536,
+    decay: float = 0.999,
+    symmetric: bool = False,
+    shuffle: bool = True,
+    transform: Transform | None = None,
+    scores: Callable[[Array, Array, Array], dict[str, Array]] | None = None,
+    extract: Callable[[tuple[Array, ...]], Array] = pool,
+    axis_name: str | None = None,
+) -> Method:
+    """Tell the key of an image's other view from a long queue of the keys of other images.
+
+    views
+        (key, batch) -> a query view and a key view, each [b, h, w, c].
+    encoder, head
+        the query is q = normalize(head(extract(encoder(x)))). v1: `mlp_head(hidden=())`, v2: `hidden=(2048,)`, both
+        without norm.
+    loss
+        (key, q, k, queue [m, d]) -> scalar, as
+        `lambda key, q, k, queue: queue_nce(q, k, queue, temperature=0.2)`. The temperature belongs to the head: 0.07
+        for v1, 0.2 for v2.
+    queue_size, decay
+        K keys are remembered; the key encoder's parameters are a moving average of the query encoder's,
+        decay * old + (1 - decay) * new.
+    symmetric
+        both views are queries in turn, and both are pushed as keys. The two losses are added, as in the authors'
+        CIFAR-10 demo, so the gradient is twice as large, and a step costs twice as much.
+    shuffle
+        keys go through the network in a random order of the global batch. It matters where rows are normalized by
+        less than the global batch (`nets.batch_norm(axis_name=axis_name, groups=8)`: a device each on eight, eight
+        pretended ones on one): then a query and its key do not share their statistics, which would tell them by
+        (section 3.3; without it 4 points are lost on CIFAR-10, says the demo). With `groups=1` it changes nothing.
+    transform
+        what is done to q, k and the queue before the loss sees them (`feature_transform.mixing`). The queue itself
+        keeps unmixed keys.
+    scores
+        (q, k, negatives) -> metrics (`monitor.score_monitor`), of what the loss sees; with a `transform` also of
+        what it would have seen without, with "unmixed_" before their names.
+
+    The order of events is that of the authors' code: the moving average is taken before the keys are made, the queue
+    that the loss sees is that of the steps before. The key encoder keeps batch statistics of its own.
+    """
+
+    def forward(params, state, images, *, train):
+        maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
+        h = extract(maps)
+        z, head_state = head.apply(params["head"], state["head"], h, train=train)
+        return h, normalize(z), {"encoder": encoder_state, "head": head_state}
+
+    def init(key, batch):
+        views_key, encoder_key, head_key, queue_key = jax.random.split(key, 4)
+        x = views(views_key, batch)[0]
+        params, stats = {}, {}
+        params["encoder"], stats["encoder"] = encoder.init(encoder_key, x)
+        maps, _ = encoder.apply(params["encoder"], stats["encoder"], x, train=False)
+        params["head"], stats["head"] = head.init(head_key, extract(maps))
+        d = forward(params, stats, x, train=False)[1].shape[1]
+        return params, {
+            "query": stats,
+            # Copies, as what is donated may not be there twice.
+            "key": jax.tree.map(jnp.copy, stats),
+            "target": jax.tree.map(jnp.copy, params),
+            "queue": random_queue(queue_key, queue_size, d),
+            "step": jnp.zeros((), jnp.int32),
+        }
+
+    def loss_fn(params, state, key, batch):
+        views_key, *keys = jax.random.split(key, 3)
+        x1, x2 = views(views_key, batch)
+        target = ema(state["target"], params, decay)
+        query_stats, key_stats, queue = state["query"], state["key"], state["queue"]
+
+        value, metrics, pushed = jnp.zeros(()), {}, []
+        for turn, (x, other) in enumerate([(x1, x2), (x2, x1)] if symmetric else [(x1, x2)]):
+            shuffle_key, mix_key, loss_key = jax.random.split(keys[turn], 3)
+            h, q, query_stats = forward(params, query_stats, x, train=True)
+            k, key_stats = shuffled(
+                shuffle_key if shuffle else None,
+                lambda x, stats=key_stats: forward(target, stats, x, train=True)[1:],
+                other,
+                axis_name=axis_name,
+            )
+            k = jax.lax.stop_gradient(k)
+            seen = (q, k, queue.keys)
+            if transform is not None:
+                seen = transform(mix_key, state["step"], *seen)
+            value = value + loss(loss_key, *seen)
+            pushed.append(k)
+            if turn == 0:
+                metrics = contrast_monitor(q, k, h, axis_name=axis_name)
+                if scores is not None:
+                    metrics |= scores(*seen)
+                    if transform is not None:
+                        unmixed = scores(q, k, queue.keys)
+                        metrics |= {f"unmixed_{name}": x for name, x in unmixed.items()}
+
+        for k in reversed(pushed):
+            queue = push(queue, k, axis_name=axis_name)
+        return value, (
+            {
+                "query": query_stats,
+                "key": key_stats,
+                "target": target,
+                "queue": queue,
+                "step": state["step"] + 1,
+            },
+            metrics,
+        )
+
+    def embed(params, state, images):
+        maps, _ = encoder.apply(params["encoder"], state["query"]["encoder"], images, train=False)
+        return extract(maps)
+
+    return Method(init, loss_fn, embed)
+
+
+def shuffled(key: Array | None, forward: Callable, x: Array, *, axis_name: str | None = None):
+    """forward(x) -> rows, state, with x in a random order of the global batch and the rows put back; None: as it is."""
+    if key is None:
+        return forward(x)
+    order = jax.random.permutation(key, len(x) * collectives.size(axis_name))
+    rows, state = forward(collectives.take(x, order, axis_name))
+    return collectives.take(rows, jnp.argsort(order), axis_name), state

@@ -1,0 +1,165 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcl import feature_transform as ft
+from jaxcl.feature_transform import batch_scores, extrapolate_positives, interpolate_negatives, mixing
+from jaxcl.losses import info_nce, nt_xent, queue_nce
+from jaxcl.similarity import normalize
+from jaxcl.testing import assert_same_everywhere
+
+KEY = jax.random.key(3)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    keys = jax.random.split(jax.random.key(0), 3)
+    return [normalize(jax.random.normal(key, (n, 6))) for key, n in zip(keys, (16, 16, 40), strict=True)]
+
+
+def test_an_extrapolated_score_is_the_papers_formula(rows):
+    q, k, _ = rows
+    a, b = extrapolate_positives(KEY, q, k)
+    s = jnp.sum(q * k, axis=1)
+    # The factor from the first entry alone, then every score from it.
+    factor = (a[0, 0] - k[0, 0]) / (q[0, 0] - k[0, 0])
+    assert 1 < factor < 2
+    np.testing.assert_allclose(jnp.sum(a * b, axis=1), s + 2 * factor * (1 - factor) * (1 - s), atol=1e-5)
+    assert jnp.all(jnp.sum(a * b, axis=1) <= s + 1e-6)
+    assert jnp.all(jnp.sum(a * b, axis=1) >= 5 * s - 4 - 1e-5)
+
+
+@pytest.mark.parametrize("dimension_wise", [False, True])
+def test_extrapolation_keeps_the_sum_of_a_pair(rows, dimension_wise):
+    q, k, _ = rows
+    a, b = extrapolate_positives(KEY, q, k, dimension_wise=dimension_wise)
+    np.testing.assert_allclose(a + b, q + k, atol=1e-6)
+    assert not jnp.allclose(a, q)
+
+
+@pytest.mark.parametrize("dimension_wise", [False, True])
+def test_an_interpolated_negative_lies_between_two_of_the_queue(rows, dimension_wise):
+    queue = rows[2]
+    mixed = interpolate_negatives(KEY, queue, dimension_wise=dimension_wise)
+    others = queue[jax.random.permutation(jax.random.split(KEY)[0], len(queue))]
+    assert jnp.all(mixed >= jnp.minimum(queue, others) - 1e-6)
+    assert jnp.all(mixed <= jnp.maximum(queue, others) + 1e-6)
+    np.testing.assert_allclose(
+        jnp.mean(mixed, axis=0), jnp.mean(queue, axis=0), atol=0.15 * dimension_wise + 1e-6
+    )
+
+
+def test_a_factor_of_one_is_no_transform(rows, monkeypatch):
+    monkeypatch.setattr(ft, "beta", lambda key, alpha, shape, dtype: jnp.zeros(shape, dtype))
+    q, k, queue = rows
+    np.testing.assert_array_equal(jnp.stack(extrapolate_positives(KEY, q, k)), jnp.stack([q, k]))
+    monkeypatch.setattr(ft, "beta", lambda key, alpha, shape, dtype: jnp.ones(shape, dtype))
+    np.testing.assert_array_equal(interpolate_negatives(KEY, queue), queue)
+    mixed = info_nce(*batch_scores(KEY, q, k, positives=None), temperature=0.3)
+    np.testing.assert_allclose(mixed, nt_xent(q, k, temperature=0.3), rtol=1e-6)
+
+
+def test_the_factors_are_beta_distributed_and_drawn_once_a_step_or_once_an_entry():
+    ones, zeros = jnp.ones((100, 30)), jnp.zeros((100, 30))
+    entries = extrapolate_positives(KEY, ones, zeros, dimension_wise=True)[0]
+    # Beta(2, 2) has mean 1/2 and variance 1/20.
+    assert float(jnp.mean(entries)) == pytest.approx(1.5, abs=0.02)
+    assert float(jnp.var(entries)) == pytest.approx(0.05, abs=0.005)
+    assert len(jnp.unique(extrapolate_positives(KEY, ones, zeros)[0])) == 1
+    other = extrapolate_positives(jax.random.key(4), ones, zeros)[0]
+    assert other[0, 0] != extrapolate_positives(KEY, ones, zeros)[0][0, 0]
+
+
+@pytest.mark.parametrize("alpha", [0.4, 0.6, 1.6, 2.0, 7.0])
+def test_beta_is_the_beta_distribution(alpha):
+    from scipy import stats
+
+    drawn = np.asarray(ft.beta(KEY, alpha, (4000,), jnp.float32), np.float64)
+    assert stats.kstest(drawn, stats.beta(alpha, alpha).cdf).pvalue > 0.01
+
+
+def test_the_gradient_reaches_the_query_through_both_of_the_pair(rows):
+    q, k, _ = rows
+    a_only, b_only = (
+        jax.grad(lambda q, side=side: jnp.sum(extrapolate_positives(KEY, q, k)[side] * k))(q)
+        for side in (0, 1)
+    )
+    assert jnp.all(jnp.abs(a_only).max(axis=1) > 0)
+    assert jnp.all(jnp.abs(b_only).max(axis=1) > 0)
+
+
+def test_renormalized_positives_are_unit_vectors_and_others_are_not(rows):
+    q, k, queue = rows
+    for a in extrapolate_positives(KEY, q, k, renormalize=True):
+        np.testing.assert_allclose(jnp.linalg.norm(a, axis=1), 1, atol=1e-6)
+    assert jnp.all(jnp.linalg.norm(extrapolate_positives(KEY, q, k)[0], axis=1) > 1)
+    assert jnp.all(jnp.linalg.norm(interpolate_negatives(KEY, queue), axis=1) < 1 + 1e-6)
+
+
+def test_one_side_is_mixed_without_the_other_and_nothing_before_the_start(rows):
+    step = jnp.int32(5)
+    q, k, queue = mixing(negatives=None)(KEY, step, *rows)
+    np.testing.assert_array_equal(queue, rows[2])
+    assert not jnp.allclose(q, rows[0])
+    q, k, queue = mixing(positives=None)(KEY, step, *rows)
+    np.testing.assert_array_equal(q, rows[0])
+    assert not jnp.allclose(queue, rows[2])
+    for given, kept in zip(mixing(start=6)(KEY, step, *rows), rows, strict=True):
+        np.testing.assert_array_equal(given, kept)
+    for given, now in zip(mixing(start=5)(KEY, step, *rows), mixing()(KEY, step, *rows), strict=True):
+        np.testing.assert_array_equal(given, now)
+
+
+def test_both_sides_off_in_the_batch_is_nt_xent_with_its_gradient(rows):
+    q, k, _ = rows
+
+    def mixed(q):
+        return info_nce(*batch_scores(KEY, q, k, positives=None, negatives=None), temperature=0.3)
+
+    got = jax.value_and_grad(mixed)(q)
+    want = jax.value_and_grad(lambda q: nt_xent(q, k, temperature=0.3))(q)
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
+    np.testing.assert_allclose(got[1], want[1], atol=1e-6)
+
+
+def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows):
+    q, k, _ = (np.asarray(x, np.float64) for x in rows)
+    positive, scores = batch_scores(KEY, *rows[:2])
+    positives_key, permutation_key, factor_key = jax.random.split(KEY, 3)
+    up = 1 + float(ft.beta(positives_key, 2.0, (), jnp.float32))
+    between = float(ft.beta(factor_key, 1.6, (), jnp.float32))
+    order = np.asarray(jax.random.permutation(permutation_key, 32))
+    plain, mixed = np.empty((32, 6)), np.empty((32, 6))
+    for i in range(16):
+        plain[2 * i], plain[2 * i + 1] = q[i], k[i]
+        mixed[2 * i], mixed[2 * i + 1] = up * q[i] + (1 - up) * k[i], up * k[i] + (1 - up) * q[i]
+    for a in range(32):
+        np.testing.assert_allclose(positive[a], mixed[a] @ mixed[a ^ 1], atol=1e-5)
+        for j in range(32):
+            if j // 2 == a // 2:
+                assert scores[a, j] == -np.inf
+                continue
+            other = plain[order[j]] if order[j] // 2 != a // 2 else plain[j]
+            np.testing.assert_allclose(
+                scores[a, j], mixed[a] @ (between * plain[j] + (1 - between) * other), atol=1e-5
+            )
+
+
+def test_transforms_are_the_same_on_one_device_and_on_eight(rows):
+    def loss(w, batch, axis_name):
+        q, k = normalize(batch["x"] @ w), normalize(batch["y"] @ w)
+        mix = mixing(dimension_wise=True, renormalize=True, axis_name=axis_name)
+        in_batch = info_nce(*batch_scores(KEY, q, k, axis_name=axis_name), axis_name=axis_name)
+        return in_batch + queue_nce(*mix(KEY, jnp.int32(0), q, k, rows[2]), axis_name=axis_name)
+
+    batch = {"x": rows[0], "y": rows[1]}
+    w = jnp.eye(6) + 0.1 * jax.random.normal(KEY, (6, 6))
+    assert_same_everywhere(loss, w, batch, placements=["jit", "shard_map"])
+
+
+def test_odd_settings_are_refused(rows):
+    with pytest.raises(ValueError, match="alpha above 0; got 0"):
+        extrapolate_positives(KEY, *rows[:2], alpha=0)
+    with pytest.raises(ValueError, match='"positives" or "negatives"; got \'both\''):
+        mixing(dimension_wise="both")
