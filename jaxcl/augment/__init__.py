@@ -1,6 +1,7 @@
 """Part 1: augmentation. Ops are pure functions on one image; recipes compose them; views are what a method asks for."""
 
 from jaxcl.augment.channels import first_channels
+from jaxcl.augment.fused import fuse
 from jaxcl.augment.ops import (
     Op,
     clip,
@@ -26,8 +27,10 @@ from jaxcl.augment.pipelines import (
     simclr,
     two_views,
 )
+from jaxcl.augment.shared import LeaveOneOut, leave_one_out, texture
 
 __all__ = [
+    "LeaveOneOut",
     "Op",
     "clip",
     "color_jitter",
@@ -38,14 +41,17 @@ __all__ = [
     "first_channels",
     "flip",
     "from_host",
+    "fuse",
     "gaussian_blur",
     "grayscale",
+    "leave_one_out",
     "n_views",
     "random_resized_crop",
     "render",
     "rotate90",
     "simclr",
     "solarize",
+    "texture",
     "translate",
     "two_views",
     "uniform_area",
