@@ -38,7 +38,7 @@ EDGES = {
         "collectives",
         "typing",
     },
-    "data": {"data", "typing"},
+    "data": {"data", "augment", "typing"},
     "evaluate": {"evaluate", "data", "typing", "augment", "similarity"},
     "train": {"train", "data", "evaluate", "experiment", "collectives", "typing"},
     "plot": {"plot", "typing"},
@@ -48,7 +48,7 @@ EDGES = {
 KEEPERS = {
     "flax": {"nets"},
     "matplotlib": {"plot"},
-    "tensorflow": {"data/tf_pipeline"},
+    "tensorflow": {"data/tf_"},
     "tensorflow_datasets": {"data/tf_pipeline"},
     "tyro": {"cli"},
     "orbax": {"train/checkpoint"},

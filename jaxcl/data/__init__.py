@@ -1,10 +1,12 @@
 """Where images come from, and in which order."""
 
 from jaxcl.data.batches import batches as batches
+from jaxcl.data.batches import index_batches as index_batches
 from jaxcl.data.batches import indices as indices
 from jaxcl.data.batches import order as order
 from jaxcl.data.batches import prefetch as prefetch
 from jaxcl.data.digits import scattered_digits as scattered_digits
+from jaxcl.data.files import find_files as find_files
 from jaxcl.data.sources import from_arrays as from_arrays
 from jaxcl.data.sources import load as load
 from jaxcl.data.suppression import digit_on_image as digit_on_image
@@ -12,3 +14,5 @@ from jaxcl.data.suppression import multi_digits as multi_digits
 from jaxcl.data.suppression import presence as presence
 from jaxcl.data.suppression import rand_bits as rand_bits
 from jaxcl.data.suppression import two_digits as two_digits
+from jaxcl.data.tf_host import host_images as host_images
+from jaxcl.data.tf_host import host_views as host_views

@@ -72,7 +72,29 @@ def batches(
     Raises ValueError at once (not at the first batch) where batch_size is larger than the data set or cannot be
     shared evenly among the processes.
     """
-    n = len(images.images)
+    walk = index_batches(
+        len(images.images),
+        batch_size=batch_size,
+        seed=seed,
+        start_step=start_step,
+        stop_step=stop_step,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    return ({"image": np.asarray(images.images[batch["index"]]), **batch} for batch in walk)
+
+
+def index_batches(
+    n: int,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    stop_step: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """`batches` of a data set of n images, with {"index": int32 [b]} alone: for images that lie elsewhere."""
     steps = _steps_per_epoch(batch_size, n)
     _checked(start_step)
     _philox(seed, 0)
@@ -92,8 +114,7 @@ def batches(
                 epoch = step // steps
                 now = order(seed, epoch, n)
             first = (step % steps) * batch_size + process_index * share
-            index = now[first : first + share]
-            yield {"image": np.asarray(images.images[index]), "index": index}
+            yield {"index": now[first : first + share]}
             step += 1
 
     return walk()

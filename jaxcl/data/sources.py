@@ -266,6 +266,11 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def readable_formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
 def _open(path: Path, formats: list[str]) -> Image.Image:
     image = Image.open(path, formats=formats)
     cap = Image.MAX_IMAGE_PIXELS
@@ -316,7 +321,8 @@ def _in_parallel(work: Callable[[int], None], n: int) -> None:
 # Folders
 
 
-def _folder(path: Path, split: str, size: int | None) -> Images:
+def folder_files(path: Path, split: str) -> tuple[Path, list[str], list[tuple[str | None, Path]], list[str]]:
+    """Of a split: the folder its paths are shown from, the classes, (class or None, file) in order, what is no file."""
     if not path.exists():
         raise _missing(path, "folder")
     if not path.is_dir():
@@ -339,11 +345,14 @@ def _folder(path: Path, split: str, size: int | None) -> Images:
                 f" testing, so at least {HOLD_OUT_EVERY} are needed. Or make {path}/train and {path}/test."
             )
         files = [files[i] for i in chosen]
+    return root, classes, files, skipped
 
+
+def _folder(path: Path, split: str, size: int | None) -> Images:
+    root, classes, files, skipped = folder_files(path, split)
     shown = [str(file.relative_to(root)) for _, file in files]
     reasons: dict[int, str] = {}
-    Image.init()
-    formats = [name for name in FORMATS if name in Image.OPEN]
+    formats = readable_formats()
     with warnings.catch_warnings():
         # Pillow warns about oddities (in EXIF, say) that do not matter; of a decompression bomb it warns, then opens.
         warnings.simplefilter("ignore")

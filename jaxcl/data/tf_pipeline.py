@@ -97,19 +97,26 @@ def prepare(name: str, root: Path) -> Path:
     return Path(str(builder.data_dir))
 
 
-def _tensorflow() -> tuple[Any, Any]:
+def tensorflow() -> Any:
+    """The module, told to leave accelerators alone; imported when it is first asked for."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # oneDNN would announce itself, and nothing here computes with it.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf
-    import tensorflow_datasets as tfds
-    from absl import logging
 
-    logging.set_verbosity(logging.ERROR)  # TFDS warns of its own deprecations, which a user cannot mend
     # TensorFlow would take all of an accelerator's memory. It may no longer be told once it has begun to work.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
         tf.config.set_visible_devices([], "TPU")
+    return tf
+
+
+def _tensorflow() -> tuple[Any, Any]:
+    tf = tensorflow()
+    import tensorflow_datasets as tfds
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of its own deprecations, which a user cannot mend
     tfds.disable_progress_bar()
     return tf, tfds
 
