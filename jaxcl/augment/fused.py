@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -224,7 +225,7 @@ def linear(op: Op, params: Any, shape: ops.Shape) -> Linear | None:
             radius = ops.blur_radius(h)
             if radius == 0:
                 return Linear()
-            blur = lambda matrix: blurred(matrix, params, radius)  # noqa: E731
+            blur = partial(ops.shifted_sum, ops.blur_taps(params, radius))
             return Linear(rows=blur, columns=blur)
         case "jitter" if "brightness_form" in settings:
             return Linear(color=lambda mean: jitter_color(params, mean, settings), clips=True)
@@ -233,17 +234,6 @@ def linear(op: Op, params: Any, shape: ops.Shape) -> Linear | None:
         case "clip" if not settings:
             return Linear(clips=True)
     return None
-
-
-def blurred(matrix: Array, params: ops.Blur, radius: int) -> Array:
-    """A blur's banded matrix times `matrix`, as a sum of shifted copies."""
-    place = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
-    taps = jnp.exp(-((place / params.sigma) ** 2) / 2)
-    taps = jnp.where(params.on, taps / jnp.sum(taps), place == 0)
-    padded = jnp.pad(matrix, ((radius, radius), (0, 0)))
-    return sum(
-        (taps[k] * padded[k : k + len(matrix)] for k in range(1, len(taps))), taps[0] * padded[: len(matrix)]
-    )
 
 
 LUMA = np.array([0.299, 0.587, 0.114])

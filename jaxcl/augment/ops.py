@@ -526,17 +526,30 @@ def gaussian_blur(*, sigma: tuple[float, float] = (0.1, 2.0), probability: float
         if radius == 0:
             return image
 
-        def matrix(n):
-            # The convolution as a banded matrix [n, n]; the coin is tossed here, where it is cheap.
-            place = jnp.arange(n, dtype=jnp.float32)
-            distance = jnp.abs(place[:, None] - place)
-            taps = jnp.exp(-((jnp.arange(-radius, radius + 1, dtype=jnp.float32) / params.sigma) ** 2) / 2)
-            band = jnp.exp(-((distance / params.sigma) ** 2) / 2) / jnp.sum(taps)
-            return jnp.where(params.on, jnp.where(distance <= radius, band, 0), distance == 0)
-
-        return resample(matrix(image.shape[0]), matrix(image.shape[1]), image)
+        taps = blur_taps(params, radius)
+        rows = shifted_sum(taps, image)
+        # Else XLA would compute each of the rows' sums anew for every tap of the columns.
+        rows = lax.optimization_barrier(rows)
+        return jnp.swapaxes(shifted_sum(taps, jnp.swapaxes(rows, 0, 1)), 0, 1)
 
     return deciding("blur", 2, decide, apply, settings={"sigma": sigma, "probability": probability})
+
+
+def blur_taps(params: Blur, radius: int) -> Array:
+    """[2 radius + 1]; the coin is tossed here, where it is cheap."""
+    place = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
+    taps = jnp.exp(-((place / params.sigma) ** 2) / 2)
+    return jnp.where(params.on, taps / jnp.sum(taps), place == 0)
+
+
+def shifted_sum(taps: Array, x: Array) -> Array:
+    """The convolution of x [n, ...] with taps [2 r + 1] along its first axis, zeros beyond its ends."""
+    radius, n = len(taps) // 2, len(x)
+    padded = jnp.pad(x, ((radius, radius), *((0, 0) for _ in x.shape[1:])))
+    total = taps[0] * padded[:n]
+    for k in range(1, len(taps)):
+        total += taps[k] * padded[k : k + n]
+    return total
 
 
 def blur_radius(height: int) -> int:
