@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcl import collectives
-from jaxcl.monitor import contrast_monitor, effective_rank
+from jaxcl.monitor import contrast_monitor, effective_rank, score_monitor
 from jaxcl.testing import value_and_grad
 
 
@@ -90,3 +90,62 @@ def test_rows_number_the_gathered_rows():
 
     value, _ = value_and_grad(lost, jnp.ones(()), {"x": jnp.arange(16.0)}, placement="shard_map")
     assert value == 0
+
+
+# --- scores
+
+
+def scores_by_loops(q, k, negatives, own, t):
+    positive = [q[i] @ k[i] for i in range(len(q))]
+    found = [[q[i] @ x for j, x in enumerate(negatives) if j not in own[i]] for i in range(len(q))]
+    edges = np.linspace(-1, 1, 9)
+
+    def shares(values):
+        return np.histogram(np.clip(values, -0.999, 0.999), edges)[0] / len(values)
+
+    return {
+        "positive_mean": np.mean(positive),
+        "positive_variance": np.var(positive),
+        "positive_exp": np.mean(np.exp(np.array(positive) / t)),
+        "negative_mean": np.mean([np.mean(s) for s in found]),
+        "negative_variance": np.mean([np.var(s, ddof=1) for s in found]),
+        "negative_exp": np.mean([np.mean(np.exp(np.array(s) / t)) for s in found]),
+        "score_accuracy": np.mean([p > max(s) for p, s in zip(positive, found, strict=True)]),
+        "positive_histogram": shares(positive),
+        "negative_histogram": shares(np.concatenate(found)),
+    }
+
+
+@pytest.fixture(scope="module")
+def scored():
+    rng = np.random.default_rng(1)
+    q, k, negatives = (0.4 * rng.normal(size=(n, 5)) for n in (16, 16, 37))
+    return q, q + 0.2 * k, negatives, rng.integers(-1, 37, (16, 2))
+
+
+@pytest.mark.parametrize("block", [4096, 10])
+def test_score_statistics_equal_their_definitions_written_as_loops(scored, block):
+    truth = scores_by_loops(*scored, 0.3)
+    assert 0 < truth["score_accuracy"] < 1
+    q, k, negatives, own = map(jnp.asarray, scored)
+    got = score_monitor(q, k, negatives, own=own, temperature=0.3, bins=8, block=block)
+    assert set(got) == set(truth)
+    for name, value in truth.items():
+        np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_scores_describe_the_global_batch_and_have_no_gradient(scored):
+    q, k, negatives, own = (jnp.asarray(x, jnp.float32) for x in scored)
+    batch = {"q": q, "k": k, "own": own.astype(int)}
+
+    def watched(w, batch, axis_name):
+        metrics = score_monitor(
+            w * batch["q"], batch["k"], negatives, own=batch["own"], temperature=0.3, axis_name=axis_name
+        )
+        # The factors keep one statistic from making up for another.
+        return sum(jnp.sum(x * jnp.arange(1, 1 + x.size)) for x in metrics.values())
+
+    one, gradient = value_and_grad(watched, jnp.ones(()), batch, placement="one")
+    eight, _ = value_and_grad(watched, jnp.ones(()), batch, placement="shard_map")
+    np.testing.assert_allclose(one, eight, rtol=1e-5)
+    assert gradient == 0

@@ -1,0 +1,146 @@
+"""LooC: one space is MoCo, and every space keeps what the others forget."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcl import augment, losses, nets
+from jaxcl.losses import queue_nce
+from jaxcl.memory import by_age
+from jaxcl.methods import looc, moco
+
+N, D = 8, 6
+
+
+def parts(**changes):
+    norm = nets.batch_norm(groups=2)
+    given = {
+        "views": augment.two_views(augment.flip()),
+        "encoder": nets.small_convnet(features=(4, 4), norm=norm),
+        "head": nets.mlp_head(norm=nets.no_norm(), hidden=(), out=D),
+        "queue_size": 20,
+        "decay": 0.9,
+    }
+    return given | changes
+
+
+@pytest.fixture(scope="module")
+def batch():
+    image = np.random.default_rng(0).integers(0, 256, (N, 8, 8, 3), np.uint8)
+    return {"image": image, "index": np.arange(N, dtype=np.int32)}
+
+
+@pytest.fixture(scope="module")
+def turned():
+    return augment.leave_one_out({"turn": augment.rotate90()}, before=augment.flip())
+
+
+def branch():
+    return nets.conv_stage(features=5, norm=nets.batch_norm(groups=2))
+
+
+def test_one_space_is_moco_in_value_gradient_and_memory(batch):
+    # Both draw their views with the first of their keys, which differ: looc splits in two, moco in three.
+    key = jax.random.key(5)
+    views_key = jax.random.split(key, 3)[0]
+    flipped = augment.two_views(augment.flip())
+    one = looc(
+        **parts(views=lambda _, batch: flipped(views_key, batch)), spaces=1, temperature=0.3, shuffle=False
+    )
+    other = moco(
+        **parts(views=flipped),
+        loss=lambda key, q, k, queue: queue_nce(q, k, queue, temperature=0.3),
+        shuffle=False,
+    )
+    params, state = jax.jit(other.init)(jax.random.key(0), batch)
+
+    def as_looc(tree):
+        return {"encoder": tree["encoder"], "heads": [tree["head"]]}
+
+    mine = {name: as_looc(state[name]) for name in ("query", "key", "target")} | {"queues": [state["queue"]]}
+
+    def run(method, params, state):
+        return jax.jit(jax.value_and_grad(method.loss, has_aux=True))(params, state, key, batch)
+
+    (want, (memory, _)), gradient = run(other, params, state)
+    (got, (new, _)), mine_gradient = run(one, as_looc(params), mine)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    chex.assert_trees_all_close(mine_gradient, as_looc(gradient), atol=1e-6)
+    chex.assert_trees_all_close(new["queues"][0], memory["queue"], atol=1e-6)
+    for name in ("query", "key", "target"):
+        chex.assert_trees_all_close(new[name], as_looc(memory[name]), atol=1e-6)
+
+
+def test_each_queue_takes_its_own_heads_view_of_its_own_key(batch, turned, monkeypatch):
+    seen = {}
+
+    def watched(q, k, queue, **options):
+        seen.update(q=q, k=k, where=options["where"])
+        return losses.queue_nce(q[0], k[0, 0], queue[0])
+
+    monkeypatch.setattr(losses, "looc", watched)
+    method = looc(**parts(views=turned.views), spaces=2, collisions=turned.collisions)
+    params, state = jax.jit(method.init)(jax.random.key(0), batch)
+
+    @jax.jit
+    def run(params, state, key):
+        _, (new, metrics) = method.loss(params, state, key, batch)
+        return new, metrics, seen
+
+    new, metrics, seen = run(params, state, jax.random.key(1))
+    assert seen["q"].shape == (2, N, D)
+    assert seen["k"].shape == (2, 2, N, D)
+    for i in range(2):
+        np.testing.assert_array_equal(by_age(new["queues"][i])[-N:], seen["k"][i, i])
+    assert not np.allclose(new["queues"][0].keys[:N], new["queues"][1].keys[:N], atol=1e-2)
+    same = float(jnp.mean(jnp.sum(seen["q"][1] * seen["k"][1, 0], axis=1)))
+    assert float(metrics["space1_same_image"]) == pytest.approx(same, rel=1e-5)
+    views_key = jax.random.split(jax.random.key(1))[0]
+    np.testing.assert_array_equal(seen["where"], ~turned.collisions(views_key, batch))
+
+
+def test_the_shared_rotation_is_in_the_view_that_space_1_takes_for_its_positive(batch, turned):
+    query, key0, key1 = turned.views(jax.random.key(1), batch)
+    flips = [query, query[:, :, ::-1]]
+    # Up to flips before it, an image turned as the query is the query; at least one key 0 is not.
+    agree = [min(float(jnp.abs(key1[i] - x[i]).max()) for x in unflipped(query)) for i in range(N)]
+    assert max(agree) == 0
+    assert any(min(float(jnp.abs(key0[i] - x[i]).max()) for x in unflipped(query)) > 0 for i in range(N))
+    assert len(flips) == 2
+
+
+def unflipped(x):
+    """A flip before the turn is a flip of either axis after it."""
+    return x, x[:, :, ::-1], x[:, ::-1]
+
+
+def test_looc_shows_what_its_spaces_share_and_looc_plus_plus_what_each_has_of_its_own(batch, turned):
+    x = jnp.asarray(batch["image"], jnp.float32) / 255
+    shared = looc(**parts(views=turned.views), spaces=2)
+    params, state = jax.jit(shared.init)(jax.random.key(0), batch)
+    assert shared.embed(params, state, x).shape == (N, 4)
+    own = looc(**parts(views=turned.views), spaces=2, branch=branch())
+    params, state = jax.jit(own.init)(jax.random.key(0), batch)
+    both = own.embed(params, state, x)
+    assert both.shape == (N, 10)
+    second = looc(**parts(views=turned.views), spaces=2, branch=branch(), embedded=[1])
+    np.testing.assert_array_equal(second.embed(params, state, x), both[:, 5:])
+    assert not np.allclose(both[:, :5], both[:, 5:])
+
+
+def test_moco_plus_plus_is_looc_plus_plus_with_one_key_view_and_learns_no_space_apart(batch):
+    control = looc(**parts(), spaces=2, branch=branch())
+    params, state = jax.jit(control.init)(jax.random.key(0), batch)
+    value, (new, metrics) = jax.jit(control.loss)(params, state, jax.random.key(1), batch)
+    assert jnp.isfinite(value)
+    assert "space1_same_image" not in metrics
+    assert len(new["queues"]) == 2
+
+
+def test_a_number_of_views_that_fits_no_form_is_refused(batch, turned):
+    method = looc(**parts(views=turned.views), spaces=3)
+    begun = jax.jit(method.init)(jax.random.key(0), batch)
+    with pytest.raises(ValueError, match="3 key views, or one key view for all; got 2 key views"):
+        method.loss(*begun, jax.random.key(1), batch)
