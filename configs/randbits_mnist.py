@@ -82,7 +82,7 @@ def experiment(knobs: Knobs) -> Experiment:
     method, classify = with_probe(
         method,
         labels=train.labels,
-        classes=len(train.classes),
+        classes=int(train.labels.max()) + 1,
         views=augment.n_views(crop, 1),
         # In the notebook the classifier is trained on what the batch's own statistics make of the images.
         represent=lambda params, state, x: encoder.apply(params["encoder"], state["encoder"], x, train=True)[

@@ -50,6 +50,8 @@ def with_probe(
     labels = jnp.asarray(labels, jnp.int32)
     if labels.ndim != 1:
         raise ValueError(f"with_probe needs one label an image, int [n]; got shape {labels.shape}.")
+    if classes < 2:
+        raise ValueError(f"with_probe tells classes apart and needs two or more; got classes={classes}.")
     features = method.embed if represent is None else represent
 
     def init(key, batch):

@@ -93,3 +93,8 @@ def test_a_step_on_eight_devices_is_a_step_on_one():
 def test_labels_that_are_no_column_are_refused():
     with pytest.raises(ValueError, match=r"one label an image, int \[n\]; got shape \(4, 2\)"):
         with_probe(parts()[0], labels=np.zeros((4, 2), int), classes=2, views=lambda key, batch: ())
+
+
+def test_fewer_than_two_classes_are_refused():
+    with pytest.raises(ValueError, match=r"two or more; got classes=0"):
+        with_probe(parts()[0], labels=np.zeros(4, int), classes=0, views=lambda key, batch: ())
