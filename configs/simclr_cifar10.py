@@ -59,6 +59,8 @@ class Knobs:
     """What the encoder computes in; parameters and loss are float32."""
     seed: int = 0
     """Initial weights, order of the images, augmentation."""
+    input: Literal["device", "resident", "host"] = "device"
+    """Who makes the views: the device from batches it is sent, or from images it keeps; or the host, by tf.data."""
     placement: Literal["jit", "shard_map", "pmap"] = "jit"
     """Where a step runs."""
 
@@ -77,18 +79,17 @@ def experiment(knobs: Knobs) -> Experiment:
     learning_rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=warmup_steps)
     make_optimizer = {"sgd": optim.sgd, "lars": optim.lars}[knobs.optimizer]
     jitter = 0.8 * knobs.strength
-    views = augment.two_views(
-        augment.compose(
-            augment.random_resized_crop(size),
-            augment.flip(),
-            augment.color_jitter(jitter, jitter, jitter, jitter / 4),
-            augment.grayscale(probability=knobs.gray),
-            augment.clip(),
-        )
+    recipe = augment.compose(
+        augment.random_resized_crop(size),
+        augment.flip(),
+        augment.color_jitter(jitter, jitter, jitter, jitter / 4),
+        augment.grayscale(probability=knobs.gray),
+        augment.clip(),
     )
+    views = augment.two_views(recipe)
     return Experiment(
         method=simclr(
-            views=views,
+            views=augment.from_host(2) if knobs.input == "host" else views,
             encoder=nets.resnet(knobs.depth, stem="cifar", width=knobs.width, norm=norm, dtype=dtype),
             head=nets.projection_head(layers=knobs.head_layers, out=128, norm=norm),
             loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature, axis_name=axis_name),
@@ -103,6 +104,8 @@ def experiment(knobs: Knobs) -> Experiment:
         batch_size=knobs.batch_size,
         steps=steps,
         seed=knobs.seed,
+        input=data.host_views(train, recipe) if knobs.input == "host" else None,
+        resident=knobs.input == "resident",
         placement=knobs.placement,
         knn_every=10 * len(train.images) // knobs.batch_size,
     )

@@ -43,6 +43,8 @@ class Knobs:
     """Strength of the color jitter."""
     seed: int = 0
     """Initial weights, order of the images, augmentation."""
+    input: Literal["device", "resident", "host"] = "device"
+    """Who makes the views: the device from batches it is sent, or from images it keeps; or the host, by tf.data."""
     placement: Literal["jit", "shard_map", "pmap"] = "jit"
     """Where a step runs."""
 
@@ -55,11 +57,12 @@ def experiment(knobs: Knobs) -> Experiment:
     axis_name = placement.axis_name(knobs.placement)
     norm = nets.batch_norm(axis_name=axis_name)
 
-    views = augment.two_views(augment.simclr(size, strength=knobs.strength, blur=False))
+    recipe = augment.simclr(size, strength=knobs.strength, blur=False)
+    views = augment.two_views(recipe)
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     return Experiment(
         method=simclr(
-            views=views,
+            views=augment.from_host(2) if knobs.input == "host" else views,
             encoder=nets.small_convnet(features=knobs.features, norm=norm),
             head=nets.projection_head(layers=knobs.head_layers, width=512, out=128, norm=norm),
             loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature, axis_name=axis_name),
@@ -74,6 +77,8 @@ def experiment(knobs: Knobs) -> Experiment:
         batch_size=knobs.batch_size,
         steps=steps,
         seed=knobs.seed,
+        input=data.host_views(train, recipe) if knobs.input == "host" else None,
+        resident=knobs.input == "resident",
         placement=knobs.placement,
         log_every=20,
         save_every=500,

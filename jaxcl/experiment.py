@@ -11,14 +11,14 @@ import dataclasses
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import optax
 
-from jaxcl.typing import Array, Images, Method, PyTree, Views
+from jaxcl.typing import Array, Batch, Images, Method, PyTree, Views
 
 
 class Experiment(NamedTuple):
@@ -38,6 +38,10 @@ class Experiment(NamedTuple):
     # (params, state, images) -> logits: a classifier that was trained along (methods.with_probe), to be evaluated too.
     classify: Callable[[PyTree, PyTree, Array], Array] | None = None
     seed: int = 0
+    # Where batches come from: (batch_size, seed, start_step, stop_step, process_index, process_count, by name) -> an
+    # iterator of this process's, as data.host_views makes; None: the rows of `train`, as data.batches gives them.
+    input: Callable[..., Iterator[Batch]] | None = None
+    resident: bool = False  # keep the images of `train` on the devices, and take each batch's rows there
     placement: str = "jit"
     log_every: int = 50  # steps
     save_every: int = 1000  # steps

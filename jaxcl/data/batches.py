@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -120,7 +120,7 @@ def index_batches(
     return walk()
 
 
-def prefetch(iterator: Iterable[T], *, size: int = 2) -> Iterator[T]:
+def prefetch(iterator: Iterable[T], *, size: int = 2) -> Generator[T, None, None]:
     """The same items, made up to `size` ahead by a background thread.
 
     The thread starts with the first item asked for. What the iterator raises is raised here, in its place in the

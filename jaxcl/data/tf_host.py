@@ -12,8 +12,11 @@ device: both lanes make the same views.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -176,13 +179,27 @@ def run(
                 for batch in dataset(step).as_numpy_iterator():
                     yield batch
                     step += 1
+                return
             except tf.errors.OpError:
                 # Some file of this step cannot be decoded. Find it, and begin again at this step without it.
                 index = stand_in(source, next(order(step, None))["index"])
                 if not (isinstance(source, Encoded) and look_closer(tf, source, index, tolerate)):
                     raise
 
-    return walk()
+    batches = walk()
+    RUNNING.add(batches)
+    return batches
+
+
+# TensorFlow's threads call into Python for each batch, and a process that ends before they do is aborted.
+RUNNING: weakref.WeakSet = weakref.WeakSet()
+
+
+@atexit.register
+def stop_running() -> None:
+    for batches in list(RUNNING):
+        with contextlib.suppress(ValueError):  # it is just running, in another thread
+            batches.close()
 
 
 def draws(recipes: Sequence[Op], source: Images | Encoded, seed: int) -> Callable[[int, np.ndarray], Any]:

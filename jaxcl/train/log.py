@@ -213,6 +213,8 @@ def _shown(values: Mapping[str, float], seconds_left: float | None) -> str:
     parts = [f"loss {values['loss']:.4f}"]
     if "images_per_second" in values:
         parts.append(f"{values['images_per_second']:.0f} images/s")
+    if "input_wait" in values:
+        parts.append(f"{values['input_wait']:.1%} waiting for input")
     return "  ".join(parts + ([] if seconds_left is None else [f"{_clock(seconds_left)} left"]))
 
 

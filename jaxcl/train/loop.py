@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxcl.data import batches, prefetch
+from jaxcl.data import batches, index_batches, prefetch
 from jaxcl.evaluate import embed, knn_accuracy
 from jaxcl.experiment import Experiment
 from jaxcl.train import checkpoint, placement
 from jaxcl.train.log import Log
 from jaxcl.train.state import TrainState, init_state
 from jaxcl.train.step import make_step
+from jaxcl.typing import Batch
 
 
 class Preempted(SystemExit):
@@ -48,8 +50,7 @@ def train(experiment: Experiment, *, run_dir: str | Path | None = None) -> Train
 
     step_fn = make_step(e.method, e.optimizer, axis_name=placement.axis_name(e.placement))
     step_fn = placement.place(step_fn, e.placement, mesh)
-    first = next(batches(e.train, batch_size=e.batch_size, seed=e.seed))
-    state = placement.replicate(init_state(init_key, e.method, e.optimizer, first), mesh)
+    state = placement.replicate(init_state(init_key, e.method, e.optimizer, first_batch(e)), mesh)
     run_key = placement.replicate(run_key, mesh)
 
     checkpoints = Path(run_dir) / "checkpoints" if run_dir is not None else None
@@ -57,9 +58,12 @@ def train(experiment: Experiment, *, run_dir: str | Path | None = None) -> Train
     if checkpoints is not None and checkpoint.latest(checkpoints) is not None:
         state, start = checkpoint.restore(checkpoints, state)
 
-    with Log(run_dir, start_step=start, steps=e.steps) as log, asked_to_stop() as stop:
+    with (
+        Log(run_dir, start_step=start, steps=e.steps) as log,
+        asked_to_stop() as stop,
+        closing(device_batches(e, mesh, start)) as input_batches,
+    ):
         kept, waited, since = [], 0.0, time.perf_counter()
-        input_batches = device_batches(e, mesh, start)
         saved = start
         for step in range(start + 1, e.steps + 1):
             before = time.perf_counter()
@@ -98,10 +102,20 @@ def train(experiment: Experiment, *, run_dir: str | Path | None = None) -> Train
     return state
 
 
-def device_batches(e: Experiment, mesh: jax.sharding.Mesh, start: int) -> Iterator[Any]:
+def device_batches(e: Experiment, mesh: jax.sharding.Mesh, start: int) -> Generator[Any, None, None]:
     """Batches from step `start` on, read by a thread and laid out over the devices before they are asked for."""
-    host = batches(
-        e.train,
+    read: Callable[..., Iterator[Batch]]
+    if e.resident:
+        if e.input is not None:
+            raise ValueError(
+                "An experiment takes its batches from `input` or keeps its images resident, not both."
+            )
+        read = partial(index_batches, len(e.train.images))
+        lay_out = placement.resident(e.train.images, mesh)
+    else:
+        read = e.input or partial(batches, e.train)
+        lay_out = partial(placement.split, mesh=mesh)
+    host = read(
         batch_size=e.batch_size,
         seed=e.seed,
         start_step=start,
@@ -109,7 +123,13 @@ def device_batches(e: Experiment, mesh: jax.sharding.Mesh, start: int) -> Iterat
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    return prefetch((placement.split(batch, mesh) for batch in host), size=2)
+    return prefetch((lay_out(batch) for batch in host), size=2)
+
+
+def first_batch(e: Experiment) -> Batch:
+    """The global batch of the first step, on which a method's parameters are initialised, in every process."""
+    read: Callable[..., Iterator[Batch]] = e.input or partial(batches, e.train)
+    return next(read(batch_size=e.batch_size, seed=e.seed, start_step=0, stop_step=1))
 
 
 def fetch_mean(kept: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxcl.typing import PyTree
+from jaxcl.typing import Batch, PyTree
 
 AXIS = "devices"
 PLACEMENTS = ("jit", "shard_map", "pmap")
@@ -53,10 +53,27 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(put, tree)
 
 
-def split(batch: dict[str, np.ndarray], mesh: Mesh) -> PyTree:
+def split(batch: Batch, mesh: Mesh) -> PyTree:
     """This process's rows of a global batch, laid out over its devices."""
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def resident(images: np.ndarray, mesh: Mesh) -> Callable[[Batch], PyTree]:
+    """Keeps images [n, h, w, c] whole on every device, and returns what takes a batch's rows of them there.
+
+    {"index": int [b]}, this process's -> {"image": [B, h, w, c], "index": [B]}, laid out as by `split`. Only the
+    numbers of the images travel.
+    """
+    whole, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
+    kept = replicate(np.asarray(images), mesh)
+    take = jax.jit(lambda images, index: images[index], in_shardings=(whole, rows), out_shardings=rows)
+
+    def lay_out(batch):
+        batch = split(batch, mesh)
+        return {"image": take(kept, batch["index"]), **batch}
+
+    return lay_out
 
 
 def place(step: Callable, placement: str, mesh: Mesh, *, check_vma: bool = True) -> Callable:
