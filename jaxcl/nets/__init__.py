@@ -6,7 +6,7 @@ An encoder is a `Net` whose output is a tuple of feature maps, shallow to deep; 
 
 from jaxcl.nets.convnet import conv_n, conv_stage, small_convnet
 from jaxcl.nets.heads import mlp_head, projection_head
-from jaxcl.nets.net import from_linen
+from jaxcl.nets.net import from_linen, standardized
 from jaxcl.nets.norm import batch_norm, layer_norm, no_norm
 from jaxcl.nets.resnet import resnet, resnet_stage
 
@@ -22,4 +22,5 @@ __all__ = [
     "resnet",
     "resnet_stage",
     "small_convnet",
+    "standardized",
 ]

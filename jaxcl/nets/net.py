@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
+import jax.numpy as jnp
 
 from jaxcl.typing import Net
 
@@ -25,3 +28,23 @@ def from_linen(module: nn.Module) -> Net:
         return out, {**state, **new_state}
 
     return Net(init, apply)
+
+
+def standardized(net: Net, *, mean: Sequence[float], deviation: Sequence[float]) -> Net:
+    """The net on (x - mean) / deviation, channel by channel: for methods that do not feed pixels in [0, 1].
+
+    MoCo, BYOL, AMDIM and CMC standardize their images, SimCLR does not.
+
+    >>> identity = Net(lambda key, x: ({}, {}), lambda params, state, x, *, train: (x, state))
+    >>> half = standardized(identity, mean=[0.5], deviation=[0.25])
+    >>> half.apply({}, {}, jnp.array([[0.5, 1.0]]), train=False)[0].tolist()
+    [[0.0, 2.0]]
+    """
+
+    def scaled(x):
+        return (x - jnp.asarray(mean, x.dtype)) / jnp.asarray(deviation, x.dtype)
+
+    return Net(
+        lambda key, x: net.init(key, scaled(x)),
+        lambda params, state, x, *, train: net.apply(params, state, scaled(x), train=train),
+    )
