@@ -241,6 +241,8 @@ def plot_run(run_dir: str | Path, *, points: int = 1000) -> Path:
         )
     if records := read_metrics(run_dir):
         figures.append(("Training: the raw values, and smoothed over them.", plot.training_curves(records)))
+        if any("positive_histogram" in record for record in records):
+            figures += pictures_of_scores(records)
     if e.test is not None:
         figures += pictures_of_embedding(e, encoder, points)
     about = json.loads((run_dir / "run.json").read_text())
@@ -264,6 +266,15 @@ def picture_of_views(e: Experiment):
     batch = {"image": e.train.images[shown], "index": shown.astype(np.int32)}
     views = jax.device_get(jax.jit(e.views)(jax.random.key(e.seed), batch))
     return plot.views_sheet(visible(batch["image"]), tuple(map(visible, views)))
+
+
+def pictures_of_scores(records) -> list[tuple[str, Any]]:
+    from jaxcl import plot
+
+    return [
+        ("Scores of positives and negatives, before the temperature.", plot.score_curves(records)),
+        ("How the scores are distributed, over the run.", plot.score_distributions(records)),
+    ]
 
 
 def pictures_of_embedding(e: Experiment, encoder: Encoders, points: int) -> list[tuple[str, Any]]:

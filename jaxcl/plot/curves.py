@@ -44,7 +44,11 @@ Records = Sequence[Mapping[str, Any]]
 
 
 def training_curves(
-    records: Records | Mapping[str, Records], *, keys: Iterable[str] | None = None, columns: int | None = None
+    records: Records | Mapping[str, Records],
+    *,
+    keys: Iterable[str] | None = None,
+    columns: int | None = None,
+    panels: Sequence[Panel] = PANELS,
 ) -> Figure:
     """The metrics of a run in a grid of small panels: the raw values faint, a smoothed line over them.
 
@@ -55,6 +59,7 @@ def training_curves(
     keys     which metrics, and in which order; by default those that a training run is known to log. A key that is
              not among them gets a panel under its own name.
     columns  panels a row; by default three, or as fills the last row better
+    panels   how known metrics are shown, and which are if `keys` does not say
 
     "knn_accuracy" is in percent; "contrast_accuracy" is a share in [0, 1], drawn as percent. The x axis is the epoch
     where the records say it, else the step. The number at the upper right of a panel is the last smoothed value.
@@ -64,8 +69,8 @@ def training_curves(
     Raises ValueError when there is nothing to draw.
     """
     runs: dict[str, Records] = dict(records) if isinstance(records, Mapping) else {"": list(records)}
-    known = {panel.key: panel for panel in PANELS}
-    wanted = PANELS if keys is None else [known.get(key) or Panel(key, key.replace("_", " ")) for key in keys]
+    known = {panel.key: panel for panel in panels}
+    wanted = panels if keys is None else [known.get(key) or Panel(key, key.replace("_", " ")) for key in keys]
     panels = [p for p in wanted if any(p.key in record for run in runs.values() for record in run)]
     if not panels:
         names = ", ".join(p.key for p in wanted)
@@ -79,7 +84,7 @@ def training_curves(
     figure = style.new_figure(2.75 * columns + 0.15, 1.75 * rows + 0.1 + legend_room, layout=None)
     figure.set_layout_engine("constrained", w_pad=0.07, h_pad=0.05, wspace=0.04, hspace=0.04)
     grid = figure.subplots(rows, columns, squeeze=False)
-    epochs = all(_epochs(run) is not None for run in runs.values() if len(run))
+    epochs = all(epochs_of(run) is not None for run in runs.values() if len(run))
 
     drawn: dict[str, list[np.ndarray]] = {panel.key: [] for panel in panels}
     end = 0.0
@@ -146,7 +151,7 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _epochs(run: Records) -> tuple[np.ndarray, np.ndarray] | None:
+def epochs_of(run: Records) -> tuple[np.ndarray, np.ndarray] | None:
     """(steps, epochs) if the epoch grows with the step; whole epochs repeated for many steps are no use as an axis."""
     steps, epochs = series(run, "epoch")
     usable = len(steps) > 0 and bool(np.all(np.isfinite(epochs)) and np.all(np.diff(epochs) > 0))
@@ -165,7 +170,7 @@ def _draw(
     if not len(steps):
         return steps, values
     x, values = steps, values * panel.scale
-    known = _epochs(run) if epochs else None
+    known = epochs_of(run) if epochs else None
     if known is not None:
         # An evaluation is logged without its epoch; a single record gives the ratio.
         anchor_steps, anchor_epochs = np.append(0.0, known[0]), np.append(0.0, known[1])
