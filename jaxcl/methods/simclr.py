@@ -7,8 +7,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxcl import collectives
 from jaxcl.extract import pool
 from jaxcl.monitor import contrast_monitor
+from jaxcl.similarity import normalize
 from jaxcl.typing import Array, Loss, Method, Net, Views
 
 
@@ -18,6 +20,7 @@ def simclr(
     encoder: Net,
     head: Net,
     loss: Loss,
+    scores: Callable[..., dict[str, Array]] | None = None,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
     axis_name: str | None = None,
 ) -> Method:
@@ -29,6 +32,9 @@ def simclr(
         f and g: the representation is h = extract(f(x)), the projection z = g(h).
     loss
         (key, z1, z2) -> scalar, as `lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5)`.
+    scores
+        (q, k, negatives, own=rows) -> metrics (`monitor.score_monitor`), of normalized projections: every view is a
+        query in turn, the negatives are the rows of other images in the global batch.
     """
 
     def forward(params, state, images, *, train):
@@ -53,7 +59,13 @@ def simclr(
         h, z, state = forward(params, state, interleave(x1, x2), train=True)
         z1, z2 = z[0::2], z[1::2]
         value = loss(loss_key, z1, z2)
-        return value, (state, contrast_monitor(z1, z2, h, axis_name=axis_name))
+        metrics = contrast_monitor(z1, z2, h, axis_name=axis_name)
+        if scores is not None:
+            z, positives = normalize(z), normalize(interleave(z2, z1))
+            rows = collectives.rows(len(z), axis_name)
+            own = jnp.stack([rows, rows ^ 1], axis=1)
+            metrics |= scores(z, positives, collectives.gather(z, axis_name), own=own)
+        return value, (state, metrics)
 
     def embed(params, state, images):
         maps, _ = encoder.apply(params["encoder"], state["encoder"], images, train=False)

@@ -1,0 +1,90 @@
+"""SimCLRv2's pretraining (Chen, Kornblith, Swersky, Norouzi and Hinton, 2020, arXiv:2006.10029) on one page: SimCLR
+with MoCo's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxcl import collectives
+from jaxcl.extract import pool
+from jaxcl.losses import info_nce
+from jaxcl.memory import ema, push, random_queue
+from jaxcl.methods.simclr import interleave
+from jaxcl.monitor import contrast_monitor
+from jaxcl.similarity import normalize
+from jaxcl.typing import Array, Method, Net, Views
+
+
+def simclr_v2(
+    *,
+    views: Views,
+    encoder: Net,
+    head: Net,
+    temperature: float = 0.1,
+    queue_size: int = 65536,
+    decay: float = 0.999,
+    extract: Callable[[tuple[Array, ...]], Array] = pool,
+    axis_name: str | None = None,
+) -> Method:
+    """NT-Xent whose denominator also runs over a queue of keys, which a moving average of the network has made.
+
+        loss = 1/(2n) sum_i -log( exp(s_ij / t) / ( sum_{k != i} exp(s_ik / t) + sum_m exp(z_i.queue_m / t) ) )
+
+    The paper gives it about one point on ImageNet (64K keys, decay 0.999) and says no more than that it is MoCo's
+    mechanism. That keys of both views are remembered, and that positives stay those of the batch, is our reading.
+    Scores are kept in memory: [2n, 2N + queue_size].
+
+    head
+        three layers, `nets.projection_head(layers=3)`; fine-tuning starts from its first, which is not done here.
+    """
+
+    def forward(params, state, images, *, train):
+        maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
+        h = extract(maps)
+        z, head_state = head.apply(params["head"], state["head"], h, train=train)
+        return h, normalize(z), {"encoder": encoder_state, "head": head_state}
+
+    def init(key, batch):
+        views_key, encoder_key, head_key, queue_key = jax.random.split(key, 4)
+        x = views(views_key, batch)[0]
+        params, stats = {}, {}
+        params["encoder"], stats["encoder"] = encoder.init(encoder_key, x)
+        maps, _ = encoder.apply(params["encoder"], stats["encoder"], x, train=False)
+        params["head"], stats["head"] = head.init(head_key, extract(maps))
+        d = forward(params, stats, x, train=False)[1].shape[1]
+        return params, {
+            "query": stats,
+            # Copies, as what is donated may not be there twice.
+            "key": jax.tree.map(jnp.copy, stats),
+            "target": jax.tree.map(jnp.copy, params),
+            "queue": random_queue(queue_key, queue_size, d),
+        }
+
+    def loss_fn(params, state, key, batch):
+        x = interleave(*views(key, batch))
+        target = ema(state["target"], params, decay)
+        h, z, query_stats = forward(params, state["query"], x, train=True)
+        _, remembered, key_stats = forward(target, state["key"], x, train=True)
+
+        rows = collectives.rows(len(z), axis_name)
+        scores = z @ collectives.gather(z, axis_name).T
+        positive = jnp.sum(z[0::2] * z[1::2], axis=1)
+        others = jnp.arange(scores.shape[1]) // 2 != rows[:, None] // 2
+        negatives = jnp.concatenate([jnp.where(others, scores, -jnp.inf), z @ state["queue"].keys.T], axis=1)
+        value = info_nce(jnp.repeat(positive, 2), negatives, temperature=temperature, axis_name=axis_name)
+        state = {
+            "query": query_stats,
+            "key": key_stats,
+            "target": target,
+            "queue": push(state["queue"], remembered, axis_name=axis_name),
+        }
+        return value, (state, contrast_monitor(z[0::2], z[1::2], h, axis_name=axis_name))
+
+    def embed(params, state, images):
+        maps, _ = encoder.apply(params["encoder"], state["query"]["encoder"], images, train=False)
+        return extract(maps)
+
+    return Method(init, loss_fn, embed)

@@ -1,0 +1,90 @@
+"""SimCLR with a memory: its loss, what it remembers, and the device law."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcl import nets
+from jaxcl.losses import nt_xent
+from jaxcl.memory import by_age
+from jaxcl.methods import simclr, simclr_v2
+from jaxcl.monitor import score_monitor
+from jaxcl.train import init_state, make_step, placement
+
+N, K, D = 16, 40, 6
+
+
+def two(key, batch):
+    x = jnp.asarray(batch["image"], jnp.float32) / 255
+    return x, x[:, :, ::-1]
+
+
+def parts(axis_name=None):
+    norm = nets.batch_norm(axis_name=axis_name)
+    return {
+        "views": two,
+        "encoder": nets.small_convnet(features=(4, 4), norm=norm),
+        "head": nets.projection_head(norm=norm, layers=2, out=D),
+        "axis_name": axis_name,
+    }
+
+
+@pytest.fixture(scope="module")
+def batch():
+    image = np.random.default_rng(0).integers(0, 256, (N, 8, 8, 3), np.uint8)
+    return {"image": image, "index": np.arange(N, dtype=np.int32)}
+
+
+def test_the_denominator_is_that_of_nt_xent_and_the_queue(batch):
+    method = simclr_v2(**parts(), temperature=0.3, queue_size=K)
+    params, state = jax.jit(method.init)(jax.random.key(0), batch)
+    value, (new, _) = jax.jit(method.loss)(params, state, jax.random.key(1), batch)
+    # The first moving average changes nothing, so the keys are the projections themselves.
+    z = np.asarray(by_age(new["queue"])[-2 * N :], np.float64)
+    queue = np.asarray(state["queue"].keys, np.float64)
+    total = 0.0
+    for i in range(2 * N):
+        batch_sum = sum(np.exp(z[i] @ z[j] / 0.3) for j in range(2 * N) if j != i)
+        queue_sum = sum(np.exp(z[i] @ queue[m] / 0.3) for m in range(K))
+        total -= np.log(np.exp(z[i] @ z[i ^ 1] / 0.3) / (batch_sum + queue_sum)) / (2 * N)
+    np.testing.assert_allclose(value, total, rtol=1e-5)
+    assert value > nt_xent(z[0::2], z[1::2], temperature=0.3)
+
+
+def test_the_scores_of_simclr_are_those_of_its_batch_without_an_images_own(batch):
+    def twice(key, batch):
+        return (two(key, batch)[0],) * 2
+
+    method = simclr(
+        **(parts() | {"views": twice}),
+        loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.3),
+        scores=partial(score_monitor, temperature=0.25),
+    )
+    params, state = jax.jit(method.init)(jax.random.key(0), batch)
+    _, (_, metrics) = jax.jit(method.loss)(params, state, jax.random.key(1), batch)
+    np.testing.assert_allclose(metrics["positive_mean"], 1, atol=1e-5)
+    # |a - b|^2 = 2 - 2 a.b, so the mean of exp(-2 |a - b|^2) is that of exp(4 a.b) over e^4.
+    np.testing.assert_allclose(jnp.log(metrics["negative_exp"]) - 4, metrics["uniformity"], atol=1e-4)
+
+
+def two_steps(batch, place, devices):
+    axis_name = placement.axis_name(place)
+    method, tx = simclr_v2(**parts(axis_name), queue_size=K, temperature=0.5), optax.sgd(0.1)
+    mesh = placement.make_mesh(devices)
+    state = placement.replicate(init_state(jax.random.key(0), method, tx, batch), mesh)
+    step = placement.place(make_step(method, tx, axis_name=axis_name), place, mesh)
+    key = placement.replicate(jax.random.key(1), mesh)
+    for _ in range(2):
+        state, _ = step(state, key, placement.split(batch, mesh))
+    return jax.device_get((state.params, state.state))
+
+
+def test_two_steps_on_eight_devices_are_two_steps_on_one(batch):
+    chex.assert_trees_all_close(
+        two_steps(batch, "shard_map", 8), two_steps(batch, "jit", 1), atol=2e-4, rtol=2e-3
+    )
