@@ -18,7 +18,7 @@ from jax import lax
 from jaxcl import collectives
 from jaxcl.typing import Array
 
-BYTES = 2**21  # of maps and their gradients at a time, about half of a core's second-level cache
+BYTES = 2**19  # of maps and their gradients at a time: with their nine copies, about what a core's own cache holds
 
 
 def conv(
