@@ -19,6 +19,7 @@ Three commands take it from images to a reported accuracy:
   jaxcl evaluate runs/quickstart                        kNN and linear accuracy, beside two baselines
   jaxcl plot runs/quickstart                            views, curves, map, neighbors: runs/quickstart/plots/report.html
 
+  jaxcl views configs/quickstart.py                     before training: what the network will be shown
   jaxcl sweep configs/quickstart.py --seed 0 1 2 --temperature 0.1 0.5
                                                         every combination, with the mean and spread over seeds
 """
@@ -36,9 +37,18 @@ processes there are, and which this one is: --distributed 10.0.0.1:1234 4 0
 """
 
 
+VIEWS_HELP = """\
+usage: jaxcl views CONFIG.py [--out FILE] [--images N] [--knob value ...]
+
+Draws training images beside the views that the config makes of them, as in its first steps, with what was drawn for
+each printed under it. FILE is CONFIG-views.png unless given; N is 8.
+`jaxcl views CONFIG.py --help` shows the knobs of a config.
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"train": train, "evaluate": evaluate, "plot": plot, "sweep": sweep}
+    commands = {"train": train, "evaluate": evaluate, "plot": plot, "sweep": sweep, "views": views}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP)
         return 0
@@ -129,6 +139,29 @@ def plot(arguments: list[str]) -> int:
     parser.add_argument("run_dir", type=Path)
     own = parser.parse_args(arguments)
     print(f"Report: {plot_run(own.run_dir)}")
+    return 0
+
+
+def views(arguments: list[str]) -> int:
+    """`jaxcl views CONFIG.py [--out FILE] [--images N] [--knob value ...]`"""
+    parser = argparse.ArgumentParser("jaxcl views", add_help=False, allow_abbrev=False)
+    parser.add_argument("config", nargs="?")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--images", type=int, default=8)
+    own, rest = parser.parse_known_args(arguments)
+    if own.config is None:
+        print(VIEWS_HELP)
+        return 0 if "--help" in rest or "-h" in rest else 2
+    if own.images < 1:
+        raise ValueError(f"--images is how many images are shown, at least 1; got {own.images}.")
+    import tyro
+
+    from jaxcl.experiment import load_config
+    from jaxcl.runs import draw_views
+
+    knobs = tyro.cli(load_config(own.config).Knobs, args=rest, prog=f"jaxcl views {own.config}")
+    out = own.out or Path(f"{Path(own.config).stem}-views.png")
+    print(f"Views: {draw_views(own.config, knobs, out, n=own.images)}")
     return 0
 
 

@@ -258,14 +258,18 @@ def plot_run(run_dir: str | Path, *, points: int = 1000) -> Path:
     )
 
 
-def picture_of_views(e: Experiment):
-    from jaxcl import plot
+def picture_of_views(e: Experiment, *, n: int = 8, drawn: bool = False):
+    """The first `n` training images beside their views; `drawn`: with what was drawn for each, where views can tell."""
+    from jaxcl import augment, plot
 
-    assert e.views is not None
-    shown = np.arange(min(8, len(e.train.images)))
+    views = e.views
+    assert views is not None
+    shown = np.arange(min(n, len(e.train.images)))
     batch = {"image": e.train.images[shown], "index": shown.astype(np.int32)}
-    views = jax.device_get(jax.jit(e.views)(jax.random.key(e.seed), batch))
-    return plot.views_sheet(visible(batch["image"]), tuple(map(visible, views)))
+    key = jax.random.key(e.seed)
+    made = jax.device_get(jax.jit(lambda batch: views(key, batch))(batch))
+    captions = augment.captions(key, views, batch) if drawn else None
+    return plot.views_sheet(visible(batch["image"]), tuple(map(visible, made)), captions=captions)
 
 
 def pictures_of_scores(records) -> list[tuple[str, Any]]:
@@ -275,6 +279,21 @@ def pictures_of_scores(records) -> list[tuple[str, Any]]:
         ("Scores of positives and negatives, before the temperature.", plot.score_curves(records)),
         ("How the scores are distributed, over the run.", plot.score_distributions(records)),
     ]
+
+
+def draw_views(config: str | Path, knobs: Any, out: str | Path, *, n: int = 8) -> Path:
+    """A picture in the file `out`: n training images and the views that a config makes of them, with what was drawn.
+
+    Raises ValueError where the config's experiment names no `views`.
+    """
+    e, out = load_config(config).experiment(knobs), Path(out)
+    if e.views is None:
+        raise ValueError(
+            f"The experiment of {config} names no views (Experiment.views), so none can be drawn."
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    picture_of_views(e, n=n, drawn=True).savefig(out, dpi=160, facecolor="white")
+    return out
 
 
 def pictures_of_embedding(e: Experiment, encoder: Encoders, points: int) -> list[tuple[str, Any]]:

@@ -188,3 +188,28 @@ def test_two_processes_with_two_devices_train_what_one_with_four_does(world, tmp
     two, one = read_metrics(tmp_path / "two"), read_metrics(tmp_path / "one")
     assert [r["step"] for r in two] == [r["step"] for r in one] == [2, 4]
     np.testing.assert_allclose([r["loss"] for r in two], [r["loss"] for r in one], rtol=1e-5)
+
+
+def test_views_are_drawn_before_any_training_with_what_was_drawn_under_each(world, capsys):
+    out = world / "pictures" / "views.png"
+    assert main(["views", str(world / "grays.py"), "--out", str(out), "--images", "2", "--seed", "3"]) == 0
+    assert str(out) in capsys.readouterr().out
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_sheet_of_views_says_what_was_drawn(world):
+    from jaxcl.experiment import load_config
+    from jaxcl.runs import picture_of_views
+
+    config = load_config(world / "grays.py")
+    figure = picture_of_views(config.experiment(config.Knobs()), n=2, drawn=True)
+    told = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert len(told) == 4
+    assert all("crop" in text for text in told)
+
+
+def test_views_say_what_they_need(capsys):
+    assert main(["views"]) == 2
+    assert main(["views", "--help"]) == 0
+    assert main(["views", "nowhere.py"]) == 1
+    assert "no config nowhere.py" in capsys.readouterr().err

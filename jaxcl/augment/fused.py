@@ -216,11 +216,15 @@ def linear(op: Op, params: Any, shape: ops.Shape) -> Linear | None:
             )
         case "flip" if "probability" in settings:
             return Linear(columns=lambda matrix: jnp.where(params.on, matrix[::-1], matrix))
-        case "translate" if "pixels" in settings:
+        case "translate" if "border" in settings:
+            place = ops.BORDERS[settings["border"]]
             return Linear(
-                rows=lambda matrix: matrix[jnp.clip(jnp.arange(h) - params.down, 0, h - 1)],
-                columns=lambda matrix: matrix[jnp.clip(jnp.arange(w) - params.right, 0, w - 1)],
+                rows=lambda matrix: matrix[place(jnp.arange(h) - params.down, h)],
+                columns=lambda matrix: matrix[place(jnp.arange(w) - params.right, w)],
             )
+        case "center crop" if "share" in settings:
+            rest = settings["share"], settings["method"], settings["antialias"]
+            return Linear(*ops.center_matrices((h, w), settings["size"], *rest))
         case "blur" if "sigma" in settings:
             radius = ops.blur_radius(h)
             if radius == 0:

@@ -15,11 +15,13 @@ An image has one channel or three; with one, saturation, hue and grayscale chang
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxcl.typing import Array, PyTree
@@ -137,8 +139,17 @@ def uniform_area(u: Array, shape: tuple[int, int], area, ratio) -> tuple[Crop, A
 
     This is what the SimCLR paper's appendix A says. What its code does is `uniform_height`.
     """
+    return boxes_of(u, shape, area, between(u[:, 0], *ratio))
+
+
+def uniform_area_log_ratio(u: Array, shape: tuple[int, int], area, ratio) -> tuple[Crop, Array]:
+    """As `uniform_area`, but it is the logarithm of the aspect ratio that is uniform: torchvision's law, with which
+    MoCo and CMC were trained. (Where no attempt fits, torchvision takes the center, and we the whole image.)"""
+    return boxes_of(u, shape, area, jnp.exp(between(u[:, 0], math.log(ratio[0]), math.log(ratio[1]))))
+
+
+def boxes_of(u: Array, shape: tuple[int, int], area, aspect: Array) -> tuple[Crop, Array]:
     h, w = shape
-    aspect = between(u[:, 0], *ratio)
     pixels = between(u[:, 1], *area) * (h * w)
     height = jnp.round(jnp.sqrt(pixels / aspect)).astype(jnp.int32)
     width = jnp.round(jnp.sqrt(pixels * aspect)).astype(jnp.int32)
@@ -309,20 +320,72 @@ def rotate90(*, probability: float = 0.5) -> Op:
     return deciding("rotate90", 2, decide, apply, settings={"probability": probability})
 
 
-def translate(pixels: int) -> Op:
-    """Shift by up to `pixels` each way, in whole pixels; what comes in is the nearest border pixel."""
+def translate(pixels: int, *, probability: float = 1.0, border: str = "edge") -> Op:
+    """Shift by up to `pixels` each way, in whole pixels, with the given probability.
+
+    border
+        what comes in: "edge", the nearest border pixel; "reflect", the image mirrored at its border pixel (as AMDIM
+        does on CIFAR-10).
+    """
+    if border not in BORDERS:
+        raise ValueError(f"border must be one of {', '.join(BORDERS)}; got {border!r}.")
 
     def decide(u, shape):
-        shift = whole(u, 2 * pixels + 1) - pixels
+        shift = jnp.where(u[2] < probability, whole(u[:2], 2 * pixels + 1) - pixels, 0)
         return Shift(shift[0], shift[1])
 
     def apply(params, image):
         h, w, _ = image.shape
-        rows = jnp.clip(jnp.arange(h) - params.down, 0, h - 1)
-        columns = jnp.clip(jnp.arange(w) - params.right, 0, w - 1)
-        return image[rows][:, columns]
+        return image[BORDERS[border](jnp.arange(h) - params.down, h)][
+            :, BORDERS[border](jnp.arange(w) - params.right, w)
+        ]
 
-    return deciding("translate", 2, decide, apply, settings={"pixels": pixels})
+    settings = {"pixels": pixels, "probability": probability, "border": border}
+    return deciding("translate", 3, decide, apply, settings=settings)
+
+
+# Where in a line of n pixels the place i is found that may lie outside.
+BORDERS: dict[str, Callable[[Array, int], Array]] = {
+    "edge": lambda i, n: jnp.clip(i, 0, n - 1),
+    "reflect": lambda i, n: jnp.clip(n - 1 - jnp.abs(n - 1 - jnp.abs(i)), 0, n - 1),
+}
+
+
+def center_crop(
+    size: int | tuple[int, int], *, share: float = 0.875, method: str = "bicubic", antialias: bool = False
+) -> Op:
+    """What evaluation sees of a photograph: the largest box of `size`'s shape in the center, times `share`, resized.
+
+    Draws nothing. `share=0.875` (224 of 256) is SimCLR's and everybody's for images of more than 32 pixels; small
+    ones are evaluated whole. The box is rounded as in SimCLR's code. `antialias=True` is Pillow's way to shrink.
+
+    >>> op = center_crop(2, share=0.5)
+    >>> op.apply((), jnp.arange(16.0).reshape(4, 4, 1)).ravel().tolist()
+    [5.0, 6.0, 9.0, 10.0]
+    """
+    out_h, out_w = (size, size) if isinstance(size, int) else size
+    if not 0 < share <= 1:
+        raise ValueError(f"share is what is kept of a side, 0 < share <= 1; got {share}.")
+
+    def apply(params, image):
+        h, w, _ = image.shape
+        rows, columns = center_matrices((h, w), (out_h, out_w), share, method, antialias)
+        return resample(rows, columns, image)
+
+    settings = {"size": (out_h, out_w), "share": share, "method": method, "antialias": antialias}
+    out = lambda shape: (out_h, out_w, shape[2])  # noqa: E731
+    return deciding("center crop", 0, lambda u, shape: (), apply, settings=settings, out=out)
+
+
+def center_matrices(shape, out, share: float, method: str, antialias: bool) -> tuple[Array, Array]:
+    h, w = shape
+    aspect = out[1] / out[0]
+    height, width = (w / aspect, w) if aspect > w / h else (h, h * aspect)
+    matrices = []
+    for n, length, size in ((h, height, out[0]), (w, width, out[1])):
+        length = min(n, max(1, round(length * share)))
+        matrices.append(resize_matrix((n - length + 1) // 2, length, n, size, method, antialias))
+    return matrices[0], matrices[1]
 
 
 # ---------------------------------------------------------------------------------------------- color
@@ -564,6 +627,87 @@ def blur_radius(height: int) -> int:
 def clip() -> Op:
     """To [0, 1]: the bicubic crop overshoots. Draws nothing."""
     return deciding("clip", 0, lambda u, shape: (), lambda params, image: jnp.clip(image, 0, 1), settings={})
+
+
+# ---------------------------------------------------------------------------------------------- color spaces
+
+# CIE XYZ of linear sRGB (IEC 61966-2-1), relative to the white of D65.
+XYZ = np.array(
+    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+) / np.array([[0.95047], [1.0], [1.08883]])
+YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
+
+
+def lab() -> Op:
+    """CIE L*a*b* of sRGB pixels (D65), each channel scaled to [-1, 1] over the range that sRGB can reach.
+
+    The ranges are CMC's (Tian et al., 2020, its code): L 0 to 100, a -86.183 to 98.233, b -107.857 to 94.478. Draws
+    nothing. What comes out is no picture in [0, 1] any more: nothing may follow that takes it for one.
+    """
+    low, high = np.array([0, -86.183, -107.857]), np.array([100, 98.233, 94.478])
+
+    def apply(params, image):
+        x = jnp.clip(image, 0, 1)
+        x = jnp.where(x > 0.04045, jnp.power((x + 0.055) / 1.055, 2.4), x / 12.92)
+        x = jnp.einsum("hwc,kc->hwk", x, XYZ.astype(np.float32), precision="highest")
+        x = jnp.where(x > 0.008856, jnp.cbrt(jnp.maximum(x, 0.008856)), 7.787 * x + 16 / 116)
+        x = jnp.stack(
+            [116 * x[..., 1] - 16, 500 * (x[..., 0] - x[..., 1]), 200 * (x[..., 1] - x[..., 2])], axis=-1
+        )
+        return scaled_to_one(x, low, high)
+
+    return deciding("lab", 0, lambda u, shape: (), three_channels("lab", apply), settings={})
+
+
+def ycbcr() -> Op:
+    """Y'CbCr (ITU-R BT.601, 8 bits) of pixels in [0, 1], each channel scaled to [-1, 1] over its nominal range.
+
+    The ranges are those of the standard, Y 16 to 235, Cb and Cr 16 to 240; whether CMC scaled just so was not
+    verified. Draws nothing.
+    """
+    low, high = np.array([16, 16, 16]), np.array([235, 240, 240])
+
+    def apply(params, image):
+        x = jnp.einsum("hwc,kc->hwk", jnp.clip(image, 0, 1), YCBCR.astype(np.float32), precision="highest")
+        return scaled_to_one(x + jnp.asarray([16, 128, 128], jnp.float32), low, high)
+
+    return deciding("ycbcr", 0, lambda u, shape: (), three_channels("ycbcr", apply), settings={})
+
+
+def scaled_to_one(x: Array, low: np.ndarray, high: np.ndarray) -> Array:
+    middle, half = (low + high) / 2, (high - low) / 2
+    return (x - jnp.asarray(middle, x.dtype)) / jnp.asarray(half, x.dtype)
+
+
+def three_channels(name: str, apply):
+    def checked(params, image):
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"{name} needs an image [h, w, 3]; got {image.shape}.")
+        return apply(params, image)
+
+    return checked
+
+
+# ---------------------------------------------------------------------------------------------- patches
+
+
+def patches(images: Array, size: int, stride: int) -> Array:
+    """Overlapping squares: [..., h, w, c] -> [..., rows, columns, size, size, c], as CPC looks at an image.
+
+    Patch (i, j) begins at pixel (i stride, j stride); there are (h - size) // stride + 1 rows. CIFAR-10: `patches(x,
+    8, 4)`, 7 x 7 patches of 32 x 32 pixels; 64 pixels: `(16, 8)`; 128: `(32, 16)`.
+
+    >>> patches(jnp.arange(9).reshape(3, 3, 1), 2, 1)[1, 0].ravel().tolist()
+    [3, 4, 6, 7]
+    """
+    h, w = images.shape[-3:-1]
+    if not 0 < size <= min(h, w) or stride < 1:
+        raise ValueError(f"patches of {size} at every {stride} pixels do not fit into an image of {h} x {w}.")
+    rows = jnp.arange(0, h - size + 1, stride)[:, None] + jnp.arange(size)
+    columns = jnp.arange(0, w - size + 1, stride)[:, None] + jnp.arange(size)
+    cut = jnp.take(images, rows, axis=-3)  # [..., rows, size, w, c]
+    cut = jnp.take(cut, columns, axis=-2)  # [..., rows, size, columns, size, c]
+    return jnp.swapaxes(cut, -4, -3)
 
 
 # ---------------------------------------------------------------------------------------------- draws

@@ -14,11 +14,13 @@ and not of the device.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxcl.augment import ops
@@ -82,6 +84,7 @@ def simclr(
     blur: bool = True,
     flip: bool = True,
     min_area: float = 0.08,
+    max_area: float = 1.0,
     law: ops.CropLaw = ops.uniform_height,
     brightness_form: str = "multiply",
 ) -> Op:
@@ -95,8 +98,8 @@ def simclr(
 
     flip
         False where left and right matter, as for digits.
-    min_area
-        the least share of the image that a crop keeps.
+    min_area, max_area
+        the least and the greatest share of the image that a crop keeps.
     law
         how crops are drawn. The default is that of the published code; the paper's text says `ops.uniform_area`,
         whose crops are larger on average.
@@ -105,7 +108,7 @@ def simclr(
     """
     jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
     steps = [
-        ops.random_resized_crop(size, area=(min_area, 1.0), law=law),
+        ops.random_resized_crop(size, area=(min_area, max_area), law=law),
         *([ops.flip()] if flip else []),
         ops.color_jitter(*jitter, brightness_form=brightness_form),
         ops.grayscale(),
@@ -122,6 +125,19 @@ def crop_and_flip(size: int, *, min_area: float = 0.08, law: ops.CropLaw = ops.u
 
 
 # ---------------------------------------------------------------------------------------------- views
+
+
+@dataclass(frozen=True)
+class RecipeViews:
+    """Views that say how they are made: `views(key, batch)` as ever, and the recipe of each, so that a picture can
+    tell what was drawn (`captions`)."""
+
+    make: Callable[[Array, Batch], tuple[Array, ...]]
+    recipes: tuple[Op, ...]
+    shared: Op | None = None
+
+    def __call__(self, key: Array, batch: Batch) -> tuple[Array, ...]:
+        return self.make(key, batch)
 
 
 def two_views(recipe: Op, *, dtype: Any = jnp.float32, chunk: int | None = None) -> Views:
@@ -150,6 +166,61 @@ def n_views(recipe: Op, n: int, *, dtype: Any = jnp.float32, chunk: int | None =
         image, index = checked(batch)
         made = chunked(lambda image, index: one_image(key, index, image), chunk, image, index)
         return tuple(made[:, view] for view in range(n))
+
+    return RecipeViews(views, (recipe,) * n)
+
+
+def each_view(
+    recipes: Sequence[Op], *, shared: Op | None = None, dtype: Any = jnp.float32, chunk: int | None = None
+) -> Views:
+    """(key, batch) -> one array [b, h, w, c] a recipe: views made in different ways, and perhaps of different sizes.
+
+    shared
+        an op that is drawn once for an image and done before all of its views: AMDIM's flip. It must keep the shape.
+
+        each_view(byol(224))                        # two views, the first always blurred, the second solarized
+        each_view(multi_crop(224, 96))              # two large views and six small ones
+        each_view([amdim(32)] * 2, shared=flip())   # both views flipped, or none
+
+    `each_view([recipe] * n)` makes the views of `n_views(recipe, n)`.
+    """
+    recipes = tuple(recipes)
+
+    def views(key: Array, batch: Batch) -> tuple[Array, ...]:
+        images, indices = checked(batch)
+
+        def one_image(image, index):
+            image = as_float(image)
+            if shared is not None:
+                changed = shared.apply(shared.sample(view_keys(key, index, SHARED), image.shape), image)
+                if changed.shape != image.shape:
+                    raise ValueError(
+                        f"shared must keep the shape; {shared.name} made {changed.shape} of {image.shape}."
+                    )
+                image = changed
+            keys = (view_keys(key, index, view) for view in range(len(recipes)))
+            return tuple(
+                recipe.apply(recipe.sample(key, image.shape), image).astype(dtype)
+                for key, recipe in zip(keys, recipes, strict=True)
+            )
+
+        return chunked(one_image, chunk, images, indices)
+
+    return RecipeViews(views, recipes, shared)
+
+
+def channel_views(
+    recipe: Op, channels: Sequence[int], *, dtype: Any = jnp.float32, chunk: int | None = None
+) -> Views:
+    """(key, batch) -> one view of every image, cut into its channels: `channel_views(cmc(224), (1, 2))` gives L
+    [b, h, w, 1] and ab [b, h, w, 2], as CMC contrasts them."""
+
+    def views(key: Array, batch: Batch) -> tuple[Array, ...]:
+        (whole,) = n_views(recipe, 1, dtype=dtype, chunk=chunk)(key, batch)
+        if whole.shape[3] != sum(channels):
+            raise ValueError(f"channels {tuple(channels)} must sum to the view's {whole.shape[3]}.")
+        starts = np.cumsum([0, *channels])
+        return tuple(whole[..., a:b] for a, b in zip(starts, starts[1:], strict=False))
 
     return views
 
@@ -185,6 +256,20 @@ def render(recipe: Op, params: PyTree, images: Array, *, dtype: Any = jnp.float3
     return jax.vmap(lambda params, image: recipe.apply(params, as_float(image)).astype(dtype))(params, images)
 
 
+def captions(key: Array, views: Views, batch: Batch) -> list[list[str]] | None:
+    """For each image and view what `views(key, batch)` draws, in words, a line an op; None where views do not tell."""
+    if not isinstance(views, RecipeViews):
+        return None
+    ahead: list[list[str]] = [[]] * len(batch["index"])
+    if views.shared is not None:
+        ahead = describe(draw(key, views.shared, batch, view=SHARED)) or ahead
+    told = []
+    for view, recipe in enumerate(views.recipes):
+        drawn = jax.jit(lambda batch, recipe=recipe, view=view: draw(key, recipe, batch, view=view))(batch)
+        told.append(describe(drawn) or [[]] * len(ahead))
+    return [["\n".join([*first, *view[i]]) for view in told] for i, first in enumerate(ahead)]
+
+
 def describe(params: PyTree) -> list[list[str]]:
     """What `draw` drew, in words: for each of the b images one line an op; what a coin left out is not listed.
 
@@ -200,6 +285,10 @@ def describe(params: PyTree) -> list[list[str]]:
 
 
 # ---------------------------------------------------------------------------------------------- parts
+
+
+# The number of the view that is none: what is drawn for all views of an image together.
+SHARED = 2**31 - 1
 
 
 def view_keys(key: Array, index: Array, view: Array | int) -> Array:
@@ -229,7 +318,7 @@ def checked(batch: Batch) -> tuple[Any, Any]:
     return image, index
 
 
-def chunked(function: Callable[..., Array], chunk: int | None, image: Array, index: Array) -> Array:
+def chunked(function: Callable[..., Any], chunk: int | None, image: Array, index: Array) -> Any:
     """function(image, index) for every row, `chunk` rows at a time."""
     if chunk is None:
         # Not where several devices share the batch: a loop over its rows would wait for one of them at a time.

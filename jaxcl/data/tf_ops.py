@@ -130,13 +130,17 @@ def rotate90(**how_it_is_drawn: Any) -> Apply:
     return apply
 
 
-def translate(**how_it_is_drawn: Any) -> Apply:
+def translate(*, border: str, **how_it_is_drawn: Any) -> Apply:
     tf = tensorflow()
+
+    def within(i, n):
+        if border == "reflect":
+            i = n - 1 - tf.abs(n - 1 - tf.abs(i))
+        return tf.clip_by_value(i, 0, n - 1)
 
     def apply(params, image):
         h, w = tf.shape(image)[0], tf.shape(image)[1]
-        rows = tf.clip_by_value(tf.range(h) - params.down, 0, h - 1)
-        columns = tf.clip_by_value(tf.range(w) - params.right, 0, w - 1)
+        rows, columns = within(tf.range(h) - params.down, h), within(tf.range(w) - params.right, w)
         return tf.ensure_shape(tf.gather(tf.gather(image, rows), columns, axis=1), image.shape)
 
     return apply
