@@ -35,9 +35,8 @@ class Encoded(NamedTuple):
 def find_files(spec: str, split: str) -> Encoded:
     """The images of "folder:PATH", undecoded; layouts, splits and what is left out are those of `data.load`.
 
-    Only headers are read (some ten thousand a second and core where the files are at hand). A file whose header
-    cannot be read is left out, named in `skipped` and counted in a warning; one that is damaged further in is found
-    when it is decoded.
+    Only headers are read (but PNGs whole, as Pillow looks for EXIF at their end). A file whose header cannot be read is
+    left out, named in `skipped` and counted in a warning; one that is damaged further in is found when it is decoded.
 
     Raises ValueError for what is misspelt, empty or not as described, FileNotFoundError for what is not there.
     """
@@ -103,6 +102,4 @@ def ends(path: Path) -> bool:
 
 def read_rgb(path: str) -> np.ndarray:
     """One file as uint8 [h, w, 3], whatever its format."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return sources._read(Path(path), sources.readable_formats(), None)
+    return sources._read(Path(path), sources.readable_formats(), None)

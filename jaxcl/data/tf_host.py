@@ -308,6 +308,9 @@ def look_closer(tf, source: Encoded, index: np.ndarray, tolerate: float) -> bool
             f"{len(names)} of the {len(source.paths)} files of {source.name} are damaged, more than the share of"
             f" {tolerate:g} that is tolerated: {sources._first(names)} Mend or remove them, or raise tolerate."
         )
+    if not learnt and source.plain[index].any():
+        # Whole they can be decoded, in part they cannot: let Pillow have them all.
+        source.plain[index], learnt = False, True
     return learnt
 
 
