@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxcl.runs import column, evaluate_run, evaluations, train_run
 
 
@@ -48,6 +50,7 @@ def sweep(
             print(f"\n== {name}", flush=True)
             train_run(config, knobs_of(arguments), run_dir)
             evaluate_run(run_dir, protocols, baselines=baselines)
+            jax.clear_caches()  # programs that no other run will use; over a long sweep they fill the memory
         for row in evaluations(run_dir):
             encoder = "trained" if row["encoder"] == run_dir.name else row["encoder"]
             results.append(row | {"encoder": encoder, "knobs": combination})
