@@ -91,6 +91,7 @@ def test_every_placement_takes_every_lane(runs, lane, placement, tmp_path):
 
 
 def test_two_ways_to_read_are_one_too_many():
+    resident = experiment("resident")
+    both = resident._replace(input=partial(data.batches, resident.train))
     with pytest.raises(ValueError, match="not both"):
-        resident = experiment("resident")
-        train(resident._replace(input=partial(data.batches, resident.train)))
+        train(both)
