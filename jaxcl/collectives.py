@@ -33,9 +33,9 @@ def gather(x: Array, axis_name: AxisName = None) -> Array:
 
 def gather_same(x: Array, axis_name: AxisName = None) -> Array:
     """`gather`, for what all devices keep as one and the same (a queue): known to be equal, not differentiated."""
-    if axis_name is not None:
-        return lax.all_gather(x, axis_name, tiled=True, to="invarying")
-    return gather(x)
+    if axis_name is None or axis_name not in jax.typeof(x).manual_axis_type.varying:
+        return gather(x, axis_name)  # nothing is known of what varies: one program, or `vmap`, or unchecked
+    return lax.all_gather(x, axis_name, tiled=True, to="invarying")
 
 
 def take(x: Array, order: Array, axis_name: AxisName = None) -> Array:
