@@ -9,6 +9,9 @@ simclr_cifar10_cpu.py at the same number of epochs):
     jaxcl sweep configs/moco_cifar10_cpu.py --extrapolate 0 2 --interpolate 0 1.6 --seed 0 1 2 --epochs 10
         --data-dir DATA_DIR
 
+Extrapolation from the first step may keep the features of so small and short a run alike (see
+`feature_transform.mixing`): look at the scores, and try --start-epoch.
+
 A step sees one query and one key of each image, where SimCLR's sees two anchors; --symmetric makes both views queries.
 Not yet run to its end.
 """
