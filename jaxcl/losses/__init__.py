@@ -25,6 +25,7 @@ from jaxcl.losses.distribution import (
     uniformity,
 )
 from jaxcl.losses.looc import info_nce, looc
+from jaxcl.losses.regression import negative_cosine, regression
 
 __all__ = [
     "alignment",
@@ -40,11 +41,13 @@ __all__ = [
     "log_sum_exp",
     "looc",
     "margin_triplet",
+    "negative_cosine",
     "normal",
     "nt_logistic",
     "nt_xent",
     "orthogonal_directions",
     "queue_nce",
+    "regression",
     "sliced_wasserstein",
     "supervised_contrastive",
     "uniform_cube",

@@ -122,6 +122,8 @@ LOSSES = {
     "vicreg": of_views(losses.vicreg),
     "barlow_twins": of_views(losses.barlow_twins),
     "visreg": of_views(partial(losses.visreg, KEY)),
+    "regression": of_views(losses.regression),
+    "negative_cosine": of_views(losses.negative_cosine),
 }
 
 

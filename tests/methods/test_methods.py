@@ -11,8 +11,8 @@ import pytest
 
 from jaxcl import augment, nets
 from jaxcl.feature_transform import mixing
-from jaxcl.losses import nt_xent, queue_nce
-from jaxcl.methods import looc, moco, simclr
+from jaxcl.losses import nt_xent, queue_nce, regression
+from jaxcl.methods import byol, cosine_decay, looc, moco, simclr
 from jaxcl.monitor import score_monitor
 from jaxcl.train import init_state, make_step, placement
 
@@ -67,8 +67,26 @@ def tiny_looc_plus_plus(axis_name):
     return looc(views=noisy(3), spaces=2, branch=branch, **moco_parts(axis_name))
 
 
+def tiny_byol(axis_name):
+    norm = nets.batch_norm(axis_name=axis_name)
+    return byol(
+        views=noisy(2),
+        encoder=nets.small_convnet(features=(8, 8), norm=norm),
+        projector=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
+        predictor=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
+        loss=lambda key, p, z: regression(p, z, axis_name=axis_name),
+        decay=cosine_decay(0.9, steps=60),
+        axis_name=axis_name,
+    )
+
+
 # name -> (axis_name) -> Method
-METHODS = {"simclr": tiny_simclr, "moco": tiny_moco, "looc_plus_plus": tiny_looc_plus_plus}
+METHODS = {
+    "simclr": tiny_simclr,
+    "moco": tiny_moco,
+    "looc_plus_plus": tiny_looc_plus_plus,
+    "byol": tiny_byol,
+}
 
 
 def batch_of(n=16, size=16):

@@ -1,0 +1,150 @@
+"""BYOL (Grill et al., 2020, arXiv:2006.07733) on one page, and SimSiam (Chen and He, 2020, arXiv:2011.10566), which is
+BYOL without the moving average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxcl.extract import pool
+from jaxcl.memory import ema
+from jaxcl.monitor import contrast_monitor
+from jaxcl.typing import Array, Loss, Method, Net, Views
+
+Decay = float | Callable[[Array], Array]
+
+
+def byol(
+    *,
+    views: Views,
+    encoder: Net,
+    projector: Net,
+    predictor: Net,
+    loss: Loss,
+    decay: Decay | None = 0.996,
+    extract: Callable[[tuple[Array, ...]], Array] = pool,
+    axis_name: str | None = None,
+) -> Method:
+    """Predict the target network's projection of one view from the other; nothing is pushed away.
+
+    views
+        (key, batch) -> two views [b, h, w, c]; BYOL's differ in kind: `each_view(augment.byol(224))`.
+    encoder, projector, predictor
+        h = extract(encoder(x)), z = projector(h), p = predictor(z). BYOL's projector and predictor are both
+        `mlp_head(norm=batch_norm(...), hidden=(4096,), out=256, bias=False)`.
+    loss
+        (key, p, z) -> scalar of one direction, as `lambda key, p, z: regression(p, z)`; both directions are added.
+    decay
+        of the target, a moving average of the online network's parameters: a number, or a function of the step
+        (`cosine_decay(0.996, steps=steps)`). None: the target is the online network itself, without a gradient
+        (`simsiam`).
+
+    As in the authors' code: the target starts from weights of its own, not as a copy; it is averaged after each of
+    the optimizer's steps, with that step's decay (here, before it is next used, which is the same); it runs in
+    training mode with batch statistics of its own, which are no average of the online network's; every view is a
+    batch by itself to all norms.
+    """
+
+    def project(params, state, images, *, train):
+        maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
+        h = extract(maps)
+        z, projector_state = projector.apply(params["projector"], state["projector"], h, train=train)
+        return h, z, {**state, "encoder": encoder_state, "projector": projector_state}
+
+    def init_projection(key, x):
+        encoder_key, projector_key = jax.random.split(key)
+        params, state = {}, {}
+        params["encoder"], state["encoder"] = encoder.init(encoder_key, x)
+        maps, _ = encoder.apply(params["encoder"], state["encoder"], x, train=False)
+        params["projector"], state["projector"] = projector.init(projector_key, extract(maps))
+        return params, state
+
+    def init(key, batch):
+        views_key, online_key, predictor_key, target_key = jax.random.split(key, 4)
+        x = views(views_key, batch)[0]
+        params, stats = init_projection(online_key, x)
+        _, z, _ = project(params, stats, x, train=False)
+        params["predictor"], stats["predictor"] = predictor.init(predictor_key, z)
+        state = {"online": stats}
+        if decay is not None:
+            state["target"], state["target_stats"] = init_projection(target_key, x)
+            state["step"] = jnp.zeros((), jnp.int32)
+        return params, state
+
+    def loss_fn(params, state, key, batch):
+        views_key, *loss_keys = jax.random.split(key, 3)
+        x = views(views_key, batch)
+        stats = state["online"]
+        h, z, p = [None, None], [None, None], [None, None]
+        for v in (0, 1):
+            h[v], z[v], stats = project(params, stats, x[v], train=True)
+            p[v], predictor_stats = predictor.apply(params["predictor"], stats["predictor"], z[v], train=True)
+            stats = {**stats, "predictor": predictor_stats}
+        state = {**state, "online": stats}
+
+        if decay is not None:
+            step = state["step"]
+            # What the step before has made is averaged in now; before the first there was none.
+            keep = jnp.where(step == 0, 1.0, decay(step - 1) if callable(decay) else decay)
+            online = {name: params[name] for name in state["target"]}
+            target, target_stats = ema(state["target"], online, keep), state["target_stats"]
+            for v in (0, 1):
+                _, z[v], target_stats = project(target, target_stats, x[v], train=True)
+            state = {**state, "target": target, "target_stats": target_stats, "step": step + 1}
+
+        z = [jax.lax.stop_gradient(z) for z in z]
+        value = loss(loss_keys[0], p[0], z[1]) + loss(loss_keys[1], p[1], z[0])
+        return value, (state, contrast_monitor(p[0], z[1], h[0], axis_name=axis_name))
+
+    def embed(params, state, images):
+        maps, _ = encoder.apply(params["encoder"], state["online"]["encoder"], images, train=False)
+        return extract(maps)
+
+    return Method(init, loss_fn, embed)
+
+
+def simsiam(
+    *,
+    views: Views,
+    encoder: Net,
+    projector: Net,
+    predictor: Net,
+    loss: Loss,
+    extract: Callable[[tuple[Array, ...]], Array] = pool,
+    axis_name: str | None = None,
+) -> Method:
+    """BYOL whose target is the online network itself, without a gradient; the two directions are averaged.
+
+    Arguments as in `byol`; the loss is `lambda key, p, z: negative_cosine(p, z)`. Without the predictor, or with a
+    gradient through z, all images come to one point (sections 4.1 and 4.2 of the paper).
+    """
+    return byol(
+        views=views,
+        encoder=encoder,
+        projector=projector,
+        predictor=predictor,
+        loss=lambda key, p, z: loss(key, p, z) / 2,
+        decay=None,
+        extract=extract,
+        axis_name=axis_name,
+    )
+
+
+def cosine_decay(start: float, *, steps: int) -> Callable[[Array], Array]:
+    """BYOL's decay by the step: 1 - (1 - start) (1 + cos(pi step / steps)) / 2, from `start` to 1.
+
+    Published starts: 0.97 for 40 epochs of ImageNet, 0.99 for 100 and 300, 0.996 for 1000.
+
+    >>> [round(float(cosine_decay(0.9, steps=4)(step)), 4) for step in (0, 2, 4, 5)]
+    [0.9, 0.95, 1.0, 1.0]
+    """
+    if not 0 <= start <= 1 or steps < 1:
+        raise ValueError(f"cosine_decay needs a start in [0, 1] and steps >= 1; got {start} and {steps}.")
+
+    def decay(step: Array) -> Array:
+        done = jnp.clip(step / steps, 0.0, 1.0)
+        return 1 - (1 - start) * (1 + jnp.cos(jnp.pi * done)) / 2
+
+    return decay
