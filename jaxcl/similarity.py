@@ -31,3 +31,21 @@ def cosine(q: Array, k: Array) -> Array:
     [[1.0, 0.0, -1.0]]
     """
     return normalize(q) @ normalize(k).T
+
+
+def scaled_dot(q: Array, k: Array) -> Array:
+    """q k^T / sqrt(d).
+
+    >>> scaled_dot(jnp.ones((1, 4)), jnp.ones((1, 4))).tolist()
+    [[2.0]]
+    """
+    return q @ k.T / q.shape[-1] ** 0.5
+
+
+def tanh_clip(scores: Array, limit: float) -> Array:
+    """limit tanh(scores / limit): as they are near 0, never beyond `limit`.
+
+    >>> tanh_clip(jnp.array([0.0, 0.1, 1e6]), 20.0).tolist()
+    [0.0, 0.0999..., 20.0]
+    """
+    return limit * jnp.tanh(scores / limit)

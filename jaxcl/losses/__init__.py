@@ -25,6 +25,7 @@ from jaxcl.losses.distribution import (
     uniformity,
 )
 from jaxcl.losses.looc import info_nce, looc
+from jaxcl.losses.nce import map_nce
 from jaxcl.losses.regression import negative_cosine, regression
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "keyless",
     "log_sum_exp",
     "looc",
+    "map_nce",
     "margin_triplet",
     "negative_cosine",
     "normal",

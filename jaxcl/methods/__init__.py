@@ -1,10 +1,23 @@
 """The methods: each the paper on one page."""
 
+from jaxcl.methods.amdim import amdim
 from jaxcl.methods.byol import byol, cosine_decay, simsiam
 from jaxcl.methods.looc import looc
 from jaxcl.methods.moco import moco
 from jaxcl.methods.probe import with_probe
 from jaxcl.methods.simclr import simclr
 from jaxcl.methods.simclr_v2 import simclr_v2
+from jaxcl.methods.yadim import yadim
 
-__all__ = ["byol", "cosine_decay", "looc", "moco", "simclr", "simclr_v2", "simsiam", "with_probe"]
+__all__ = [
+    "amdim",
+    "byol",
+    "cosine_decay",
+    "looc",
+    "moco",
+    "simclr",
+    "simclr_v2",
+    "simsiam",
+    "with_probe",
+    "yadim",
+]

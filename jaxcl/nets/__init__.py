@@ -4,6 +4,7 @@ An encoder is a `Net` whose output is a tuple of feature maps, shallow to deep; 
 [b, d] to [b, out]. Both are given their norm: `norm = batch_norm(axis_name=axis_name)`.
 """
 
+from jaxcl.nets.amdim import amdim, amdim_head
 from jaxcl.nets.convnet import conv_n, conv_stage, small_convnet
 from jaxcl.nets.heads import mlp_head, projection_head
 from jaxcl.nets.net import from_linen, standardized
@@ -11,6 +12,8 @@ from jaxcl.nets.norm import batch_norm, layer_norm, no_norm
 from jaxcl.nets.resnet import resnet, resnet_stage
 
 __all__ = [
+    "amdim",
+    "amdim_head",
     "batch_norm",
     "conv_n",
     "conv_stage",

@@ -69,6 +69,11 @@ def of_distribution(distribution, **options):
     return of_views(partial(losses.generalized, KEY), distribution=distribution, weight=5.0, **options)
 
 
+def of_maps(w, b, axis_name):
+    targets = jnp.stack([b["y"] @ w, b["y"], b["y"] @ w.T], axis=1)
+    return losses.map_nce(b["x"] @ w, targets, axis_name=axis_name)
+
+
 def scaled_cosine(q, k):
     return jnp.tanh(cosine(q, k))
 
@@ -122,6 +127,7 @@ LOSSES = {
     "vicreg": of_views(losses.vicreg),
     "barlow_twins": of_views(losses.barlow_twins),
     "visreg": of_views(partial(losses.visreg, KEY)),
+    "map_nce": of_maps,
     "regression": of_views(losses.regression),
     "negative_cosine": of_views(losses.negative_cosine),
 }

@@ -10,9 +10,10 @@ import optax
 import pytest
 
 from jaxcl import augment, nets
+from jaxcl.extract import of_widths
 from jaxcl.feature_transform import mixing
-from jaxcl.losses import nt_xent, queue_nce, regression
-from jaxcl.methods import byol, cosine_decay, looc, moco, simclr
+from jaxcl.losses import map_nce, nt_xent, queue_nce, regression
+from jaxcl.methods import amdim, byol, cosine_decay, looc, moco, simclr, yadim
 from jaxcl.monitor import score_monitor
 from jaxcl.train import init_state, make_step, placement
 
@@ -80,12 +81,37 @@ def tiny_byol(axis_name):
     )
 
 
+def tiny_amdim(axis_name):
+    norm = nets.batch_norm(axis_name=axis_name)
+    head = nets.amdim_head(norm=norm, out=8)
+    return amdim(
+        views=noisy(2),
+        encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
+        heads=(head, head, head),
+        loss=lambda key, source, targets: map_nce(source, targets, axis_name=axis_name),
+        extract=of_widths(1, 3, 7),
+        axis_name=axis_name,
+    )
+
+
+def tiny_yadim(axis_name):
+    norm = nets.batch_norm(axis_name=axis_name)
+    return yadim(
+        views=noisy(2),
+        encoder=nets.small_convnet(features=(8, 8), norm=norm),  # its last map has four places
+        loss=lambda key, source, targets: map_nce(source, targets, axis_name=axis_name),
+        axis_name=axis_name,
+    )
+
+
 # name -> (axis_name) -> Method
 METHODS = {
     "simclr": tiny_simclr,
     "moco": tiny_moco,
     "looc_plus_plus": tiny_looc_plus_plus,
     "byol": tiny_byol,
+    "amdim": tiny_amdim,
+    "yadim": tiny_yadim,
 }
 
 

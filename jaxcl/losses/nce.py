@@ -1,0 +1,74 @@
+"""Noise-contrastive losses of feature maps, of grids of patches, and of a memory of every image."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+
+from jaxcl import collectives
+from jaxcl.losses import checks
+from jaxcl.similarity import scaled_dot, tanh_clip
+from jaxcl.typing import Array, Similarity
+
+
+def map_nce(
+    source: Array,
+    targets: Array,
+    *,
+    clip: float | None = 20.0,
+    penalty: float = 0.05,
+    similarity: Similarity = scaled_dot,
+    axis_name: str | None = None,
+) -> Array:
+    """AMDIM's: one vector of an image tells the places of its other view's map from those of all other images.
+
+    source [n, d] and targets [n, l, d], the l places of a map -> scalar. With s_ijk the similarity of source i and
+    place k of image j's map (by default their product over sqrt(d)), and c(s) = clip tanh(s / clip):
+
+        loss =  1/(n l) sum_i sum_k -log( exp c(s_iik) / ( exp c(s_iik) + sum_{j != i, m} exp c(s_ijm) ) )
+              + penalty mean(s^2)
+
+    (Bachman et al. 2019, arXiv:1906.00910, eq. 4 and section 3.4, in the order of their code: the penalty is on scores
+    before they are clipped, all of them.) Other places of the image's own map are neither positives nor negatives.
+
+    clip
+        20 in the authors' code, 10 in PyTorch Lightning Bolts' default; None: not clipped.
+    penalty
+        0.05 in Bolts, whose figures Falcon and Cho (2020) report; a version of the authors' code has 0.04.
+
+    Raises ValueError for a batch of one image, or shapes that do not fit.
+
+    >>> s, t = jnp.eye(2), jnp.eye(2)[:, None]
+    >>> round(float(map_nce(s, t, penalty=0.0, clip=None)), 4)  # log(1 + exp(-1 / sqrt 2))
+    0.4008
+    """
+    source, targets = checks.rows("map_nce", "source", source), as_floats("map_nce", "targets", targets, 3)
+    if targets.shape[::2] != source.shape:
+        raise ValueError(
+            "map_nce pairs source [n, d] with targets [n, places, d];"
+            f" got {source.shape} and {targets.shape}. Embed both with the same width."
+        )
+    n, places = targets.shape[:2]
+    total = checks.several("map_nce", n, axis_name, "the negatives are other images")
+    if clip is not None:
+        checks.positive("map_nce", "clip", clip)
+    everyone = collectives.gather(targets, axis_name).astype(source.dtype)
+    raw = similarity(source, everyone.reshape(total * places, -1)).reshape(n, total, places)
+    scores = raw if clip is None else tanh_clip(raw, clip)
+    own = (collectives.rows(n, axis_name)[:, None] == jnp.arange(total))[:, :, None]
+    positive = jnp.sum(jnp.where(own, scores, 0), axis=1)  # [n, places]
+    negatives = logsumexp(jnp.where(own, -jnp.inf, scores), axis=(1, 2))[:, None]
+    nce = jnp.mean(jnp.logaddexp(positive, negatives) - positive)
+    return collectives.mean(nce + penalty * jnp.mean(jnp.square(raw)), axis_name)
+
+
+def as_floats(name: str, what: str, x: Array, dimensions: int) -> Array:
+    """x in float32 at least, of so many dimensions."""
+    x = jnp.asarray(x)
+    if x.ndim != dimensions or 0 in x.shape:
+        raise ValueError(
+            f"{name} takes {what} of {dimensions} dimensions, none of them empty; got {x.shape}."
+        )
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name} takes {what} as floating point; got {x.dtype}.")
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,116 @@
+"""AMDIM (Bachman, Hjelm and Buchwalter, 2019, arXiv:1906.00910) on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxcl.extract import Maps, of_widths, pool
+from jaxcl.monitor import contrast_monitor
+from jaxcl.typing import Array, Loss, Method, Net, Views
+
+ONE_FIVE_SEVEN = of_widths(1, 5, 7)
+
+
+def amdim(
+    *,
+    views: Views,
+    encoder: Net,
+    heads: Sequence[Net | None],
+    loss: Loss,
+    extract: Callable[[Maps], Maps] = ONE_FIVE_SEVEN,
+    compare: Sequence[tuple[int, int]] = ((0, 1), (0, 2), (1, 1)),
+    represent: Callable[[Maps], Array] = pool,
+    axis_name: str | None = None,
+) -> Method:
+    """Tell the places of an image's other view from those of all other images, at several scales.
+
+    views
+        (key, batch) -> two views [b, h, w, c]; AMDIM's share their flip:
+        `each_view([augment.amdim(32)] * 2, shared=augment.flip())`.
+    encoder, extract
+        the maps that are compared are r_0, r_1, ... = extract(encoder(x)), by default those of width 1, 5 and 7
+        (`nets.amdim`).
+    heads
+        one a map, from [b, h, w, c] to [b, h, w, d] (`nets.amdim_head`), all to one width d; None compares the map
+        as it is, as AMDIM does with r_1: `heads=(None, head, head)`.
+    compare
+        (a, b): a vector of r_a in one view against all places of r_b in the other, in both directions. Where r_a has
+        several places, one is drawn for each image.
+    loss
+        (key, source [n, d], targets [n, places, d]) -> scalar, as
+        `lambda key, source, targets: map_nce(source, targets)`. The two directions are averaged, the pairs of
+        `compare` added.
+    represent
+        what is evaluated, of all of the encoder's maps.
+
+    As in the authors' code the views are encoded one after the other, each a batch by itself to all norms. With
+    `represent=extract.flatten` the features are those of their classifiers; the last map of `nets.amdim` has one
+    place, so `pool` is the same.
+    """
+
+    def forward(params, state, images, *, train):
+        maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
+        embedded, new = [], {"encoder": encoder_state}
+        for i, (r, head) in enumerate(zip(extracted(maps), heads, strict=True)):
+            if head is not None:
+                r, new[f"head_{i}"] = head.apply(params[f"head_{i}"], state[f"head_{i}"], r, train=train)
+            embedded.append(r)
+        return represent(maps), embedded, new
+
+    def extracted(maps):
+        picked = extract(maps)
+        if len(picked) != len(heads):
+            raise ValueError(
+                f"amdim needs one head (or None) a map; got {len(heads)} for {len(picked)} maps."
+            )
+        return picked
+
+    def init(key, batch):
+        views_key, encoder_key, *head_keys = jax.random.split(key, 2 + len(heads))
+        x = views(views_key, batch)[0]
+        params, state = {}, {}
+        params["encoder"], state["encoder"] = encoder.init(encoder_key, x)
+        maps, _ = encoder.apply(params["encoder"], state["encoder"], x, train=False)
+        for i, (head_key, r, head) in enumerate(zip(head_keys, extracted(maps), heads, strict=True)):
+            if head is not None:
+                params[f"head_{i}"], state[f"head_{i}"] = head.init(head_key, r)
+        return params, state
+
+    def loss_fn(params, state, key, batch):
+        views_key, place_key, loss_key = jax.random.split(key, 3)
+        x1, x2 = views(views_key, batch)
+        h1, r1, state = forward(params, state, x1, train=True)
+        h2, r2, state = forward(params, state, x2, train=True)
+
+        def source(view, a):
+            place = jax.random.fold_in(place_key, len(heads) * view + a)
+            return one_place(place, batch["index"], (r1, r2)[view][a])
+
+        value = jnp.zeros(())
+        for number, (a, b) in enumerate(compare):
+            pair_key = jax.random.fold_in(loss_key, number)
+            for view, targets in ((0, r2[b]), (1, r1[b])):
+                targets = targets.reshape(len(targets), -1, targets.shape[-1])
+                direction = jax.random.fold_in(pair_key, view)
+                value = value + loss(direction, source(view, a), targets) / 2
+        return value, (state, contrast_monitor(h1, h2, h1, axis_name=axis_name))
+
+    def embed(params, state, images):
+        return represent(encoder.apply(params["encoder"], state["encoder"], images, train=False)[0])
+
+    return Method(init, loss_fn, embed)
+
+
+def one_place(key: Array, index: Array, r: Array) -> Array:
+    """A place of each image's map, drawn by its number in the data set: [b, h, w, c] -> [b, c]."""
+    flat = r.reshape(len(r), -1, r.shape[-1])
+    if flat.shape[1] == 1:
+        return flat[:, 0]
+
+    def one(index, places):
+        return places[jax.random.randint(jax.random.fold_in(key, index), (), 0, len(places))]
+
+    return jax.vmap(one)(jnp.asarray(index), flat)

@@ -1,0 +1,195 @@
+"""AMDIM's encoder (Bachman, Hjelm and Buchwalter, 2019, arXiv:1906.00910, and its published code), and what embeds its
+maps."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcl.nets.conv import _as_flax_calls_it
+from jaxcl.nets.net import from_linen
+from jaxcl.nets.norm import Norm
+from jaxcl.typing import Net
+
+# Image size -> (kernel, stride, width multiplier) of the blocks that shrink the map to 7 x 7.
+DOWN = {
+    32: ((4, 2, 2), (2, 2, 4)),
+    64: ((4, 2, 2), (4, 2, 4), (2, 2, 8)),
+    128: ((4, 2, 2), (4, 2, 4), (2, 2, 8)),
+}
+
+# PyTorch's default for a convolution, which the authors keep: uniform within 1 / sqrt(fan in).
+uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def amdim(
+    *,
+    norm: Norm,
+    features: int = 256,
+    out: int = 2048,
+    depth: int = 10,
+    inner_norm: Norm | None = None,
+    dtype: Any = jnp.float32,
+) -> Net:
+    """A residual network without padding, so that the places of a map see different parts of the image.
+
+    Images of 32, 64 or 128 pixels -> maps, shallow to deep. With n = `features`:
+
+        32 pixels    30 x 30 x n, again 30 x 30 x n,  14 x 14 x 2n,                7 x 7 x 4n, 5 x 5 x 4n, 3 x 3 x 4n
+        64 pixels    62 x 62 x n,                     30 x 30 x 2n, 14 x 14 x 4n,  7 x 7 x 8n, 5 x 5 x 8n, 3 x 3 x 8n
+        128 pixels   64 x 64 x n, 62 x 62 x n,        30 x 30 x 2n, 14 x 14 x 4n,  7 x 7 x 8n, 5 x 5 x 8n, 3 x 3 x 8n
+
+    and in all of them last 1 x 1 x `out`. Published: features 256, out 2048, depth 10 for CIFAR-10; 192, 1536, 8 and
+    320, 2560, 10 for ImageNet.
+
+    norm
+        of the last map, which always has one.
+    depth
+        layers in a block: one with the block's kernel and stride, then `depth - 1` that look at one place.
+    inner_norm
+        within all layers, and of the 7 x 7 map; None, as published, is none at all.
+
+    Every layer's second kernel starts at zero, so the network starts as average pools.
+    """
+    if depth < 1:
+        raise ValueError(f"a block has one layer or more; got depth={depth}.")
+    return from_linen(Amdim(norm, features, out, depth, inner_norm, dtype))
+
+
+def amdim_head(
+    *, norm: Norm, out: int = 2048, inner_norm: Norm | None = None, dtype: Any = jnp.float32
+) -> Net:
+    """What embeds every place of a map by itself: [b, h, w, c] -> [b, h, w, out].
+
+    A hidden layer as wide as `out` beside a shortcut, and `norm` after their sum. The shortcut starts near the
+    identity (with c <= out), the second layer at zero. (The code's "fake RKHS" network.)
+    """
+    return from_linen(AmdimHead(norm, out, inner_norm, dtype))
+
+
+class Amdim(nn.Module):
+    """The module behind `amdim`."""
+
+    norm: Norm
+    features: int
+    out: int
+    depth: int
+    inner_norm: Norm | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        size = x.shape[1]
+        if x.shape[1] != x.shape[2] or size not in DOWN:
+            raise ValueError(
+                f"amdim's encoder is made for images of 32, 64 or 128 pixels; got {x.shape[1]}x{x.shape[2]}."
+                " Resize the views."
+            )
+        n, layer = self.features, partial(Layer, norm=self.inner_norm, dtype=self.dtype)
+        maps = []
+        if size == 128:
+            padded = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
+            maps.append(nn.relu(convolution(n, 5, 2, bias=True, dtype=self.dtype)(padded)))
+            x = maps[-1]
+        maps.append(nn.relu(convolution(n, 3, 1, bias=True, dtype=self.dtype)(x)))
+        if size == 32:
+            maps.append(layer(n, 1, 1)(maps[-1], train=train))
+        for kernel, stride, times in DOWN[size]:
+            maps.append(self.block(layer, times * n, kernel, stride, maps[-1], train=train))
+        if self.inner_norm is not None:
+            maps[-1] = self.inner_norm()(maps[-1], train=train)
+        wide = maps[-1].shape[-1]
+        for _ in range(2):
+            maps.append(self.block(layer, wide, 3, 1, maps[-1], train=train))
+        maps.append(self.norm()(layer(self.out, 3, 1)(maps[-1], train=train), train=train))
+        return tuple(maps)
+
+    def block(self, layer, features, kernel, stride, x, *, train):
+        x = layer(features, kernel, stride)(x, train=train)
+        for _ in range(self.depth - 1):
+            x = layer(features, 1, 1)(x, train=train)
+        return x
+
+
+class Layer(nn.Module):
+    """average pool + 1x1(relu(norm(kxk)))."""
+
+    features: int
+    kernel: int
+    stride: int
+    norm: Norm | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        y = convolution(self.features, self.kernel, self.stride, bias=False, dtype=self.dtype)(x)
+        if self.norm is not None:
+            y = self.norm()(y, train=train)
+        y = place_wise(self.features, nn.initializers.zeros, dtype=self.dtype)(nn.relu(y))
+        more = self.features - x.shape[-1]
+        if more < 0:
+            shortcut = convolution(self.features, self.kernel, self.stride, bias=True, dtype=self.dtype)(x)
+        else:
+            shortcut = jnp.pad(average(x, self.kernel, self.stride), ((0, 0), (0, 0), (0, 0), (0, more)))
+        return y + shortcut
+
+
+class AmdimHead(nn.Module):
+    """The module behind `amdim_head`."""
+
+    norm: Norm
+    out: int
+    inner_norm: Norm | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        y = place_wise(self.out, uniform, dtype=self.dtype)(x)
+        if self.inner_norm is not None:
+            y = self.inner_norm()(y, train=train)
+        y = place_wise(self.out, nn.initializers.zeros, dtype=self.dtype)(nn.relu(y))
+        shortcut = nn.Dense(
+            self.out,
+            kernel_init=near_identity if x.shape[-1] <= self.out else uniform,
+            dtype=self.dtype,
+            name="shortcut",
+        )
+        return self.norm()(y + shortcut(x), train=train)
+
+
+def convolution(features, kernel, stride, *, bias, dtype):
+    """kernel x kernel without padding; of one place it is a matrix product."""
+    if kernel == stride == 1 and not bias:
+        return place_wise(features, uniform, dtype=dtype)
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        stride,
+        padding="VALID",
+        use_bias=bias,
+        dtype=dtype,
+        kernel_init=uniform,
+        conv_general_dilated=_as_flax_calls_it,
+    )
+
+
+def place_wise(features, kernel_init, *, dtype):
+    return nn.Dense(features, use_bias=False, dtype=dtype, kernel_init=kernel_init)
+
+
+def average(x, kernel: int, stride: int):
+    """Means of kernel x kernel places: [b, h, w, c] -> [b, h', w', c], as slices (their gradient is quick on a CPU)."""
+    for axis in (1, 2):
+        span = (x.shape[axis] - kernel) // stride * stride + 1
+        x = sum(jax.lax.slice_in_dim(x, i, i + span, stride, axis) for i in range(kernel)) / kernel
+    return x
+
+
+def near_identity(key, shape, dtype=jnp.float32):
+    """1 on the diagonal, elsewhere uniform within 0.01."""
+    noise = jax.random.uniform(key, shape, dtype, -0.01, 0.01)
+    return jnp.where(jnp.eye(*shape, dtype=bool), 1, noise)

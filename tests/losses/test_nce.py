@@ -1,0 +1,66 @@
+"""Noise-contrastive losses, by float64 loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcl.losses import map_nce
+
+
+def draw(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def map_nce_by_loops(source, targets, clip, penalty):
+    n, places, d = targets.shape
+    raw = np.zeros((n, n, places))
+    for i in range(n):
+        for j in range(n):
+            for k in range(places):
+                raw[i, j, k] = sum(a * b for a, b in zip(source[i], targets[j, k], strict=True)) / np.sqrt(d)
+    score = clip * np.tanh(raw / clip)
+    total = 0.0
+    for i in range(n):
+        for k in range(places):
+            others = sum(np.exp(score[i, j, m]) for j in range(n) if j != i for m in range(places))
+            total -= np.log(np.exp(score[i, i, k]) / (np.exp(score[i, i, k]) + others))
+    return total / (n * places) + penalty * np.sum(raw**2) / raw.size
+
+
+def test_map_nce_is_the_loops_of_its_equation():
+    source, targets = 3 * draw(0, 4, 5), 3 * draw(1, 4, 3, 5)
+    with jax.enable_x64(True):
+        got = map_nce(jnp.asarray(source), jnp.asarray(targets), clip=2.0, penalty=0.3)
+    assert got.dtype == jnp.float64
+    np.testing.assert_allclose(got, map_nce_by_loops(source, targets, 2.0, 0.3), rtol=1e-12)
+
+
+def test_the_penalty_is_on_scores_before_the_clip():
+    source, targets = jnp.full((2, 4), 50.0), jnp.full((2, 1, 4), 50.0)
+    np.testing.assert_allclose(
+        map_nce(source, targets, penalty=1.0), np.log(2) + (4 * 2500 / 2) ** 2, rtol=1e-6
+    )
+
+
+def test_other_places_of_the_own_map_are_no_negatives():
+    # Equal scores everywhere: each positive is one among itself and the places of other images.
+    np.testing.assert_allclose(
+        map_nce(jnp.ones((3, 4)), jnp.ones((3, 7, 4)), penalty=0.0), np.log(1 + 2 * 7), rtol=1e-6
+    )
+
+
+def test_a_clip_keeps_scores_of_any_size_finite_and_half_precision_is_computed_in_float32():
+    source, targets = 1e4 * draw(0, 4, 5), 1e4 * draw(1, 4, 3, 5)
+    got = map_nce(jnp.asarray(source, jnp.bfloat16), jnp.asarray(targets, jnp.bfloat16), penalty=0.0)
+    assert got.dtype == jnp.float32
+    assert 0 <= float(got) < 50
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="Embed both with the same width"):
+        map_nce(jnp.ones((2, 3)), jnp.ones((2, 5, 4)))
+    with pytest.raises(ValueError, match="3 dimensions"):
+        map_nce(jnp.ones((2, 3)), jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match="the negatives are other images"):
+        map_nce(jnp.ones((1, 3)), jnp.ones((1, 5, 3)))

@@ -1,0 +1,86 @@
+"""AMDIM and YADIM: what is compared with what."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcl import nets
+from jaxcl.extract import of_widths, pool
+from jaxcl.losses import map_nce
+from jaxcl.methods import amdim, yadim
+from jaxcl.methods.amdim import one_place
+from jaxcl.similarity import scaled_dot, tanh_clip
+
+ENCODER = nets.conv_n(features=(4, 4), dense=6, norm=nets.batch_norm())
+HEAD = nets.amdim_head(norm=nets.batch_norm(), out=6)
+
+
+def two(key, batch):
+    """The image, and the image backwards."""
+    x = jnp.asarray(batch["image"], jnp.float32) / 255
+    return x, x[:, :, ::-1]
+
+
+@pytest.fixture(scope="module")
+def batch():
+    image = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
+    return {"image": image, "index": np.arange(8, dtype=np.int32)}
+
+
+def test_three_pairs_of_maps_are_compared_in_both_directions_each_halved(batch):
+    calls = []
+
+    def loss(key, source, targets):
+        calls.append((source, targets))
+        return map_nce(source, targets, clip=20.0)
+
+    m = amdim(views=two, encoder=ENCODER, heads=(None, HEAD, HEAD), loss=loss, extract=of_widths(1, 3, 7))
+    params, state = m.init(jax.random.key(0), batch)
+    value, _ = m.loss(params, state, jax.random.key(1), batch)
+    assert [(s.shape, t.shape) for s, t in calls] == [
+        ((8, 6), (8, places, 6)) for places in (9, 9, 49, 49, 9, 9)
+    ]
+    np.testing.assert_allclose(value, sum(map_nce(s, t) for s, t in calls) / 2, rtol=1e-5)
+    # The first map's vector as it is, against the other view's maps.
+    maps = [ENCODER.apply(params["encoder"], state["encoder"], x, train=True)[0] for x in two(None, batch)]
+    for call, view in ((0, 0), (1, 1)):
+        np.testing.assert_allclose(calls[call][0], maps[view][-1], rtol=1e-4, atol=1e-5)
+        other, _ = HEAD.apply(params["head_1"], state["head_1"], maps[1 - view][1], train=True)
+        np.testing.assert_allclose(calls[call][1], other.reshape(8, 9, 6), rtol=1e-3, atol=1e-4)
+
+
+def test_the_drawn_place_is_one_of_the_map_and_hangs_on_the_images_number_alone():
+    r = jnp.arange(4 * 9.0).reshape(4, 3, 3, 1)
+    key, index = jax.random.key(3), jnp.array([5, 6, 7, 8])
+    got = np.asarray(one_place(key, index, r))[:, 0] % 9
+    order = jnp.array([2, 0, 3, 1])
+    np.testing.assert_array_equal(np.asarray(one_place(key, index[order], r))[:, 0] % 9, got[order])
+    keys = jax.random.split(key, 400)
+    seen = jax.vmap(lambda key: one_place(key, index, r))(keys)[:, 0, 0]
+    assert set(np.asarray(seen).tolist()) == set(range(9))
+
+
+def test_yadim_of_single_vectors_is_info_nce_with_the_own_image_for_a_positive_and_all_others_negative(batch):
+    m = yadim(views=two, encoder=ENCODER, loss=lambda key, s, t: map_nce(s, t, clip=3.0, penalty=0.1))
+    params, state = m.init(jax.random.key(0), batch)
+    value, _ = m.loss(params, state, jax.random.key(1), batch)
+    r = [pool(ENCODER.apply(params["encoder"], state["encoder"], x, train=True)[0]) for x in two(None, batch)]
+    total = 0.0
+    for a, b in ((r[0], r[1]), (r[1], r[0])):
+        raw = scaled_dot(a, b)
+        log_p = jax.nn.log_softmax(tanh_clip(raw, 3.0))
+        total += (-jnp.mean(jnp.diag(log_p)) + 0.1 * jnp.mean(raw**2)) / 2
+    np.testing.assert_allclose(value, total, rtol=1e-5)
+
+
+def test_one_head_a_map_is_asked_for(batch):
+    m = amdim(views=two, encoder=ENCODER, heads=(None,), loss=map_nce, extract=of_widths(1, 3))
+    with pytest.raises(ValueError, match="one head"):
+        m.init(jax.random.key(0), batch)
+
+
+def test_widths_that_an_encoder_does_not_have_are_named(batch):
+    m = amdim(views=two, encoder=ENCODER, heads=(None, HEAD, HEAD), loss=map_nce)
+    with pytest.raises(ValueError, match="maps of width 7, 3, 1; asked for 5"):
+        m.init(jax.random.key(0), batch)

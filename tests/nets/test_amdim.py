@@ -1,0 +1,93 @@
+"""AMDIM's encoder: its maps, its size, and what each place sees."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcl import nets
+
+NORM = nets.batch_norm()
+
+
+def shapes(size, **settings):
+    net = nets.amdim(norm=NORM, **settings)
+    x = jnp.zeros((2, size, size, 3))
+    params, state = jax.eval_shape(net.init, jax.random.key(0), x)
+    maps, _ = jax.eval_shape(lambda p, s, x: net.apply(p, s, x, train=True), params, state, x)
+    return params, [m.shape[1:] for m in maps]
+
+
+def count(params):
+    return sum(int(np.prod(p.shape)) for p in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    ("size", "widths", "channels"),
+    [
+        (32, [30, 30, 14, 7, 5, 3, 1], [8, 8, 16, 32, 32, 32, 64]),
+        (64, [62, 30, 14, 7, 5, 3, 1], [8, 16, 32, 64, 64, 64, 64]),
+        (128, [64, 62, 30, 14, 7, 5, 3, 1], [8, 8, 16, 32, 64, 64, 64, 64]),
+    ],
+)
+def test_maps_shrink_as_published(size, widths, channels):
+    _, maps = shapes(size, features=8, out=64, depth=2)
+    assert maps == [(w, w, c) for w, c in zip(widths, channels, strict=True)]
+
+
+def test_parameters_are_those_of_its_layers():
+    n, out, depth = 8, 64, 3
+    params, _ = shapes(32, features=n, out=out, depth=depth)
+
+    def layer(c, d, kernel):
+        return kernel**2 * c * d + d * d
+
+    def block(c, d, kernel):
+        return layer(c, d, kernel) + (depth - 1) * layer(d, d, 1)
+
+    blocks = block(n, 2 * n, 4) + block(2 * n, 4 * n, 2) + 2 * block(4 * n, 4 * n, 3)
+    assert count(params) == (27 * n + n) + layer(n, n, 1) + blocks + layer(4 * n, out, 3) + 2 * out
+
+
+def test_the_large_network_has_the_626_million_parameters_that_are_published():
+    params, maps = shapes(128, features=320, out=2560, depth=10)
+    assert maps[-1] == (1, 1, 2560)
+    assert round(count(params) / 1e6) == 626
+
+
+def test_a_place_of_the_map_of_7_sees_eight_pixels_and_begins_at_every_fourth():
+    net = nets.amdim(norm=NORM, features=4, out=8, depth=1)
+    x = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
+    params, state = jax.jit(net.init)(jax.random.key(1), x)
+
+    def place(x):
+        return jnp.sum(net.apply(params, state, x, train=False)[0][3][0, 2, 5])
+
+    seen = np.any(np.asarray(jax.jit(jax.grad(place))(x)[0]) != 0, axis=-1)
+    rows, columns = np.nonzero(seen)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (8, 15, 20, 27)
+
+
+def test_the_network_starts_as_average_pools():
+    net = nets.amdim(norm=NORM, features=4, out=32, depth=2)
+    x = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
+    params, state = jax.jit(net.init)(jax.random.key(1), x)
+    maps, _ = jax.jit(lambda x: net.apply(params, state, x, train=False))(x)
+    first, fourteen = np.asarray(maps[0][0]), np.asarray(maps[2][0])
+    np.testing.assert_allclose(fourteen[3, 5, :4], first[6:10, 10:14].mean(axis=(0, 1)), rtol=1e-5, atol=1e-6)
+    assert not fourteen[..., 4:].any()
+
+
+def test_a_head_starts_near_the_identity():
+    head = nets.amdim_head(norm=NORM, out=6)
+    x = jax.random.normal(jax.random.key(0), (2, 3, 3, 4))
+    params, state = head.init(jax.random.key(1), x)
+    y, _ = head.apply(params, state, x, train=False)
+    assert y.shape == (2, 3, 3, 6)
+    np.testing.assert_allclose(y[..., :4], x, atol=0.1)
+    assert np.abs(y[..., 4:]).max() < 0.1
+
+
+def test_other_sizes_are_refused():
+    with pytest.raises(ValueError, match="32, 64 or 128 pixels; got 28x28"):
+        shapes(28)
