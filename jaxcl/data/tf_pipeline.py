@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,9 @@ def prepare(name: str, root: Path) -> Path:
 def tensorflow() -> Any:
     """The module, told to leave accelerators alone; imported when it is first asked for."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # oneDNN would announce itself, and nothing here computes with it.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    if "tensorflow" not in sys.modules:
+        with _no_announcements():
+            import tensorflow  # noqa: F401
     import tensorflow as tf
 
     # TensorFlow would take all of an accelerator's memory. It may no longer be told once it has begun to work.
@@ -109,6 +111,24 @@ def tensorflow() -> Any:
         tf.config.set_visible_devices([], "GPU")
         tf.config.set_visible_devices([], "TPU")
     return tf
+
+
+@contextlib.contextmanager
+def _no_announcements():
+    """Without what TensorFlow's libraries write to the standard error's file while they are loaded.
+
+    oneDNN announces itself there before any log level holds. Without oneDNN, crops and matrix products take twice as
+    long. What goes wrong is an exception, and is seen.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _tensorflow() -> tuple[Any, Any]:
