@@ -1,4 +1,5 @@
-"""What a method may remember from step to step: a queue of keys, and a moving average of parameters."""
+"""What a method may remember from step to step: a queue of keys (by age), a bank of them (by image), and a moving
+average of parameters."""
 
 from __future__ import annotations
 
@@ -55,6 +56,43 @@ def by_age(queue: Queue) -> Array:
     [2.0, 4.0, 5.0]
     """
     return jnp.roll(queue.keys, -queue.oldest, axis=0)
+
+
+class Bank(NamedTuple):
+    """One row for every image of the data set: `rows` [n, d], by the image's number. It is the same on every device."""
+
+    rows: Array
+
+
+def random_bank(key: Array, images: int, d: int) -> Bank:
+    """Uniform within sqrt(3 / d), so of length 1 in the mean; what CMC's banks start with."""
+    if images < 2:
+        raise ValueError(f"a bank holds a row for each of two images or more; got images={images}.")
+    side = (3 / d) ** 0.5
+    return Bank(jax.random.uniform(key, (images, d), jnp.float32, -side, side))
+
+
+def blend(bank: Bank, index: Array, rows: Array, *, momentum: float, axis_name: str | None = None) -> Bank:
+    """The bank with all devices' rows blended in: index int [b] and rows [b, d] of this device's images.
+
+        row <- normalize(momentum row + (1 - momentum) new)                      for the images of the batch
+
+    An image must not be twice in a batch. A number beyond the bank is left out without a word (nothing can be raised
+    inside a compiled step), so give the bank the size of the data set. No gradient flows into it.
+
+    >>> bank = Bank(jnp.array([[1.0, 0.0], [0.0, 1.0]]))
+    >>> blend(bank, jnp.array([1]), jnp.array([[1.0, 0.0]]), momentum=0.5).rows.round(3).tolist()
+    [[1.0, 0.0], [0.707..., 0.707...]]
+    """
+    if rows.ndim != 2 or rows.shape[1] != bank.rows.shape[1] or index.shape != rows.shape[:1]:
+        raise ValueError(
+            f"this bank holds rows of width {bank.rows.shape[1]}, one for each index; got rows of shape {rows.shape}"
+            f" and indices of shape {index.shape}."
+        )
+    rows = jax.lax.stop_gradient(collectives.gather_same(rows, axis_name)).astype(bank.rows.dtype)
+    index = collectives.gather_same(index, axis_name)
+    new = normalize(momentum * bank.rows[index] + (1 - momentum) * rows)
+    return Bank(bank.rows.at[index].set(new, mode="drop"))
 
 
 def ema(old: PyTree, new: PyTree, decay: float | Array) -> PyTree:

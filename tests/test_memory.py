@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl.memory import by_age, ema, push, random_queue
+from jaxcl.memory import blend, by_age, ema, push, random_bank, random_queue
 from jaxcl.testing import EVERYWHERE, assert_same_everywhere, value_and_grad
 
 
@@ -92,3 +92,25 @@ def test_keys_of_another_width_are_refused():
         push(random_queue(jax.random.key(0), 4, 2), jnp.ones((2, 3)))
     with pytest.raises(ValueError, match="at least one key"):
         random_queue(jax.random.key(0), 0, 2)
+
+
+def test_a_bank_blends_rows_in_by_their_images_and_leaves_the_others():
+    bank = random_bank(jax.random.key(0), 6, 4)
+    new = jax.random.normal(jax.random.key(1), (2, 4))
+    got = blend(bank, jnp.array([4, 1]), new, momentum=0.75).rows
+    for i in range(6):
+        want = np.asarray(bank.rows[i], np.float64)
+        if i in (4, 1):
+            want = 0.75 * want + 0.25 * np.asarray(new[(4, 1).index(i)], np.float64)
+            want = want / np.sqrt(want @ want)
+        np.testing.assert_allclose(got[i], want, rtol=1e-5)
+
+
+def test_a_banks_first_rows_are_of_length_1_in_the_mean():
+    rows = random_bank(jax.random.key(0), 2000, 64).rows
+    np.testing.assert_allclose(jnp.mean(jnp.sum(rows**2, axis=1)), 1, atol=0.02)
+
+
+def test_a_bank_refuses_rows_that_do_not_fit():
+    with pytest.raises(ValueError, match="rows of width 4"):
+        blend(random_bank(jax.random.key(0), 6, 4), jnp.arange(2), jnp.ones((2, 3)), momentum=0.5)

@@ -1,6 +1,6 @@
 """Part 1: augmentation. Ops are pure functions on one image; recipes compose them; views are what a method asks for."""
 
-from jaxcl.augment.channels import first_channels
+from jaxcl.augment.channels import first_channels, split_channels
 from jaxcl.augment.fused import fuse
 from jaxcl.augment.ops import (
     Op,
@@ -73,6 +73,7 @@ __all__ = [
     "rotate90",
     "simclr",
     "solarize",
+    "split_channels",
     "texture",
     "translate",
     "two_views",

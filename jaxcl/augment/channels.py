@@ -1,10 +1,15 @@
-"""Ops for images whose further channels are no picture."""
+"""Ops on some of the channels, for images whose further channels are no picture; and images cut by channels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcl.augment.ops import Op
+from jaxcl.typing import Array
 
 
 def first_channels(op: Op, channels: int) -> Op:
@@ -37,3 +42,20 @@ def first_channels(op: Op, channels: int) -> Op:
         numbers=op.numbers,
         decide=op.decide and decide,
     )
+
+
+def split_channels(op: Op, channels: Sequence[int]) -> Callable[[Array], tuple[Array, ...]]:
+    """images [b, h, w, c] in [0, 1] -> what the op makes of them, cut into its channels.
+
+    `split_channels(augment.lab(), (1, 2))` gives L [b, h, w, 1] and ab [b, h, w, 2] of whole images, where
+    `channel_views` gives them of augmented ones. The op must draw nothing.
+    """
+    starts = np.cumsum([0, *channels])
+
+    def split(images: Array) -> tuple[Array, ...]:
+        whole = jax.vmap(lambda image: op.apply(op.sample(jax.random.key(0), image.shape), image))(images)
+        if whole.shape[3] != sum(channels):
+            raise ValueError(f"channels {tuple(channels)} must sum to the image's {whole.shape[3]}.")
+        return tuple(whole[..., a:b] for a, b in zip(starts, starts[1:], strict=False))
+
+    return split

@@ -25,13 +25,14 @@ from jaxcl.losses.distribution import (
     uniformity,
 )
 from jaxcl.losses.looc import info_nce, looc
-from jaxcl.losses.nce import map_nce
+from jaxcl.losses.nce import binary_nce, map_nce
 from jaxcl.losses.regression import negative_cosine, regression
 
 __all__ = [
     "alignment",
     "alignment_uniformity",
     "barlow_twins",
+    "binary_nce",
     "compare_losses",
     "covariance_term",
     "dcl",

@@ -62,6 +62,42 @@ def map_nce(
     return collectives.mean(nce + penalty * jnp.mean(jnp.square(raw)), axis_name)
 
 
+def binary_nce(
+    scores: Array,
+    partition: Array | float,
+    *,
+    images: int,
+    epsilon: float = 1e-7,
+    axis_name: str | None = None,
+) -> Array:
+    """CMC's: is a row drawn from the data (the first column) or from the noise (the k others)? [n, 1 + k] -> scalar.
+
+    With P = exp(score) / partition, and noise that draws each of the `images` equally often,
+
+        loss = 1/n sum_i [ -log( P_i0 / (P_i0 + k/images + epsilon) )
+                           - sum_{j>0} log( (k/images) / (P_ij + k/images + epsilon) ) ]
+
+    (Gutmann and Hyvarinen 2010; Wu et al. 2018, arXiv:1805.01978, eqs. 3 to 7, as in the code of CMC,
+    arXiv:1906.05849.) Scores are divided by the temperature already. `partition` is a constant: images times the
+    mean of exp(score).
+
+    The other form in that code, a softmax over the 1 + k scores, is
+    `info_nce(scores[:, 0], scores[:, 1:], temperature=1.0)`.
+
+    >>> round(float(binary_nce(jnp.zeros((1, 3)), 2.0, images=4)), 4)      # P = k/images = 1/2: 3 log 2
+    2.0794
+    """
+    scores = checks.rows("binary_nce", "scores", scores)
+    if scores.shape[1] < 2:
+        raise ValueError(f"binary_nce needs a positive and at least one negative a row; got {scores.shape}.")
+    log_p = scores - jnp.log(jnp.asarray(partition, scores.dtype))
+    noise = (scores.shape[1] - 1) / images
+    log_sum = jnp.logaddexp(log_p, jnp.log(jnp.asarray(noise + epsilon, scores.dtype)))
+    positive = log_sum[:, 0] - log_p[:, 0]
+    negatives = jnp.sum(log_sum[:, 1:] - jnp.log(jnp.asarray(noise, scores.dtype)), axis=1)
+    return collectives.mean(jnp.mean(positive + negatives), axis_name)
+
+
 def as_floats(name: str, what: str, x: Array, dimensions: int) -> Array:
     """x in float32 at least, of so many dimensions."""
     x = jnp.asarray(x)

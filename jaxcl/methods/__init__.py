@@ -2,6 +2,7 @@
 
 from jaxcl.methods.amdim import amdim
 from jaxcl.methods.byol import byol, cosine_decay, simsiam
+from jaxcl.methods.cmc import cmc
 from jaxcl.methods.looc import looc
 from jaxcl.methods.moco import moco
 from jaxcl.methods.probe import with_probe
@@ -12,6 +13,7 @@ from jaxcl.methods.yadim import yadim
 __all__ = [
     "amdim",
     "byol",
+    "cmc",
     "cosine_decay",
     "looc",
     "moco",

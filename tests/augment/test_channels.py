@@ -34,3 +34,15 @@ def test_an_op_that_changes_the_size_is_refused():
     image = np.zeros((28, 28, 3), np.float32)
     with pytest.raises(ValueError, match="keeps height and width"):
         crop.apply(crop.sample(jax.random.key(0), image.shape), image)
+
+
+def test_whole_images_are_cut_into_channels_as_views_are():
+    images = np.random.default_rng(0).random((3, 4, 4, 3), np.float32)
+    light, color = augment.split_channels(augment.lab(), (1, 2))(images)
+    assert (light.shape, color.shape) == ((3, 4, 4, 1), (3, 4, 4, 2))
+    whole = augment.channel_views(augment.lab(), (1, 2))
+    seen = whole(jax.random.key(0), {"image": images, "index": np.arange(3)})
+    np.testing.assert_allclose(seen[0], light, atol=1e-6)
+    np.testing.assert_allclose(seen[1], color, atol=1e-6)
+    with pytest.raises(ValueError, match="must sum"):
+        augment.split_channels(augment.lab(), (1, 1))(images)

@@ -74,6 +74,11 @@ def of_maps(w, b, axis_name):
     return losses.map_nce(b["x"] @ w, targets, axis_name=axis_name)
 
 
+def of_noise(w, b, axis_name):
+    scores = b["x"] @ jnp.sin(3 * w)
+    return losses.binary_nce(scores, 20 * jnp.exp(w[0, 0]), images=20, axis_name=axis_name)
+
+
 def scaled_cosine(q, k):
     return jnp.tanh(cosine(q, k))
 
@@ -128,6 +133,7 @@ LOSSES = {
     "barlow_twins": of_views(losses.barlow_twins),
     "visreg": of_views(partial(losses.visreg, KEY)),
     "map_nce": of_maps,
+    "binary_nce": of_noise,
     "regression": of_views(losses.regression),
     "negative_cosine": of_views(losses.negative_cosine),
 }

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl.losses import map_nce
+from jaxcl.losses import binary_nce, map_nce
 
 
 def draw(seed, *shape):
@@ -64,3 +64,20 @@ def test_shapes_that_do_not_fit_are_refused():
         map_nce(jnp.ones((2, 3)), jnp.ones((2, 3)))
     with pytest.raises(ValueError, match="the negatives are other images"):
         map_nce(jnp.ones((1, 3)), jnp.ones((1, 5, 3)))
+
+
+def test_binary_nce_is_the_loops_of_its_equation():
+    scores, z, images = 3 * draw(0, 4, 6), 70.0, 50
+    noise, total = 5 / images, 0.0
+    for row in scores:
+        p = np.exp(row) / z
+        total -= np.log(p[0] / (p[0] + noise + 1e-7))
+        total -= sum(np.log(noise / (x + noise + 1e-7)) for x in p[1:])
+    with jax.enable_x64(True):
+        got = binary_nce(jnp.asarray(scores), z, images=images)
+    np.testing.assert_allclose(got, total / len(scores), rtol=1e-12)
+
+
+def test_binary_nce_stays_finite_where_exponentials_would_not():
+    scores = jnp.array([[200.0, -200.0, 0.0]])
+    assert jnp.all(jnp.isfinite(jax.grad(lambda s: binary_nce(s, 1.0, images=100))(scores)))

@@ -12,8 +12,8 @@ import pytest
 from jaxcl import augment, nets
 from jaxcl.extract import of_widths
 from jaxcl.feature_transform import mixing
-from jaxcl.losses import map_nce, nt_xent, queue_nce, regression
-from jaxcl.methods import amdim, byol, cosine_decay, looc, moco, simclr, yadim
+from jaxcl.losses import binary_nce, map_nce, nt_xent, queue_nce, regression
+from jaxcl.methods import amdim, byol, cmc, cosine_decay, looc, moco, simclr, yadim
 from jaxcl.monitor import score_monitor
 from jaxcl.train import init_state, make_step, placement
 
@@ -104,6 +104,25 @@ def tiny_yadim(axis_name):
     )
 
 
+def tiny_cmc(axis_name):
+    norm = nets.batch_norm(axis_name=axis_name)
+
+    def halves(key, batch):
+        (x,) = noisy(1)(key, batch)
+        return x[..., :1], x[..., 1:]
+
+    return cmc(
+        views=halves,
+        channels=lambda images: (images[..., :1], images[..., 1:]),
+        encoders=(nets.small_convnet(features=(8, 8), norm=norm),) * 2,
+        heads=(nets.mlp_head(norm=norm, hidden=(), out=8),) * 2,
+        images=256,
+        negatives=32,
+        loss=lambda key, scores, partition: binary_nce(scores, partition, images=256, axis_name=axis_name),
+        axis_name=axis_name,
+    )
+
+
 # name -> (axis_name) -> Method
 METHODS = {
     "simclr": tiny_simclr,
@@ -112,6 +131,7 @@ METHODS = {
     "byol": tiny_byol,
     "amdim": tiny_amdim,
     "yadim": tiny_yadim,
+    "cmc": tiny_cmc,
 }
 
 

@@ -1,0 +1,114 @@
+"""CMC (Tian, Krishnan and Isola, 2019, arXiv:1906.05849) on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxcl import collectives
+from jaxcl.extract import Maps, pool
+from jaxcl.memory import blend, random_bank
+from jaxcl.monitor import contrast_monitor
+from jaxcl.similarity import normalize
+from jaxcl.typing import Array, Loss, Method, Net, Views
+
+
+def cmc(
+    *,
+    views: Views,
+    channels: Callable[[Array], tuple[Array, ...]],
+    encoders: tuple[Net, Net],
+    heads: tuple[Net, Net],
+    images: int,
+    loss: Loss,
+    negatives: int = 16384,
+    temperature: float = 0.07,
+    momentum: float = 0.5,
+    extract: Callable[[Maps], Array] = pool,
+    axis_name: str | None = None,
+) -> Method:
+    """Tell an image's colors from those of other images by its brightness, and the other way round.
+
+    views
+        (key, batch) -> one view of every image in two parts, L [b, h, w, 1] and ab [b, h, w, 2]:
+        `channel_views(augment.cmc(32), (1, 2))`, or with space="ycbcr".
+    channels
+        the same cut of images [b, h, w, 3] in [0, 1] as they are, for what is evaluated:
+        `augment.split_channels(augment.lab(), (1, 2))`.
+    encoders, heads
+        one of each a part; f = normalize(head(extract(encoder(x)))). The paper's are two ResNets of half the width,
+        with a linear head to 128.
+    images, negatives, momentum
+        two banks remember f of every image of the data set, by its number. A query is scored against the *other*
+        part's bank: its own row, and the rows of `negatives` images drawn with replacement (so its own may recur,
+        as in the authors' code). Then the batch's f are blended in, normalize(momentum old + (1 - momentum) f).
+        Banks are as large as the data set, and kept whole on every device.
+    loss
+        (key, scores [n, 1 + negatives], partition) -> scalar, of scores divided by the temperature, the first the
+        positive; the two parts' losses are added. NCE: `lambda key, scores, partition: binary_nce(scores, partition,
+        images=images)`; softmax: `lambda key, scores, partition: info_nce(scores[:, 0], scores[:, 1:],
+        temperature=1.0)`.
+    temperature
+        0.07; 0.1 for STL-10.
+
+    The partition, one number a part, is `images` times the mean of exp(score) over the first batch, and never changed
+    after it. What is evaluated is the two representations h beside each other, [b, 2 d].
+    """
+
+    def forward(params, state, parts, *, train):
+        hs, fs, new = [], [], {}
+        for i, (x, encoder, head) in enumerate(zip(parts, encoders, heads, strict=True)):
+            p, s = params[f"part_{i}"], state[f"part_{i}"]
+            maps, encoder_state = encoder.apply(p["encoder"], s["encoder"], x, train=train)
+            hs.append(extract(maps))
+            f, head_state = head.apply(p["head"], s["head"], hs[-1], train=train)
+            fs.append(normalize(f))
+            new[f"part_{i}"] = {"encoder": encoder_state, "head": head_state}
+        return jnp.concatenate(hs, axis=1), fs, new
+
+    def init(key, batch):
+        views_key, *keys = jax.random.split(key, 7)
+        params, state = {}, {}
+        for i, (x, encoder, head) in enumerate(zip(views(views_key, batch), encoders, heads, strict=True)):
+            p, s = {}, {}
+            p["encoder"], s["encoder"] = encoder.init(keys[3 * i], x)
+            maps, _ = encoder.apply(p["encoder"], s["encoder"], x, train=False)
+            p["head"], s["head"] = head.init(keys[3 * i + 1], extract(maps))
+            f, _ = head.apply(p["head"], s["head"], extract(maps), train=False)
+            params[f"part_{i}"], state[f"part_{i}"] = p, s
+            state[f"bank_{i}"] = random_bank(keys[3 * i + 2], images, f.shape[1])
+        return params, {**state, "partition": jnp.ones(2), "step": jnp.zeros((), jnp.int32)}
+
+    def loss_fn(params, state, key, batch):
+        views_key, negatives_key, *loss_keys = jax.random.split(key, 4)
+        h, f, new = forward(params, state, views(views_key, batch), train=True)
+        index = jnp.asarray(batch["index"])
+        rows = with_negatives(negatives_key, index, negatives, images)
+
+        value, partitions = jnp.zeros(()), []
+        for i in (0, 1):
+            bank = state[f"bank_{1 - i}"].rows
+            scores = jnp.einsum("bd,bkd->bk", f[i], bank[rows]) / temperature
+            of_batch = collectives.mean(jnp.mean(jnp.exp(jax.lax.stop_gradient(scores))), axis_name)
+            partitions.append(jnp.where(state["step"] == 0, of_batch * images, state["partition"][i]))
+            value = value + loss(loss_keys[i], scores, partitions[i])
+        for i in (0, 1):
+            new[f"bank_{i}"] = blend(state[f"bank_{i}"], index, f[i], momentum=momentum, axis_name=axis_name)
+        new |= {"partition": jnp.stack(partitions), "step": state["step"] + 1}
+        return value, (new, contrast_monitor(f[0], f[1], h, axis_name=axis_name))
+
+    def embed(params, state, images):
+        return forward(params, state, channels(images), train=False)[0]
+
+    return Method(init, loss_fn, embed)
+
+
+def with_negatives(key: Array, index: Array, count: int, images: int) -> Array:
+    """Each image's number and those of `count` images drawn for it, with replacement: [b] -> [b, 1 + count]."""
+
+    def one(index):
+        return jax.random.randint(jax.random.fold_in(key, index), (count,), 0, images)
+
+    return jnp.concatenate([index[:, None], jax.vmap(one)(index).astype(index.dtype)], axis=1)

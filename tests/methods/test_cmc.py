@@ -1,0 +1,133 @@
+"""CMC: who is scored against what, and what is remembered."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcl import nets
+from jaxcl.extract import pool
+from jaxcl.losses import binary_nce, info_nce
+from jaxcl.methods import cmc
+from jaxcl.methods.cmc import with_negatives
+from jaxcl.similarity import normalize
+
+B, K, IMAGES, D, T = 6, 10, 20, 5, 0.5
+ENCODER = nets.small_convnet(features=(4, 4), norm=nets.batch_norm())
+HEAD = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=D)
+
+
+def channels(images):
+    return images[..., :1], images[..., 1:]
+
+
+def nce(key, scores, partition):
+    return binary_nce(scores, partition, images=IMAGES)
+
+
+def softmax(key, scores, partition):
+    return info_nce(scores[:, 0], scores[:, 1:], temperature=1.0)
+
+
+def method(loss):
+    return cmc(
+        views=lambda key, batch: channels(jnp.asarray(batch["image"], jnp.float32) / 255),
+        channels=channels,
+        encoders=(ENCODER, ENCODER),
+        heads=(HEAD, HEAD),
+        images=IMAGES,
+        negatives=K,
+        temperature=T,
+        loss=loss,
+    )
+
+
+@pytest.fixture(scope="module")
+def batch():
+    image = np.random.default_rng(0).integers(0, 256, (B, 8, 8, 3), np.uint8)
+    return {"image": image, "index": np.int32([3, 0, 19, 7, 8, 11])}
+
+
+@pytest.fixture(scope="module")
+def begun(batch):
+    return jax.jit(method(nce).init)(jax.random.key(0), batch)
+
+
+@pytest.fixture(scope="module")
+def features(batch, begun):
+    """f of both parts, put together by hand."""
+    params, state = begun
+    made = []
+    for i, x in enumerate(channels(jnp.asarray(batch["image"], jnp.float32) / 255)):
+        p, s = params[f"part_{i}"], state[f"part_{i}"]
+        maps, _ = ENCODER.apply(p["encoder"], s["encoder"], x, train=True)
+        made.append(normalize(HEAD.apply(p["head"], s["head"], pool(maps), train=True)[0]))
+    return np.asarray(made, np.float64)
+
+
+@pytest.fixture(scope="module")
+def stepped(batch, begun):
+    return {loss: jax.jit(method(loss).loss)(*begun, jax.random.key(1), batch) for loss in (nce, softmax)}
+
+
+def scores_of(batch, begun, features):
+    """[part, image, 1 + K], by loops."""
+    negatives_key = jax.random.split(jax.random.key(1), 4)[1]
+    rows = np.asarray(with_negatives(negatives_key, jnp.asarray(batch["index"]), K, IMAGES))
+    assert rows[:, 0].tolist() == batch["index"].tolist()
+    scores = np.zeros((2, B, 1 + K))
+    for part in (0, 1):
+        bank = np.asarray(begun[1][f"bank_{1 - part}"].rows, np.float64)
+        for i in range(B):
+            for k in range(1 + K):
+                scores[part, i, k] = features[part, i] @ bank[rows[i, k]] / T
+    return scores
+
+
+def test_each_part_is_scored_against_the_others_bank_by_nce(batch, begun, features, stepped):
+    scores, total = scores_of(batch, begun, features), 0.0
+    value, (new, _) = stepped[nce]
+    for part in (0, 1):
+        z = np.exp(scores[part]).mean() * IMAGES
+        np.testing.assert_allclose(new["partition"][part], z, rtol=1e-4)
+        for row in np.exp(scores[part]) / z:
+            total -= (np.log(row[0] / (row[0] + K / IMAGES + 1e-7))) / B
+            total -= sum(np.log(K / IMAGES / (p + K / IMAGES + 1e-7)) for p in row[1:]) / B
+    np.testing.assert_allclose(value, total, rtol=1e-4)
+
+
+def test_or_by_softmax(batch, begun, features, stepped):
+    scores = scores_of(batch, begun, features)
+    total = sum(-np.log(np.exp(row[0]) / np.exp(row).sum()) for part in scores for row in part) / B
+    np.testing.assert_allclose(stepped[softmax][0], total, rtol=1e-4)
+
+
+def test_the_partition_is_that_of_the_first_batch_for_good(batch, begun, stepped):
+    params, state = begun
+    first = stepped[nce][1][0]
+    later, (second, _) = jax.jit(method(nce).loss)(params, first, jax.random.key(2), batch)
+    np.testing.assert_array_equal(second["partition"], first["partition"])
+    assert jnp.isfinite(later)
+
+
+def test_banks_are_blended_after_the_loss_and_only_where_the_batch_is(batch, begun, features, stepped):
+    _, (new, _) = stepped[nce]
+    for part in (0, 1):
+        old = np.asarray(begun[1][f"bank_{part}"].rows, np.float64)
+        want = old.copy()
+        for i, image in enumerate(batch["index"]):
+            row = 0.5 * old[image] + 0.5 * features[part, i]
+            want[image] = row / np.linalg.norm(row)
+        np.testing.assert_allclose(new[f"bank_{part}"].rows, want, rtol=1e-4, atol=1e-5)
+
+
+def test_an_images_negatives_hang_on_its_number_alone():
+    key, index = jax.random.key(0), jnp.array([3, 9, 4])
+    rows = with_negatives(key, index, 2000, 20)
+    np.testing.assert_array_equal(with_negatives(key, index[::-1], 2000, 20), rows[::-1])
+    assert set(np.asarray(rows).ravel().tolist()) == set(range(20))
+
+
+def test_features_are_both_parts_beside_each_other(batch, begun):
+    features = method(nce).embed(*begun, jnp.asarray(batch["image"], jnp.float32) / 255)
+    assert features.shape == (B, 8)
