@@ -25,7 +25,7 @@ from jaxcl.losses.distribution import (
     uniformity,
 )
 from jaxcl.losses.looc import info_nce, looc
-from jaxcl.losses.nce import binary_nce, map_nce
+from jaxcl.losses.nce import binary_nce, map_nce, patch_nce
 from jaxcl.losses.regression import negative_cosine, regression
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "nt_logistic",
     "nt_xent",
     "orthogonal_directions",
+    "patch_nce",
     "queue_nce",
     "regression",
     "sliced_wasserstein",

@@ -7,7 +7,7 @@ from jax.scipy.special import logsumexp
 
 from jaxcl import collectives
 from jaxcl.losses import checks
-from jaxcl.similarity import scaled_dot, tanh_clip
+from jaxcl.similarity import dot, scaled_dot, tanh_clip
 from jaxcl.typing import Array, Similarity
 
 
@@ -60,6 +60,48 @@ def map_nce(
     negatives = logsumexp(jnp.where(own, -jnp.inf, scores), axis=(1, 2))[:, None]
     nce = jnp.mean(jnp.logaddexp(positive, negatives) - positive)
     return collectives.mean(nce + penalty * jnp.mean(jnp.square(raw)), axis_name)
+
+
+def patch_nce(
+    predictions: Array,
+    targets: Array,
+    *,
+    below: int,
+    scale: float = 0.1,
+    similarity: Similarity = dot,
+    axis_name: str | None = None,
+) -> Array:
+    """CPC's: each prediction tells the patch so many rows below from all patches of the batch.
+
+    predictions, targets [n, h, w, d], of grids of patches -> scalar. With s = scale * similarity (a product) of the
+    prediction at row r, column c of image i and a target,
+
+        loss = mean over i, r < h - below, c of
+               -log( exp s(i r c, i (r + below) c) / sum over all images, rows and columns of exp s(i r c, j p q) )
+
+    (van den Oord et al. 2018, arXiv:1807.03748, eq. 4; Henaff et al. 2019, arXiv:1905.09272, eq. 2.) Other patches of
+    the same image are negatives as well.
+
+    >>> grid = jnp.array([[1.0, 0.0], [0.0, 1.0]])[None, :, None]          # two patches, one above the other
+    >>> round(float(patch_nce(grid[:, ::-1], grid, below=1, scale=1.0)), 4)      # log(1 + 1/e)
+    0.3133
+    """
+    predictions = as_floats("patch_nce", "predictions", predictions, 4)
+    targets = as_floats("patch_nce", "targets", targets, 4)
+    if predictions.shape != targets.shape:
+        raise ValueError(
+            f"patch_nce pairs two grids [n, h, w, d]; got {predictions.shape} and {targets.shape}."
+        )
+    n, h, w, d = targets.shape
+    if not 0 < below < h:
+        raise ValueError(f"a grid of {h} rows has patches 1 to {h - 1} rows below; got below={below}.")
+    q = predictions[:, : h - below].reshape(-1, d)
+    everything = collectives.gather(targets, axis_name).reshape(-1, d).astype(q.dtype)
+    scores = scale * similarity(q, everything)
+    row, column = jnp.arange(below, h)[:, None], jnp.arange(w)
+    label = collectives.rows(n, axis_name)[:, None, None] * (h * w) + row * w + column
+    positive = jnp.take_along_axis(scores, label.reshape(-1, 1), axis=1)[:, 0]
+    return collectives.mean(jnp.mean(logsumexp(scores, axis=1) - positive), axis_name)
 
 
 def binary_nce(

@@ -3,6 +3,7 @@
 from jaxcl.methods.amdim import amdim
 from jaxcl.methods.byol import byol, cosine_decay, simsiam
 from jaxcl.methods.cmc import cmc
+from jaxcl.methods.cpc import cpc, falcon_cho_rows, henaff_rows
 from jaxcl.methods.looc import looc
 from jaxcl.methods.moco import moco
 from jaxcl.methods.probe import with_probe
@@ -15,6 +16,9 @@ __all__ = [
     "byol",
     "cmc",
     "cosine_decay",
+    "cpc",
+    "falcon_cho_rows",
+    "henaff_rows",
     "looc",
     "moco",
     "simclr",

@@ -6,9 +6,10 @@ An encoder is a `Net` whose output is a tuple of feature maps, shallow to deep; 
 
 from jaxcl.nets.amdim import amdim, amdim_head
 from jaxcl.nets.convnet import conv_n, conv_stage, small_convnet
+from jaxcl.nets.cpc import cpc_resnet, masked_context
 from jaxcl.nets.heads import mlp_head, projection_head
 from jaxcl.nets.net import from_linen, standardized
-from jaxcl.nets.norm import batch_norm, layer_norm, no_norm
+from jaxcl.nets.norm import batch_norm, layer_norm, map_norm, no_norm
 from jaxcl.nets.resnet import resnet, resnet_stage
 
 __all__ = [
@@ -17,8 +18,11 @@ __all__ = [
     "batch_norm",
     "conv_n",
     "conv_stage",
+    "cpc_resnet",
     "from_linen",
     "layer_norm",
+    "map_norm",
+    "masked_context",
     "mlp_head",
     "no_norm",
     "projection_head",

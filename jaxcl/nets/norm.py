@@ -8,7 +8,8 @@ that what the batch statistics mean is said once, in the config:
     batch_norm(axis_name=axis_name)                     the global batch, in every placement
     batch_norm(axis_name=axis_name, groups=8)           its eighth of the global batch, in every placement
     batch_norm()                                        all rows the program sees
-    layer_norm()                                        itself
+    layer_norm()                                        itself, each place by itself
+    map_norm()                                          itself, its whole map at once
     no_norm()                                           nothing (a bias is still learnt)
 """
 
@@ -60,6 +61,15 @@ def batch_norm(
 def layer_norm(*, epsilon: float = 1e-6) -> Norm:
     """Every row normalized over its own last axis: no statistics of the batch, so nothing leaks."""
     return partial(LayerNorm, epsilon=epsilon)
+
+
+def map_norm(*, epsilon: float = 1e-5) -> Norm:
+    """Every row normalized over all its axes, with a scale and a bias for every entry of [h, w, c].
+
+    PyTorch's LayerNorm of a map's whole shape, as CPC's encoder in PyTorch Lightning Bolts has it. The map's size is
+    fixed by its parameters.
+    """
+    return partial(MapNorm, epsilon=epsilon)
 
 
 def no_norm() -> Norm:
@@ -155,6 +165,27 @@ class LayerNorm(nn.Module):
             y = y * self.param("scale", self.scale_init, (c,), jnp.float32)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+        return y.astype(x.dtype)
+
+
+class MapNorm(nn.Module):
+    """The layer that `map_norm` makes."""
+
+    epsilon: float = 1e-5
+    use_scale: bool = True
+    use_bias: bool = True
+    scale_init: Callable[..., Any] = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        shape, over = x.shape[1:], tuple(range(1, x.ndim))
+        y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        y = y - jnp.mean(y, axis=over, keepdims=True)
+        y = y * lax.rsqrt(jnp.mean(jnp.square(y), axis=over, keepdims=True) + self.epsilon)
+        if self.use_scale:
+            y = y * self.param("scale", self.scale_init, shape, jnp.float32)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         return y.astype(x.dtype)
 
 

@@ -79,6 +79,12 @@ def of_noise(w, b, axis_name):
     return losses.binary_nce(scores, 20 * jnp.exp(w[0, 0]), images=20, axis_name=axis_name)
 
 
+def of_grids(w, b, axis_name):
+    grid = jnp.stack([b["y"] @ w, b["y"], b["y"] @ w.T, b["x"], b["x"] @ w.T, b["x"] @ w], axis=1)
+    grid = grid.reshape(-1, 3, 2, grid.shape[-1])
+    return losses.patch_nce(grid @ w, grid, below=1, axis_name=axis_name)
+
+
 def scaled_cosine(q, k):
     return jnp.tanh(cosine(q, k))
 
@@ -134,6 +140,7 @@ LOSSES = {
     "visreg": of_views(partial(losses.visreg, KEY)),
     "map_nce": of_maps,
     "binary_nce": of_noise,
+    "patch_nce": of_grids,
     "regression": of_views(losses.regression),
     "negative_cosine": of_views(losses.negative_cosine),
 }

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl.losses import binary_nce, map_nce
+from jaxcl.losses import binary_nce, map_nce, patch_nce
 
 
 def draw(seed, *shape):
@@ -81,3 +81,27 @@ def test_binary_nce_is_the_loops_of_its_equation():
 def test_binary_nce_stays_finite_where_exponentials_would_not():
     scores = jnp.array([[200.0, -200.0, 0.0]])
     assert jnp.all(jnp.isfinite(jax.grad(lambda s: binary_nce(s, 1.0, images=100))(scores)))
+
+
+@pytest.mark.parametrize("below", [1, 2])
+def test_patch_nce_is_the_loops_of_its_equation(below):
+    p, t = 3 * draw(0, 2, 4, 3, 5), 3 * draw(1, 2, 4, 3, 5)
+    total, count = 0.0, 0
+    for i in range(2):
+        for r in range(4 - below):
+            for c in range(3):
+                exps = [np.exp(0.2 * (p[i, r, c] @ x)) for image in t for row in image for x in row]
+                total -= np.log(np.exp(0.2 * (p[i, r, c] @ t[i, r + below, c])) / sum(exps))
+                count += 1
+    with jax.enable_x64(True):
+        got = patch_nce(jnp.asarray(p), jnp.asarray(t), below=below, scale=0.2)
+    np.testing.assert_allclose(got, total / count, rtol=1e-12)
+
+
+def test_patch_nce_of_what_is_alike_is_the_log_of_all_patches_of_the_batch():
+    np.testing.assert_allclose(patch_nce(jnp.ones((3, 4, 5, 2)), jnp.ones((3, 4, 5, 2)), below=3), np.log(60))
+
+
+def test_rows_beyond_the_grid_are_refused():
+    with pytest.raises(ValueError, match="1 to 3 rows below; got below=4"):
+        patch_nce(jnp.ones((3, 4, 5, 2)), jnp.ones((3, 4, 5, 2)), below=4)

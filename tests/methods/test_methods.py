@@ -12,8 +12,8 @@ import pytest
 from jaxcl import augment, nets
 from jaxcl.extract import of_widths
 from jaxcl.feature_transform import mixing
-from jaxcl.losses import binary_nce, map_nce, nt_xent, queue_nce, regression
-from jaxcl.methods import amdim, byol, cmc, cosine_decay, looc, moco, simclr, yadim
+from jaxcl.losses import binary_nce, map_nce, nt_xent, patch_nce, queue_nce, regression
+from jaxcl.methods import amdim, byol, cmc, cosine_decay, cpc, looc, moco, simclr, yadim
 from jaxcl.monitor import score_monitor
 from jaxcl.train import init_state, make_step, placement
 
@@ -123,6 +123,21 @@ def tiny_cmc(axis_name):
     )
 
 
+def tiny_cpc(axis_name):
+    linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=8)
+    return cpc(
+        views=noisy(1),
+        encoder=nets.small_convnet(features=(8, 8), norm=nets.layer_norm()),
+        context=nets.masked_context(hidden=8, blocks=2),
+        target=linear,
+        predictor=linear,
+        loss=lambda key, p, t, below: patch_nce(p, t, below=below, scale=1.0, axis_name=axis_name),
+        patch=(8, 4),
+        rows=lambda height: {1: 1.0, 2: 0.5},
+        axis_name=axis_name,
+    )
+
+
 # name -> (axis_name) -> Method
 METHODS = {
     "simclr": tiny_simclr,
@@ -132,6 +147,7 @@ METHODS = {
     "amdim": tiny_amdim,
     "yadim": tiny_yadim,
     "cmc": tiny_cmc,
+    "cpc": tiny_cpc,
 }
 
 

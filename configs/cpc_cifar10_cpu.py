@@ -1,0 +1,118 @@
+"""CPC v2 on CIFAR-10 on a CPU: 7 x 7 overlapping patches of 8 pixels, each through a small encoder.
+
+    jaxcl train configs/cpc_cifar10_cpu.py --data-dir DATA_DIR
+    jaxcl evaluate runs/cpc_cifar10_cpu --protocol knn linear
+
+An image costs some three times as much as in simclr_cifar10_cpu.py. Not yet run to its end.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxcl import augment, data, nets
+from jaxcl.experiment import Experiment, steps_of
+from jaxcl.extract import flatten, pool
+from jaxcl.losses import patch_nce
+from jaxcl.methods import cpc, falcon_cho_rows, henaff_rows
+from jaxcl.train import optim, placement
+
+
+@dataclass(frozen=True)
+class Knobs:
+    data: str = "tfds:cifar10"
+    """Images: tfds:NAME, folder:PATH, npz:PATH or digits."""
+    data_dir: str | None = None
+    """Where TFDS prepared its data sets (its own default if not given)."""
+    encoder: Literal["convnet", "cpc_resnet"] = "convnet"
+    """A small one with layer norm, or the one that Falcon and Cho ran (not for a CPU)."""
+    variant: Literal["falcon_cho", "henaff", "next"] = "falcon_cho"
+    """Which rows below are predicted, and by how many predictors: as Falcon and Cho ran it, as the paper describes it
+    (four directions), or the next three rows with equal weights."""
+    represent: Literal["average", "flat"] = "average"
+    """What is evaluated: the grid's average, or all of it."""
+    features: tuple[int, ...] = (32, 64, 128, 256)
+    """Channels of the encoder's convolutions."""
+    patch: int = 8
+    """Pixels a side of a patch; the next begins after half as many."""
+    hidden: int = 128
+    """Channels within the context's blocks."""
+    blocks: int = 5
+    """Of the context."""
+    out: int = 64
+    """Width of predictions and targets."""
+    scale: float = 0.1
+    """Scores are multiplied by it."""
+    epochs: float = 20
+    """Passes over the training images."""
+    batch_size: int = 64
+    """Images a step, one view of 49 patches each."""
+    learning_rate: float = 5e-4
+    """Peak of AdamW's learning rate."""
+    weight_decay: float = 1e-5
+    """Decoupled weight decay, on kernels only."""
+    seed: int = 0
+    """Initial weights, order of the images, augmentation."""
+    placement: Literal["jit", "shard_map", "pmap"] = "jit"
+    """Where a step runs."""
+
+
+def next_rows(height):
+    return {below: 1.0 for below in range(1, min(4, height))}
+
+
+# rows, shared predictor, directions
+VARIANTS = {
+    "falcon_cho": (falcon_cho_rows, True, 1),
+    "henaff": (henaff_rows, False, 4),
+    "next": (next_rows, False, 1),
+}
+
+
+def experiment(knobs: Knobs) -> Experiment:
+    train = data.load(knobs.data, "train", data_dir=knobs.data_dir)
+    test = data.load(knobs.data, "test", data_dir=knobs.data_dir)
+    size = train.images.shape[1]
+    steps = steps_of(knobs.epochs, train, knobs.batch_size)
+    axis_name = placement.axis_name(knobs.placement)
+
+    if knobs.encoder == "convnet":
+        encoder = nets.small_convnet(features=knobs.features, norm=nets.layer_norm())
+    else:
+        encoder = nets.cpc_resnet()
+    encoder = nets.standardized(
+        encoder, mean=(125.3 / 255, 123.0 / 255, 113.9 / 255), deviation=(63 / 255, 62.1 / 255, 66.7 / 255)
+    )
+    linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=knobs.out)
+    rows, shared_predictor, turns = VARIANTS[knobs.variant]
+    views = augment.n_views(augment.compose(augment.flip(), augment.amdim(size)), 1)
+    learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
+    return Experiment(
+        method=cpc(
+            views=views,
+            encoder=encoder,
+            context=nets.masked_context(hidden=knobs.hidden, blocks=knobs.blocks),
+            target=linear,
+            predictor=linear,
+            loss=lambda key, p, t, below: patch_nce(
+                p, t, below=below, scale=knobs.scale, axis_name=axis_name
+            ),
+            patch=(knobs.patch, knobs.patch // 2),
+            rows=rows,
+            shared_predictor=shared_predictor,
+            turns=turns,
+            represent=pool if knobs.represent == "average" else flatten,
+            axis_name=axis_name,
+        ),
+        optimizer=optim.adamw(learning_rate, b1=0.8, weight_decay=knobs.weight_decay),
+        learning_rate=learning_rate,
+        train=train,
+        test=test,
+        views=views,
+        probe_views=augment.n_views(augment.crop_and_flip(size), 1),
+        batch_size=knobs.batch_size,
+        steps=steps,
+        seed=knobs.seed,
+        placement=knobs.placement,
+        log_every=20,
+        save_every=500,
+    )

@@ -1,0 +1,138 @@
+"""CPC v2 (Henaff et al., 2019, arXiv:1905.09272) on one page, in two variants: as Falcon and Cho (2020,
+arXiv:2009.00104) ran it, read in the code of PyTorch Lightning Bolts, and as the paper describes it, from memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from jaxcl.augment import patches
+from jaxcl.extract import Maps, pool
+from jaxcl.typing import Array, Loss, Method, Net, Views
+
+
+def falcon_cho_rows(height: int) -> Mapping[int, float]:
+    """Rows below -> weight, as the code of PyTorch Lightning Bolts adds them up: i + 1 rows below, i times.
+
+    >>> falcon_cho_rows(7)
+    {2: 1.0, 3: 2.0, 4: 3.0, 5: 4.0, 6: 5.0}
+    """
+    return {i + 1: float(i) for i in range(1, height - 1)}
+
+
+def henaff_rows(height: int) -> Mapping[int, float]:
+    """Rows below -> weight, as the paper: two are skipped, then up to three are predicted (not verified).
+
+    >>> henaff_rows(6)
+    {3: 1.0, 4: 1.0, 5: 1.0}
+    """
+    return {below: 1.0 for below in range(3, min(6, height))}
+
+
+def cpc(
+    *,
+    views: Views,
+    encoder: Net,
+    context: Net,
+    target: Net,
+    predictor: Net,
+    loss: Loss,
+    patch: tuple[int, int] = (8, 4),
+    rows: Callable[[int], Mapping[int, float]] = falcon_cho_rows,
+    shared_predictor: bool = True,
+    turns: int = 1,
+    extract: Callable[[Maps], Array] = pool,
+    represent: Callable[[Maps], Array] = pool,
+    axis_name: str | None = None,
+) -> Method:
+    """Predict the patches below from the patches above, against all patches of the batch.
+
+    views
+        (key, batch) -> one view [b, h, w, c]: `n_views(augment.compose(augment.flip(), augment.amdim(32)), 1)`, which
+        is the Falcon and Cho variant's. The paper also changes each patch by itself, which is not made here.
+    patch
+        size and stride of the squares that the view is cut into: (8, 4) for 32 pixels, (16, 8) for 64, (32, 16) for
+        128, all 7 x 7 of them. The paper's is (80, 36) of 260 pixels, 6 x 6.
+    encoder, extract
+        z = extract(encoder(patch)), one vector a patch: `nets.cpc_resnet()`. Its norm should not be that of the
+        batch.
+    context
+        from the grid of z [b, rows, columns, c] to one that sees nothing below: `nets.masked_context()`.
+    target, predictor
+        of every place of the grid and of its context, to one width: both
+        `mlp_head(norm=no_norm(), hidden=(), out=64)`.
+    loss
+        (key, predictions [b, rows, columns, d], targets, below) -> scalar:
+        `lambda key, p, t, below: patch_nce(p, t, below=below)`.
+    rows, shared_predictor, turns
+        height of the grid -> {rows below: weight}; whether one predictor serves all of them; and in how many of the
+        four directions (down first, the grid then turned by 90 degrees) it is predicted, each with a context and
+        predictors of its own. Losses are added. Falcon and Cho: `falcon_cho_rows`, True, 1, as by default. The paper
+        (not verified): `henaff_rows`, False, 4.
+    represent
+        (grid,) -> features [b, d]: its average, or `extract.flatten`, of which Falcon and Cho's figures are.
+    """
+    if not 1 <= turns <= 4:
+        raise ValueError(f"a grid is predicted in one to four directions; got turns={turns}.")
+
+    def grid_of(params, state, images, *, train):
+        cut = patches(images, *patch)
+        b, h, w = cut.shape[:3]
+        flat = cut.reshape(b * h * w, *cut.shape[3:])
+        maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], flat, train=train)
+        return extract(maps).reshape(b, h, w, -1), encoder_state
+
+    def predictors(below):
+        return {row: "predictor" if shared_predictor else f"predictor_{row}" for row in below}
+
+    def init(key, batch):
+        views_key, encoder_key, target_key, *turn_keys = jax.random.split(key, 3 + turns)
+        (x,) = views(views_key, batch)
+        params, state = {}, {}
+        cut = patches(x, *patch)
+        flat = cut.reshape(-1, *cut.shape[3:])
+        params["encoder"], state["encoder"] = encoder.init(encoder_key, flat)
+        z, _ = grid_of(params, state, x, train=False)
+        params["target"], state["target"] = target.init(target_key, z)
+        for turn, turn_key in enumerate(turn_keys):
+            turned = jnp.rot90(z, turn, axes=(1, 2))
+            names = dict.fromkeys(predictors(rows(turned.shape[1])).values())
+            context_key, *keys = jax.random.split(turn_key, 1 + len(names))
+            p, s = {}, {}
+            p["context"], s["context"] = context.init(context_key, turned)
+            for name, predictor_key in zip(names, keys, strict=True):
+                p[name], s[name] = predictor.init(predictor_key, turned)
+            params[f"turn_{turn}"], state[f"turn_{turn}"] = p, s
+        return params, state
+
+    def loss_fn(params, state, key, batch):
+        views_key, loss_key = jax.random.split(key)
+        (x,) = views(views_key, batch)
+        z, encoder_state = grid_of(params, state, x, train=True)
+        targets, target_state = target.apply(params["target"], state["target"], z, train=True)
+        new = {"encoder": encoder_state, "target": target_state}
+        value, metrics = jnp.zeros(()), {}
+        for turn in range(turns):
+            p, s = params[f"turn_{turn}"], dict(state[f"turn_{turn}"])
+            turned = [jnp.rot90(grid, turn, axes=(1, 2)) for grid in (z, targets)]
+            seen, s["context"] = context.apply(p["context"], s["context"], turned[0], train=True)
+            weights = rows(seen.shape[1])
+            made = {}
+            for below, name in predictors(weights).items():
+                if name not in made:
+                    made[name], s[name] = predictor.apply(p[name], s[name], seen, train=True)
+                of_rows = loss(
+                    jax.random.fold_in(loss_key, 1000 * turn + below), made[name], turned[1], below
+                )
+                value = value + weights[below] * of_rows
+                if turn == 0:
+                    metrics[f"loss_{below}_below"] = of_rows
+            new[f"turn_{turn}"] = s
+        return value, (new, metrics)
+
+    def embed(params, state, images):
+        return represent((grid_of(params, state, images, train=False)[0],))
+
+    return Method(init, loss_fn, embed)

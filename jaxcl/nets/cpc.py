@@ -1,0 +1,133 @@
+"""CPC's networks: an encoder of patches without batch statistics, and a context that sees what is above."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxcl.nets.net import from_linen
+from jaxcl.nets.norm import Norm, map_norm
+from jaxcl.typing import Net
+
+fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def cpc_resnet(
+    *,
+    norm: Norm | None = None,
+    blocks: Sequence[int] = (3, 4, 46, 3),
+    features: int = 64,
+    dtype: Any = jnp.float32,
+) -> Net:
+    """The residual encoder with which Falcon and Cho (2020) ran CPC v2: patches [n, p, p, c] -> its four stages.
+
+    A ResNet of bottlenecks (7x7 stem with stride 2, 3x3 max pool with stride 2) whose third stage has 46 blocks of
+    8 x `features` channels within and 64 x `features` without; the others are a ResNet-101's. With features 64 the
+    last map has 2048 channels, the third 4096. (PyTorch Lightning Bolts calls it CPCResNet101, with "stages
+    [3, 4, 46, 3]". That this is close to the ResNet-161 of Henaff et al., arXiv:1905.09272, was not verified.)
+
+    norm
+        `map_norm()` if not given, over height, width and channels as there: no statistics of the batch, by which
+        patches of one image could be told.
+    """
+    if len(blocks) != 4:
+        raise ValueError(f"cpc_resnet has four stages; got blocks={tuple(blocks)}.")
+    return from_linen(CPCResNet(norm or map_norm(), tuple(blocks), features, dtype))
+
+
+def masked_context(*, hidden: int = 256, blocks: int = 5, top: float = 1.0, dtype: Any = jnp.float32) -> Net:
+    """A grid of patches -> what is known above: [b, h, w, c] -> [b, h, w, c], where row r sees rows r - blocks to r.
+
+    Residual blocks of a 1x1 convolution to `hidden` channels, ReLU, 1x3, 2x1 over the row itself and the one above,
+    ReLU, and 1x1 back to c; a ReLU at the end. The grid must be three columns wide at least.
+
+    top
+        what stands above the first row, in each block. 1 in PyTorch Lightning Bolts, with which Falcon and Cho (2020)
+        ran CPC v2; the appendix of Henaff et al. was not at hand.
+    """
+    return from_linen(MaskedContext(hidden, blocks, top, dtype))
+
+
+class CPCResNet(nn.Module):
+    """The module behind `cpc_resnet`."""
+
+    norm: Norm
+    blocks: tuple[int, ...]
+    features: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        x = nn.relu(self.norm()(convolution(self.features, 7, 2, self.dtype)(x), train=train))
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        maps = []
+        widths = ((1, 4), (2, 8), (8, 64), (8, 32))  # within a block, and what leaves it, times `features`
+        for stage, (count, (inner, outer)) in enumerate(zip(self.blocks, widths, strict=True)):
+            for i in range(count):
+                stride = 2 if stage and not i else 1
+                block = Bottleneck(
+                    inner * self.features, outer * self.features, stride, self.norm, self.dtype
+                )
+                x = block(x, train=train)
+            maps.append(x)
+        return tuple(maps)
+
+
+class Bottleneck(nn.Module):
+    """relu(shortcut + 1x1, 3x3, 1x1), each with its norm."""
+
+    inner: int
+    outer: int
+    stride: int
+    norm: Norm
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        conv = partial(convolution, dtype=self.dtype)
+        y = nn.relu(self.norm()(conv(self.inner, 1, 1)(x), train=train))
+        y = nn.relu(self.norm()(conv(self.inner, 3, self.stride)(y), train=train))
+        y = self.norm()(conv(self.outer, 1, 1)(y), train=train)
+        if self.stride != 1 or x.shape[-1] != self.outer:
+            x = self.norm()(conv(self.outer, 1, self.stride)(x), train=train)
+        return nn.relu(x + y)
+
+
+class MaskedContext(nn.Module):
+    """The module behind `masked_context`."""
+
+    hidden: int
+    blocks: int
+    top: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        if x.shape[2] < 3:
+            raise ValueError(f"masked_context needs a grid of three columns or more; got {x.shape[1:3]}.")
+        conv = partial(nn.Conv, padding="VALID", dtype=self.dtype)
+        for _ in range(self.blocks):
+            y = nn.relu(nn.Dense(self.hidden, dtype=self.dtype)(x))
+            y = conv(self.hidden, (1, 3))(y)
+            y = jnp.pad(y, ((0, 0), (1, 0), (0, 0), (0, 0)), constant_values=self.top)
+            y = jnp.pad(y, ((0, 0), (0, 0), (1, 1), (0, 0)))
+            y = nn.relu(conv(self.hidden, (2, 1))(y))
+            x = x + nn.Dense(x.shape[-1], dtype=self.dtype)(y)
+        return nn.relu(x)
+
+
+def convolution(features, kernel, stride, dtype):
+    pad = (kernel - 1) // 2
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        stride,
+        padding=((pad, pad), (pad, pad)),
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=fan_out,
+    )

@@ -1,0 +1,120 @@
+"""CPC: which patches are predicted from which."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcl import nets
+from jaxcl.augment import patches
+from jaxcl.extract import pool
+from jaxcl.losses import patch_nce
+from jaxcl.methods import cpc, falcon_cho_rows, henaff_rows
+
+ENCODER = nets.small_convnet(features=(4, 4), norm=nets.layer_norm())
+CONTEXT = nets.masked_context(hidden=4, blocks=1)
+LINEAR = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=3)
+
+
+def method(**changes):
+    parts = {
+        "views": lambda key, batch: (jnp.asarray(batch["image"], jnp.float32) / 255,),
+        "encoder": ENCODER,
+        "context": CONTEXT,
+        "target": LINEAR,
+        "predictor": LINEAR,
+        "loss": lambda key, p, t, below: patch_nce(p, t, below=below),
+        "patch": (8, 8),
+    }
+    return cpc(**(parts | changes))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    image = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    return {"image": image, "index": np.arange(3, dtype=np.int32)}
+
+
+@pytest.fixture(scope="module")
+def begun(batch):
+    return jax.jit(method().init)(jax.random.key(0), batch)
+
+
+def test_the_rows_are_those_of_the_double_loop_in_the_published_code():
+    for height in (4, 6, 7):
+        counted = {}
+        for ignored in range(height - 1):
+            for i in range(ignored + 1, height):
+                if height - i - 1 > 0:  # else there is no such row: nan there, and left out
+                    counted[i + 1] = counted.get(i + 1, 0) + 1
+        assert falcon_cho_rows(height) == counted
+    assert henaff_rows(7) == {3: 1, 4: 1, 5: 1}
+
+
+def test_cifar_has_a_grid_of_seven_by_seven(batch):
+    m = method(patch=(8, 4), represent=lambda grid: grid[0].reshape(len(grid[0]), -1))
+    params, state = jax.eval_shape(m.init, jax.random.key(0), batch)
+    shape = jax.eval_shape(m.embed, params, state, jnp.zeros((3, 32, 32, 3))).shape
+    assert shape == (3, 7 * 7 * 4)
+
+
+def test_a_step_is_put_together_by_hand(batch, begun):
+    params, state = begun
+    value, (_, metrics) = jax.jit(method().loss)(params, state, jax.random.key(1), batch)
+    x = jnp.asarray(batch["image"], jnp.float32) / 255
+    grid = np.zeros((3, 4, 4, 4))
+    for r in range(4):
+        for c in range(4):
+            patch = x[:, 8 * r : 8 * r + 8, 8 * c : 8 * c + 8]
+            grid[:, r, c] = pool(ENCODER.apply(params["encoder"], state["encoder"], patch, train=True)[0])
+    z = jnp.asarray(grid, jnp.float32)
+    t, _ = LINEAR.apply(params["target"], {}, z, train=True)
+    seen, _ = CONTEXT.apply(params["turn_0"]["context"], {}, z, train=True)
+    p, _ = LINEAR.apply(params["turn_0"]["predictor"], {}, seen, train=True)
+    p, t = np.asarray(p, np.float64), np.asarray(t, np.float64)
+    total, flat = 0.0, t.reshape(-1, 3)
+    for below, weight in {2: 1, 3: 2}.items():
+        terms = []
+        for i in range(3):
+            for r in range(4 - below):
+                for c in range(4):
+                    logits = 0.1 * flat @ p[i, r, c]
+                    terms.append(np.log(np.exp(logits).sum()) - logits[i * 16 + (r + below) * 4 + c])
+        np.testing.assert_allclose(metrics[f"loss_{below}_below"], np.mean(terms), rtol=1e-5)
+        total += weight * np.mean(terms)
+    np.testing.assert_allclose(value, total, rtol=1e-5)
+
+
+def test_what_is_below_the_predicted_row_is_no_part_of_its_prediction(batch, begun):
+    """The prediction of the first row is the same, whatever the rows below show."""
+    seen = []
+    m = method(loss=lambda key, p, t, below: seen.append(p) or patch_nce(p, t, below=below))
+    changed = {**batch, "image": np.concatenate([batch["image"][:, :8], 255 - batch["image"][:, 8:]], axis=1)}
+    for b in (batch, changed):
+        m.loss(*begun, jax.random.key(1), b)
+    np.testing.assert_allclose(seen[0][:, 0], seen[2][:, 0], atol=1e-6)
+    assert not np.allclose(seen[0][:, 1], seen[2][:, 1], atol=1e-3)
+
+
+def test_four_directions_are_the_image_turned_with_a_context_of_their_own(batch):
+    """The second direction alone is the first of the turned image, when it is given the same weights."""
+    m = method(turns=2, shared_predictor=False, rows=lambda height: {1: 1.0, 2: 1.0})
+    params, state = jax.jit(m.init)(jax.random.key(0), batch)
+    assert set(params["turn_1"]) == {"context", "predictor_1", "predictor_2"}
+    calls = []
+    spy = method(
+        turns=2,
+        shared_predictor=False,
+        rows=lambda height: {1: 1.0, 2: 1.0},
+        loss=lambda key, p, t, below: calls.append((p, t)) or jnp.zeros(()),
+    )
+    spy.loss(params, state, jax.random.key(1), batch)
+    np.testing.assert_allclose(calls[2][1], jnp.rot90(calls[0][1], 1, axes=(1, 2)), atol=1e-6)
+    assert not np.allclose(calls[2][0], calls[0][0], atol=1e-3)
+    with pytest.raises(ValueError, match="one to four directions"):
+        method(turns=5)
+
+
+def test_patches_come_row_by_row(batch):
+    cut = patches(jnp.asarray(batch["image"], jnp.float32), 8, 8)
+    np.testing.assert_array_equal(cut[1, 2, 3], batch["image"][1, 16:24, 24:32])
