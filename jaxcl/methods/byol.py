@@ -77,10 +77,11 @@ def byol(
         views_key, *loss_keys = jax.random.split(key, 3)
         x = views(views_key, batch)
         stats = state["online"]
-        h, z, p = [None, None], [None, None], [None, None]
-        for v in (0, 1):
-            h[v], z[v], stats = project(params, stats, x[v], train=True)
-            p[v], predictor_stats = predictor.apply(params["predictor"], stats["predictor"], z[v], train=True)
+        online = []
+        for view in x:
+            h, z, stats = project(params, stats, view, train=True)
+            p, predictor_stats = predictor.apply(params["predictor"], stats["predictor"], z, train=True)
+            online.append((h, z, p))
             stats = {**stats, "predictor": predictor_stats}
         state = {**state, "online": stats}
 
@@ -88,15 +89,20 @@ def byol(
             step = state["step"]
             # What the step before has made is averaged in now; before the first there was none.
             keep = jnp.where(step == 0, 1.0, decay(step - 1) if callable(decay) else decay)
-            online = {name: params[name] for name in state["target"]}
-            target, target_stats = ema(state["target"], online, keep), state["target_stats"]
-            for v in (0, 1):
-                _, z[v], target_stats = project(target, target_stats, x[v], train=True)
+            averaged = {name: params[name] for name in state["target"]}
+            target, target_stats = ema(state["target"], averaged, keep), state["target_stats"]
+            targets = []
+            for view in x:
+                _, z, target_stats = project(target, target_stats, view, train=True)
+                targets.append(z)
             state = {**state, "target": target, "target_stats": target_stats, "step": step + 1}
+        else:
+            targets = [z for _, z, _ in online]
 
-        z = [jax.lax.stop_gradient(z) for z in z]
-        value = loss(loss_keys[0], p[0], z[1]) + loss(loss_keys[1], p[1], z[0])
-        return value, (state, contrast_monitor(p[0], z[1], h[0], axis_name=axis_name))
+        z1, z2 = (jax.lax.stop_gradient(z) for z in targets)
+        (h, _, p1), (_, _, p2) = online
+        value = loss(loss_keys[0], p1, z2) + loss(loss_keys[1], p2, z1)
+        return value, (state, contrast_monitor(p1, z2, h, axis_name=axis_name))
 
     def embed(params, state, images):
         maps, _ = encoder.apply(params["encoder"], state["online"]["encoder"], images, train=False)

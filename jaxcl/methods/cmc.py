@@ -12,7 +12,7 @@ from jaxcl.extract import Maps, pool
 from jaxcl.memory import blend, random_bank
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import normalize
-from jaxcl.typing import Array, Loss, Method, Net, Views
+from jaxcl.typing import Array, Loss, Method, Net, PyTree, Views
 
 
 def cmc(
@@ -70,7 +70,8 @@ def cmc(
 
     def init(key, batch):
         views_key, *keys = jax.random.split(key, 7)
-        params, state = {}, {}
+        params: dict[str, PyTree] = {}
+        state: dict[str, PyTree] = {}
         for i, (x, encoder, head) in enumerate(zip(views(views_key, batch), encoders, heads, strict=True)):
             p, s = {}, {}
             p["encoder"], s["encoder"] = encoder.init(keys[3 * i], x)

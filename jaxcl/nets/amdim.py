@@ -192,4 +192,4 @@ def average(x, kernel: int, stride: int):
 def near_identity(key, shape, dtype=jnp.float32):
     """1 on the diagonal, elsewhere uniform within 0.01."""
     noise = jax.random.uniform(key, shape, dtype, -0.01, 0.01)
-    return jnp.where(jnp.eye(*shape, dtype=bool), 1, noise)
+    return jnp.where(jnp.eye(shape[0], shape[1], dtype=bool), 1, noise)
