@@ -2,6 +2,7 @@
 
     jaxcl train configs/looc_cpu.py --data-dir DATA_DIR
     jaxcl sweep configs/looc_cpu.py --method moco looc looc_plus_plus moco_plus_plus --seed 0 1 2 --data-dir DATA_DIR
+    jaxcl evaluate runs/looc_cpu --protocol linear rotation hue fewshot5          (LooC++: with --parts, each head's)
 
 Color (jitter with grayscale) and rotation by 90 degrees are among the augmentations of every method, as in the paper's
 table of rotation: MoCo is asked to forget both, LooC has a space for each that is asked to keep it. `moco_plus_plus`
@@ -15,6 +16,7 @@ rotation among its augmentations and 65.2 % for LooC with rotation; the accuracy
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from jaxcl import augment, data, nets
@@ -82,19 +84,26 @@ def experiment(knobs: Knobs) -> Experiment:
         views = augment.two_views(augment.compose(before, *chosen.values(), augment.clip()))
 
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
+    build = partial(
+        looc,
+        views=views,
+        encoder=nets.small_convnet(features=knobs.features[:-1] if deep else knobs.features, norm=norm),
+        branch=nets.conv_stage(features=knobs.features[-1], norm=norm) if deep else None,
+        head=nets.mlp_head(norm=nets.no_norm(), hidden=(512,), out=128),
+        spaces=1 if knobs.method == "moco" else 1 + len(chosen),
+        temperature=knobs.temperature,
+        queue_size=knobs.queue_size,
+        decay=knobs.decay,
+        collisions=left_out.collisions if in_spaces and knobs.filter else None,
+        axis_name=axis_name,
+    )
+    # The paper's table 5: the invariant space alone, and with one other.
+    parts = {"invariant": (0,), **{f"invariant + {name}": (0, i) for i, name in enumerate(chosen, start=1)}}
     return Experiment(
-        method=looc(
-            views=views,
-            encoder=nets.small_convnet(features=knobs.features[:-1] if deep else knobs.features, norm=norm),
-            branch=nets.conv_stage(features=knobs.features[-1], norm=norm) if deep else None,
-            head=nets.mlp_head(norm=nets.no_norm(), hidden=(512,), out=128),
-            spaces=1 if knobs.method == "moco" else 1 + len(chosen),
-            temperature=knobs.temperature,
-            queue_size=knobs.queue_size,
-            decay=knobs.decay,
-            collisions=left_out.collisions if in_spaces and knobs.filter else None,
-            axis_name=axis_name,
-        ),
+        method=build(),
+        parts={name: build(embedded=spaces).embed for name, spaces in parts.items()}
+        if in_spaces and deep
+        else None,
         optimizer=optim.adamw(learning_rate, weight_decay=knobs.weight_decay),
         learning_rate=learning_rate,
         train=train,

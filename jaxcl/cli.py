@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 HELP = """\
 jaxcl: contrastive self-supervised learning in JAX.
@@ -17,6 +20,8 @@ Three commands take it from images to a reported accuracy:
   jaxcl train configs/quickstart.py --temperature 0.2   change a knob
   jaxcl train configs/quickstart.py --help              the knobs of a config
   jaxcl evaluate runs/quickstart                        kNN and linear accuracy, beside two baselines
+  jaxcl evaluate runs/quickstart --protocol fewshot5 rotation corruption
+  jaxcl evaluate runs/quickstart --protocol transfer --data tfds:mnist
   jaxcl plot runs/quickstart                            views, curves, map, neighbors: runs/quickstart/plots/report.html
 
   jaxcl views configs/quickstart.py                     before training: what the network will be shown
@@ -107,9 +112,9 @@ def join_processes(words: Sequence[str]) -> None:
 
 
 def evaluate(arguments: list[str]) -> int:
-    """`jaxcl evaluate RUN_DIR [--protocol NAME ...]`"""
+    """`jaxcl evaluate RUN_DIR [--protocol NAME ...] [--data SPEC] [--set NAME=VALUE ...]`"""
     from jaxcl.evaluate import PROTOCOLS
-    from jaxcl.runs import accuracy_table, evaluate_run
+    from jaxcl.runs import accuracy_table, evaluate_run, robustness_table
 
     parser = argparse.ArgumentParser("jaxcl evaluate", description="Accuracy of a run's representation.")
     parser.add_argument("run_dir", type=Path)
@@ -123,10 +128,75 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument(
         "--no-baselines", action="store_true", help="leave out raw pixels and the untrained encoder"
     )
+    parser.add_argument(
+        "--parts", action="store_true", help="also each part of the representation that the config names"
+    )
+    parser.add_argument(
+        "--data", metavar="SPEC", help="another data set: tfds:NAME, folder:PATH, npz:PATH or digits"
+    )
+    parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the protocol, as epochs=10"
+    )
     own = parser.parse_args(arguments)
-    results = evaluate_run(own.run_dir, own.protocol, baselines=not own.no_baselines)
+    with watching() as watch:
+        results = evaluate_run(
+            own.run_dir,
+            own.protocol,
+            baselines=not own.no_baselines,
+            parts=own.parts,
+            data=own.data,
+            data_dir=own.data_dir,
+            settings=settings_of(own.set),
+            watch=watch,
+        )
     show(f"Accuracy on test images, percent ({results[0]['step']} steps)", *accuracy_table(results))
+    header, rows = robustness_table(results)
+    if rows:
+        show("Accuracy on corrupted test images, percent", header, rows)
     return 0
+
+
+def settings_of(words: Sequence[str]) -> dict[str, Any]:
+    """["epochs=10", "learning_rate=0.1"] -> {"epochs": 10, "learning_rate": 0.1}"""
+    settings = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        try:
+            settings[name.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise ValueError(f"--set takes NAME=VALUE with a number for VALUE, as epochs=10; got {word!r}.")
+    return settings
+
+
+@contextmanager
+def watching() -> Iterator[Callable[[str, str, float], None]]:
+    """A bar that moves as an evaluation does; where nobody looks at a terminal, one line for each encoder."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    # A pipe gets lines even where FORCE_COLOR makes rich take it for a terminal.
+    console = Console(force_interactive=None if sys.stdout.isatty() else False)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, TextColumn("{task.fields[what]}"), console=console, transient=True)
+    tasks: dict[str, Any] = {}
+
+    def watch(name: str, what: str, share: float) -> None:
+        if name not in tasks:
+            for task in tasks.values():
+                bar.update(task, visible=False)
+            tasks[name] = bar.add_task(name, total=1.0, what=what)
+            if not console.is_interactive:
+                console.print(name, markup=False, highlight=False)
+        bar.update(tasks[name], completed=share, what=what)
+
+    if not console.is_interactive:
+        yield watch
+        return
+    with bar:
+        yield watch
 
 
 def plot(arguments: list[str]) -> int:

@@ -37,6 +37,8 @@ class Experiment(NamedTuple):
     evaluated: Mapping[str, tuple[Images, Images]] | None = None
     # (params, state, images) -> logits: a classifier that was trained along (methods.with_probe), to be evaluated too.
     classify: Callable[[PyTree, PyTree, Array], Array] | None = None
+    # Parts of the representation by name, each as `Method.embed`, to be evaluated on their own: the heads of LooC++.
+    parts: Mapping[str, Callable[[PyTree, PyTree, Array], Array]] | None = None
     seed: int = 0
     # Where batches come from: (batch_size, seed, start_step, stop_step, process_index, process_count, by name) -> an
     # iterator of this process's, as data.host_views makes; None: the rows of `train`, as data.batches gives them.

@@ -11,9 +11,11 @@ RUN_DIR/
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -100,6 +102,7 @@ class Encoders(NamedTuple):
     untrained: Callable[[Array], Array]
     step: int
     classify: Callable[[Array], Array] | None = None  # -> logits, where a classifier was trained along
+    parts: Mapping[str, Callable[[Array], Array]] = {}  # of the trained representation
 
 
 def encoders(experiment: Experiment, run_dir: str | Path) -> Encoders:
@@ -118,6 +121,7 @@ def encoders(experiment: Experiment, run_dir: str | Path) -> Encoders:
         partial(e.method.embed, fresh.params, fresh.state),
         step,
         None if e.classify is None else partial(e.classify, trained.params, trained.state),
+        {name: partial(embed, trained.params, trained.state) for name, embed in (e.parts or {}).items()},
     )
 
 
@@ -140,48 +144,117 @@ def train_run(config: str | Path, knobs: Any, run_dir: str | Path):
 
 
 def evaluate_run(
-    run_dir: str | Path, protocols: Sequence[str] = ("knn", "linear"), *, baselines: bool = True
+    run_dir: str | Path,
+    protocols: Sequence[str] = ("knn", "linear"),
+    *,
+    baselines: bool = True,
+    parts: bool = False,
+    data: str | None = None,
+    data_dir: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    watch: Callable[[str, str, float], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Runs each protocol on the run's encoder, and on raw pixels and the untrained encoder beside it.
 
     Every result is a dict with "encoder", "protocol", "accuracy" (percent), "standard_error" and the protocol's
     settings, and with "labels" where the experiment has several kinds of them; those of one protocol are written to
     evaluations/PROTOCOL.json. A classifier that was trained along is the further protocol "joint".
+
+    parts
+        evaluate the parts that the experiment names (`Experiment.parts`) as well.
+    data, data_dir
+        another data set to evaluate on, as for `data.load` (resized to the run's images; gray ones become RGB if the
+        run's are): results then have "data", and lie in evaluations/PROTOCOL@DATA.json. Without data_dir that of the
+        run's own knobs serves.
+    settings
+        keywords that the protocols take beside their own defaults, as {"epochs": 10}; they are in the result.
+    watch
+        is called now and then with ("protocol, encoder", what is being done, the share of it that is done).
     """
     from jaxcl import evaluate
 
-    run_dir = Path(run_dir)
+    run_dir, settings = Path(run_dir), dict(settings or {})
     unknown = [name for name in protocols if name not in evaluate.PROTOCOLS]
     if unknown:
         raise ValueError(
             f"There is no protocol {', '.join(unknown)}; there are {', '.join(evaluate.PROTOCOLS)}."
         )
+    for protocol in protocols:
+        parameters = inspect.signature(evaluate.PROTOCOLS[protocol]).parameters
+        taken = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
+        taken = [name for name in taken if name not in ("views", "progress")]
+        strange = [name for name in settings if name not in taken]
+        if strange:
+            raise ValueError(
+                f"{protocol} has no setting {', '.join(strange)}; it has {', '.join(taken) or 'none'}."
+            )
     e = open_run(run_dir)
-    if e.test is None:
+    if data is not None:
+        sets = {"": transfer_sets(e, run_dir, data, data_dir)}
+    elif e.test is None:
         raise ValueError(f"The config of {run_dir} gives no test images, so nothing can be evaluated.")
+    else:
+        sets = dict(e.evaluated or {"": (e.train, e.test)})
     encoder = encoders(e, run_dir)
     named: dict[str, Callable[[Array], Array]] = {}
     if baselines:
         named |= {"raw pixels": pixels, "untrained encoder": encoder.untrained}
     named[run_dir.name] = encoder.trained
+    if parts:
+        if not encoder.parts:
+            raise ValueError(
+                f"The config of {run_dir} names no parts of its representation (Experiment.parts)."
+            )
+        named |= encoder.parts
 
     results, folder = [], run_dir / "evaluations"
     folder.mkdir(exist_ok=True)
+    where = "" if data is None else "@" + re.sub(r"[^\w.-]+", "_", data)
     for protocol in protocols:
         rows = []
         for name, embed_fn in named.items():
-            for labels, (train, test) in (e.evaluated or {"": (e.train, e.test)}).items():
+            for labels, (train, test) in sets.items():
                 key = jax.random.key(e.seed)
-                result = evaluate.PROTOCOLS[protocol](key, embed_fn, train, test, views=e.probe_views)
+                told = None if watch is None else partial(_told, watch, protocol, name)
+                result = evaluate.PROTOCOLS[protocol](
+                    key, embed_fn, train, test, views=e.probe_views, progress=told, **settings
+                )
                 kind = {"labels": labels} if labels else {}
+                kind |= {} if data is None else {"data": data}
                 rows.append({"encoder": name, "step": encoder.step, **kind, **result})
-        (folder / f"{protocol}.json").write_text(json.dumps(rows, indent=2) + "\n")
+        (folder / f"{protocol}{where}.json").write_text(json.dumps(rows, indent=2) + "\n")
         results += rows
-    if encoder.classify is not None:
+    if encoder.classify is not None and data is None and e.test is not None:
         row = {"encoder": run_dir.name, "step": encoder.step, **joint(encoder.classify, e.test)}
         (folder / "joint.json").write_text(json.dumps([row], indent=2) + "\n")
         results.append(row)
     return results
+
+
+def _told(watch: Callable[[str, str, float], None], protocol: str, encoder: str, what: str, share: float):
+    watch(f"{protocol}, {encoder}", what, share)
+
+
+def transfer_sets(e: Experiment, run_dir: Path, data: str, data_dir: str | None) -> tuple[Images, Images]:
+    """Training and test images of another data set, in the size and with the channels of the run's."""
+    from jaxcl.data import load
+
+    knobs = json.loads((run_dir / "knobs.json").read_text())
+    h, w, c = e.train.images.shape[1:]
+    if h != w:
+        raise ValueError(f"Other data is resized to squares, and the run's images are {h} x {w}.")
+    sets = []
+    for split in ("train", "test"):
+        images = load(data, split, data_dir=data_dir or knobs.get("data_dir"), size=h)
+        found = images.images.shape[3]
+        if found == 1 and c == 3:
+            images = images._replace(images=np.repeat(images.images, 3, axis=3))
+        elif found != c:
+            raise ValueError(
+                f"The run's encoder takes images with {c} channels; those of {data} have {found}."
+            )
+        sets.append(images)
+    return sets[0], sets[1]
 
 
 def pixels(images: Array) -> Array:
@@ -210,8 +283,8 @@ def joint(classify: Callable[[Array], Array], test: Images) -> dict[str, Any]:
 
 
 def column(row: Mapping[str, Any]) -> str:
-    """Where a result stands in a table: its protocol, and what kind of label was asked for if there are several."""
-    return f"{row['protocol']}, {row['labels']}" if "labels" in row else row["protocol"]
+    """Where a result stands in a table: its protocol, and which labels or which other data, if that must be said."""
+    return ", ".join(row[name] for name in ("protocol", "labels", "data") if name in row)
 
 
 def evaluations(run_dir: str | Path) -> list[dict[str, Any]]:
@@ -329,8 +402,35 @@ def accuracy_table(results: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], 
     """Header and rows: an encoder a row, a protocol a column."""
     protocols = list(dict.fromkeys(map(column, results)))
     names = list(dict.fromkeys(row["encoder"] for row in results))
-    cells = {(row["encoder"], column(row)): f"{row['accuracy']:.1f}" for row in results}
+    cells = {(row["encoder"], column(row)): cell(row) for row in results}
     return ("encoder", *protocols), [(name, *(cells.get((name, p), "") for p in protocols)) for name in names]
+
+
+def cell(row: Mapping[str, Any]) -> str:
+    """An accuracy, with its interval where a protocol gives one.
+
+    >>> cell({"accuracy": 67.91}), cell({"accuracy": 67.91, "interval": 0.52})
+    ('67.9', '67.9 ± 0.5')
+    """
+    interval = row.get("interval")
+    return f"{row['accuracy']:.1f}" + ("" if interval is None else f" ± {interval:.1f}")
+
+
+def robustness_table(results: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of what "corruption" found: an encoder a row, a group a column; no rows where it was not run."""
+    found = [row for row in results if "groups" in row]
+    groups = list(found[0]["groups"]) if found else []
+    rows = [
+        (
+            row["encoder"],
+            f"{row['clean_accuracy']:.1f}",
+            *(f"{row['groups'][group]:.1f}" for group in groups),
+            f"{row['accuracy']:.1f}",
+            f"{row['severe']:.1f}",
+        )
+        for row in found
+    ]
+    return ("encoder", "clean", *groups, "all", "severity 3 to 5"), rows
 
 
 def visible(images: np.ndarray) -> np.ndarray:

@@ -89,6 +89,27 @@ def test_evaluate_compares_with_both_baselines_and_writes_its_settings(world, ca
     assert "linear" in out
 
 
+def test_evaluate_takes_other_data_and_settings_and_says_so(world, tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    labels = np.arange(40) % 2
+    gray = (rng.integers(0, 100, (40, 8, 8)) + 100 * labels[:, None, None]).astype(np.uint8)
+    np.savez(tmp_path / "gray.npz", images=gray, labels=labels)
+    command = ["evaluate", str(world / "run"), "--protocol", "fewshot5", "--no-baselines"]
+    assert main([*command, "--data", f"npz:{tmp_path}/gray.npz", "--set", "draws=3", "steps=20"]) == 0
+    out = capsys.readouterr().out
+    assert "fewshot5, run" in out  # what stands in for the bar
+    assert "±" in out
+    (file,) = (world / "run/evaluations").glob("fewshot5@*.json")
+    (row,) = json.loads(file.read_text())
+    assert row["settings"]["draws"] == len(row["accuracies"]) == 3
+    assert row["data"].endswith("gray.npz")
+    file.unlink()  # other tests read the folder
+    assert main([*command, "--set", "epochs=3"]) == 1
+    assert "fewshot5 has no setting epochs; it has draws, steps, learning_rate" in capsys.readouterr().err
+    assert main([*command, "--set", "draws"]) == 1
+    assert "--set takes NAME=VALUE" in capsys.readouterr().err
+
+
 def test_plot_leaves_a_report_with_pictures(world):
     assert main(["plot", str(world / "run")]) == 0
     report = (world / "run/plots/report.html").read_text()

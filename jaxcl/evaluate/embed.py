@@ -19,9 +19,22 @@ AXIS = "devices"
 # (images float [b, h, w, c] in [0, 1]) -> features [b, d]
 EmbedFn = Callable[[Array], Array]
 
+# (what is being done, its share that is done, in [0, 1]): for a progress bar.
+Progress = Callable[[str, float], None]
+
+
+def told(progress: Progress | None, what: str) -> Callable[[float], None]:
+    """The listener to one part of the work."""
+    return (lambda share: None) if progress is None else functools.partial(progress, what)
+
 
 def embed(
-    embed_fn: EmbedFn, images: np.ndarray, *, batch_size: int = 512, dtype: Any = jnp.float32
+    embed_fn: EmbedFn,
+    images: np.ndarray,
+    *,
+    batch_size: int = 512,
+    dtype: Any = jnp.float32,
+    progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
     """The features float32 [n, d] of the images uint8 [n, h, w, c].
 
@@ -34,6 +47,8 @@ def embed(
         program serves data sets of any length.
     dtype
         of the images that embed_fn gets.
+    progress
+        is called now and then with the share of the images that is done.
 
     The batch is split over all devices of this process. `images` may be memory-mapped: a batch is read at a time.
 
@@ -68,6 +83,8 @@ def embed(
             len(running) > 2
         ):  # The device computes while the host reads the next batch; no more wait than these.
             collect()
+        if progress is not None:
+            progress(min(1.0, (first + batch_size) / len(images)))
     while running:
         collect()
     assert features is not None

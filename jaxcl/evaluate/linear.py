@@ -9,7 +9,7 @@ SimCLR's own linear evaluation (appendix B.6).
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -148,19 +148,20 @@ def linear_probe(
     standardize: bool = True,
     tolerance: float = 1e-5,
     iterations: int = 500,
+    split: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> LinearProbe:
     """`linear_path`, with l2 chosen on a held-out part of the training set and refitted on all of it.
 
     The test labels are looked at once, at the end. The held-out part is `held_out` of every class, the same at every
-    call. Where several values of l2 are right equally often, the largest is taken. `details` holds "l2" (the chosen
-    one), "l2_path", "held_out_accuracies" (in percent, one a value of l2), "iterations", "converged" (of the refit),
-    "path_converged", "cross_entropy".
+    call; or `split`, the rows to fit and the rows to hold out, says which it is. Where several values of l2 are right
+    equally often, the largest is taken. `details` holds "l2" (the chosen one), "l2_path", "held_out_accuracies" (in
+    percent, one a value of l2), "iterations", "converged" (of the refit), "path_converged", "cross_entropy".
     """
     labels = check_labels("The linear probe", train_labels, len(train_features))
     test_labels = check_labels("The linear probe", test_labels, len(test_features))
     train_features = np.asarray(train_features)
     fit = functools.partial(linear_path, standardize=standardize, tolerance=tolerance, iterations=iterations)
-    fitted, held = hold_out(labels, held_out)
+    fitted, held = hold_out(labels, held_out) if split is None else split
     path = fit(train_features[fitted], labels[fitted], l2=l2)
     scores = np.mean(path.predict(train_features[held]) == labels[held], axis=1)
     chosen = float(max(strength for strength, score in zip(l2, scores, strict=True) if score == scores.max()))
@@ -212,6 +213,7 @@ def linear_sgd(
     learning_rate: float = 0.1,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
+    progress: Callable[[float], None] | None = None,
 ) -> LinearProbe:
     """SimCLR's linear evaluation: the classifier alone is trained, by SGD, on the frozen encoder's features.
 
@@ -225,6 +227,8 @@ def linear_sgd(
         warm-up. Momentum is Nesterov's.
     weight_decay
         l2 in the loss, of the weights and not of the bias.
+    progress
+        is called after every epoch with the share that is done.
 
     The defaults are those of SimCLR's README for CIFAR-10 (weights start at zero, no warm-up, test images as they
     are). The last incomplete batch of an epoch is dropped. The order is a function of (key, epoch), the augmentation of
@@ -277,6 +281,8 @@ def linear_sgd(
             )
         losses.append(float(carry[2]) / steps)
         carry = (*carry[:2], carry[2] * 0)
+        if progress is not None:
+            progress((epoch + 1) / epochs)
     params = jax.tree.map(np.asarray, carry[0])
     if not np.isfinite(losses[-1]):
         raise ValueError(

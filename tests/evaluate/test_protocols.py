@@ -1,5 +1,6 @@
 """Every protocol through one contract: the same signature, a result that JSON takes, a clear word about labels."""
 
+import functools
 import inspect
 import json
 
@@ -14,8 +15,8 @@ from jaxcl.typing import Images
 def blobs(n, seed, *, shuffled=False):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, n)
-    centers = np.random.default_rng(9).integers(60, 196, (3, 4, 4, 1))
-    images = (centers[labels] + rng.integers(-40, 40, (n, 4, 4, 1))).astype(np.uint8)
+    centers = np.random.default_rng(9).integers(60, 196, (3, 4, 4, 3))
+    images = (centers[labels] + rng.integers(-40, 40, (n, 4, 4, 3))).astype(np.uint8)
     return Images("blobs", images, rng.permutation(labels) if shuffled else labels)
 
 
@@ -26,13 +27,43 @@ def flat(x):
     return x.reshape(len(x), -1)
 
 
+# Which ask for the class, and which for what was done to the image.
+UNLABELLED = ("rotation", "hue")
+OF_CLASS = [name for name in PROTOCOLS if name not in UNLABELLED]
+# Settings that make a test short; the corruptions have a test of their own.
+SHORT = {
+    "finetune1": {"epochs": 20},
+    "finetune10": {"epochs": 20},
+    "corruption": {"images": 20, "names": ["brightness", "contrast"]},
+}
+
+
 @pytest.fixture(scope="module")
 def results():
-    return {name: run(jax.random.key(0), flat, TRAIN, TEST) for name, run in PROTOCOLS.items()}
+    seen = []
+    found = {}
+    for name, run in PROTOCOLS.items():
+        watch = functools.partial(lambda name, what, share: seen.append((name, what, share)), name)
+        found[name] = run(jax.random.key(0), flat, TRAIN, TEST, progress=watch, **SHORT.get(name, {}))
+    found["seen"] = seen
+    return found
 
 
-def test_the_table_names_the_four_protocols():
-    assert list(PROTOCOLS) == ["knn", "knn200", "linear", "linear_sgd"]
+def test_the_table_names_the_protocols():
+    assert list(PROTOCOLS) == [
+        "knn",
+        "knn200",
+        "linear",
+        "transfer",
+        "linear_sgd",
+        "fewshot5",
+        "fewshot10",
+        "finetune1",
+        "finetune10",
+        "rotation",
+        "hue",
+        "corruption",
+    ]
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -41,28 +72,46 @@ def test_every_protocol_has_the_one_signature(name):
     given = [p.name for p in parameters if p.default is p.empty]
     assert given == ["key", "embed_fn", "train", "test"]
     assert all(p.kind is p.KEYWORD_ONLY for p in parameters if p.default is not p.empty)
-    assert "views" in [p.name for p in parameters]
+    assert {"views", "progress"} <= {p.name for p in parameters}
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_result_is_json_with_settings_and_an_error_bar(name, results):
     result = results[name]
-    assert json.loads(json.dumps(result)) == result
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["protocol"] == name
-    assert result["accuracy"] > 90
-    part = result["accuracy"] / 100
-    assert result["standard_error"] == pytest.approx(100 * np.sqrt(part * (1 - part) / 200))
-    assert (result["train_images"], result["test_images"], result["features"]) == (240, 200, 16)
+    assert 0 < result["standard_error"] < 10 or result["accuracy"] == 100
+    assert (result["train_images"], result["features"]) == (240, 48)
+    assert result["test_images"] == (20 if name == "corruption" else 200)
     assert result["settings"]
     assert result["seconds"] > 0
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", OF_CLASS)
+def test_every_protocol_finds_classes_that_are_easy(name, results):
+    # A crop of a 4 x 4 image is a blurred corner of it, and 1 % of 240 labels are one a class.
+    least = {"finetune1": 50, "finetune10": 60, "corruption": 50}.get(name, 90)
+    assert results[name]["accuracy"] > least
+
+
+@pytest.mark.parametrize("name", ["knn", "knn200", "linear", "transfer", "linear_sgd"])
+def test_the_error_bar_is_that_of_a_share(name, results):
+    part = results[name]["accuracy"] / 100
+    assert results[name]["standard_error"] == pytest.approx(100 * np.sqrt(part * (1 - part) / 200))
+
+
+@pytest.mark.parametrize("name", [name for name in OF_CLASS if name != "corruption"])
 def test_shuffled_labels_score_as_chance(name):
-    result = PROTOCOLS[name](
-        jax.random.key(0), flat, blobs(240, 0, shuffled=True), blobs(200, 1, shuffled=True)
-    )
+    train, test = blobs(240, 0, shuffled=True), blobs(200, 1, shuffled=True)
+    result = PROTOCOLS[name](jax.random.key(0), flat, train, test, **SHORT.get(name, {}))
     assert abs(result["accuracy"] - 100 / 3) < 4 * 100 * np.sqrt(2 / 9 / 200)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_tells_how_far_it_is(name, results):
+    shares = [share for seen, _, share in results["seen"] if seen == name]
+    assert shares
+    assert all(0 <= share <= 1 for share in shares)
 
 
 @pytest.mark.parametrize("name", FEATURE_PROTOCOLS)
@@ -91,7 +140,36 @@ def test_a_bank_of_fewer_than_200_uses_all_of_it_and_says_so():
     assert result["accuracy"] == 100
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_settings_of_what_is_drawn_tell_the_seed_and_the_numbers(results):
+    shots = results["fewshot5"]
+    assert shots["settings"]["shots"] == 5
+    assert len(shots["accuracies"]) == shots["settings"]["draws"] == 10
+    assert shots["accuracy"] == pytest.approx(np.mean(shots["accuracies"]))
+    assert shots["settings"]["seed"] == [0, 0]
+    tuned = results["finetune10"]
+    assert tuned["labelled_images"] == 24
+    assert tuned["settings"]["share"] == 0.1
+    assert len(results["transfer"]["l2_path"]) == 45
+    assert results["transfer"]["l2_path"][0] == pytest.approx(1e-6)
+    assert results["transfer"]["l2_path"][-1] == pytest.approx(1e5)
+    corrupted = results["corruption"]
+    assert set(corrupted["groups"]) == {"weather", "digital"}
+    every = np.array(list(corrupted["corruptions"].values()))
+    assert every.shape == (2, 5)
+    assert corrupted["accuracy"] == pytest.approx(every.mean())
+    assert corrupted["severe"] == pytest.approx(every[:, 2:].mean())
+    assert list(results["rotation"]["by_degrees"]) == ["0", "90", "180", "270"]
+
+
+def test_the_protocols_of_what_was_done_need_no_labels(results):
+    for name in UNLABELLED:
+        bare = PROTOCOLS[name](
+            jax.random.key(0), flat, TRAIN._replace(labels=None), TEST._replace(labels=None)
+        )
+        assert bare["accuracy"] == results[name]["accuracy"]
+
+
+@pytest.mark.parametrize("name", OF_CLASS)
 def test_without_labels_every_protocol_says_so_before_it_embeds(name):
     def never(x):
         raise AssertionError("embedded before the labels were looked at")
@@ -101,7 +179,7 @@ def test_without_labels_every_protocol_says_so_before_it_embeds(name):
 
 
 def test_a_protocol_that_needs_the_encoder_is_refused_on_features():
-    with pytest.raises(ValueError, match=r"embeds augmented images at every step"):
+    with pytest.raises(ValueError, match=r"linear_sgd needs the encoder itself"):
         evaluate_features("linear_sgd", np.eye(3), np.arange(3), np.eye(3), np.arange(3))
-    with pytest.raises(ValueError, match="the protocols on features are knn, knn200, linear"):
+    with pytest.raises(ValueError, match="the protocols on features are knn, knn200, linear, transfer"):
         evaluate_features("nearest", np.eye(3), np.arange(3), np.eye(3), np.arange(3))

@@ -1,0 +1,176 @@
+"""Semi-supervised learning: the whole encoder, and a linear classifier on it, trained on few labelled images."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+from jax.tree_util import Partial
+
+from jaxcl import augment
+from jaxcl.evaluate.embed import AXIS, EmbedFn, Progress, as_partial, embed, local_mesh, replicated, told
+from jaxcl.evaluate.fewshot import balanced_subset
+from jaxcl.evaluate.knn import check_features, check_labels
+from jaxcl.typing import Array, Images, Views
+
+
+class FineTuned(NamedTuple):
+    """An encoder and a classifier, trained together, with what they scored."""
+
+    accuracy: float  # on the test set, in [0, 1]
+    embed_fn: EmbedFn  # float images [b, h, w, c] in [0, 1] -> features [b, d]
+    weights: np.ndarray  # [d, c]
+    bias: np.ndarray  # [c]
+    classes: np.ndarray  # [c], the labels that the columns stand for
+    rows: np.ndarray  # the training images whose labels were seen
+    details: dict[str, Any]
+
+
+def finetune(
+    key: Array,
+    embed_fn: EmbedFn,
+    train: Images,
+    test: Images,
+    *,
+    share: float,
+    views: Views | None = None,
+    epochs: int = 30,
+    batch_size: int = 128,
+    learning_rate: float = 0.05,
+    momentum: float = 0.9,
+    progress: Progress | None = None,
+) -> FineTuned:
+    """Trains all parameters of the encoder, and a linear layer on its features, on `share` of the labels.
+
+    As SimCLR (Chen et al. 2020, arXiv:2002.05709, appendix B.5): Nesterov momentum 0.9, learning rate 0.05 times batch
+    size over 256, no warm-up, no weight decay, random crop and flip; 60 epochs for 1 % of the labels, 30 for 10 %. Its
+    batches are of 4096 images. The batch of 128, the learning rate's cosine to zero and the layer's start at zero are
+    ours.
+
+    Batch normalization keeps the statistics that were learnt in pretraining, as `Method.embed` does; its scales and
+    offsets are trained. (SimCLR normalizes by the batch's own statistics.) The encoder ends where its features are
+    taken: SimCLRv2's fine-tuning from the first layer of the projection head (arXiv:2006.10029) needs a method whose
+    `embed` gives that layer.
+
+    embed_fn
+        a `functools.partial(method.embed, params, state)`: of its arguments the first, `params`, is trained, and the
+        others stay. A function without arguments (raw pixels) has nothing to train: then it is the layer alone.
+    share
+        of every class, in (0, 1]: `balanced_subset(key, labels, round(share n / classes))`, at least one image a
+        class, a function of key and labels, so encoders are compared on the same labels.
+    views
+        (key, batch) -> views; the first is used. `augment.crop_and_flip` if not given: give another where left and
+        right matter.
+
+    The last incomplete batch of an epoch is dropped. The order is a function of (key, epoch), the augmentation of
+    (key, step, the image's index). `details` holds "losses", the mean cross-entropy of every epoch in nats, "steps" and
+    "trained_parameters" (of encoder and layer together).
+
+    Raises ValueError where labels are missing, a number is out of its range, or the loss is no longer finite.
+    """
+    labels = check_labels(f"Fine-tuning on {train.name!r}", train.labels, len(train.images))
+    test_labels = check_labels(f"Fine-tuning on {test.name!r}", test.labels, len(test.images))
+    if not 0 < share <= 1:
+        raise ValueError(f"share is the part of the labels that is seen, in (0, 1]; got {share}.")
+    if epochs < 1 or batch_size < 1:
+        raise ValueError(f"epochs and batch_size must be at least 1; got {epochs} and {batch_size}.")
+    classes, numbered = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"Fine-tuning needs two classes at least; every label is {classes.tolist()}.")
+    subset_key, order_key, views_key = jax.random.split(key, 3)
+    rows = balanced_subset(subset_key, labels, max(1, round(share * len(labels) / len(classes))))
+    n = len(rows)
+    batch_size = min(batch_size, n)
+    if views is None:
+        views = _crop_and_flip(train.images.shape[1])
+
+    pretrained = as_partial(embed_fn)
+    mesh = local_mesh(batch_size)
+    split = NamedSharding(mesh, PartitionSpec(AXIS))
+    # Of a function without arguments the first "parameters" are nothing, and the function itself stays.
+    encoder, *frozen = pretrained.args or ((), pretrained)
+    apply = pretrained.func if pretrained.args else _without_parameters
+    shape = jax.eval_shape(pretrained, jax.ShapeDtypeStruct((1, *train.images.shape[1:]), jnp.float32)).shape
+    params = {
+        # Copies: what is donated must not be the caller's.
+        "encoder": jax.tree.map(np.asarray, replicated(encoder, mesh)),
+        "weights": np.zeros((shape[1], len(classes)), np.float32),
+        "bias": np.zeros(len(classes), np.float32),
+    }
+    velocity = jax.tree.map(lambda w: np.zeros(w.shape, w.dtype), params)
+    carry = replicated((params, velocity, np.zeros((), np.float32)), mesh)
+    frozen, order_key, views_key = replicated((frozen, order_key, views_key), mesh)
+
+    steps = n // batch_size
+    total = epochs * steps
+    watch, losses = told(progress, "fine-tuning"), []
+    for epoch in range(epochs):
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(order_key, epoch), n))
+        for i in range(steps):
+            chosen = np.sort(rows[order[i * batch_size : (i + 1) * batch_size]])
+            batch = {
+                "image": train.images[chosen],
+                "index": chosen.astype(np.int32),
+                "label": numbered[chosen].astype(np.int32),
+            }
+            step = epoch * steps + i
+            rate = learning_rate * batch_size / 256 * 0.5 * (1 + np.cos(np.pi * step / total))
+            numbers = np.asarray([rate, momentum], np.float32)
+            carry = _step(
+                carry, frozen, views_key, np.int32(step), jax.device_put(batch, split), numbers, apply, views
+            )
+        losses.append(float(carry[2]) / steps)
+        carry = (*carry[:2], carry[2] * 0)
+        watch((epoch + 1) / epochs)
+    if not np.isfinite(losses[-1]):
+        raise ValueError(
+            f"Fine-tuning diverged: its loss is {losses[-1]} after {epochs} epochs. Lower learning_rate"
+            f" ({learning_rate})."
+        )
+    params = jax.tree.map(np.asarray, carry[0])
+    tuned = Partial(apply, params["encoder"], *frozen)
+    features = check_features(
+        "The fine-tuned encoder's features",
+        embed(tuned, test.images, progress=told(progress, "embedding test images")),
+    )
+    predictions = classes[np.argmax(features @ params["weights"] + params["bias"], axis=1)]
+    details = {
+        "losses": losses,
+        "steps": total,
+        "trained_parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+    }
+    accuracy = float(np.mean(predictions == test_labels))
+    return FineTuned(accuracy, tuned, params["weights"], params["bias"], classes, rows, details)
+
+
+# The same object at every call, so that the step is compiled once.
+@functools.cache
+def _crop_and_flip(size: int) -> Views:
+    return augment.n_views(augment.crop_and_flip(size), 1)
+
+
+def _without_parameters(nothing: tuple, embed_fn: EmbedFn, images: Array) -> Array:
+    return embed_fn(images)
+
+
+@functools.partial(jax.jit, static_argnames=("apply", "views"), donate_argnames="carry")
+def _step(carry, frozen, key, step, batch, numbers, apply, views):
+    params, velocity, total = carry
+    rate, momentum = numbers
+    x = views(jax.random.fold_in(key, step), batch)[0]
+
+    def cross_entropy(params):
+        features = apply(params["encoder"], *frozen, x).astype(jnp.float32)
+        logits = jnp.matmul(features, params["weights"], precision=lax.Precision.HIGHEST) + params["bias"]
+        right = jnp.take_along_axis(logits, batch["label"][:, None], axis=1)[:, 0]
+        return jnp.mean(jax.nn.logsumexp(logits, axis=1) - right)
+
+    loss, grads = jax.value_and_grad(cross_entropy)(params)
+    velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, grads)
+    params = jax.tree.map(lambda w, v, g: w - rate * (g + momentum * v), params, velocity, grads)
+    return params, velocity, total + loss

@@ -1,0 +1,128 @@
+"""What was done to this image? A linear classifier tells from frozen features by which angle an image was turned, or
+how its colors were shifted: what the representation keeps of what an augmentation changes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxcl.augment import ops
+from jaxcl.evaluate.embed import EmbedFn, Progress, as_partial, embed, told
+from jaxcl.evaluate.linear import L2, LinearProbe, hold_out, linear_probe
+from jaxcl.typing import Array
+
+ANGLES = (0, 90, 180, 270)  # degrees, counterclockwise
+SHIFTS = (0, 90, 180, 270)  # degrees of the color circle
+
+
+class TransformProbe(NamedTuple):
+    """How often a linear classifier tells t transforms apart; chance is 1 / t."""
+
+    accuracy: float  # over all n test images in all t transforms, in [0, 1]
+    by_transform: np.ndarray  # [t]
+    standard_error: float  # of the accuracy over the draw of the n test images
+    train_images: int
+    probe: LinearProbe
+
+
+def rotation_probe(
+    key: Array,
+    embed_fn: EmbedFn,
+    train_images: np.ndarray,
+    test_images: np.ndarray,
+    *,
+    most: int = 10000,
+    progress: Progress | None = None,
+) -> TransformProbe:
+    """Tells from an image's features whether it was turned by 0, 90, 180 or 270 degrees.
+
+    LooC's rotation task (Xiao et al. 2020, arXiv:2008.05659, table 1): a linear classifier of four classes, on the
+    images that the encoder was pretrained on. Turning is counterclockwise, as `augment.rotate90`. No labels are
+    needed. The classifier is `linear_probe`; the paper's optimizer for this task was not found.
+
+    images
+        uint8 [n, h, h, c]. Every test image is shown in all four rotations, and so are `most` training images (all,
+        if there are no more), which are chosen by the key. To choose l2, all rotations of an image are held out
+        together.
+    """
+    for images in (train_images, test_images):
+        if images.shape[1] != images.shape[2]:
+            raise ValueError(
+                f"The rotation task turns images by 90 degrees, so they must be square; got {images.shape}."
+            )
+
+    def turned(images: np.ndarray, which: int, watch: Callable[[float], None]) -> np.ndarray:
+        return embed(embed_fn, np.rot90(images, which, axes=(1, 2)), progress=watch)
+
+    return _transform_probe(key, turned, len(ANGLES), train_images, test_images, most, progress)
+
+
+def hue_probe(
+    key: Array,
+    embed_fn: EmbedFn,
+    train_images: np.ndarray,
+    test_images: np.ndarray,
+    *,
+    most: int = 10000,
+    progress: Progress | None = None,
+) -> TransformProbe:
+    """Tells from an image's features whether its hues were shifted by 0, 90, 180 or 270 degrees of the color circle.
+
+    Our own counterpart of `rotation_probe` for what color jitter changes; it is in no paper. The shift is
+    `augment.ops.adjust_hue`, which a gray pixel survives unchanged: a data set of gray images scores chance, and one
+    channel is an error.
+    """
+    for images in (train_images, test_images):
+        if images.shape[3] != 3:
+            raise ValueError(
+                f"The color task shifts hues, so images need three channels; got {images.shape}."
+            )
+    frozen = as_partial(embed_fn)
+
+    def shifted(images: np.ndarray, which: int, watch: Callable[[float], None]) -> np.ndarray:
+        turns = np.float32(SHIFTS[which] / 360)
+        return embed(functools.partial(_of_shifted, frozen, turns), images, progress=watch)
+
+    return _transform_probe(key, shifted, len(SHIFTS), train_images, test_images, most, progress)
+
+
+def _of_shifted(embed_fn: Any, turns: Array, images: Array) -> Array:
+    return embed_fn(jax.vmap(lambda image: ops.adjust_hue(turns, image))(images))
+
+
+def _transform_probe(
+    key, features_of, transforms, train_images, test_images, most, progress
+) -> TransformProbe:
+    n = len(train_images)
+    if n > most:
+        train_images = train_images[np.sort(np.asarray(jax.random.permutation(key, n))[:most])]
+    if len(train_images) < 2:
+        raise ValueError(f"A classifier needs two training images at least; got {len(train_images)}.")
+
+    def features(images, name):
+        """[n t, d]: an image's transforms side by side."""
+        watch = told(progress, f"embedding {name} images")
+        parts = [
+            features_of(images, t, lambda share, t=t: watch((t + share) / transforms))
+            for t in range(transforms)
+        ]
+        return np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
+
+    def with_all_transforms(rows):
+        return (rows[:, None] * transforms + np.arange(transforms)).ravel()
+
+    train, test = features(train_images, "training"), features(test_images, "test")
+    labels = np.tile(np.arange(transforms), len(train_images))
+    test_labels = np.tile(np.arange(transforms), len(test_images))
+    # An image's other transforms would give away what is held out of it.
+    fitted, held = map(with_all_transforms, hold_out(np.zeros(len(train_images), int), 0.1))
+    told(progress, "fitting")(0.0)
+    probe = linear_probe(train, labels, test, test_labels, l2=L2, split=(fitted, held))
+    right = np.argmax(test @ probe.weights + probe.bias, axis=1) == test_labels
+    right = right.reshape(len(test_images), transforms)
+    error = right.mean(axis=1).std() / np.sqrt(len(right))
+    return TransformProbe(float(right.mean()), right.mean(axis=0), float(error), len(train_images), probe)

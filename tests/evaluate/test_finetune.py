@@ -1,0 +1,120 @@
+"""Fine-tuning: it trains the encoder, by the rule it says, on the labels it says."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcl.evaluate import finetune
+from jaxcl.typing import Images
+
+KEY = jax.random.key(0)
+
+
+def squares(n, seed, *, shuffled=False):
+    """Whether the left half is brighter than the right; everything else is noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    images = rng.integers(80, 120, (n, 4, 4, 1))
+    images[:, :, :2] += 30 * labels[:, None, None, None]
+    images[:, :, 2:] += 30 * (1 - labels)[:, None, None, None]
+    return Images("squares", images.astype(np.uint8), rng.permutation(labels) if shuffled else labels)
+
+
+TRAIN, TEST = squares(200, 0), squares(100, 1)
+
+
+def as_is(key, batch):
+    """A view that changes nothing (a flip would change the class)."""
+    return (jnp.asarray(batch["image"], jnp.float32) / 255,)
+
+
+def network(params, state, images):
+    """A hidden layer that, as it starts, adds up all pixels: blind to left and right."""
+    return jax.nn.relu((images - state).reshape(len(images), -1) @ params["kernel"] + params["bias"])
+
+
+def blind():
+    rng = np.random.default_rng(0)
+    params = {"kernel": np.ones((16, 1)) * rng.uniform(0.5, 1, (1, 8)), "bias": np.zeros(8)}
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    return functools.partial(network, params, jnp.float32(0.4))
+
+
+tune = functools.partial(finetune, KEY, views=as_is, share=1.0, batch_size=50)
+
+
+def test_it_teaches_an_encoder_what_no_classifier_reads_from_its_features():
+    encoder = blind()
+    frozen = tune(lambda x: encoder(x), TRAIN, TEST, epochs=30, learning_rate=1.0)
+    tuned = tune(encoder, TRAIN, TEST, epochs=30, learning_rate=1.0)
+    assert frozen.accuracy < 0.65
+    assert tuned.accuracy > 0.95
+    assert frozen.details["trained_parameters"] == 8 * 2 + 2
+    assert tuned.details["trained_parameters"] == 8 * 2 + 2 + 16 * 8 + 8
+
+
+def test_the_encoder_that_was_given_is_left_as_it_was():
+    encoder = blind()
+    before = jax.tree.map(np.array, encoder.args)
+    tuned = tune(encoder, TRAIN, TEST, epochs=2, learning_rate=1.0)
+    jax.tree.map(np.testing.assert_array_equal, before, encoder.args)
+    changed = jax.tree.map(
+        lambda a, b: float(np.abs(a - np.asarray(b)).max()), before[0], tuned.embed_fn.args[0]
+    )
+    assert min(jax.tree.leaves(changed)) > 0
+    assert float(tuned.embed_fn.args[1]) == pytest.approx(0.4)
+
+
+def test_two_epochs_are_nesterovs_rule_along_a_cosine():
+    encoder = blind()
+    tuned = finetune(
+        KEY, encoder, TRAIN, TEST, views=as_is, share=1.0, batch_size=200, epochs=2, learning_rate=0.5
+    )
+    params = {**encoder.args[0], "weights": jnp.zeros((8, 2)), "head": jnp.zeros(2)}
+    x, y = TRAIN.images / np.float32(255), jnp.asarray(TRAIN.labels)
+
+    def loss(params):
+        logits = network(params, 0.4, x) @ params["weights"] + params["head"]
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1))
+
+    velocity = jax.tree.map(jnp.zeros_like, params)
+    for rate in (0.5 * 200 / 256, 0.25 * 200 / 256):
+        grads = jax.grad(loss)(params)
+        velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, grads)
+        params = jax.tree.map(lambda w, v, g, r=rate: w - r * (g + 0.9 * v), params, velocity, grads)
+    np.testing.assert_allclose(tuned.weights, params["weights"], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(tuned.embed_fn.args[0]["kernel"], params["kernel"], rtol=1e-4)
+    assert tuned.details["losses"][0] == pytest.approx(np.log(2), rel=1e-5)
+
+
+def test_it_sees_the_labels_of_a_balanced_share_and_no_others():
+    tuned = tune(blind(), TRAIN, TEST, share=0.1, epochs=1)
+    assert np.bincount(TRAIN.labels[tuned.rows]).tolist() == [10, 10]
+    unseen = np.setdiff1d(np.arange(200), tuned.rows)
+    images = TRAIN.images.copy()
+    images[unseen] = 0
+    again = tune(blind(), TRAIN._replace(images=images), TEST, share=0.1, epochs=1)
+    np.testing.assert_array_equal(tuned.weights, again.weights)
+
+
+def test_shuffled_labels_score_chance():
+    tuned = tune(
+        blind(), squares(200, 0, shuffled=True), squares(100, 1, shuffled=True), epochs=3, learning_rate=0.1
+    )
+    assert abs(tuned.accuracy - 0.5) < 0.2
+
+
+def test_without_views_images_are_cropped_and_flipped():
+    # A class that a flip turns into the other cannot be learnt from flipped images.
+    tuned = finetune(KEY, blind(), TRAIN, TEST, share=1.0, batch_size=50, epochs=20, learning_rate=1.0)
+    assert tuned.accuracy < 0.8
+
+
+def test_mistakes_are_answered_with_a_sentence():
+    with pytest.raises(ValueError, match="share is the part of the labels"):
+        tune(blind(), TRAIN, TEST, share=0.0)
+    with pytest.raises(ValueError, match="needs labels"):
+        tune(blind(), TRAIN._replace(labels=None), TEST)
