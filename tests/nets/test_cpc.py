@@ -39,8 +39,8 @@ def test_parameters_are_those_of_its_layers():
 
 
 def test_a_context_sees_its_row_and_so_many_above_as_there_are_blocks_and_nothing_below():
-    net = nets.masked_context(hidden=6, blocks=2)
-    x = jax.random.normal(jax.random.key(0), (1, 7, 9, 4))
+    net = nets.masked_context(hidden=16, blocks=2)
+    x = 2 + jax.random.uniform(jax.random.key(0), (1, 7, 9, 4))  # so that the last ReLU lets it through
     params, state = jax.jit(net.init)(jax.random.key(1), x)
 
     def place(x):
