@@ -3,8 +3,8 @@
     jaxcl train configs/cpc_cifar10_cpu.py --data-dir DATA_DIR
     jaxcl evaluate runs/cpc_cifar10_cpu --protocol knn linear
 
-The encoder is that of simclr_cifar10_cpu.py with layer norm; Falcon and Cho ran `nets.cpc_resnet()`. An image costs some
-three times as much as there. Not yet run to its end.
+The encoder is that of simclr_cifar10_cpu.py with layer norm; Falcon and Cho ran `nets.cpc_resnet()`. An image costs
+some three times as much as there. Not yet run to its end.
 """
 
 from dataclasses import dataclass
