@@ -227,12 +227,12 @@ def zoom_blur(key: Array, image: Array, severity: Array) -> Array:
     """The mean of the image and of its center at several magnifications, of which the first is 1."""
     h, w, _ = image.shape
     factors = [np.arange(1, end, step) for end, step in constants("zoom_blur", h)]
-    counts = np.array([len(f) for f in factors])
+    counts = [len(f) for f in factors]
     rows, columns = (
-        np.stack([stacked([zoom_matrix(n, z) for z in f], counts.max()) for f in factors]) for n in (h, w)
+        np.stack([stacked([zoom_matrix(n, z) for z in f], max(counts)) for f in factors]) for n in (h, w)
     )
     zoomed = exact("zij,jkc,zlk->ilc", of_severity(rows, severity), image, of_severity(columns, severity))
-    return clipped((image + zoomed) / (of_severity(counts, severity) + 1))
+    return clipped((image + zoomed) / (of_severity(np.array(counts), severity) + 1))
 
 
 # ---------------------------------------------------------------------------------------------- weather
@@ -514,7 +514,7 @@ def gray(image: Array) -> Array:
     return exact("hwc,c->hw", image, jnp.asarray([0.299, 0.587, 0.114], jnp.float32))[:, :, None]
 
 
-def exact(formula: str, *operands: Array) -> Array:
+def exact(formula: str, *operands: Array | np.ndarray) -> Array:
     # The highest precision: an accelerator's default would round pixels to about three digits.
     return jnp.einsum(formula, *operands, precision=lax.Precision.HIGHEST)
 
@@ -633,22 +633,22 @@ def plasma(key: Array, h: int, w: int, decay: Array) -> Array:
     two corners and two centers, on a torus, each plus U(-a, a), where a falls by decay^2 from level to level.
     """
     levels = int(np.ceil(np.log2(max(h, w, 2))))
-    field = jnp.zeros((1, 1))
+    # All at once, the coarsest level's first: many small draws would take long to compile.
+    draws = jax.random.uniform(key, (4**levels - 1,), jnp.float32, -1, 1)
+    field, used = jnp.zeros((1, 1)), 0
     size = jnp.float32(100.0)
-
-    def noisy(key, total, size):
-        return total / 4 + size * jax.random.uniform(key, total.shape, jnp.float32, -1, 1) * size
-
-    for level in range(levels):
-        keys = jax.random.split(jax.random.fold_in(key, level), 3)
+    for _ in range(levels):
+        n = len(field)
+        noise = size**2 * draws[used : used + 3 * n * n].reshape(3, n, n)
         corners = field + jnp.roll(field, -1, axis=0)
-        squares = noisy(keys[0], corners + jnp.roll(corners, -1, axis=1), size)
+        squares = (corners + jnp.roll(corners, -1, axis=1)) / 4 + noise[0]
         across = field + jnp.roll(field, -1, axis=1) + squares + jnp.roll(squares, 1, axis=0)
         down = field + jnp.roll(field, -1, axis=0) + squares + jnp.roll(squares, 1, axis=1)
-        across, down = noisy(keys[1], across, size), noisy(keys[2], down, size)
-        n = 2 * len(field)
-        above = jnp.stack([field, across], axis=2).reshape(len(field), n)
-        below = jnp.stack([down, squares], axis=2).reshape(len(field), n)
+        across, down = across / 4 + noise[1], down / 4 + noise[2]
+        used += 3 * n * n
+        n *= 2
+        above = jnp.stack([field, across], axis=2).reshape(-1, n)
+        below = jnp.stack([down, squares], axis=2).reshape(-1, n)
         field = jnp.stack([above, below], axis=1).reshape(n, n)
         size = size / decay
     field = field - jnp.min(field)
@@ -729,6 +729,8 @@ def upsampled(plane: Array, shape: tuple[int, int]) -> Array:
 
     def twice(x):
         before, after = jnp.concatenate([x[:1], x[:-1]]), jnp.concatenate([x[1:], x[-1:]])
-        return jnp.stack([3 * x + before, 3 * x + after], axis=1).reshape(2 * len(x), -1) / 4
+        return jnp.stack([3 * x + before, 3 * x + after], axis=1).reshape(2 * len(x), -1)
 
-    return twice(twice(plane).T).T[: shape[0], : shape[1]]
+    sixteenths = twice(twice(plane).T).T
+    # Rounded up and down by turns, as libjpeg does.
+    return jnp.floor((sixteenths + 8 - jnp.arange(sixteenths.shape[1]) % 2) / 16)[: shape[0], : shape[1]]

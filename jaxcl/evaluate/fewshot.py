@@ -67,10 +67,11 @@ def few_shot(
     classes, y, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if len(classes) < 2:
         raise ValueError(f"Few-shot needs two classes at least; every label is {classes.tolist()}.")
-    if counts.min() < shots:
+    fewest = int(np.min(counts))
+    if fewest < shots:
         raise ValueError(
-            f"Few-shot draws {shots} images of every class, but class {classes[counts.argmin()]} has only"
-            f" {counts.min()} training images. Ask for fewer shots."
+            f"Few-shot draws {shots} images of every class, but class {classes[np.argmin(counts)]} has only"
+            f" {fewest} training images. Ask for fewer shots."
         )
     scores = []
     for r in range(draws):

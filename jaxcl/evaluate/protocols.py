@@ -211,6 +211,8 @@ def _few_shot(
     }
     train_features, test_features = _embed_both(embed_fn, train, test, progress)
     told(progress, "fitting")(0.0)
+    assert train.labels is not None
+    assert test.labels is not None
     score = few_shot(key, train_features, train.labels, test_features, test.labels, **settings)
     settings = {"optimizer": "Adam", "seed": _seed(key), **settings}
     seconds = time.perf_counter() - start

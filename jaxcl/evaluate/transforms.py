@@ -90,7 +90,7 @@ def hue_probe(
     return _transform_probe(key, shifted, len(SHIFTS), train_images, test_images, most, progress)
 
 
-def _of_shifted(embed_fn: Any, turns: Array, images: Array) -> Array:
+def _of_shifted(embed_fn: Any, turns: Any, images: Array) -> Array:
     return embed_fn(jax.vmap(lambda image: ops.adjust_hue(turns, image))(images))
 
 

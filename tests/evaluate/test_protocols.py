@@ -5,6 +5,7 @@ import inspect
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -27,13 +28,19 @@ def flat(x):
     return x.reshape(len(x), -1)
 
 
+def as_is(key, batch):
+    """A view that changes nothing: a crop of 4 x 4 pixels would leave little."""
+    return (jnp.asarray(batch["image"], jnp.float32) / 255,)
+
+
 # Which ask for the class, and which for what was done to the image.
 UNLABELLED = ("rotation", "hue")
 OF_CLASS = [name for name in PROTOCOLS if name not in UNLABELLED]
 # Settings that make a test short; the corruptions have a test of their own.
+FEW = {"views": as_is, "epochs": 100, "learning_rate": 2.0}
 SHORT = {
-    "finetune1": {"epochs": 20},
-    "finetune10": {"epochs": 20},
+    "finetune1": FEW,
+    "finetune10": FEW,
     "corruption": {"images": 20, "names": ["brightness", "contrast"]},
 }
 
@@ -89,8 +96,7 @@ def test_every_result_is_json_with_settings_and_an_error_bar(name, results):
 
 @pytest.mark.parametrize("name", OF_CLASS)
 def test_every_protocol_finds_classes_that_are_easy(name, results):
-    # A crop of a 4 x 4 image is a blurred corner of it, and 1 % of 240 labels are one a class.
-    least = {"finetune1": 50, "finetune10": 60, "corruption": 50}.get(name, 90)
+    least = {"finetune1": 60, "corruption": 50}.get(name, 90)  # 1 % of 240 labels are one a class
     assert results[name]["accuracy"] > least
 
 
