@@ -18,7 +18,8 @@ from jax import lax
 from jaxcl import collectives
 from jaxcl.typing import Array
 
-BYTES = 2**19  # of maps and their gradients at a time: with their nine copies, about what a core's own cache holds
+# Of maps and their gradients at a time: with their nine copies, about what a core's own cache holds.
+BYTES = 2**19
 
 
 def conv(
