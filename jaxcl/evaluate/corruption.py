@@ -183,7 +183,7 @@ def defocus_blur(key: Array, image: Array, severity: Array) -> Array:
     table = constants("defocus_blur", h)
     table[:, 0] *= unit(h)
     r, softness = of_severity(table, severity)
-    reach = int(np.ceil(table[:, 0].max())) + 2
+    reach = int(np.ceil(np.max(table[:, 0]))) + 2
     x = jnp.arange(-reach, reach + 1, dtype=jnp.float32)
     disk = (x[:, None] ** 2 + x**2 <= r**2).astype(jnp.float32)
     # OpenCV's kernels of 3 and 5 taps, cut off where they are not small.
@@ -201,8 +201,8 @@ def glass_blur(key: Array, image: Array, severity: Array) -> Array:
     table[:, 1] = np.maximum(1, np.round(table[:, 1] * unit(h)))
     sigma, delta, times = of_severity(table, severity)
     delta = delta.astype(jnp.int32)
-    rows = gaussian_matrix(sigma, h, most=table[:, 0].max(), truncate=4, border=nearest)
-    columns = gaussian_matrix(sigma, w, most=table[:, 0].max(), truncate=4, border=nearest)
+    rows = gaussian_matrix(sigma, h, most=np.max(table[:, 0]), truncate=4, border=nearest)
+    columns = gaussian_matrix(sigma, w, most=np.max(table[:, 0]), truncate=4, border=nearest)
     y, x = jnp.arange(h)[:, None], jnp.arange(w)
     inside = (y > delta) & (y <= h - delta) & (x > delta) & (x <= w - delta)
 
@@ -220,7 +220,7 @@ def motion_blur(key: Array, image: Array, severity: Array) -> Array:
     table = constants("motion_blur", len(image)) * unit(len(image))
     radius, sigma = of_severity(table, severity)
     angle = jax.random.uniform(key, (), jnp.float32, -45, 45)
-    return rounded(smear(image, radius, sigma, angle, most=table[:, 0].max()))
+    return rounded(smear(image, radius, sigma, angle, most=np.max(table[:, 0])))
 
 
 def zoom_blur(key: Array, image: Array, severity: Array) -> Array:
@@ -250,7 +250,7 @@ def snow(key: Array, image: Array, severity: Array) -> Array:
     flakes = matrices(of_severity(rows, severity), of_severity(columns, severity), flakes)
     flakes = eight_bits(clipped(jnp.where(flakes < threshold, 0, flakes)))
     angle = jax.random.uniform(angle_key, (), jnp.float32, -135, -45)
-    flakes = smear(flakes, radius, sigma, angle, most=table[:, 4].max())
+    flakes = smear(flakes, radius, sigma, angle, most=np.max(table[:, 4]))
     pale = jnp.maximum(image, 1.5 * gray(image) + 0.5)
     return clipped(kept * image + (1 - kept) * pale + flakes + flakes[::-1, ::-1])
 
@@ -309,7 +309,7 @@ def elastic_transform(key: Array, image: Array, severity: Array) -> Array:
     image = bilinear(image, from_y, from_x, mirror)
 
     matrix = functools.partial(
-        gaussian_matrix, sigma, most=table[:, 1].max(), truncate=3, border=mirror_doubled
+        gaussian_matrix, sigma, most=np.max(table[:, 1]), truncate=3, border=mirror_doubled
     )
     dx, dy = (
         strength

@@ -314,7 +314,7 @@ def test_jpeg_is_nearly_what_libjpeg_makes(severity):
     change = np.abs(jpeg(PHOTO, quality) - PHOTO.astype(int))
     # A coefficient near the middle of two levels may fall to the other one: rounding in fixed point against ours.
     assert difference.mean() < 0.12 * change.mean()
-    assert np.quantile(difference, 0.95) < 3
+    assert np.median(difference) < 1.5
 
 
 def test_jpeg_of_one_channel_is_what_libjpeg_makes():
