@@ -12,6 +12,7 @@ from jaxcl import collectives
 from jaxcl.extract import pool
 from jaxcl.feature_transform import Transform
 from jaxcl.memory import ema, push, random_queue
+from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import normalize
 from jaxcl.typing import Array, Loss, Method, Net, Views
@@ -65,20 +66,17 @@ def moco(
     that the loss sees is that of the steps before. The key encoder keeps batch statistics of its own.
     """
 
-    def forward(params, state, images, *, train):
-        maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
-        h = extract(maps)
-        z, head_state = head.apply(params["head"], state["head"], h, train=train)
-        return h, normalize(z), {"encoder": encoder_state, "head": head_state}
+    network = projected(encoder, head, extract)
+
+    def forward(params, stats, images):
+        h, z, stats = network.apply(params, stats, images, train=True)
+        return h, normalize(z), stats
 
     def init(key, batch):
         views_key, encoder_key, head_key, queue_key = jax.random.split(key, 4)
         x = views(views_key, batch)[0]
-        params, stats = {}, {}
-        params["encoder"], stats["encoder"] = encoder.init(encoder_key, x)
-        maps, _ = encoder.apply(params["encoder"], stats["encoder"], x, train=False)
-        params["head"], stats["head"] = head.init(head_key, extract(maps))
-        d = forward(params, stats, x, train=False)[1].shape[1]
+        params, stats = network.init(encoder_key, head_key, x)
+        d = network.apply(params, stats, x, train=False)[1].shape[1]
         return params, {
             "query": stats,
             # Copies, as what is donated may not be there twice.
@@ -97,10 +95,10 @@ def moco(
         value, metrics, pushed = jnp.zeros(()), {}, []
         for turn, (x, other) in enumerate([(x1, x2), (x2, x1)] if symmetric else [(x1, x2)]):
             shuffle_key, mix_key, loss_key = jax.random.split(keys[turn], 3)
-            h, q, query_stats = forward(params, query_stats, x, train=True)
+            h, q, query_stats = forward(params, query_stats, x)
             k, key_stats = shuffled(
                 shuffle_key if shuffle else None,
-                lambda x, stats=key_stats: forward(target, stats, x, train=True)[1:],
+                lambda x, stats=key_stats: forward(target, stats, x)[1:],
                 other,
                 axis_name=axis_name,
             )
@@ -132,8 +130,7 @@ def moco(
         )
 
     def embed(params, state, images):
-        maps, _ = encoder.apply(params["encoder"], state["query"]["encoder"], images, train=False)
-        return extract(maps)
+        return network.represent(params, state["query"], images)
 
     return Method(init, loss_fn, embed)
 

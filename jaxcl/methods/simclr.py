@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxcl import collectives
 from jaxcl.extract import pool
+from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import normalize
 from jaxcl.typing import Array, Loss, Method, Net, Views
@@ -37,26 +38,17 @@ def simclr(
         query in turn, the negatives are the rows of other images in the global batch.
     """
 
-    def forward(params, state, images, *, train):
-        maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
-        h = extract(maps)
-        z, head_state = head.apply(params["head"], state["head"], h, train=train)
-        return h, z, {"encoder": encoder_state, "head": head_state}
+    network = projected(encoder, head, extract)
 
     def init(key, batch):
         views_key, encoder_key, head_key = jax.random.split(key, 3)
-        x = views(views_key, batch)[0]
-        params, state = {}, {}
-        params["encoder"], state["encoder"] = encoder.init(encoder_key, x)
-        maps, _ = encoder.apply(params["encoder"], state["encoder"], x, train=False)
-        params["head"], state["head"] = head.init(head_key, extract(maps))
-        return params, state
+        return network.init(encoder_key, head_key, views(views_key, batch)[0])
 
     def loss_fn(params, state, key, batch):
         views_key, loss_key = jax.random.split(key)
         x1, x2 = views(views_key, batch)
         # Both views in one batch, side by side: they share the batch statistics, and stay on their device.
-        h, z, state = forward(params, state, interleave(x1, x2), train=True)
+        h, z, state = network.apply(params, state, interleave(x1, x2), train=True)
         z1, z2 = z[0::2], z[1::2]
         value = loss(loss_key, z1, z2)
         metrics = contrast_monitor(z1, z2, h, axis_name=axis_name)
@@ -67,11 +59,7 @@ def simclr(
             metrics |= scores(z, positives, collectives.gather(z, axis_name), own=own)
         return value, (state, metrics)
 
-    def embed(params, state, images):
-        maps, _ = encoder.apply(params["encoder"], state["encoder"], images, train=False)
-        return extract(maps)
-
-    return Method(init, loss_fn, embed)
+    return Method(init, loss_fn, network.represent)
 
 
 def interleave(*views: Array) -> Array:

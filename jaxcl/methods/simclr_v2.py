@@ -12,6 +12,7 @@ from jaxcl import collectives
 from jaxcl.extract import pool
 from jaxcl.losses import info_nce
 from jaxcl.memory import ema, push, random_queue
+from jaxcl.methods.projected import projected
 from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import normalize
@@ -41,20 +42,17 @@ def simclr_v2(
         three layers, `nets.projection_head(layers=3)`; fine-tuning starts from its first, which is not done here.
     """
 
-    def forward(params, state, images, *, train):
-        maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
-        h = extract(maps)
-        z, head_state = head.apply(params["head"], state["head"], h, train=train)
-        return h, normalize(z), {"encoder": encoder_state, "head": head_state}
+    network = projected(encoder, head, extract)
+
+    def forward(params, stats, images):
+        h, z, stats = network.apply(params, stats, images, train=True)
+        return h, normalize(z), stats
 
     def init(key, batch):
         views_key, encoder_key, head_key, queue_key = jax.random.split(key, 4)
         x = views(views_key, batch)[0]
-        params, stats = {}, {}
-        params["encoder"], stats["encoder"] = encoder.init(encoder_key, x)
-        maps, _ = encoder.apply(params["encoder"], stats["encoder"], x, train=False)
-        params["head"], stats["head"] = head.init(head_key, extract(maps))
-        d = forward(params, stats, x, train=False)[1].shape[1]
+        params, stats = network.init(encoder_key, head_key, x)
+        d = network.apply(params, stats, x, train=False)[1].shape[1]
         return params, {
             "query": stats,
             # Copies, as what is donated may not be there twice.
@@ -66,8 +64,8 @@ def simclr_v2(
     def loss_fn(params, state, key, batch):
         x = interleave(*views(key, batch))
         target = ema(state["target"], params, decay)
-        h, z, query_stats = forward(params, state["query"], x, train=True)
-        _, remembered, key_stats = forward(target, state["key"], x, train=True)
+        h, z, query_stats = forward(params, state["query"], x)
+        _, remembered, key_stats = forward(target, state["key"], x)
 
         rows = collectives.rows(len(z), axis_name)
         scores = z @ collectives.gather(z, axis_name).T
@@ -84,7 +82,6 @@ def simclr_v2(
         return value, (state, contrast_monitor(z[0::2], z[1::2], h, axis_name=axis_name))
 
     def embed(params, state, images):
-        maps, _ = encoder.apply(params["encoder"], state["query"]["encoder"], images, train=False)
-        return extract(maps)
+        return network.represent(params, state["query"], images)
 
     return Method(init, loss_fn, embed)

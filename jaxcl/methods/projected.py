@@ -1,0 +1,41 @@
+"""Parts 2 and 3 as SimCLR, MoCo and their kin put them together: encoder, representation, projection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxcl.typing import Array, Net
+
+
+class Projected(NamedTuple):
+    """h = extract(encoder(x)), z = head(h); params and state are {"encoder": ..., "head": ...}.
+
+    init        (encoder_key, head_key, images) -> params, state
+    apply       (params, state, images, *, train) -> h [b, d], z [b, e], state
+    represent   (params, state, images) -> h [b, d], with the running statistics; the head has no part in it
+    """
+
+    init: Callable
+    apply: Callable
+    represent: Callable
+
+
+def projected(encoder: Net, head: Net, extract: Callable[[tuple[Array, ...]], Array]) -> Projected:
+    def init(encoder_key, head_key, images):
+        params, state = {}, {}
+        params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
+        params["head"], state["head"] = head.init(head_key, represent(params, state, images))
+        return params, state
+
+    def apply(params, state, images, *, train):
+        maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
+        h = extract(maps)
+        z, head_state = head.apply(params["head"], state["head"], h, train=train)
+        return h, z, {"encoder": encoder_state, "head": head_state}
+
+    def represent(params, state, images):
+        maps, _ = encoder.apply(params["encoder"], state["encoder"], images, train=False)
+        return extract(maps)
+
+    return Projected(init, apply, represent)
