@@ -51,6 +51,8 @@ class Knobs:
     """Both views are queries in turn."""
     groups: int = 8
     """Into how many groups batch norm cuts the global batch; 1 is the whole of it."""
+    head: Literal["mlp", "projection"] = "mlp"
+    """MoCo v2's head, without norm; or SimCLR's, whose norms keep features apart from the first step on."""
     extrapolate: float = 0.0
     """alpha of the extrapolation of positives (2.0 in the paper); 0 is none."""
     interpolate: float = 0.0
@@ -89,12 +91,16 @@ def experiment(knobs: Knobs) -> Experiment:
             start=steps_of(knobs.start_epoch, train, knobs.batch_size),
             axis_name=axis_name,
         )
+    heads = {
+        "mlp": nets.mlp_head(norm=nets.no_norm(), hidden=(512,), out=128),
+        "projection": nets.projection_head(layers=2, width=512, out=128, norm=norm),
+    }
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     return Experiment(
         method=moco(
             views=views,
             encoder=nets.small_convnet(features=knobs.features, norm=norm),
-            head=nets.mlp_head(norm=nets.no_norm(), hidden=(512,), out=128),
+            head=heads[knobs.head],
             loss=lambda key, q, k, queue: queue_nce(
                 q, k, queue, temperature=knobs.temperature, axis_name=axis_name
             ),
