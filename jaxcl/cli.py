@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -241,7 +242,8 @@ def sweep(arguments: list[str]) -> int:
         "jaxcl sweep",
         allow_abbrev=False,
         description="Trains and evaluates every combination of the values that are given for knobs"
-        " (--seed 0 1 2 --temperature 0.1 0.5), skips what is done already, and prints means and spreads over seeds.",
+        " (--seed 0 1 2 --temperature 0.1 0.5), skips what is done already, and prints means and spreads over seeds."
+        " A knob that holds several values takes each choice as one word: --features 16,32 32,64.",
     )
     parser.add_argument("config", type=Path)
     parser.add_argument("--run-dir", type=Path, help="runs/CONFIG-sweep unless given")
@@ -261,9 +263,17 @@ def sweep(arguments: list[str]) -> int:
     from jaxcl.sweep import sweep as run_sweep
 
     knobs = load_config(own.config).Knobs
+    several = {field.name for field in dataclasses.fields(knobs) if isinstance(field.default, tuple)}
+
+    def knobs_of(combination):
+        words = []
+        for knob, value in combination.items():
+            words += [f"--{knob.replace('_', '-')}", *(value.split(",") if knob in several else [value])]
+        return tyro.cli(knobs, args=words, prog=f"jaxcl sweep {own.config}")
+
     results = run_sweep(
         own.config,
-        lambda words: tyro.cli(knobs, args=words, prog=f"jaxcl sweep {own.config}"),
+        knobs_of,
         grid or {"seed": ["0"]},
         own.run_dir or Path("runs") / f"{own.config.stem}-sweep",
         protocols=own.protocol,

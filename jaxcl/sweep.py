@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def combinations(grid: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
 
 def sweep(
     config: str | Path,
-    knobs_of: Any,
+    knobs_of: Callable[[Mapping[str, str]], Any],
     grid: Mapping[str, Sequence[str]],
     sweep_dir: str | Path,
     *,
@@ -34,21 +34,18 @@ def sweep(
 ) -> list[dict[str, Any]]:
     """Trains and evaluates every combination in sweep_dir/knob=value,...; what is there already is not done again.
 
-    `knobs_of(["--knob", "value", ...])` makes the config's knobs. Returns one result a run, protocol and encoder,
+    `knobs_of({"knob": "value", ...})` makes the config's knobs. Returns one result a run, protocol and encoder,
     with the combination under "knobs", and writes them to sweep_dir/sweep.json.
     """
     sweep_dir, results = Path(sweep_dir), []
     for combination in combinations(grid):
         name = ",".join(f"{knob}={value}" for knob, value in combination.items())
         run_dir = sweep_dir / name.replace("/", "_")
-        arguments = [
-            word for knob, value in combination.items() for word in (f"--{knob.replace('_', '-')}", value)
-        ]
         wanted = {f"{protocol}.json" for protocol in protocols}
         done = {path.name for path in (run_dir / "evaluations").glob("*.json")}
         if not wanted <= done:
             print(f"\n== {name}", flush=True)
-            train_run(config, knobs_of(arguments), run_dir)
+            train_run(config, knobs_of(combination), run_dir)
             evaluate_run(run_dir, protocols, baselines=baselines)
             jax.clear_caches()  # programs that no other run will use; over a long sweep they fill the memory
         for row in evaluations(run_dir):

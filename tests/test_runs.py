@@ -35,6 +35,8 @@ class Knobs:
     """Passes over the training images."""
     temperature: float = 0.5
     """NT-Xent's temperature."""
+    features: tuple[int, ...] = (8, 8)
+    """Channels of the encoder's convolutions."""
     seed: int = 0
 
 
@@ -48,7 +50,7 @@ def experiment(knobs):
     return Experiment(
         method=simclr(
             views=views,
-            encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
+            encoder=nets.conv_n(features=knobs.features, dense=16, norm=norm),
             head=nets.projection_head(layers=2, out=8, norm=norm),
             loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature),
         ),
@@ -69,7 +71,8 @@ def world(tmp_path_factory):
 
 def test_a_run_directory_tells_what_was_run(world):
     run = world / "run"
-    assert json.loads((run / "knobs.json").read_text()) == {"epochs": 1, "temperature": 0.5, "seed": 0}
+    knobs = {"epochs": 1, "temperature": 0.5, "features": [8, 8], "seed": 0}
+    assert json.loads((run / "knobs.json").read_text()) == knobs
     assert (run / "config.py").read_text() == CONFIG
     about = json.loads((run / "run.json").read_text())
     assert {"jax", "flax", "python"} <= set(about["versions"])
@@ -189,6 +192,9 @@ def test_sweep_averages_over_seeds_and_skips_what_is_done(world, capsys):
     assert main(command) == 0
     assert made == {path: path.stat().st_mtime_ns for path in made}
     assert len(json.loads((world / "sweep/sweep.json").read_text())) == 2
+    assert main([*command[:-2], "0", "--features", "4,8", "--epochs", "0.5"]) == 0
+    knobs = json.loads((world / "sweep/seed=0,features=4,8,epochs=0.5/knobs.json").read_text())
+    assert knobs["features"] == [4, 8]
 
 
 @pytest.mark.slow
