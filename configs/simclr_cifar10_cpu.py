@@ -41,6 +41,8 @@ class Knobs:
     """Decoupled weight decay, on kernels only."""
     strength: float = 0.5
     """Strength of the color jitter."""
+    fused: bool = False
+    """Whether the device makes the views in the fast form, with one clip and a linear turn of the hue."""
     seed: int = 0
     """Initial weights, order of the images, augmentation."""
     input: Literal["device", "resident", "host"] = "device"
@@ -58,7 +60,7 @@ def experiment(knobs: Knobs) -> Experiment:
     norm = nets.batch_norm(axis_name=axis_name)
 
     recipe = augment.simclr(size, strength=knobs.strength, blur=False)
-    views = augment.two_views(recipe)
+    views = augment.two_views(augment.fuse(recipe) if knobs.fused else recipe)
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     return Experiment(
         method=simclr(
