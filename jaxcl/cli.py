@@ -201,14 +201,35 @@ def watching() -> Iterator[Callable[[str, str, float], None]]:
 
 
 def plot(arguments: list[str]) -> int:
-    """`jaxcl plot RUN_DIR`"""
+    """`jaxcl plot RUN_DIR`, or `jaxcl plot SWEEP_DIR [--knob NAME] [--lines NAME] [--where NAME=VALUE ...]`"""
     from jaxcl.runs import plot_run
+    from jaxcl.sweep import plot_sweep
 
     parser = argparse.ArgumentParser(
-        "jaxcl plot", description="Pictures of a run, and a report that shows them."
+        "jaxcl plot",
+        description="Pictures of a run, and a report that shows them; or accuracy against a knob over the runs of a sweep.",
     )
-    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("run_dir", type=Path, help="of a run, or of a sweep")
+    of_sweep = parser.add_argument_group("of a sweep")
+    of_sweep.add_argument("--knob", metavar="NAME", help="on the x axis; the first that varies unless given")
+    of_sweep.add_argument(
+        "--lines", metavar="NAME", help="tells the lines apart: another knob, labels, protocol"
+    )
+    of_sweep.add_argument(
+        "--where", nargs="+", default=[], metavar="NAME=VALUE", help="which runs, as protocol=knn"
+    )
+    of_sweep.add_argument("--chance", type=float, help="the accuracy of guessing, in percent")
+    of_sweep.add_argument("--out", type=Path, help="SWEEP_DIR/sweep.png unless given")
     own = parser.parse_args(arguments)
+    if (own.run_dir / "sweep.json").is_file():
+        where = dict(word.split("=", 1) for word in own.where if "=" in word)
+        if len(where) < len(own.where):
+            raise ValueError(f"--where takes NAME=VALUE, as protocol=knn; got {' '.join(own.where)}.")
+        picture = plot_sweep(
+            own.run_dir, knob=own.knob, lines=own.lines, where=where, chance=own.chance, out=own.out
+        )
+        print(f"Picture: {picture}")
+        return 0
     print(f"Report: {plot_run(own.run_dir)}")
     return 0
 

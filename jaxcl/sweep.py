@@ -70,6 +70,42 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], li
     return (*knobs, "encoder", *protocols), rows
 
 
+def plot_sweep(
+    sweep_dir: str | Path,
+    *,
+    knob: str | None = None,
+    lines: str | None = None,
+    where: Mapping[str, str] | None = None,
+    chance: float | None = None,
+    out: str | Path | None = None,
+) -> Path:
+    """Draws accuracy against a knob (`plot.sweep_curves`) into sweep_dir/sweep.png, or `out`.
+
+    Of what varies and is not said in `where`, the first knob is the x axis and the next, or the protocol, makes lines.
+    """
+    from jaxcl.plot import sweep_curves
+
+    results = json.loads((Path(sweep_dir) / "sweep.json").read_text())
+    knobs = [name for name in results[0]["knobs"] if name != "seed"]
+    free = [
+        name for name in knobs if name not in (where or {}) and len({r["knobs"][name] for r in results}) > 1
+    ]
+    knob = knob or next((name for name in free if name != lines), knobs[0] if knobs else "seed")
+    kinds = {
+        name: {row.get(name) for row in results}
+        for name in ("protocol", "labels")
+        if name not in (where or {})
+    }
+    rest = [name for name in free if name != knob] + [name for name, found in kinds.items() if len(found) > 1]
+    figure = sweep_curves(
+        results, knob=knob, lines=lines or next(iter(rest), None), where=where, chance=chance
+    )
+    path = Path(out) if out is not None else Path(sweep_dir) / "sweep.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, facecolor="white", bbox_inches="tight")
+    return path
+
+
 def mean_and_spread(values: Sequence[float]) -> str:
     """
     >>> mean_and_spread([1.0, 2.0, 3.0]), mean_and_spread([4.0]), mean_and_spread([])

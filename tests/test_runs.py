@@ -196,6 +196,12 @@ def test_sweep_averages_over_seeds_and_skips_what_is_done(world, capsys):
     knobs = json.loads((world / "sweep/seed=0,features=4,8,epochs=0.5/knobs.json").read_text())
     assert knobs["features"] == [4, 8]
 
+    swept = str(world / "sweep")
+    assert main(["plot", swept, "--knob", "seed", "--out", str(world / "swept.png")]) == 0
+    assert (world / "swept.png").stat().st_size > 1000
+    assert main(["plot", swept, "--where", "protocol"]) != 0
+    assert "--where takes NAME=VALUE" in capsys.readouterr().err
+
 
 @pytest.mark.slow
 def test_two_processes_with_two_devices_train_what_one_with_four_does(world, tmp_path):
