@@ -207,7 +207,7 @@ def plot(arguments: list[str]) -> int:
 
     parser = argparse.ArgumentParser(
         "jaxcl plot",
-        description="Pictures of a run, and a report that shows them; or accuracy against a knob over the runs of a sweep.",
+        description="Pictures of a run, and a report that shows them; or accuracy against a knob of a sweep.",
     )
     parser.add_argument("run_dir", type=Path, help="of a run, or of a sweep")
     of_sweep = parser.add_argument_group("of a sweep")
