@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
@@ -66,7 +68,7 @@ def patch_nce(
     predictions: Array,
     targets: Array,
     *,
-    below: int,
+    below: int | Mapping[int, float],
     scale: float = 0.1,
     similarity: Similarity = dot,
     axis_name: str | None = None,
@@ -82,6 +84,10 @@ def patch_nce(
     (van den Oord et al. 2018, arXiv:1807.03748, eq. 4; Henaff et al. 2019, arXiv:1905.09272, eq. 2.) Other patches of
     the same image are negatives as well.
 
+    below
+        how many rows; or {how many: weight}, for the weighted sum of the losses of predictions that serve them all:
+        their scores, and the sums over all patches, are then computed once.
+
     >>> grid = jnp.array([[1.0, 0.0], [0.0, 1.0]])[None, :, None]          # two patches, one above the other
     >>> round(float(patch_nce(grid[:, ::-1], grid, below=1, scale=1.0)), 4)      # log(1 + 1/e)
     0.3133
@@ -93,15 +99,26 @@ def patch_nce(
             f"patch_nce pairs two grids [n, h, w, d]; got {predictions.shape} and {targets.shape}."
         )
     n, h, w, d = targets.shape
-    if not 0 < below < h:
-        raise ValueError(f"a grid of {h} rows has patches 1 to {h - 1} rows below; got below={below}.")
-    q = predictions[:, : h - below].reshape(-1, d)
-    everything = collectives.gather(targets, axis_name).reshape(-1, d).astype(q.dtype)
-    scores = scale * similarity(q, everything)
-    row, column = jnp.arange(below, h)[:, None], jnp.arange(w)
-    label = collectives.rows(n, axis_name)[:, None, None] * (h * w) + row * w + column
-    positive = jnp.take_along_axis(scores, label.reshape(-1, 1), axis=1)[:, 0]
-    return collectives.mean(jnp.mean(logsumexp(scores, axis=1) - positive), axis_name)
+    weights = dict(below) if isinstance(below, Mapping) else {below: 1.0}
+    for rows in weights:
+        if not 0 < rows < h:
+            raise ValueError(f"a grid of {h} rows has patches 1 to {h - 1} rows below; got below={rows}.")
+    if not weights:
+        raise ValueError("patch_nce needs to know how many rows below; got none.")
+
+    predicting = h - min(weights)  # rows that have any to predict
+    everything = collectives.gather(targets, axis_name).reshape(-1, d).astype(predictions.dtype)
+    scores = scale * similarity(predictions[:, :predicting].reshape(-1, d), everything)
+    over_all = jnp.sum(logsumexp(scores, axis=1).reshape(n, predicting, w), axis=(0, 2))
+    own = collectives.rows(n, axis_name)[:, None, None] * (h * w) + jnp.arange(w)
+    scores = scores.reshape(n, predicting, w, -1)
+    value = jnp.zeros((), scores.dtype)
+    for rows, weight in weights.items():
+        label = own + jnp.arange(rows, h)[:, None] * w
+        positive = jnp.take_along_axis(scores[:, : h - rows], label[..., None], axis=3)
+        mean = (jnp.sum(over_all[: h - rows]) - jnp.sum(positive)) / (n * (h - rows) * w)
+        value = value + weight * mean
+    return collectives.mean(value, axis_name)
 
 
 def binary_nce(

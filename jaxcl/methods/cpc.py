@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxcl.augment import patches
 from jaxcl.extract import Maps, pool
+from jaxcl.monitor import effective_rank
 from jaxcl.typing import Array, Loss, Method, Net, Views
 
 
@@ -64,8 +65,8 @@ def cpc(
         of every place of the grid and of its context, to one width: both
         `mlp_head(norm=no_norm(), hidden=(), out=64)`.
     loss
-        (key, predictions [b, rows, columns, d], targets, below) -> scalar:
-        `lambda key, p, t, below: patch_nce(p, t, below=below)`.
+        (key, predictions [b, rows, columns, d], targets, below) -> scalar, where `below` is {rows below: weight} of
+        what these predictions are for: `lambda key, p, t, below: patch_nce(p, t, below=below)`.
     rows, shared_predictor, turns
         height of the grid -> {rows below: weight}; whether one predictor serves all of them; and in how many of the
         four directions (down first, the grid then turned by 90 degrees) it is predicted, each with a context and
@@ -84,8 +85,12 @@ def cpc(
         maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], flat, train=train)
         return extract(maps).reshape(b, h, w, -1), encoder_state
 
-    def predictors(below):
-        return {row: "predictor" if shared_predictor else f"predictor_{row}" for row in below}
+    def predictors(height):
+        """Name -> {rows below: weight} that it predicts."""
+        weights = rows(height)
+        if shared_predictor:
+            return {"predictor": weights}
+        return {f"predictor_{below}": {below: weight} for below, weight in weights.items()}
 
     def init(key, batch):
         views_key, encoder_key, target_key, *turn_keys = jax.random.split(key, 3 + turns)
@@ -98,7 +103,7 @@ def cpc(
         params["target"], state["target"] = target.init(target_key, z)
         for turn, turn_key in enumerate(turn_keys):
             turned = jnp.rot90(z, turn, axes=(1, 2))
-            names = dict.fromkeys(predictors(rows(turned.shape[1])).values())
+            names = predictors(turned.shape[1])
             context_key, *keys = jax.random.split(turn_key, 1 + len(names))
             p, s = {}, {}
             p["context"], s["context"] = context.init(context_key, turned)
@@ -113,24 +118,17 @@ def cpc(
         z, encoder_state = grid_of(params, state, x, train=True)
         targets, target_state = target.apply(params["target"], state["target"], z, train=True)
         new = {"encoder": encoder_state, "target": target_state}
-        value, metrics = jnp.zeros(()), {}
+        value = jnp.zeros(())
         for turn in range(turns):
             p, s = params[f"turn_{turn}"], dict(state[f"turn_{turn}"])
             turned = [jnp.rot90(grid, turn, axes=(1, 2)) for grid in (z, targets)]
             seen, s["context"] = context.apply(p["context"], s["context"], turned[0], train=True)
-            weights = rows(seen.shape[1])
-            made = {}
-            for below, name in predictors(weights).items():
-                if name not in made:
-                    made[name], s[name] = predictor.apply(p[name], s[name], seen, train=True)
-                of_rows = loss(
-                    jax.random.fold_in(loss_key, 1000 * turn + below), made[name], turned[1], below
-                )
-                value = value + weights[below] * of_rows
-                if turn == 0:
-                    metrics[f"loss_{below}_below"] = of_rows
+            for number, (name, below) in enumerate(predictors(seen.shape[1]).items()):
+                predicted, s[name] = predictor.apply(p[name], s[name], seen, train=True)
+                direction = jax.random.fold_in(jax.random.fold_in(loss_key, turn), number)
+                value = value + loss(direction, predicted, turned[1], below)
             new[f"turn_{turn}"] = s
-        return value, (new, metrics)
+        return value, (new, {"effective_rank": effective_rank(pool((z,)), axis_name=axis_name)})
 
     def embed(params, state, images):
         return represent((grid_of(params, state, images, train=False)[0],))

@@ -82,7 +82,7 @@ def of_noise(w, b, axis_name):
 def of_grids(w, b, axis_name):
     grid = jnp.stack([b["y"] @ w, b["y"], b["y"] @ w.T, b["x"], b["x"] @ w.T, b["x"] @ w], axis=1)
     grid = grid.reshape(-1, 3, 2, grid.shape[-1])
-    return losses.patch_nce(grid @ w, grid, below=1, axis_name=axis_name)
+    return losses.patch_nce(grid @ w, grid, below={1: 1.0, 2: 0.5}, axis_name=axis_name)
 
 
 def scaled_cosine(q, k):

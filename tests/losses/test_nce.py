@@ -98,6 +98,15 @@ def test_patch_nce_is_the_loops_of_its_equation(below):
     np.testing.assert_allclose(got, total / count, rtol=1e-12)
 
 
+def test_patch_nce_of_several_rows_is_their_weighted_sum():
+    p, t = jnp.asarray(draw(0, 2, 5, 3, 4)), jnp.asarray(draw(1, 2, 5, 3, 4))
+    weights = {2: 1.0, 3: 0.5, 4: 3.0}
+    apart = sum(weight * patch_nce(p, t, below=below) for below, weight in weights.items())
+    np.testing.assert_allclose(patch_nce(p, t, below=weights), apart, rtol=1e-6)
+    with pytest.raises(ValueError, match="how many rows"):
+        patch_nce(p, t, below={})
+
+
 def test_patch_nce_of_what_is_alike_is_the_log_of_all_patches_of_the_batch():
     np.testing.assert_allclose(
         patch_nce(jnp.ones((3, 4, 5, 2)), jnp.ones((3, 4, 5, 2)), below=3), np.log(60), rtol=1e-6

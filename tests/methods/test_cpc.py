@@ -60,7 +60,7 @@ def test_cifar_has_a_grid_of_seven_by_seven(batch):
 
 def test_a_step_is_put_together_by_hand(batch, begun):
     params, state = begun
-    value, (_, metrics) = jax.jit(method().loss)(params, state, jax.random.key(1), batch)
+    value, _ = jax.jit(method().loss)(params, state, jax.random.key(1), batch)
     x = jnp.asarray(batch["image"], jnp.float32) / 255
     grid = np.zeros((3, 4, 4, 4))
     for r in range(4):
@@ -80,7 +80,6 @@ def test_a_step_is_put_together_by_hand(batch, begun):
                 for c in range(4):
                     logits = 0.1 * flat @ p[i, r, c]
                     terms.append(np.log(np.exp(logits).sum()) - logits[i * 16 + (r + below) * 4 + c])
-        np.testing.assert_allclose(metrics[f"loss_{below}_below"], np.mean(terms), rtol=1e-5)
         total += weight * np.mean(terms)
     np.testing.assert_allclose(value, total, rtol=1e-5)
 
@@ -92,8 +91,8 @@ def test_what_is_below_the_predicted_row_is_no_part_of_its_prediction(batch, beg
     changed = {**batch, "image": np.concatenate([batch["image"][:, :8], 255 - batch["image"][:, 8:]], axis=1)}
     for b in (batch, changed):
         m.loss(*begun, jax.random.key(1), b)
-    np.testing.assert_allclose(seen[0][:, 0], seen[2][:, 0], atol=1e-6)
-    assert not np.allclose(seen[0][:, 1], seen[2][:, 1], atol=1e-3)
+    np.testing.assert_allclose(seen[0][:, 0], seen[1][:, 0], atol=1e-6)
+    assert not np.allclose(seen[0][:, 1], seen[1][:, 1], atol=1e-3)
 
 
 def test_four_directions_are_the_image_turned_with_a_context_of_their_own(batch):
