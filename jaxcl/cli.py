@@ -264,7 +264,8 @@ def sweep(arguments: list[str]) -> int:
         allow_abbrev=False,
         description="Trains and evaluates every combination of the values that are given for knobs"
         " (--seed 0 1 2 --temperature 0.1 0.5), skips what is done already, and prints means and spreads over seeds."
-        " A knob that holds several values takes each choice as one word: --features 16,32 32,64.",
+        " A knob that holds several values takes each choice as one word: --features 16,32 32,64; one that is on or off"
+        " takes True and False.",
     )
     parser.add_argument("config", type=Path)
     parser.add_argument("--run-dir", type=Path, help="runs/CONFIG-sweep unless given")
@@ -284,12 +285,12 @@ def sweep(arguments: list[str]) -> int:
     from jaxcl.sweep import sweep as run_sweep
 
     knobs = load_config(own.config).Knobs
-    several = {field.name for field in dataclasses.fields(knobs) if isinstance(field.default, tuple)}
+    defaults = {field.name: field.default for field in dataclasses.fields(knobs)}
 
     def knobs_of(combination):
-        words = []
-        for knob, value in combination.items():
-            words += [f"--{knob.replace('_', '-')}", *(value.split(",") if knob in several else [value])]
+        words = [
+            word for knob, value in combination.items() for word in option(knob, value, defaults.get(knob))
+        ]
         return tyro.cli(knobs, args=words, prog=f"jaxcl sweep {own.config}")
 
     results = run_sweep(
@@ -302,6 +303,20 @@ def sweep(arguments: list[str]) -> int:
     )
     show("Accuracy on test images, percent: mean and standard deviation over seeds", *summarize(results))
     return 0
+
+
+def option(knob: str, value: str, default: Any) -> list[str]:
+    """One value of a sweep as the words of a command line.
+
+    >>> option("features", "16,32", (8, 8)), option("fused", "False", True), option("min_area", "0.3", 0.2)
+    (['--features', '16', '32'], ['--no-fused'], ['--min-area', '0.3'])
+    """
+    name = knob.replace("_", "-")
+    if isinstance(default, bool):
+        if value not in ("True", "False"):
+            raise ValueError(f"--{name} is True or False in a sweep; got {value!r}.")
+        return [f"--{name}" if value == "True" else f"--no-{name}"]
+    return [f"--{name}", *(value.split(",") if isinstance(default, tuple) else [value])]
 
 
 def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
