@@ -69,6 +69,20 @@ def compose(*steps: Op) -> Op:
     return Op(name, sample, apply, (("steps", steps),), known, numbers if decide else 0, decide)
 
 
+def flat(op: Op) -> list[Op]:
+    """The steps of a composed op, of those that are composed themselves too, in order."""
+    steps = dict(op.settings).get("steps")
+    return [op] if steps is None else [inner for step in steps for inner in flat(step)]
+
+
+def flat_params(op: Op, params: PyTree) -> list[PyTree]:
+    """What each of `flat(op)` drew, out of the parameters of the whole."""
+    steps = dict(op.settings).get("steps")
+    if steps is None:
+        return [params]
+    return [inner for step, drawn in zip(steps, params, strict=True) for inner in flat_params(step, drawn)]
+
+
 def shape_after(op: Op, params: PyTree, shape: ops.Shape) -> ops.Shape:
     """The shape of what an op makes of an image; nothing is computed."""
     if op.out is not None:

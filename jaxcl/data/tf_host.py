@@ -25,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcl.augment.ops import Op
-from jaxcl.augment.pipelines import view_keys
+from jaxcl.augment.pipelines import flat, flat_params, view_keys
 from jaxcl.data import sources
 from jaxcl.data.batches import index_batches
 from jaxcl.data.files import Encoded, read_rgb
-from jaxcl.data.tf_ops import Twin, flat, host_apply, paths
+from jaxcl.data.tf_ops import Twin, host_apply
 from jaxcl.data.tf_pipeline import _square, tensorflow
 from jaxcl.typing import Array, Images
 
@@ -90,7 +90,7 @@ def host_views(
             leaves, tree = jax.tree.flatten(params)
             if files is None:
                 return tree, {"index": index, "leaves": tuple(leaves), "image": images[index]}
-            boxes = around([paths(op)[0](p) for op, p in zip(recipes, params, strict=True)])
+            boxes = around([flat_params(op, p)[0] for op, p in zip(recipes, params, strict=True)])
             return tree, {"index": index, "leaves": tuple(leaves), **where(files, index, boxes)}
 
         def one(tree, row):
