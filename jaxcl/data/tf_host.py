@@ -271,11 +271,15 @@ def decoded(tf, row: dict[str, Any]) -> Any:
 
 
 def read_box(path: bytes, box: np.ndarray, size: np.ndarray) -> np.ndarray:
-    image = read_rgb(os.fsdecode(path))
+    top, left, height, width = box
+    return np.ascontiguousarray(read_whole(os.fsdecode(path), size)[top : top + height, left : left + width])
+
+
+def read_whole(path: str, size: np.ndarray) -> np.ndarray:
+    image = read_rgb(path)
     if image.shape[:2] != tuple(size):
         raise ValueError(f"its header says {tuple(size)}, and it decodes to {image.shape[:2]}")
-    top, left, height, width = box
-    return np.ascontiguousarray(image[top : top + height, left : left + width])
+    return image
 
 
 def look_closer(tf, source: Encoded, index: np.ndarray, tolerate: float) -> bool:
@@ -290,11 +294,7 @@ def look_closer(tf, source: Encoded, index: np.ndarray, tolerate: float) -> bool
             except tf.errors.OpError:
                 source.plain[i], learnt = False, True  # Pillow may know better
         try:
-            image = read_rgb(path)
-            if image.shape[:2] != tuple(source.sizes[i]):
-                raise ValueError(
-                    f"its header says {tuple(source.sizes[i])}, and it decodes to {image.shape[:2]}"
-                )
+            read_whole(path, source.sizes[i])
         except Exception as error:  # whatever is wrong with it
             source.damaged[i], learnt = sources._reason(error), True
             warnings.warn(
