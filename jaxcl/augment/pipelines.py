@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxcl.augment import ops
+from jaxcl.augment.channels import cut
 from jaxcl.augment.ops import Op
 from jaxcl.typing import Array, Batch, PyTree, Views
 
@@ -231,10 +231,7 @@ def channel_views(
 
     def views(key: Array, batch: Batch) -> tuple[Array, ...]:
         (whole,) = n_views(recipe, 1, dtype=dtype, chunk=chunk)(key, batch)
-        if whole.shape[3] != sum(channels):
-            raise ValueError(f"channels {tuple(channels)} must sum to the view's {whole.shape[3]}.")
-        starts = np.cumsum([0, *channels])
-        return tuple(whole[..., a:b] for a, b in zip(starts, starts[1:], strict=False))
+        return cut(whole, channels)
 
     return views
 
