@@ -29,9 +29,6 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-# As it was before jaxcl's data sources loaded TensorFlow here, which they tell to do without oneDNN: a convolution of
-# the contenders' would be several times slower.
-ENVIRONMENT = dict(os.environ)
 TORCH = ("torchvision, PIL", "torchvision v2, tensors", "lightly", "kornia", "albumentations")
 # Task -> contenders -> images a turn. The first of a task is what the others are compared with.
 TASKS = {
@@ -443,7 +440,7 @@ def declare_compiled_ops(torch):
 def measure(task, names, folder, rounds, core, torch_python):
     """name -> {"cpu": [s], "wall": [s], "compile": s} or the reason why there is none."""
     environment = {
-        **ENVIRONMENT,
+        **os.environ,
         "JAX_PLATFORMS": "cpu",
         "OMP_NUM_THREADS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
