@@ -28,10 +28,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from contenders import pin, processor, race, serve
+
 HERE = Path(__file__).resolve()
-# As it was before jaxcl's data sources loaded TensorFlow here, which they tell to do without oneDNN: a convolution of
-# the contenders' would be several times slower.
-ENVIRONMENT = dict(os.environ)
 TORCH = ("torchvision, PIL", "torchvision v2, tensors", "lightly", "kornia", "albumentations")
 # Task -> contenders -> images a turn. The first of a task is what the others are compared with.
 TASKS = {
@@ -135,7 +134,7 @@ def dm_pix(name, images, size):
         gray = jnp.broadcast_to(pix.rgb_to_grayscale(x), x.shape)
         x = jnp.clip(jnp.where(jax.random.bernoulli(keys[8], 0.2), gray, x), 0, 1)
         sigma = jax.random.uniform(keys[9], (), minval=0.1, maxval=2.0)
-        blurred = pix.gaussian_blur(x, sigma, kernel_size=2 * (size // 20) + 1, padding="SAME")
+        blurred = pix.gaussian_blur(x, sigma, kernel_size=kernel(size), padding="SAME")
         return jnp.where(jax.random.bernoulli(keys[10], 0.5), blurred, x)
 
     def views(key, batch):
@@ -393,9 +392,7 @@ BUILDERS = {
 
 
 def work(task, name, folder, core):
-    """Says "ready", then computes once for every line on its input."""
-    if core is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
+    pin(core)
     import numpy as np
 
     n, size = TASKS[task][name], 32 if task == "32" else 224
@@ -417,14 +414,13 @@ def work(task, name, folder, core):
     start = time.process_time()
     once()
     repeats = math.ceil(0.5 / max(time.process_time() - start, 1e-3))
-    print(json.dumps({"compile": compile_seconds, "images": n * repeats}), flush=True)
-    for _ in sys.stdin:
-        # Once that is not counted: after a pause nothing is in the cache, and a pipeline has batches in store.
-        once()
-        cpu, wall = time.process_time(), time.perf_counter()
+
+    def often():
         for _ in range(repeats):
             once()
-        print(json.dumps([time.process_time() - cpu, time.perf_counter() - wall]), flush=True)
+
+    # Warmed up each time: after a pause nothing is in the cache, and a pipeline has batches in store.
+    serve({"compile": compile_seconds, "images": n * repeats}, often, warm=once)
 
 
 def declare_compiled_ops(torch):
@@ -441,54 +437,19 @@ def declare_compiled_ops(torch):
 
 
 def measure(task, names, folder, rounds, core, torch_python):
-    """name -> {"cpu": [s], "wall": [s], "compile": s} or the reason why there is none."""
-    environment = {
-        **ENVIRONMENT,
-        "JAX_PLATFORMS": "cpu",
-        "OMP_NUM_THREADS": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_NUM_INTRAOP_THREADS": "1",
-        "NO_ALBUMENTATIONS_UPDATE": "1",
-        "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
-    }
-    results, running = {}, {}
-    for name in names:
-        command = [
-            torch_python if name in TORCH else sys.executable,
-            str(HERE),
-            "--worker",
-            task,
-            name,
-            str(folder),
-        ]
-        command += ["--core", str(core)]
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        first = process.stdout.readline()
-        if first:
-            running[name] = process
-            results[name] = {**json.loads(first), "cpu": [], "wall": []}
-        else:
-            lines = process.stderr.read().strip().splitlines() or ["ended without a word"]
-            results[name] = lines[-1][:110]
-            process.wait()
-    for _ in range(rounds):
-        for name, process in running.items():
-            process.stdin.write("\n")
-            process.stdin.flush()
-            cpu, wall = json.loads(process.stdout.readline())
-            results[name]["cpu"].append(cpu)
-            results[name]["wall"].append(wall)
-    for process in running.values():
-        process.stdin.close()
-        process.wait()
-    return results
+    """name -> {"compile": s, "images": n, "cpu": [s], "wall": [s]} or the reason why there is none."""
+
+    def command(name):
+        python = torch_python if name in TORCH else sys.executable
+        return [python, str(HERE), "--worker", task, name, str(folder), "--core", str(core)]
+
+    return race(
+        {name: command(name) for name in names},
+        rounds,
+        TF_CPP_MIN_LOG_LEVEL="3",
+        TF_NUM_INTRAOP_THREADS="1",
+        NO_ALBUMENTATIONS_UPDATE="1",
+    )
 
 
 def table(task, results):
@@ -562,14 +523,6 @@ def versions(python):
     return ", ".join(f"{name} {version}" for name, version in json.loads(out).items())
 
 
-def processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -589,7 +542,7 @@ def main():
     options = parser.parse_args()
     if options.worker:
         task, name, folder = options.worker
-        return work(task, name, Path(folder), None if options.core < 0 else options.core)
+        return work(task, name, Path(folder), options.core)
     rounds, started = 3 if options.quick else options.rounds, time.time()
     tables = []
     with tempfile.TemporaryDirectory() as folder:

@@ -13,15 +13,15 @@ fit, are left out and named.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from importlib import metadata
 from pathlib import Path
+
+from contenders import pin, processor, race, serve
 
 WIDTH, TEMPERATURE = 128, 0.1
 HERE = Path(__file__).resolve()
@@ -217,26 +217,14 @@ def build(kind, name, size):
 
 
 def work(kind, name, size, core):
-    """Says "ready", then computes once for every line on its input."""
-    if core is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
+    pin(core)
     once, temporaries = build(kind, name, size)
-    print(json.dumps({"temporaries": temporaries}), flush=True)
-    for _ in sys.stdin:
-        cpu, wall = time.process_time(), time.perf_counter()
-        once()
-        print(json.dumps([time.process_time() - cpu, time.perf_counter() - wall]), flush=True)
+    serve({"temporaries": temporaries}, once)
 
 
 def measure(kind, contenders, size, rounds, core, memory):
-    """name -> (median CPU s, median wall s, temporaries) or the reason why there are none."""
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "OMP_NUM_THREADS": "1",
-        "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
-    }
-    results, running, times = {}, {}, {}
+    """name -> {"temporaries": bytes, "cpu": [s], "wall": [s]} or the reason why there is none."""
+    results = {}
     fits = {name: needs is None or needs(size) <= memory for name, needs in contenders.items()}
     # Small first, and one large one alone: two that each just fit would not fit together.
     for name, needs in contenders.items():
@@ -246,45 +234,16 @@ def measure(kind, contenders, size, rounds, core, memory):
         [n for n in contenders if fits[n] and (contenders[n] is None or contenders[n](size) < memory / 8)]
     ]
     groups += [[n, groups[0][0]] for n in contenders if fits[n] and n not in groups[0]]
+
+    def command(name):
+        return [sys.executable, str(HERE), "--worker", kind, name, str(size), "--core", str(core)]
+
     for group in groups:
-        for name in group:
-            command = [sys.executable, str(HERE), "--worker", kind, name, str(size)]
-            command += [] if core is None else ["--core", str(core)]
-            process = subprocess.Popen(
-                command,
-                env=environment,
-                text=True,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-            first = process.stdout.readline()
-            if first:
-                running[name], times.setdefault(name, [[], None])[1] = (
-                    process,
-                    json.loads(first)["temporaries"],
-                )
-            else:
-                lines = process.stderr.read().strip().splitlines() or ["ended without a word"]
-                results[name] = lines[-1][:90]
-                process.wait()
-        for _ in range(rounds):
-            for process_name, process in running.items():
-                process.stdin.write("\n")
-                process.stdin.flush()
-                line = process.stdout.readline()
-                if line:
-                    times[process_name][0].append(json.loads(line))
-        for process in running.values():
-            process.stdin.close()
-            process.wait()
-        running = {}
-    for name, (pairs, temporaries) in times.items():
-        if pairs:
-            cpu, wall = (statistics.median(column) for column in zip(*pairs, strict=True))
-            results[name] = cpu, wall, temporaries
-        else:
-            results[name] = "ended while computing (out of memory?)"
+        for name, result in race({name: command(name) for name in group}, rounds).items():
+            if isinstance(result, dict) and isinstance(results.get(name), dict):
+                # The first of all runs beside each large one, too.
+                result = {**result, **{unit: results[name][unit] + result[unit] for unit in ("cpu", "wall")}}
+            results[name] = result
     return {name: results[name] for name in contenders}
 
 
@@ -295,12 +254,15 @@ def table(title, size_name, per_size):
         "|---:|---|---:|---:|---:|---:|",
     ]
     for size, results in per_size.items():
-        base = results["jaxcl"][0] if isinstance(results["jaxcl"], tuple) else float("nan")
+        base = (
+            statistics.median(results["jaxcl"]["cpu"]) if isinstance(results["jaxcl"], dict) else float("nan")
+        )
         for name, result in results.items():
             if isinstance(result, str):
                 lines.append(f"| {size:,} | {name} | - | - | - | {result} |")
                 continue
-            cpu, wall, temporaries = result
+            cpu, wall = (statistics.median(result[unit]) for unit in ("cpu", "wall"))
+            temporaries = result["temporaries"]
             memory = "" if temporaries is None else f"{temporaries / 2**20:,.1f}"
             lines.append(f"| {size:,} | {name} | {cpu:.4f} | {cpu / base:.2f} | {wall:.4f} | {memory} |")
     return "\n".join([*lines, ""])
@@ -317,14 +279,6 @@ def versions():
     return ", ".join(found)
 
 
-def processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -338,10 +292,9 @@ def main():
     parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "losses-cpu.md")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    core = None if options.core < 0 else options.core
     if options.worker:
         kind, name, size = options.worker
-        return work(kind, name, int(size), core)
+        return work(kind, name, int(size), options.core)
     sizes = (
         options.sizes
         if options.sizes is not None
@@ -352,8 +305,8 @@ def main():
     rows = options.rows if options.rows is not None else [1024] if options.quick else [1024, 8192, 65536]
     memory, started = options.memory_gib * 2**30, time.time()
     flags = ["--core", str(options.core)]
-    nt_xent = {n: measure("nt_xent", NT_XENT, n, options.rounds, core, memory) for n in sizes}
-    swd = {m: measure("sliced", SLICED, m, options.rounds, core, memory) for m in rows}
+    nt_xent = {n: measure("nt_xent", NT_XENT, n, options.rounds, options.core, memory) for n in sizes}
+    swd = {m: measure("sliced", SLICED, m, options.rounds, options.core, memory) for m in rows}
     text = "\n".join(
         [
             "# The losses on a CPU",

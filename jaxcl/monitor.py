@@ -136,8 +136,8 @@ def score_monitor(
     def add(sums, columns):
         s, counts = scored(*columns)
         count, total, square, exp, largest = sums
-        exps = jnp.where(counts, jnp.exp(jnp.where(counts, s, 0) / temperature), 0)
         s = jnp.where(counts, s, 0)
+        exps = jnp.where(counts, jnp.exp(s / temperature), 0)
         return (
             count + jnp.sum(counts, axis=1, dtype=jnp.float32),
             total + jnp.sum(s, axis=1),

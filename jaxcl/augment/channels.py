@@ -50,12 +50,16 @@ def split_channels(op: Op, channels: Sequence[int]) -> Callable[[Array], tuple[A
     `split_channels(augment.lab(), (1, 2))` gives L [b, h, w, 1] and ab [b, h, w, 2] of whole images, where
     `channel_views` gives them of augmented ones. The op must draw nothing.
     """
-    starts = np.cumsum([0, *channels])
 
     def split(images: Array) -> tuple[Array, ...]:
         whole = jax.vmap(lambda image: op.apply(op.sample(jax.random.key(0), image.shape), image))(images)
-        if whole.shape[3] != sum(channels):
-            raise ValueError(f"channels {tuple(channels)} must sum to the image's {whole.shape[3]}.")
-        return tuple(whole[..., a:b] for a, b in zip(starts, starts[1:], strict=False))
+        return cut(whole, channels)
 
     return split
+
+
+def cut(images: Array, channels: Sequence[int]) -> tuple[Array, ...]:
+    """[b, h, w, c] -> one array [b, h, w, n] for each n of `channels`, which sum to c."""
+    if images.shape[3] != sum(channels):
+        raise ValueError(f"channels {tuple(channels)} must sum to the image's {images.shape[3]}.")
+    return tuple(jnp.split(images, np.cumsum(channels)[:-1], axis=3))

@@ -10,7 +10,7 @@ rows and one for the columns; a jitter and a grayscale are, or nearly are, an af
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from jax import lax
 
 from jaxcl.augment import ops
 from jaxcl.augment.ops import Op
+from jaxcl.augment.pipelines import flat, flat_params
 from jaxcl.typing import Array, PyTree
 
 
@@ -57,7 +58,7 @@ def fuse(recipe: Op, *, dtype: Any = jnp.float32) -> Op:
     dtype
         of the factors of the matrix products (sums are float32): bfloat16 halves their memory on an accelerator.
     """
-    steps = tuple(flat(recipe))
+    steps = flat(recipe)
 
     def apply(params: PyTree, image: Array) -> Array:
         run = None
@@ -73,25 +74,6 @@ def fuse(recipe: Op, *, dtype: Any = jnp.float32) -> Op:
         return image if run is None else run.image(dtype)
 
     return recipe._replace(apply=apply)
-
-
-def flat(op: Op) -> Iterator[Op]:
-    """The steps of a composed op, and theirs."""
-    steps = dict(op.settings).get("steps")
-    if steps is None:
-        yield op
-    else:
-        for step in steps:
-            yield from flat(step)
-
-
-def flat_params(op: Op, params: PyTree) -> Iterator[PyTree]:
-    steps = dict(op.settings).get("steps")
-    if steps is None:
-        yield params
-    else:
-        for step, drawn in zip(steps, params, strict=True):
-            yield from flat_params(step, drawn)
 
 
 class Run(NamedTuple):

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxcl.augment import ops
+from jaxcl.augment.channels import cut
 from jaxcl.augment.ops import Op
 from jaxcl.typing import Array, Batch, PyTree, Views
 
@@ -67,6 +67,20 @@ def compose(*steps: Op) -> Op:
     known = out if len(outs) == len(steps) else None
     # What a step without `decide` needs is not counted: such a composed op draws by its own key, too.
     return Op(name, sample, apply, (("steps", steps),), known, numbers if decide else 0, decide)
+
+
+def flat(op: Op) -> list[Op]:
+    """The steps of a composed op, of those that are composed themselves too, in order."""
+    steps = dict(op.settings).get("steps")
+    return [op] if steps is None else [inner for step in steps for inner in flat(step)]
+
+
+def flat_params(op: Op, params: PyTree) -> list[PyTree]:
+    """What each of `flat(op)` drew, out of the parameters of the whole."""
+    steps = dict(op.settings).get("steps")
+    if steps is None:
+        return [params]
+    return [inner for step, drawn in zip(steps, params, strict=True) for inner in flat_params(step, drawn)]
 
 
 def shape_after(op: Op, params: PyTree, shape: ops.Shape) -> ops.Shape:
@@ -217,10 +231,7 @@ def channel_views(
 
     def views(key: Array, batch: Batch) -> tuple[Array, ...]:
         (whole,) = n_views(recipe, 1, dtype=dtype, chunk=chunk)(key, batch)
-        if whole.shape[3] != sum(channels):
-            raise ValueError(f"channels {tuple(channels)} must sum to the view's {whole.shape[3]}.")
-        starts = np.cumsum([0, *channels])
-        return tuple(whole[..., a:b] for a, b in zip(starts, starts[1:], strict=False))
+        return cut(whole, channels)
 
     return views
 

@@ -25,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcl.augment.ops import Op
-from jaxcl.augment.pipelines import view_keys
+from jaxcl.augment.pipelines import flat, flat_params, view_keys
 from jaxcl.data import sources
 from jaxcl.data.batches import index_batches
 from jaxcl.data.files import Encoded, read_rgb
-from jaxcl.data.tf_ops import Twin, flat, host_apply, paths
+from jaxcl.data.tf_ops import Twin, host_apply
 from jaxcl.data.tf_pipeline import _square, tensorflow
 from jaxcl.typing import Array, Images
 
@@ -90,7 +90,7 @@ def host_views(
             leaves, tree = jax.tree.flatten(params)
             if files is None:
                 return tree, {"index": index, "leaves": tuple(leaves), "image": images[index]}
-            boxes = around([paths(op)[0](p) for op, p in zip(recipes, params, strict=True)])
+            boxes = around([flat_params(op, p)[0] for op, p in zip(recipes, params, strict=True)])
             return tree, {"index": index, "leaves": tuple(leaves), **where(files, index, boxes)}
 
         def one(tree, row):
@@ -271,11 +271,15 @@ def decoded(tf, row: dict[str, Any]) -> Any:
 
 
 def read_box(path: bytes, box: np.ndarray, size: np.ndarray) -> np.ndarray:
-    image = read_rgb(os.fsdecode(path))
+    top, left, height, width = box
+    return np.ascontiguousarray(read_whole(os.fsdecode(path), size)[top : top + height, left : left + width])
+
+
+def read_whole(path: str, size: np.ndarray) -> np.ndarray:
+    image = read_rgb(path)
     if image.shape[:2] != tuple(size):
         raise ValueError(f"its header says {tuple(size)}, and it decodes to {image.shape[:2]}")
-    top, left, height, width = box
-    return np.ascontiguousarray(image[top : top + height, left : left + width])
+    return image
 
 
 def look_closer(tf, source: Encoded, index: np.ndarray, tolerate: float) -> bool:
@@ -290,11 +294,7 @@ def look_closer(tf, source: Encoded, index: np.ndarray, tolerate: float) -> bool
             except tf.errors.OpError:
                 source.plain[i], learnt = False, True  # Pillow may know better
         try:
-            image = read_rgb(path)
-            if image.shape[:2] != tuple(source.sizes[i]):
-                raise ValueError(
-                    f"its header says {tuple(source.sizes[i])}, and it decodes to {image.shape[:2]}"
-                )
+            read_whole(path, source.sizes[i])
         except Exception as error:  # whatever is wrong with it
             source.damaged[i], learnt = sources._reason(error), True
             warnings.warn(

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxcl.augment.ops import JITTERS, Op, blur_radius
+from jaxcl.augment.pipelines import flat, flat_params
 from jaxcl.data.tf_pipeline import tensorflow
 
 # (params, image [h, w, c]) -> image: tensors; float32 in [0, 1], or uint8 where the op is a crop.
@@ -39,10 +40,9 @@ def host_apply(op: Op, *, twins: Mapping[str, Twin] | None = None) -> Apply:
     tf = tensorflow()
     first, *rest = [step_apply(step, {**TWINS, **(twins or {})}) for step in flat(op)]
     crops = flat(op)[0].name == "crop"
-    picks = paths(op)
 
     def apply(params, image):
-        drawn = [pick(params) for pick in picks]
+        drawn = flat_params(op, params)
         # A crop takes bytes as they are: fewer pixels are left to be turned into floats.
         image = first(drawn[0], image if crops else as_float(tf, image))
         for step, values in zip(rest, drawn[1:], strict=True):
@@ -50,24 +50,6 @@ def host_apply(op: Op, *, twins: Mapping[str, Twin] | None = None) -> Apply:
         return image
 
     return apply
-
-
-def flat(op: Op) -> list[Op]:
-    """The steps of a composed op, of those that are composed themselves too, in order."""
-    settings = dict(op.settings)
-    return [inner for step in settings["steps"] for inner in flat(step)] if "steps" in settings else [op]
-
-
-def paths(op: Op) -> list[Callable[[Any], Any]]:
-    """Where in the op's parameters those of each flat step lie."""
-    settings = dict(op.settings)
-    if "steps" not in settings:
-        return [lambda params: params]
-
-    def within(i, inner):
-        return lambda params: inner(params[i])
-
-    return [within(i, inner) for i, step in enumerate(settings["steps"]) for inner in paths(step)]
 
 
 def step_apply(op: Op, twins: Mapping[str, Twin]) -> Apply:

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 
 from jaxcl import augment
-from jaxcl.evaluate.embed import AXIS, EmbedFn, Progress, as_partial, embed, local_mesh, replicated, told
+from jaxcl.evaluate.embed import EmbedFn, Progress, as_partial, embed, local_mesh, replicated, told
 from jaxcl.evaluate.fewshot import balanced_subset
 from jaxcl.evaluate.knn import check_features, check_labels
+from jaxcl.evaluate.sgd import cross_entropy, nesterov, sgd
 from jaxcl.typing import Array, Images, Views
 
 
@@ -91,7 +90,6 @@ def finetune(
 
     pretrained = as_partial(embed_fn)
     mesh = local_mesh(batch_size)
-    split = NamedSharding(mesh, PartitionSpec(AXIS))
     # Of a function without arguments the first "parameters" are nothing, and the function itself stays.
     encoder, *frozen = pretrained.args or ((), pretrained)
     apply = pretrained.func if pretrained.args else _without_parameters
@@ -102,37 +100,26 @@ def finetune(
         "weights": np.zeros((shape[1], len(classes)), np.float32),
         "bias": np.zeros(len(classes), np.float32),
     }
-    velocity = jax.tree.map(lambda w: np.zeros(w.shape, w.dtype), params)
-    carry = replicated((params, velocity, np.zeros((), np.float32)), mesh)
     frozen, order_key, views_key = replicated((frozen, order_key, views_key), mesh)
-
-    steps = n // batch_size
-    total = epochs * steps
-    watch, losses = told(progress, "fine-tuning"), []
-    for epoch in range(epochs):
-        order = np.asarray(jax.random.permutation(jax.random.fold_in(order_key, epoch), n))
-        for i in range(steps):
-            chosen = np.sort(rows[order[i * batch_size : (i + 1) * batch_size]])
-            batch = {
-                "image": train.images[chosen],
-                "index": chosen.astype(np.int32),
-                "label": numbered[chosen].astype(np.int32),
-            }
-            step = epoch * steps + i
-            rate = learning_rate * batch_size / 256 * 0.5 * (1 + np.cos(np.pi * step / total))
-            numbers = np.asarray([rate, momentum], np.float32)
-            carry = _step(
-                carry, frozen, views_key, np.int32(step), jax.device_put(batch, split), numbers, apply, views
-            )
-        losses.append(float(carry[2]) / steps)
-        carry = (*carry[:2], carry[2] * 0)
-        watch((epoch + 1) / epochs)
+    params, losses = sgd(
+        order_key,
+        functools.partial(_step, frozen, views_key, apply=apply, views=views),
+        params,
+        train.images,
+        numbered,
+        rows,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        mesh=mesh,
+        progress=told(progress, "fine-tuning"),
+    )
     if not np.isfinite(losses[-1]):
         raise ValueError(
             f"Fine-tuning diverged: its loss is {losses[-1]} after {epochs} epochs. Lower learning_rate"
             f" ({learning_rate})."
         )
-    params = jax.tree.map(np.asarray, carry[0])
     tuned = Partial(apply, params["encoder"], *frozen)
     features = check_features(
         "The fine-tuned encoder's features",
@@ -141,7 +128,7 @@ def finetune(
     predictions = classes[np.argmax(features @ params["weights"] + params["bias"], axis=1)]
     details = {
         "losses": losses,
-        "steps": total,
+        "steps": epochs * (n // batch_size),
         "trained_parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
     }
     accuracy = float(np.mean(predictions == test_labels))
@@ -159,18 +146,13 @@ def _without_parameters(nothing: tuple, embed_fn: EmbedFn, images: Array) -> Arr
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "views"), donate_argnames="carry")
-def _step(carry, frozen, key, step, batch, numbers, apply, views):
+def _step(frozen, key, carry, step, batch, numbers, *, apply, views):
     params, velocity, total = carry
-    rate, momentum = numbers
     x = views(jax.random.fold_in(key, step), batch)[0]
 
-    def cross_entropy(params):
+    def loss_fn(params):
         features = apply(params["encoder"], *frozen, x).astype(jnp.float32)
-        logits = jnp.matmul(features, params["weights"], precision=lax.Precision.HIGHEST) + params["bias"]
-        right = jnp.take_along_axis(logits, batch["label"][:, None], axis=1)[:, 0]
-        return jnp.mean(jax.nn.logsumexp(logits, axis=1) - right)
+        return cross_entropy(params, features, batch["label"])
 
-    loss, grads = jax.value_and_grad(cross_entropy)(params)
-    velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, grads)
-    params = jax.tree.map(lambda w, v, g: w - rate * (g + momentum * v), params, velocity, grads)
-    return params, velocity, total + loss
+    loss, grads = jax.value_and_grad(loss_fn)(params)
+    return *nesterov(params, velocity, grads, *numbers), total + loss

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxcl.evaluate.embed import AXIS, EmbedFn, as_partial, embed, local_mesh, replicated
+from jaxcl.evaluate.embed import EmbedFn, as_partial, embed, local_mesh, replicated
 from jaxcl.evaluate.knn import check_features, check_labels
+from jaxcl.evaluate.sgd import cross_entropy, nesterov, sgd
 from jaxcl.typing import Array, Images, Views
 
 # Coarser than the 45 values of SimCLR's appendix, over the part of their range that matters for a mean cross-entropy.
@@ -253,37 +253,23 @@ def linear_sgd(
         )
 
     mesh = local_mesh(batch_size)
-    split = NamedSharding(mesh, PartitionSpec(AXIS))
     shape = (test_features.shape[1], len(classes))
     params = {"weights": np.zeros(shape, np.float32), "bias": np.zeros(shape[1], np.float32)}
-    # Two sets of arrays: an alias cannot be donated.
-    carry = replicated((params, jax.tree.map(np.copy, params), np.zeros((), np.float32)), mesh)
     embed_fn, order_key, views_key = replicated((as_partial(embed_fn), *jax.random.split(key)), mesh)
-    steps = n // batch_size
-    total = epochs * steps
-    losses = []
-    for epoch in range(epochs):
-        order = np.asarray(jax.random.permutation(jax.random.fold_in(order_key, epoch), n))
-        for i in range(steps):
-            rows = np.sort(
-                order[i * batch_size : (i + 1) * batch_size]
-            )  # Sorted: kinder to a memory-mapped file.
-            batch = {
-                "image": inputs[rows],
-                "index": rows.astype(np.int32),
-                "label": labels[rows].astype(np.int32),
-            }
-            step = epoch * steps + i
-            rate = learning_rate * batch_size / 256 * 0.5 * (1 + np.cos(np.pi * step / total))
-            numbers = np.asarray([rate, momentum, weight_decay], np.float32)
-            carry = _sgd_step(
-                carry, embed_fn, views_key, np.int32(step), jax.device_put(batch, split), numbers, views=views
-            )
-        losses.append(float(carry[2]) / steps)
-        carry = (*carry[:2], carry[2] * 0)
-        if progress is not None:
-            progress((epoch + 1) / epochs)
-    params = jax.tree.map(np.asarray, carry[0])
+    params, losses = sgd(
+        order_key,
+        functools.partial(_sgd_step, embed_fn, views_key, weight_decay=np.float32(weight_decay), views=views),
+        params,
+        inputs,
+        labels,
+        np.arange(n),
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        mesh=mesh,
+        progress=progress or (lambda share: None),
+    )
     if not np.isfinite(losses[-1]):
         raise ValueError(
             f"The linear probe diverged: its loss is {losses[-1]} after {epochs} epochs. Lower learning_rate"
@@ -291,30 +277,21 @@ def linear_sgd(
         )
     predictions = _predict(params["weights"][None], params["bias"][None], classes, test_features)[0]
     accuracy = float(np.mean(predictions == test_labels))
-    return LinearProbe(
-        accuracy, params["weights"], params["bias"], classes, {"losses": losses, "steps": total}
-    )
+    details = {"losses": losses, "steps": epochs * (n // batch_size)}
+    return LinearProbe(accuracy, params["weights"], params["bias"], classes, details)
 
 
 @functools.partial(jax.jit, static_argnames="views", donate_argnames="carry")
-def _sgd_step(carry, embed_fn, key, step, batch, numbers, *, views):
+def _sgd_step(embed_fn, key, carry, step, batch, numbers, *, weight_decay, views):
     params, velocity, total = carry
-    rate, momentum, weight_decay = numbers
     if views is None:
         features = batch["image"]
     else:
         features = embed_fn(views(jax.random.fold_in(key, step), batch)[0]).astype(jnp.float32)
 
-    def cross_entropy(params):
-        logits = jnp.matmul(features, params["weights"], precision=lax.Precision.HIGHEST) + params["bias"]
-        right = jnp.take_along_axis(logits, batch["label"][:, None], axis=1)[:, 0]
-        return jnp.mean(jax.nn.logsumexp(logits, axis=1) - right)
-
-    loss, grads = jax.value_and_grad(cross_entropy)(params)
+    loss, grads = jax.value_and_grad(cross_entropy)(params, features, batch["label"])
     grads["weights"] += weight_decay * params["weights"]
-    velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, grads)
-    params = jax.tree.map(lambda w, v, g: w - rate * (g + momentum * v), params, velocity, grads)
-    return params, velocity, total + loss
+    return *nesterov(params, velocity, grads, *numbers), total + loss
 
 
 def _classes(who: str, labels, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -21,8 +21,9 @@ class LossComparison(NamedTuple):
     agreement    [k, k] cosines between the gradients with respect to (z1, z2); nan where a gradient is zero
     similarity   [p] the cosine of every negative pair
     weights      [k, p] each negative's share of sum |d loss / d similarity|; a row sums to 1
-    unexplained  [k] share of the gradient's length that similarities do not explain: about 0 for a loss of pairs
-                 (its weights mean what they say), large for one that prescribes coordinates or a distribution
+    unexplained  [k] the length of what similarities do not explain of the gradient, over the gradient's: about 0 for a
+                 loss of pairs (its weights mean what they say), large, even above 1, for one that prescribes
+                 coordinates or a distribution
     """
 
     names: tuple[str, ...]

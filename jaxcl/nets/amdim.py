@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxcl.nets.conv import _as_flax_calls_it
+from jaxcl.nets.conv import conv
 from jaxcl.nets.net import from_linen
 from jaxcl.nets.norm import Norm
 from jaxcl.typing import Net
@@ -165,15 +165,14 @@ def convolution(features, kernel, stride, *, bias, dtype):
     """kernel x kernel without padding; of one place it is a matrix product."""
     if kernel == stride == 1 and not bias:
         return place_wise(features, uniform, dtype=dtype)
-    return nn.Conv(
+    return conv(
         features,
-        (kernel, kernel),
-        stride,
+        kernel=kernel,
+        strides=stride,
         padding="VALID",
         use_bias=bias,
         dtype=dtype,
         kernel_init=uniform,
-        conv_general_dilated=_as_flax_calls_it,
     )
 
 

@@ -23,15 +23,22 @@ BYTES = 2**19
 
 
 def conv(
-    features: int, *, strides: int = 1, padding: str = "SAME", dtype=jnp.float32, kernel_init
+    features: int,
+    *,
+    kernel: int = 3,
+    strides: int = 1,
+    padding: str = "SAME",
+    use_bias: bool = False,
+    dtype=jnp.float32,
+    kernel_init,
 ) -> nn.Conv:
-    """A 3x3 convolution without bias, [b, h, w, c] -> [b, h', w', features], of the fast kind."""
+    """A convolution of kernel x kernel places, [b, h, w, c] -> [b, h', w', features], of the fast kind."""
     return nn.Conv(
         features,
-        (3, 3),
+        (kernel, kernel),
         strides,
         padding=padding,
-        use_bias=False,
+        use_bias=use_bias,
         dtype=dtype,
         kernel_init=kernel_init,
         conv_general_dilated=_as_flax_calls_it,
