@@ -26,6 +26,7 @@ Three commands take it from images to a reported accuracy:
   jaxcl plot runs/quickstart                            views, curves, map, neighbors: runs/quickstart/plots/report.html
 
   jaxcl views configs/quickstart.py                     before training: what the network will be shown
+  jaxcl parts configs/quickstart.py                     what a method is made of: its five parts with their settings
   jaxcl sweep configs/quickstart.py --seed 0 1 2 --temperature 0.1 0.5
                                                         every combination, with the mean and spread over seeds
 """
@@ -52,9 +53,25 @@ each printed under it. FILE is CONFIG-views.png unless given; N is 8.
 """
 
 
+PARTS_HELP = """\
+usage: jaxcl parts CONFIG.py [--knob value ...]
+
+Prints what the method of a config is made of, in five parts: data augmentation, encoder, representation extraction,
+similarity and loss, each with its functions and their settings. Nothing is trained.
+`jaxcl parts CONFIG.py --help` shows the knobs of a config.
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"train": train, "evaluate": evaluate, "plot": plot, "sweep": sweep, "views": views}
+    commands = {
+        "train": train,
+        "evaluate": evaluate,
+        "plot": plot,
+        "sweep": sweep,
+        "views": views,
+        "parts": parts,
+    }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP)
         return 0
@@ -254,6 +271,29 @@ def views(arguments: list[str]) -> int:
     knobs = tyro.cli(load_config(own.config).Knobs, args=rest, prog=f"jaxcl views {own.config}")
     out = own.out or Path(f"{Path(own.config).stem}-views.png")
     print(f"Views: {draw_views(own.config, knobs, out, n=own.images)}")
+    return 0
+
+
+def parts(arguments: list[str]) -> int:
+    """`jaxcl parts CONFIG.py [--knob value ...]`"""
+    if not arguments or arguments[0].startswith("-"):
+        print(PARTS_HELP)
+        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    import textwrap
+
+    import tyro
+
+    from jaxcl.experiment import load_config
+    from jaxcl.runs import five_parts_of
+
+    config, *rest = arguments
+    knobs = tyro.cli(load_config(config).Knobs, args=rest, prog=f"jaxcl parts {config}")
+    for name, lines in five_parts_of(config, knobs).items():
+        print(name)
+        for role, text in lines:
+            print(
+                textwrap.fill(f"    {role:18}{text}", 110, subsequent_indent=22 * " ", break_long_words=False)
+            )
     return 0
 
 

@@ -369,6 +369,18 @@ def draw_views(config: str | Path, knobs: Any, out: str | Path, *, n: int = 8) -
     return out
 
 
+def five_parts_of(config: str | Path, knobs: Any) -> dict[str, list[tuple[str, str]]]:
+    """Part -> (role, function with its settings), of the method of a config (`jaxcl.five_parts`)."""
+    from jaxcl.five_parts import NAMES, described, five_parts
+    from jaxcl.train.loop import first_batch
+
+    e = load_config(config).experiment(knobs)
+    parts = five_parts(e.method, first_batch(e))
+    if e.input is not None:
+        parts[NAMES["views"]].append(("input", described(e.input)))
+    return parts
+
+
 def pictures_of_embedding(e: Experiment, encoder: Encoders, points: int) -> list[tuple[str, Any]]:
     """Captions and figures: a map before and after training, and test images with their nearest training images."""
     from jaxcl import evaluate, plot

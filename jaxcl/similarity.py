@@ -42,6 +42,24 @@ def scaled_dot(q: Array, k: Array) -> Array:
     return q @ k.T / q.shape[-1] ** 0.5
 
 
+def cosine_by_row(q: Array, k: Array) -> Array:
+    """Of each row with the row beside it alone: [n, d], [n, d] -> [n], the diagonal of `cosine`.
+
+    >>> cosine_by_row(jnp.array([[2.0, 0.0], [1.0, 0.0]]), jnp.array([[3.0, 0.0], [0.0, 1.0]])).tolist()
+    [1.0, 0.0]
+    """
+    return jnp.sum(normalize(q) * normalize(k), axis=1)
+
+
+def dot_with_own(q: Array, k: Array) -> Array:
+    """Of each row with rows of its own: q [n, d], k [n, m, d] -> [n, m], q_i . k_ij.
+
+    >>> dot_with_own(jnp.array([[1.0], [2.0]]), jnp.array([[[1.0], [5.0]], [[0.0], [3.0]]])).tolist()
+    [[1.0, 5.0], [0.0, 6.0]]
+    """
+    return jnp.einsum("nd,nmd->nm", q, k)
+
+
 def tanh_clip(scores: Array, limit: float) -> Array:
     """limit tanh(scores / limit): as they are near 0, never beyond `limit`.
 

@@ -39,8 +39,22 @@ class Net(NamedTuple):
     apply: Callable[..., tuple[Any, PyTree]]
 
 
+class FiveParts(NamedTuple):
+    """What a method was made of, by the parts of Falcon and Cho (2020, arXiv:2009.00104): role -> the very function,
+    network or number that its step uses. `jaxcl.five_parts` reads their names and settings off them.
+
+    `similarity` holds what the method compares with on its own page; what its loss compares with is found there.
+    """
+
+    views: Mapping[str, Any]
+    encoder: Mapping[str, Any]
+    extraction: Mapping[str, Any]
+    similarity: Mapping[str, Any]
+    loss: Mapping[str, Any]
+
+
 class Method(NamedTuple):
-    """A self-supervised method: three pure functions.
+    """A self-supervised method: three pure functions, and what they were made of.
 
     `init(key, batch) -> params, state`
         what is learnt, and what is only remembered (batch statistics, a target network, a queue).
@@ -48,11 +62,14 @@ class Method(NamedTuple):
         the mean over the *global* batch, the same number on every device; `key` already differs from step to step.
     `embed(params, state, images) -> features [b, d]`
         what is evaluated: float images in [0, 1], no augmentation, batch statistics as learnt.
+    `five_parts`
+        to be read, by `jaxcl parts`; None where a method does not tell.
     """
 
     init: Callable[[Array, Batch], tuple[PyTree, PyTree]]
     loss: Callable[[PyTree, PyTree, Array, Batch], tuple[Array, tuple[PyTree, dict[str, Array]]]]
     embed: Callable[[PyTree, PyTree, Array], Array]
+    five_parts: FiveParts | None = None
 
 
 class Images(NamedTuple):

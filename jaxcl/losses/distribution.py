@@ -23,7 +23,7 @@ from jaxcl import collectives
 from jaxcl.losses import checks
 from jaxcl.losses.contrast import _bound, _log_partition, interleave
 from jaxcl.losses.sorting import sort_rows, sort_values
-from jaxcl.similarity import cosine, normalize
+from jaxcl.similarity import cosine, cosine_by_row, normalize
 from jaxcl.typing import Array
 
 # (key, shape [m, d]) -> a sample of m rows
@@ -48,7 +48,7 @@ def alignment(z1: Array, z2: Array, *, per: str = "sample", axis_name: str | Non
     """
     z1, z2 = checks.views("alignment", z1, z2)
     if per == "sample":
-        value = -jnp.mean(jnp.sum(normalize(z1) * normalize(z2), axis=1))
+        value = -jnp.mean(cosine_by_row(z1, z2))
     elif per == "entry":
         value = jnp.mean(jnp.square(z1 - z2)) / 2
     else:

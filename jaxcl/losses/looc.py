@@ -9,6 +9,7 @@ from jax.scipy.special import logsumexp
 
 from jaxcl import collectives
 from jaxcl.losses import checks
+from jaxcl.similarity import dot
 from jaxcl.typing import Array
 
 
@@ -92,7 +93,7 @@ def looc(
     for i in range(spaces):
         own = jnp.sum(q[i] * k[i], axis=-1)  # [views, b]
         place = min(i, len(own) - 1)
-        negatives = q[i] @ queue[i].astype(dtype).T
+        negatives = dot(q[i], queue[i].astype(dtype))
         for j in range(len(own)):
             if i > 0 and j != place:
                 same_image = own[j] if where is None else jnp.where(where[i, j], own[j], -jnp.inf)

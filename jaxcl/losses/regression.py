@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxcl import collectives
 from jaxcl.losses import checks
-from jaxcl.similarity import normalize
+from jaxcl.similarity import cosine_by_row
 from jaxcl.typing import Array
 
 
@@ -36,4 +36,4 @@ def negative_cosine(p: Array, z: Array, *, axis_name: str | None = None) -> Arra
     -1.0
     """
     p, z = checks.views("a regression", p, z)
-    return -collectives.mean(jnp.mean(jnp.sum(normalize(p) * normalize(z), axis=1)), axis_name)
+    return -collectives.mean(jnp.mean(cosine_by_row(p, z)), axis_name)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxcl.extract import Maps, of_widths, pool
 from jaxcl.monitor import contrast_monitor
-from jaxcl.typing import Array, Loss, Method, Net, Views
+from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
 
 ONE_FIVE_SEVEN = of_widths(1, 5, 7)
 
@@ -101,7 +101,14 @@ def amdim(
     def embed(params, state, images):
         return represent(encoder.apply(params["encoder"], state["encoder"], images, train=False)[0])
 
-    return Method(init, loss_fn, embed)
+    five_parts = FiveParts(
+        views={"views": views},
+        encoder={"encoder": encoder},
+        extraction={"extract": extract, "heads": heads, "compare": compare, "represent": represent},
+        similarity={},
+        loss={"loss": loss},
+    )
+    return Method(init, loss_fn, embed, five_parts)
 
 
 def one_place(key: Array, index: Array, r: Array) -> Array:

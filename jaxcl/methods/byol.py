@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxcl.extract import pool
 from jaxcl.memory import ema
 from jaxcl.monitor import contrast_monitor
-from jaxcl.typing import Array, Loss, Method, Net, Views
+from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
 
 Decay = float | Callable[[Array], Array]
 
@@ -108,7 +108,14 @@ def byol(
         maps, _ = encoder.apply(params["encoder"], state["online"]["encoder"], images, train=False)
         return extract(maps)
 
-    return Method(init, loss_fn, embed)
+    five_parts = FiveParts(
+        views={"views": views},
+        encoder={"encoder": encoder, "decay": decay},
+        extraction={"extract": extract, "projector": projector, "predictor": predictor},
+        similarity={},
+        loss={"loss": loss},
+    )
+    return Method(init, loss_fn, embed, five_parts)
 
 
 def simsiam(

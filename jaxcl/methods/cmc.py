@@ -11,8 +11,8 @@ from jaxcl import collectives
 from jaxcl.extract import Maps, pool
 from jaxcl.memory import blend, random_bank
 from jaxcl.monitor import contrast_monitor
-from jaxcl.similarity import normalize
-from jaxcl.typing import Array, Loss, Method, Net, PyTree, Views
+from jaxcl.similarity import dot_with_own, normalize
+from jaxcl.typing import Array, FiveParts, Loss, Method, Net, PyTree, Views
 
 
 def cmc(
@@ -91,7 +91,7 @@ def cmc(
         value, partitions = jnp.zeros(()), []
         for i in (0, 1):
             bank = state[f"bank_{1 - i}"].rows
-            scores = jnp.einsum("bd,bkd->bk", f[i], bank[rows]) / temperature
+            scores = dot_with_own(f[i], bank[rows]) / temperature
             of_batch = collectives.mean(jnp.mean(jnp.exp(jax.lax.stop_gradient(scores))), axis_name)
             partitions.append(jnp.where(state["step"] == 0, of_batch * images, state["partition"][i]))
             value = value + loss(loss_keys[i], scores, partitions[i])
@@ -103,7 +103,14 @@ def cmc(
     def embed(params, state, images):
         return forward(params, state, channels(images), train=False)[0]
 
-    return Method(init, loss_fn, embed)
+    five_parts = FiveParts(
+        views={"views": views, "channels": channels},
+        encoder={"encoders": encoders},
+        extraction={"extract": extract, "heads": heads},
+        similarity={"rows": normalize, "scores": dot_with_own, "temperature": temperature},
+        loss={"loss": loss, "images": images, "negatives": negatives, "momentum": momentum},
+    )
+    return Method(init, loss_fn, embed, five_parts)
 
 
 def with_negatives(key: Array, index: Array, count: int, images: int) -> Array:

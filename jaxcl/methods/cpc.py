@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxcl.augment import patches
 from jaxcl.extract import Maps, pool
 from jaxcl.monitor import effective_rank
-from jaxcl.typing import Array, Loss, Method, Net, Views
+from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
 
 
 def falcon_cho_rows(height: int) -> Mapping[int, float]:
@@ -133,4 +133,20 @@ def cpc(
     def embed(params, state, images):
         return represent((grid_of(params, state, images, train=False)[0],))
 
-    return Method(init, loss_fn, embed)
+    five_parts = FiveParts(
+        views={"views": views, "patch": patch},
+        encoder={"encoder": encoder},
+        extraction={
+            "extract": extract,
+            "context": context,
+            "target": target,
+            "predictor": predictor,
+            "rows": rows,
+            "shared_predictor": shared_predictor,
+            "turns": turns,
+            "represent": represent,
+        },
+        similarity={},
+        loss={"loss": loss},
+    )
+    return Method(init, loss_fn, embed, five_parts)

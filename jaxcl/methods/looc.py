@@ -15,7 +15,7 @@ from jaxcl.methods.moco import shuffled
 from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import normalize
-from jaxcl.typing import Array, Batch, Method, Net, Views
+from jaxcl.typing import Array, Batch, FiveParts, Method, Net, Views
 
 
 def looc(
@@ -151,7 +151,14 @@ def looc(
         h, _ = trunk(params, state["query"], images, train=False)
         return h[0] if branch is None else jnp.concatenate([h[i] for i in shown], axis=1)
 
-    return Method(init, loss_fn, embed)
+    five_parts = FiveParts(
+        views={"views": views},
+        encoder={"encoder": encoder, "branch": branch, "decay": decay, "shuffle": shuffle},
+        extraction={"extract": extract, "head": head, "spaces": spaces, "embedded": embedded},
+        similarity={"rows": normalize},
+        loss={"temperature": temperature, "queue_size": queue_size, "collisions": collisions},
+    )
+    return Method(init, loss_fn, embed, five_parts)
 
 
 def space_monitor(q: Array, k: Array, *, axis_name: str | None = None) -> dict[str, Array]:

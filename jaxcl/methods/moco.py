@@ -15,7 +15,7 @@ from jaxcl.memory import ema, push, random_queue
 from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import normalize
-from jaxcl.typing import Array, Loss, Method, Net, Views
+from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
 
 
 def moco(
@@ -132,7 +132,14 @@ def moco(
     def embed(params, state, images):
         return network.represent(params, state["query"], images)
 
-    return Method(init, loss_fn, embed)
+    five_parts = FiveParts(
+        views={"views": views},
+        encoder={"encoder": encoder, "decay": decay, "shuffle": shuffle},
+        extraction={"extract": extract, "head": head, "transform": transform},
+        similarity={"rows": normalize},
+        loss={"loss": loss, "queue_size": queue_size, "symmetric": symmetric},
+    )
+    return Method(init, loss_fn, embed, five_parts)
 
 
 def shuffled(key: Array | None, forward: Callable, x: Array, *, axis_name: str | None = None):

@@ -77,7 +77,7 @@ def with_probe(
     def classify(params, state, images):
         return linear(params["probe"], embed(params, state, images))
 
-    return Method(init, loss, embed), classify
+    return Method(init, loss, embed, method.five_parts), classify
 
 
 def linear(params: PyTree, h: Array) -> Array:

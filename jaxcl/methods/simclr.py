@@ -12,7 +12,7 @@ from jaxcl.extract import pool
 from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import normalize
-from jaxcl.typing import Array, Loss, Method, Net, Views
+from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
 
 
 def simclr(
@@ -59,7 +59,18 @@ def simclr(
             metrics |= scores(z, positives, collectives.gather(z, axis_name), own=own)
         return value, (state, metrics)
 
-    return Method(init, loss_fn, network.represent)
+    return Method(
+        init,
+        loss_fn,
+        network.represent,
+        FiveParts(
+            views={"views": views},
+            encoder={"encoder": encoder},
+            extraction={"extract": extract, "head": head},
+            similarity={},
+            loss={"loss": loss},
+        ),
+    )
 
 
 def interleave(*views: Array) -> Array:

@@ -15,8 +15,8 @@ from jaxcl.memory import ema, push, random_queue
 from jaxcl.methods.projected import projected
 from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
-from jaxcl.similarity import normalize
-from jaxcl.typing import Array, Method, Net, Views
+from jaxcl.similarity import dot, normalize
+from jaxcl.typing import Array, FiveParts, Method, Net, Views
 
 
 def simclr_v2(
@@ -68,10 +68,12 @@ def simclr_v2(
         _, remembered, key_stats = forward(target, state["key"], x)
 
         rows = collectives.rows(len(z), axis_name)
-        scores = z @ collectives.gather(z, axis_name).T
+        scores = dot(z, collectives.gather(z, axis_name))
         positive = jnp.sum(z[0::2] * z[1::2], axis=1)
         others = jnp.arange(scores.shape[1]) // 2 != rows[:, None] // 2
-        negatives = jnp.concatenate([jnp.where(others, scores, -jnp.inf), z @ state["queue"].keys.T], axis=1)
+        negatives = jnp.concatenate(
+            [jnp.where(others, scores, -jnp.inf), dot(z, state["queue"].keys)], axis=1
+        )
         value = info_nce(jnp.repeat(positive, 2), negatives, temperature=temperature, axis_name=axis_name)
         state = {
             "query": query_stats,
@@ -84,4 +86,11 @@ def simclr_v2(
     def embed(params, state, images):
         return network.represent(params, state["query"], images)
 
-    return Method(init, loss_fn, embed)
+    five_parts = FiveParts(
+        views={"views": views},
+        encoder={"encoder": encoder, "decay": decay},
+        extraction={"extract": extract, "head": head},
+        similarity={"rows": normalize, "scores": dot},
+        loss={"temperature": temperature, "queue_size": queue_size},
+    )
+    return Method(init, loss_fn, embed, five_parts)
