@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxcl.extract import pool
 from jaxcl.memory import ema
+from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
 
@@ -47,29 +48,17 @@ def byol(
     batch by itself to all norms.
     """
 
-    def project(params, state, images, *, train):
-        maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
-        h = extract(maps)
-        z, projector_state = projector.apply(params["projector"], state["projector"], h, train=train)
-        return h, z, {**state, "encoder": encoder_state, "projector": projector_state}
-
-    def init_projection(key, x):
-        encoder_key, projector_key = jax.random.split(key)
-        params, state = {}, {}
-        params["encoder"], state["encoder"] = encoder.init(encoder_key, x)
-        maps, _ = encoder.apply(params["encoder"], state["encoder"], x, train=False)
-        params["projector"], state["projector"] = projector.init(projector_key, extract(maps))
-        return params, state
+    network = projected(encoder, projector, extract, name="projector")
 
     def init(key, batch):
         views_key, online_key, predictor_key, target_key = jax.random.split(key, 4)
         x = views(views_key, batch)[0]
-        params, stats = init_projection(online_key, x)
-        _, z, _ = project(params, stats, x, train=False)
+        params, stats = network.init(*jax.random.split(online_key), x)
+        _, z, _ = network.apply(params, stats, x, train=False)
         params["predictor"], stats["predictor"] = predictor.init(predictor_key, z)
         state = {"online": stats}
         if decay is not None:
-            state["target"], state["target_stats"] = init_projection(target_key, x)
+            state["target"], state["target_stats"] = network.init(*jax.random.split(target_key), x)
             state["step"] = jnp.zeros((), jnp.int32)
         return params, state
 
@@ -79,10 +68,10 @@ def byol(
         stats = state["online"]
         online = []
         for view in x:
-            h, z, stats = project(params, stats, view, train=True)
+            h, z, new = network.apply(params, stats, view, train=True)
             p, predictor_stats = predictor.apply(params["predictor"], stats["predictor"], z, train=True)
             online.append((h, z, p))
-            stats = {**stats, "predictor": predictor_stats}
+            stats = {**new, "predictor": predictor_stats}
         state = {**state, "online": stats}
 
         if decay is not None:
@@ -93,7 +82,7 @@ def byol(
             target, target_stats = ema(state["target"], averaged, keep), state["target_stats"]
             targets = []
             for view in x:
-                _, z, target_stats = project(target, target_stats, view, train=True)
+                _, z, target_stats = network.apply(target, target_stats, view, train=True)
                 targets.append(z)
             state = {**state, "target": target, "target_stats": target_stats, "step": step + 1}
         else:
@@ -105,8 +94,7 @@ def byol(
         return value, (state, contrast_monitor(p1, z2, h, axis_name=axis_name))
 
     def embed(params, state, images):
-        maps, _ = encoder.apply(params["encoder"], state["online"]["encoder"], images, train=False)
-        return extract(maps)
+        return network.represent(params, state["online"], images)
 
     five_parts = FiveParts(
         views={"views": views},

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxcl import collectives
 from jaxcl.extract import Maps, pool
 from jaxcl.memory import blend, random_bank
+from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import dot_with_own, normalize
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, PyTree, Views
@@ -57,29 +58,26 @@ def cmc(
     after it. What is evaluated is the two representations h beside each other, [b, 2 d].
     """
 
+    networks = [projected(encoder, head, extract) for encoder, head in zip(encoders, heads, strict=True)]
+
     def forward(params, state, parts, *, train):
         hs, fs, new = [], [], {}
-        for i, (x, encoder, head) in enumerate(zip(parts, encoders, heads, strict=True)):
-            p, s = params[f"part_{i}"], state[f"part_{i}"]
-            maps, encoder_state = encoder.apply(p["encoder"], s["encoder"], x, train=train)
-            hs.append(extract(maps))
-            f, head_state = head.apply(p["head"], s["head"], hs[-1], train=train)
+        for i, (network, x) in enumerate(zip(networks, parts, strict=True)):
+            part = f"part_{i}"
+            h, f, new[part] = network.apply(params[part], state[part], x, train=train)
+            hs.append(h)
             fs.append(normalize(f))
-            new[f"part_{i}"] = {"encoder": encoder_state, "head": head_state}
         return jnp.concatenate(hs, axis=1), fs, new
 
     def init(key, batch):
         views_key, *keys = jax.random.split(key, 7)
         params: dict[str, PyTree] = {}
         state: dict[str, PyTree] = {}
-        for i, (x, encoder, head) in enumerate(zip(views(views_key, batch), encoders, heads, strict=True)):
-            p, s = {}, {}
-            p["encoder"], s["encoder"] = encoder.init(keys[3 * i], x)
-            maps, _ = encoder.apply(p["encoder"], s["encoder"], x, train=False)
-            p["head"], s["head"] = head.init(keys[3 * i + 1], extract(maps))
-            f, _ = head.apply(p["head"], s["head"], extract(maps), train=False)
-            params[f"part_{i}"], state[f"part_{i}"] = p, s
-            state[f"bank_{i}"] = random_bank(keys[3 * i + 2], images, f.shape[1])
+        for i, (network, x) in enumerate(zip(networks, views(views_key, batch), strict=True)):
+            part, (encoder_key, head_key, bank_key) = f"part_{i}", keys[3 * i : 3 * i + 3]
+            params[part], state[part] = network.init(encoder_key, head_key, x)
+            _, f, _ = network.apply(params[part], state[part], x, train=False)
+            state[f"bank_{i}"] = random_bank(bank_key, images, f.shape[1])
         return params, {**state, "partition": jnp.ones(2), "step": jnp.zeros((), jnp.int32)}
 
     def loss_fn(params, state, key, batch):

@@ -9,7 +9,7 @@ from jaxcl.typing import Array, Net
 
 
 class Projected(NamedTuple):
-    """h = extract(encoder(x)), z = head(h); params and state are {"encoder": ..., "head": ...}.
+    """h = extract(encoder(x)), z = head(h); params and state are {"encoder": ..., name: ...}.
 
     init        (encoder_key, head_key, images) -> params, state
     apply       (params, state, images, *, train) -> h [b, d], z [b, e], state
@@ -21,18 +21,20 @@ class Projected(NamedTuple):
     represent: Callable
 
 
-def projected(encoder: Net, head: Net, extract: Callable[[tuple[Array, ...]], Array]) -> Projected:
+def projected(
+    encoder: Net, head: Net, extract: Callable[[tuple[Array, ...]], Array], *, name: str = "head"
+) -> Projected:
     def init(encoder_key, head_key, images):
         params, state = {}, {}
         params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
-        params["head"], state["head"] = head.init(head_key, represent(params, state, images))
+        params[name], state[name] = head.init(head_key, represent(params, state, images))
         return params, state
 
     def apply(params, state, images, *, train):
         maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
         h = extract(maps)
-        z, head_state = head.apply(params["head"], state["head"], h, train=train)
-        return h, z, {"encoder": encoder_state, "head": head_state}
+        z, head_state = head.apply(params[name], state[name], h, train=train)
+        return h, z, {"encoder": encoder_state, name: head_state}
 
     def represent(params, state, images):
         maps, _ = encoder.apply(params["encoder"], state["encoder"], images, train=False)

@@ -157,15 +157,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        c = x.shape[-1]
-        y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        y = y - jnp.mean(y, axis=-1, keepdims=True)
-        y = y * lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
-        if self.use_scale:
-            y = y * self.param("scale", self.scale_init, (c,), jnp.float32)
-        if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
-        return y.astype(x.dtype)
+        return normalized(self, x, (x.ndim - 1,))
 
 
 class MapNorm(nn.Module):
@@ -178,15 +170,20 @@ class MapNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        shape, over = x.shape[1:], tuple(range(1, x.ndim))
-        y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        y = y - jnp.mean(y, axis=over, keepdims=True)
-        y = y * lax.rsqrt(jnp.mean(jnp.square(y), axis=over, keepdims=True) + self.epsilon)
-        if self.use_scale:
-            y = y * self.param("scale", self.scale_init, shape, jnp.float32)
-        if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        return y.astype(x.dtype)
+        return normalized(self, x, tuple(range(1, x.ndim)))
+
+
+def normalized(layer, x, over):
+    """x normalized over some of its axes, with a scale and a bias along them; called inside of `layer`."""
+    shape = tuple(x.shape[axis] for axis in over)
+    y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    y = y - jnp.mean(y, axis=over, keepdims=True)
+    y = y * lax.rsqrt(jnp.mean(jnp.square(y), axis=over, keepdims=True) + layer.epsilon)
+    if layer.use_scale:
+        y = y * layer.param("scale", layer.scale_init, shape, jnp.float32)
+    if layer.use_bias:
+        y = y + layer.param("bias", nn.initializers.zeros, shape, jnp.float32)
+    return y.astype(x.dtype)
 
 
 class Bias(nn.Module):
