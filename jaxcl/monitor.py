@@ -6,6 +6,8 @@ The equations are Chen et al. 2020 (contrastive accuracy and entropy, as their c
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -21,6 +23,7 @@ def contrast_monitor(
     *,
     temperature: float = 0.1,
     block: int = 1024,
+    scores: Callable[..., dict[str, Array]] | None = None,
     axis_name: str | None = None,
 ) -> dict[str, Array]:
     """How the projections z1, z2 [n, d] and the representation h [m, k] lie, as numbers of the global batch.
@@ -30,6 +33,10 @@ def contrast_monitor(
     alignment          mean squared distance of the two projections of an image, in [0, 4]; lower is closer
     uniformity         log of the mean of exp(-2 |z_i - z_j|^2) over pairs i != j of z1, in [-8, 0]; lower is flatter
     effective_rank     how many directions h fills, in [1, k]; falls where the representation collapses
+
+    scores
+        (q, k, negatives, own=rows) -> more metrics (`score_monitor`), of the normalized rows of z1, their own of z2,
+        and all of z2 over the global batch.
 
     The N x N similarities are made `block` columns at a time: every row stays on its device, and memory is that of
     `block` columns.
@@ -71,6 +78,8 @@ def contrast_monitor(
         axis_name,
     )
     metrics["uniformity"] = jnp.log(metrics.pop("spread"))
+    if scores is not None:
+        metrics |= scores(z1, z2, keys[:, 1], own=own)
     return metrics | {"effective_rank": effective_rank(h, axis_name=axis_name)}
 
 

@@ -23,6 +23,7 @@ def amdim(
     extract: Callable[[Maps], Maps] = ONE_FIVE_SEVEN,
     compare: Sequence[tuple[int, int]] = ((0, 1), (0, 2), (1, 1)),
     represent: Callable[[Maps], Array] = pool,
+    scores: Callable[..., dict[str, Array]] | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """Tell the places of an image's other view from those of all other images, at several scales.
@@ -45,6 +46,9 @@ def amdim(
         `compare` added.
     represent
         what is evaluated, of all of the encoder's maps.
+    scores
+        (q, k, negatives, own=rows) -> metrics (`monitor.score_monitor`),
+        of what is evaluated, of one view against the other.
 
     As in the authors' code the views are encoded one after the other, each a batch by itself to all norms. With
     `represent=extract.flatten` the features are those of their classifiers; the last map of `nets.amdim` has one
@@ -96,7 +100,7 @@ def amdim(
                 targets = targets.reshape(len(targets), -1, targets.shape[-1])
                 direction = jax.random.fold_in(pair_key, view)
                 value = value + loss(direction, source(view, a), targets) / 2
-        return value, (state, contrast_monitor(h1, h2, h1, axis_name=axis_name))
+        return value, (state, contrast_monitor(h1, h2, h1, scores=scores, axis_name=axis_name))
 
     def embed(params, state, images):
         return represent(encoder.apply(params["encoder"], state["encoder"], images, train=False)[0])

@@ -26,6 +26,7 @@ def byol(
     loss: Loss,
     decay: Decay | None = 0.996,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
+    scores: Callable[..., dict[str, Array]] | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """Predict the target network's projection of one view from the other; nothing is pushed away.
@@ -41,6 +42,9 @@ def byol(
         of the target, a moving average of the online network's parameters: a number, or a function of the step
         (`cosine_decay(0.996, steps=steps)`). None: the target is the online network itself, without a gradient
         (`simsiam`).
+    scores
+        (q, k, negatives, own=rows) -> metrics (`monitor.score_monitor`),
+        of predictions p against the target's z of the global batch.
 
     As in the authors' code: the target starts from weights of its own, not as a copy; it is averaged after each of
     the optimizer's steps, with that step's decay (here, before it is next used, which is the same); it runs in
@@ -91,7 +95,7 @@ def byol(
         z1, z2 = (jax.lax.stop_gradient(z) for z in targets)
         (h, _, p1), (_, _, p2) = online
         value = loss(loss_keys[0], p1, z2) + loss(loss_keys[1], p2, z1)
-        return value, (state, contrast_monitor(p1, z2, h, axis_name=axis_name))
+        return value, (state, contrast_monitor(p1, z2, h, scores=scores, axis_name=axis_name))
 
     def embed(params, state, images):
         return network.represent(params, state["online"], images)
@@ -114,6 +118,7 @@ def simsiam(
     predictor: Net,
     loss: Loss,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
+    scores: Callable[..., dict[str, Array]] | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """BYOL whose target is the online network itself, without a gradient; the two directions are averaged.
@@ -129,6 +134,7 @@ def simsiam(
         loss=lambda key, p, z: loss(key, p, z) / 2,
         decay=None,
         extract=extract,
+        scores=scores,
         axis_name=axis_name,
     )
 

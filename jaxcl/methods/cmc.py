@@ -28,6 +28,7 @@ def cmc(
     temperature: float = 0.07,
     momentum: float = 0.5,
     extract: Callable[[Maps], Array] = pool,
+    scores: Callable[..., dict[str, Array]] | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """Tell an image's colors from those of other images by its brightness, and the other way round.
@@ -53,6 +54,9 @@ def cmc(
         temperature=1.0)`.
     temperature
         0.07; 0.1 for STL-10.
+    scores
+        (q, k, negatives, own=rows) -> metrics (`monitor.score_monitor`),
+        of the parts' f against each other within the batch.
 
     The partition, one number a part, is `images` times the mean of exp(score) over the first batch, and never changed
     after it. What is evaluated is the two representations h beside each other, [b, 2 d].
@@ -89,14 +93,14 @@ def cmc(
         value, partitions = jnp.zeros(()), []
         for i in (0, 1):
             bank = state[f"bank_{1 - i}"].rows
-            scores = dot_with_own(f[i], bank[rows]) / temperature
-            of_batch = collectives.mean(jnp.mean(jnp.exp(jax.lax.stop_gradient(scores))), axis_name)
+            logits = dot_with_own(f[i], bank[rows]) / temperature
+            of_batch = collectives.mean(jnp.mean(jnp.exp(jax.lax.stop_gradient(logits))), axis_name)
             partitions.append(jnp.where(state["step"] == 0, of_batch * images, state["partition"][i]))
-            value = value + loss(loss_keys[i], scores, partitions[i])
+            value = value + loss(loss_keys[i], logits, partitions[i])
         for i in (0, 1):
             new[f"bank_{i}"] = blend(state[f"bank_{i}"], index, f[i], momentum=momentum, axis_name=axis_name)
         new |= {"partition": jnp.stack(partitions), "step": state["step"] + 1}
-        return value, (new, contrast_monitor(f[0], f[1], h, axis_name=axis_name))
+        return value, (new, contrast_monitor(f[0], f[1], h, scores=scores, axis_name=axis_name))
 
     def embed(params, state, images):
         return forward(params, state, channels(images), train=False)[0]

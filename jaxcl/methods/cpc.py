@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxcl.augment import patches
 from jaxcl.extract import Maps, pool
-from jaxcl.monitor import effective_rank
+from jaxcl.monitor import contrast_monitor
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
 
 
@@ -46,6 +46,7 @@ def cpc(
     turns: int = 1,
     extract: Callable[[Maps], Array] = pool,
     represent: Callable[[Maps], Array] = pool,
+    scores: Callable[..., dict[str, Array]] | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """Predict the patches below from the patches above, against all patches of the batch.
@@ -74,6 +75,9 @@ def cpc(
         (not verified): `henaff_rows`, False, 4.
     represent
         (grid,) -> features [b, d]: its average, or `extract.flatten`, of which Falcon and Cho's figures are.
+    scores
+        (q, k, negatives, own=rows) -> metrics (`monitor.score_monitor`),
+        of what the top row predicts, against that row of the batch.
     """
     if not 1 <= turns <= 4:
         raise ValueError(f"a grid is predicted in one to four directions; got turns={turns}.")
@@ -118,7 +122,7 @@ def cpc(
         z, encoder_state = grid_of(params, state, x, train=True)
         targets, target_state = target.apply(params["target"], state["target"], z, train=True)
         new = {"encoder": encoder_state, "target": target_state}
-        value = jnp.zeros(())
+        value, metrics = jnp.zeros(()), {}
         for turn in range(turns):
             p, s = params[f"turn_{turn}"], dict(state[f"turn_{turn}"])
             turned = [jnp.rot90(grid, turn, axes=(1, 2)) for grid in (z, targets)]
@@ -127,8 +131,12 @@ def cpc(
                 predicted, s[name] = predictor.apply(p[name], s[name], seen, train=True)
                 direction = jax.random.fold_in(jax.random.fold_in(loss_key, turn), number)
                 value = value + loss(direction, predicted, turned[1], below)
+                if not metrics:
+                    of_top = (predicted[:, 0], turned[1][:, min(below)])  # what the top row says of one below
+                    q, k = (grid.reshape(-1, grid.shape[-1]) for grid in of_top)
+                    metrics = contrast_monitor(q, k, pool((z,)), scores=scores, axis_name=axis_name)
             new[f"turn_{turn}"] = s
-        return value, (new, {"effective_rank": effective_rank(pool((z,)), axis_name=axis_name)})
+        return value, (new, metrics)
 
     def embed(params, state, images):
         return represent((grid_of(params, state, images, train=False)[0],))

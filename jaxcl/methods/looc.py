@@ -32,6 +32,7 @@ def looc(
     collisions: Callable[[Array, Batch], Array] | None = None,
     embedded: Sequence[int] | None = None,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
+    scores: Callable[..., dict[str, Array]] | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """MoCo in several spaces at once: one invariant to every augmentation, each of the others to all but one.
@@ -53,6 +54,8 @@ def looc(
         third of the keys have the query's angle and are pushed away nevertheless.
     embedded
         the spaces whose branches are concatenated for evaluation; all of them if not given.
+    scores
+        (q, k, negatives) -> metrics (`monitor.score_monitor`), of the invariant space and its queue.
     queue_size
         keys in each space's queue, 16384 in the paper. decay, shuffle: as in `moco`.
 
@@ -142,6 +145,8 @@ def looc(
             for queue, keys in zip(state["queues"], positives, strict=True)
         ]
         metrics = contrast_monitor(q[0], positives[0], jnp.concatenate(h, axis=1), axis_name=axis_name)
+        if scores is not None:
+            metrics |= scores(q[0], positives[0], state["queues"][0].keys)
         return value, (
             {"query": query_stats, "key": key_stats, "target": target, "queues": queues},
             metrics | space_monitor(q, k, axis_name=axis_name),

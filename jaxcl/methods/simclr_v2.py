@@ -28,6 +28,7 @@ def simclr_v2(
     queue_size: int = 65536,
     decay: float = 0.999,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
+    scores: Callable[..., dict[str, Array]] | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """NT-Xent whose denominator also runs over a queue of keys, which a moving average of the network has made.
@@ -40,6 +41,9 @@ def simclr_v2(
 
     head
         three layers, `nets.projection_head(layers=3)`; fine-tuning starts from its first, which is not done here.
+    scores
+        (q, k, negatives, own=rows) -> metrics (`monitor.score_monitor`),
+        of one view's z against the other's within the batch.
     """
 
     network = projected(encoder, head, extract)
@@ -68,11 +72,11 @@ def simclr_v2(
         _, remembered, key_stats = forward(target, state["key"], x)
 
         rows = collectives.rows(len(z), axis_name)
-        scores = dot(z, collectives.gather(z, axis_name))
+        logits = dot(z, collectives.gather(z, axis_name))
         positive = jnp.sum(z[0::2] * z[1::2], axis=1)
-        others = jnp.arange(scores.shape[1]) // 2 != rows[:, None] // 2
+        others = jnp.arange(logits.shape[1]) // 2 != rows[:, None] // 2
         negatives = jnp.concatenate(
-            [jnp.where(others, scores, -jnp.inf), dot(z, state["queue"].keys)], axis=1
+            [jnp.where(others, logits, -jnp.inf), dot(z, state["queue"].keys)], axis=1
         )
         value = info_nce(jnp.repeat(positive, 2), negatives, temperature=temperature, axis_name=axis_name)
         state = {
@@ -81,7 +85,7 @@ def simclr_v2(
             "target": target,
             "queue": push(state["queue"], remembered, axis_name=axis_name),
         }
-        return value, (state, contrast_monitor(z[0::2], z[1::2], h, axis_name=axis_name))
+        return value, (state, contrast_monitor(z[0::2], z[1::2], h, scores=scores, axis_name=axis_name))
 
     def embed(params, state, images):
         return network.represent(params, state["query"], images)

@@ -21,6 +21,7 @@ def yadim(
     head: Net | None = None,
     extract: Callable[[Maps], Maps] = last,
     represent: Callable[[Maps], Array] = pool,
+    scores: Callable[..., dict[str, Array]] | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """AMDIM without its scales: the last map of one view against the last map of the other, in both directions.
@@ -49,5 +50,6 @@ def yadim(
         extract=extract,
         compare=((0, 0),),
         represent=represent,
+        scores=scores,
         axis_name=axis_name,
     )

@@ -18,6 +18,10 @@ from jaxcl.monitor import score_monitor
 from jaxcl.train import init_state, make_step, placement
 
 
+def seen(axis_name):
+    return partial(score_monitor, temperature=0.2, bins=8, axis_name=axis_name)
+
+
 def tiny_simclr(axis_name):
     norm = nets.batch_norm(axis_name=axis_name)
     return simclr(
@@ -25,6 +29,7 @@ def tiny_simclr(axis_name):
         encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
         head=nets.projection_head(layers=2, out=8, norm=norm),
         loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.2, axis_name=axis_name),
+        scores=seen(axis_name),
         axis_name=axis_name,
     )
 
@@ -56,7 +61,7 @@ def tiny_moco(axis_name):
         views=noisy(2),
         symmetric=True,
         transform=mixing(dimension_wise="positives", start=1, axis_name=axis_name),
-        scores=partial(score_monitor, temperature=0.2, axis_name=axis_name),
+        scores=seen(axis_name),
         loss=lambda key, q, k, queue: queue_nce(q, k, queue, temperature=0.2, axis_name=axis_name),
         **moco_parts(axis_name),
     )
@@ -65,7 +70,7 @@ def tiny_moco(axis_name):
 def tiny_looc_plus_plus(axis_name):
     norm = nets.batch_norm(axis_name=axis_name, groups=8)
     branch = nets.conv_stage(features=8, norm=norm)
-    return looc(views=noisy(3), spaces=2, branch=branch, **moco_parts(axis_name))
+    return looc(views=noisy(3), spaces=2, branch=branch, scores=seen(axis_name), **moco_parts(axis_name))
 
 
 def tiny_byol(axis_name):
@@ -77,6 +82,7 @@ def tiny_byol(axis_name):
         predictor=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
         loss=lambda key, p, z: regression(p, z, axis_name=axis_name),
         decay=cosine_decay(0.9, steps=60),
+        scores=seen(axis_name),
         axis_name=axis_name,
     )
 
@@ -90,6 +96,7 @@ def tiny_amdim(axis_name):
         heads=(head, head, head),
         loss=lambda key, source, targets: map_nce(source, targets, axis_name=axis_name),
         extract=of_widths(1, 3, 7),
+        scores=seen(axis_name),
         axis_name=axis_name,
     )
 
@@ -100,6 +107,7 @@ def tiny_yadim(axis_name):
         views=noisy(2),
         encoder=nets.small_convnet(features=(8, 8), norm=norm),  # its last map has four places
         loss=lambda key, source, targets: map_nce(source, targets, axis_name=axis_name),
+        scores=seen(axis_name),
         axis_name=axis_name,
     )
 
@@ -119,6 +127,7 @@ def tiny_cmc(axis_name):
         images=256,
         negatives=32,
         loss=lambda key, scores, partition: binary_nce(scores, partition, images=256, axis_name=axis_name),
+        scores=seen(axis_name),
         axis_name=axis_name,
     )
 
@@ -134,6 +143,7 @@ def tiny_cpc(axis_name):
         loss=lambda key, p, t, below: patch_nce(p, t, below=below, scale=1.0, axis_name=axis_name),
         patch=(8, 4),
         rows=lambda height: {1: 2.0, 2: 0.5},  # the row next below overlaps; nothing else can be foretold
+        scores=seen(axis_name),
         axis_name=axis_name,
     )
 
@@ -198,6 +208,10 @@ def test_loss_does_not_change_what_it_was_given_and_repeats_itself(begun):
     assert one == two != other
     assert jax.tree.structure(new_state) == jax.tree.structure(state)
     assert all(jnp.all(jnp.isfinite(value)) and value.ndim <= 1 for value in metrics.values())
+    assert -1.001 <= metrics["positive_mean"] <= 1.001
+    np.testing.assert_allclose(
+        [metrics[f"{kind}_histogram"].sum() for kind in ("positive", "negative")], 1, rtol=1e-5
+    )
 
 
 def test_embed_gives_a_row_an_image_whatever_else_is_in_the_batch(begun):
