@@ -51,10 +51,11 @@ def cpc(
 
     views
         (key, batch) -> one view [b, h, w, c]: `n_views(augment.compose(augment.flip(), augment.amdim(32)), 1)`, which
-        is the Falcon and Cho variant's. The paper also changes each patch by itself, which is not made here.
+        is the Falcon and Cho variant's. The paper also changes each patch by itself: with `augment.cpc_patches(8, 4)`
+        as the recipe's last step the view comes as patches [b, rows, columns, p, p, c].
     patch
-        size and stride of the squares that the view is cut into: (8, 4) for 32 pixels, (16, 8) for 64, (32, 16) for
-        128, all 7 x 7 of them. The paper's is (80, 36) of 260 pixels, 6 x 6.
+        size and stride of the squares that images, and views that are none yet, are cut into: (8, 4) for 32 pixels,
+        (16, 8) for 64, (32, 16) for 128, all 7 x 7 of them. The paper's is (80, 36) of 260 pixels, 6 x 6.
     encoder, extract
         z = extract(encoder(patch)), one vector a patch: `nets.cpc_resnet()`. Its norm should not be that of the
         batch.
@@ -77,8 +78,11 @@ def cpc(
     if not 1 <= turns <= 4:
         raise ValueError(f"a grid is predicted in one to four directions; got turns={turns}.")
 
+    def cut_up(view):
+        return view if view.ndim == 6 else patches(view, *patch)
+
     def grid_of(params, state, images, *, train):
-        cut = patches(images, *patch)
+        cut = cut_up(images)
         b, h, w = cut.shape[:3]
         flat = cut.reshape(b * h * w, *cut.shape[3:])
         maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], flat, train=train)
@@ -91,7 +95,7 @@ def cpc(
         views_key, encoder_key, target_key, *turn_keys = jax.random.split(key, 3 + turns)
         (x,) = views(views_key, batch)
         params, state = {}, {}
-        cut = patches(x, *patch)
+        cut = cut_up(x)
         flat = cut.reshape(-1, *cut.shape[3:])
         params["encoder"], state["encoder"] = encoder.init(encoder_key, flat)
         z, _ = grid_of(params, state, x, train=False)

@@ -115,6 +115,16 @@ def test_four_directions_are_the_image_turned_with_a_context_of_their_own(batch)
         method(turns=5)
 
 
+def test_views_may_come_as_patches(batch):
+    x = jnp.asarray(batch["image"], jnp.float32) / 255
+    made = []
+    for views in ((x,), (patches(x, 8, 8),)):
+        m = method(views=lambda key, batch, views=views: views)
+        begun = jax.jit(m.init)(jax.random.key(0), batch)
+        made.append(jax.jit(m.loss)(*begun, jax.random.key(1), batch)[0])
+    assert made[0] == made[1]
+
+
 def test_patches_come_row_by_row(batch):
     cut = patches(jnp.asarray(batch["image"], jnp.float32), 8, 8)
     np.testing.assert_array_equal(cut[1, 2, 3], batch["image"][1, 16:24, 24:32])
