@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxcl.extract import pool
 from jaxcl.memory import ema
+from jaxcl.methods import checks
 from jaxcl.monitor import contrast_monitor
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
 
@@ -49,7 +50,7 @@ def byol(
 
     def project(params, state, images, *, train):
         maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
-        h = extract(maps)
+        h = checks.vectors("byol", extract(maps))
         z, projector_state = projector.apply(params["projector"], state["projector"], h, train=train)
         return h, z, {**state, "encoder": encoder_state, "projector": projector_state}
 
@@ -58,7 +59,9 @@ def byol(
         params, state = {}, {}
         params["encoder"], state["encoder"] = encoder.init(encoder_key, x)
         maps, _ = encoder.apply(params["encoder"], state["encoder"], x, train=False)
-        params["projector"], state["projector"] = projector.init(projector_key, extract(maps))
+        params["projector"], state["projector"] = projector.init(
+            projector_key, checks.vectors("byol", extract(maps))
+        )
         return params, state
 
     def init(key, batch):
@@ -75,7 +78,7 @@ def byol(
 
     def loss_fn(params, state, key, batch):
         views_key, *loss_keys = jax.random.split(key, 3)
-        x = views(views_key, batch)
+        x = checks.views_of("byol", views(views_key, batch), 2)
         stats = state["online"]
         online = []
         for view in x:

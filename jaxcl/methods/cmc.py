@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxcl import collectives
 from jaxcl.extract import Maps, pool
 from jaxcl.memory import blend, random_bank
+from jaxcl.methods import checks
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import dot_with_own, normalize
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, PyTree, Views
@@ -57,12 +58,15 @@ def cmc(
     after it. What is evaluated is the two representations h beside each other, [b, 2 d].
     """
 
+    def extracted(maps):
+        return checks.vectors("cmc", extract(maps))
+
     def forward(params, state, parts, *, train):
         hs, fs, new = [], [], {}
         for i, (x, encoder, head) in enumerate(zip(parts, encoders, heads, strict=True)):
             p, s = params[f"part_{i}"], state[f"part_{i}"]
             maps, encoder_state = encoder.apply(p["encoder"], s["encoder"], x, train=train)
-            hs.append(extract(maps))
+            hs.append(extracted(maps))
             f, head_state = head.apply(p["head"], s["head"], hs[-1], train=train)
             fs.append(normalize(f))
             new[f"part_{i}"] = {"encoder": encoder_state, "head": head_state}
@@ -72,12 +76,25 @@ def cmc(
         views_key, *keys = jax.random.split(key, 7)
         params: dict[str, PyTree] = {}
         state: dict[str, PyTree] = {}
-        for i, (x, encoder, head) in enumerate(zip(views(views_key, batch), encoders, heads, strict=True)):
+        parts = views(views_key, batch)
+        if len(parts) != 2:
+            raise ValueError(
+                f"cmc needs one view of an image in two parts, as augment.channel_views(recipe, (1, 2)); its `views`"
+                f" made {len(parts)}."
+            )
+        image = jax.ShapeDtypeStruct((*parts[0].shape[:3], sum(x.shape[3] for x in parts)), jnp.float32)
+        cuts = [[x.shape[-1] for x in cut] for cut in (parts, jax.eval_shape(channels, image))]
+        if cuts[0] != cuts[1]:
+            raise ValueError(
+                f"cmc's `views` cut an image into parts of {cuts[0]} channels and its `channels` into {cuts[1]}; they"
+                " must agree, as what is evaluated goes through the same encoders."
+            )
+        for i, (x, encoder, head) in enumerate(zip(parts, encoders, heads, strict=True)):
             p, s = {}, {}
             p["encoder"], s["encoder"] = encoder.init(keys[3 * i], x)
             maps, _ = encoder.apply(p["encoder"], s["encoder"], x, train=False)
-            p["head"], s["head"] = head.init(keys[3 * i + 1], extract(maps))
-            f, _ = head.apply(p["head"], s["head"], extract(maps), train=False)
+            p["head"], s["head"] = head.init(keys[3 * i + 1], extracted(maps))
+            f, _ = head.apply(p["head"], s["head"], extracted(maps), train=False)
             params[f"part_{i}"], state[f"part_{i}"] = p, s
             state[f"bank_{i}"] = random_bank(keys[3 * i + 2], images, f.shape[1])
         return params, {**state, "partition": jnp.ones(2), "step": jnp.zeros((), jnp.int32)}

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxcl.augment import patches
 from jaxcl.extract import Maps, pool
+from jaxcl.methods import checks
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
 
 
@@ -86,14 +87,23 @@ def cpc(
         b, h, w = cut.shape[:3]
         flat = cut.reshape(b * h * w, *cut.shape[3:])
         maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], flat, train=train)
-        return extract(maps).reshape(b, h, w, -1), encoder_state
+        return checks.vectors("cpc", extract(maps)).reshape(b, h, w, -1), encoder_state
+
+    def weights_of(grid):
+        weights = rows(grid.shape[1])
+        if not weights or not all(0 < below < grid.shape[1] for below in weights):
+            raise ValueError(
+                f"cpc has a grid of {grid.shape[1]} rows and is to predict {sorted(weights) or 'no row'} below; give it"
+                " smaller patches or larger images, or other `rows`."
+            )
+        return weights
 
     def predictors(below):
         return {row: "predictor" if shared_predictor else f"predictor_{row}" for row in below}
 
     def init(key, batch):
         views_key, encoder_key, target_key, *turn_keys = jax.random.split(key, 3 + turns)
-        (x,) = views(views_key, batch)
+        (x,) = checks.views_of("cpc", views(views_key, batch), 1)
         params, state = {}, {}
         cut = cut_up(x)
         flat = cut.reshape(-1, *cut.shape[3:])
@@ -102,7 +112,7 @@ def cpc(
         params["target"], state["target"] = target.init(target_key, z)
         for turn, turn_key in enumerate(turn_keys):
             turned = jnp.rot90(z, turn, axes=(1, 2))
-            names = dict.fromkeys(predictors(rows(turned.shape[1])).values())
+            names = dict.fromkeys(predictors(weights_of(turned)).values())
             context_key, *keys = jax.random.split(turn_key, 1 + len(names))
             p, s = {}, {}
             p["context"], s["context"] = context.init(context_key, turned)
@@ -113,7 +123,7 @@ def cpc(
 
     def loss_fn(params, state, key, batch):
         views_key, loss_key = jax.random.split(key)
-        (x,) = views(views_key, batch)
+        (x,) = checks.views_of("cpc", views(views_key, batch), 1)
         z, encoder_state = grid_of(params, state, x, train=True)
         targets, target_state = target.apply(params["target"], state["target"], z, train=True)
         new = {"encoder": encoder_state, "target": target_state}
@@ -122,7 +132,7 @@ def cpc(
             p, s = params[f"turn_{turn}"], dict(state[f"turn_{turn}"])
             turned = [jnp.rot90(grid, turn, axes=(1, 2)) for grid in (z, targets)]
             seen, s["context"] = context.apply(p["context"], s["context"], turned[0], train=True)
-            weights = rows(seen.shape[1])
+            weights = weights_of(seen)
             made = {}
             for below, name in predictors(weights).items():
                 if name not in made:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jaxcl.methods import checks
 from jaxcl.typing import Array, Net
 
 
@@ -21,7 +22,9 @@ class Projected(NamedTuple):
     represent: Callable
 
 
-def projected(encoder: Net, head: Net, extract: Callable[[tuple[Array, ...]], Array]) -> Projected:
+def projected(name: str, encoder: Net, head: Net, extract: Callable[[tuple[Array, ...]], Array]) -> Projected:
+    """`name` is the method's, for what it says of an `extract` that makes no vectors."""
+
     def init(encoder_key, head_key, images):
         params, state = {}, {}
         params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
@@ -30,12 +33,12 @@ def projected(encoder: Net, head: Net, extract: Callable[[tuple[Array, ...]], Ar
 
     def apply(params, state, images, *, train):
         maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
-        h = extract(maps)
+        h = checks.vectors(name, extract(maps))
         z, head_state = head.apply(params["head"], state["head"], h, train=train)
         return h, z, {"encoder": encoder_state, "head": head_state}
 
     def represent(params, state, images):
         maps, _ = encoder.apply(params["encoder"], state["encoder"], images, train=False)
-        return extract(maps)
+        return checks.vectors(name, extract(maps))
 
     return Projected(init, apply, represent)
