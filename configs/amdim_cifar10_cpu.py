@@ -4,6 +4,16 @@
     jaxcl train configs/amdim_cifar10_cpu.py --encoder convnet --data-dir DATA_DIR
     jaxcl evaluate runs/amdim_cifar10_cpu --protocol knn linear
 
+How much hangs on the encoder, and on what is extracted from it (Falcon and Cho, 2020, arXiv:2009.00104, find that YADIM
+loses less by either exchange than AMDIM and CPC do; their numbers were not at hand):
+
+    jaxcl sweep configs/amdim_cifar10_cpu.py --encoder amdim convnet conv_n small_resnet18 wide_resnet --seed 0 1 2
+        --data-dir DATA_DIR
+    jaxcl sweep configs/amdim_cifar10_cpu.py --extraction scales global_small global_large local last --seed 0 1 2
+        --data-dir DATA_DIR
+
+and the same of yadim_cifar10_cpu.py and cpc_cifar10_cpu.py, each with --extraction and --encoder of its own.
+
 The published CIFAR-10 network is --features 256 --out 2048 --depth 10 --batch-size 480, trained for 300 epochs with
 Adam at 2e-4. Not yet run to its end.
 """
@@ -13,7 +23,7 @@ from typing import Literal
 
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
-from jaxcl.extract import of_widths, pool
+from jaxcl.extract import of_widths, scales
 from jaxcl.losses import map_nce
 from jaxcl.methods import amdim
 from jaxcl.train import optim, placement
@@ -25,10 +35,12 @@ class Knobs:
     """Images: tfds:NAME, folder:PATH, npz:PATH or digits."""
     data_dir: str | None = None
     """Where TFDS prepared its data sets (its own default if not given)."""
-    encoder: Literal["amdim", "convnet", "resnet18"] = "amdim"
-    """AMDIM's own; or the one of simclr_cifar10_cpu.py; or a ResNet-18 with a small stem."""
-    extraction: Literal["scales", "last"] = "scales"
-    """Three scales (one vector against two maps, and a place of the smaller map against all of it), or the last map."""
+    encoder: Literal["amdim", "convnet", "conv_n", "small_resnet18", "resnet18", "wide_resnet"] = "amdim"
+    """AMDIM's own; the one of simclr_cifar10_cpu.py; three convolutions and a dense layer; a ResNet-18 with a small
+    stem, of a quarter of the channels or all of them; WRN-10-2."""
+    extraction: Literal["scales", "global_small", "global_large", "local", "last"] = "scales"
+    """What is compared of three maps (a vector, a small one, a larger one): as published the vector with both, and a
+    place of the small map with all of it; or one of these three alone; or the vector with the other view's."""
     features: int = 32
     """Channels of the first layer of AMDIM's encoder."""
     depth: int = 2
@@ -53,10 +65,14 @@ class Knobs:
     """Where a step runs."""
 
 
-def scales(maps):
-    """What stands for AMDIM's maps of 1, 5 and 7 in another encoder: an average, the last map, and a larger one."""
-    larger = next(m for m in reversed(maps) if m.shape[2] > maps[-1].shape[2])
-    return pool(maps)[:, None, None], maps[-1], larger
+# Which of the three maps is compared with which.
+COMPARE = {
+    "scales": ((0, 1), (0, 2), (1, 1)),
+    "global_small": ((0, 1),),
+    "global_large": ((0, 2),),
+    "local": ((1, 1),),
+    "last": ((0, 0),),
+}
 
 
 def experiment(knobs: Knobs) -> Experiment:
@@ -67,37 +83,35 @@ def experiment(knobs: Knobs) -> Experiment:
     axis_name = placement.axis_name(knobs.placement)
     norm = nets.batch_norm(axis_name=axis_name)
 
-    head = nets.amdim_head(norm=norm, out=knobs.out)
-    heads, extract = (head, head, head), scales
-    if knobs.encoder == "amdim":
-        encoder = nets.amdim(norm=norm, features=knobs.features, out=knobs.out, depth=knobs.depth)
-        heads, extract = (None, head, head), of_widths(1, 5, 7)
-    elif knobs.encoder == "convnet":
-        encoder = nets.small_convnet(norm=norm)
-    else:
-        encoder = nets.resnet(18, stem="cifar", norm=norm)
-    compare = ((0, 1), (0, 2), (1, 1))
-    if knobs.extraction == "last":
-        whole = extract
-        heads, compare = heads[:1], ((0, 0),)
-
-        def extract(maps):
-            return whole(maps)[:1]
-
+    encoders = {
+        "amdim": nets.amdim(norm=norm, features=knobs.features, out=knobs.out, depth=knobs.depth),
+        "convnet": nets.small_convnet(norm=norm),
+        "conv_n": nets.conv_n(norm=norm),
+        "small_resnet18": nets.resnet(18, stem="cifar", norm=norm, features=16),
+        "resnet18": nets.resnet(18, stem="cifar", norm=norm),
+        "wide_resnet": nets.wide_resnet(10, norm=norm, width=2),
+    }
     encoder = nets.standardized(
-        encoder, mean=(125.3 / 255, 123.0 / 255, 113.9 / 255), deviation=(63 / 255, 62.1 / 255, 66.7 / 255)
+        encoders[knobs.encoder],
+        mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
+        deviation=(63 / 255, 62.1 / 255, 66.7 / 255),
     )
+    own = knobs.encoder == "amdim"  # whose vector is compared as it is
+    head = nets.amdim_head(norm=norm, out=knobs.out)
+    compare = COMPARE[knobs.extraction]
+    needed = {number for pair in compare for number in pair}
     views = augment.each_view([augment.amdim(size)] * 2, shared=augment.flip())
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     return Experiment(
         method=amdim(
             views=views,
             encoder=encoder,
-            heads=heads,
+            # A head that nothing goes through would only be pulled to zero.
+            heads=[head if number in needed and not (own and number == 0) else None for number in range(3)],
             loss=lambda key, source, targets: map_nce(
                 source, targets, clip=knobs.clip, penalty=knobs.penalty, axis_name=axis_name
             ),
-            extract=extract,
+            extract=of_widths(1, 5, 7) if own else scales(3),
             compare=compare,
             axis_name=axis_name,
         ),

@@ -24,7 +24,7 @@ class Knobs:
     """Images: tfds:NAME, folder:PATH, npz:PATH or digits."""
     data_dir: str | None = None
     """Where TFDS prepared its data sets (its own default if not given)."""
-    space: Literal["lab", "ycbcr"] = "lab"
+    space: Literal["lab", "ycbcr", "ydbdr"] = "lab"
     """Which brightness, and which color."""
     loss: Literal["nce", "softmax"] = "nce"
     """The paper's binary NCE, or a softmax over the same scores."""
@@ -69,12 +69,11 @@ def experiment(knobs: Knobs) -> Experiment:
         return info_nce(scores[:, 0], scores[:, 1:], temperature=1.0, axis_name=axis_name)
 
     views = augment.channel_views(augment.cmc(size, min_area=knobs.min_area, space=knobs.space), (1, 2))
-    convert = augment.lab() if knobs.space == "lab" else augment.ycbcr()
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     return Experiment(
         method=cmc(
             views=views,
-            channels=augment.split_channels(convert, (1, 2)),
+            channels=augment.split_channels(augment.color_space(knobs.space), (1, 2)),
             encoders=(nets.small_convnet(features=knobs.features, norm=norm),) * 2,
             heads=(nets.mlp_head(norm=nets.no_norm(), hidden=(), out=knobs.out),) * 2,
             images=images,

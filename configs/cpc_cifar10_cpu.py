@@ -3,8 +3,15 @@
     jaxcl train configs/cpc_cifar10_cpu.py --data-dir DATA_DIR
     jaxcl evaluate runs/cpc_cifar10_cpu --protocol knn linear
 
-The encoder is that of simclr_cifar10_cpu.py with layer norm; Falcon and Cho ran `nets.cpc_resnet()`. An image costs
-some three times as much as there. Not yet run to its end.
+The encoder is that of simclr_cifar10_cpu.py with layer norm; Falcon and Cho ran `nets.cpc_resnet()`, which is here with
+fewer blocks and channels as --encoder cpc_resnet. An image costs some three times as much as there. Not yet run to its
+end.
+
+How much hangs on the encoder, and on what is extracted from it (amdim_cifar10_cpu.py says more):
+
+    jaxcl sweep configs/cpc_cifar10_cpu.py --encoder cpc_resnet convnet conv_n small_resnet18 wide_resnet --seed 0 1 2
+        --data-dir DATA_DIR
+    jaxcl sweep configs/cpc_cifar10_cpu.py --extraction average flat larger random --seed 0 1 2 --data-dir DATA_DIR
 """
 
 from dataclasses import dataclass
@@ -12,7 +19,7 @@ from typing import Literal
 
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
-from jaxcl.extract import flatten, pool
+from jaxcl.extract import average, flatten, larger, pool, random_channels
 from jaxcl.losses import patch_nce
 from jaxcl.methods import cpc, falcon_cho_rows, henaff_rows
 from jaxcl.train import optim, placement
@@ -27,6 +34,14 @@ class Knobs:
     variant: Literal["falcon_cho", "henaff", "next"] = "falcon_cho"
     """Which rows below are predicted, and by how many predictors: as Falcon and Cho ran it, as the paper describes it
     (four directions), or the next three rows with equal weights."""
+    encoder: Literal["convnet", "cpc_resnet", "conv_n", "small_resnet18", "wide_resnet"] = "convnet"
+    """Of a patch: the one of simclr_cifar10_cpu.py; Falcon and Cho's, with fewer blocks and channels; two convolutions
+    and a dense layer; a ResNet-18 of a quarter of the channels; WRN-10-2."""
+    extraction: Literal["average", "flat", "larger", "random"] = "average"
+    """What stands for a patch: its last map averaged, or as a whole; the average of the deepest map that is larger; or
+    the average, mixed to 64 channels by a fixed random matrix."""
+    patchwise: bool = False
+    """Patches are changed one by one as well."""
     represent: Literal["average", "flat"] = "average"
     """What is evaluated: the grid's average, or all of it."""
     features: tuple[int, ...] = (32, 64, 128, 256)
@@ -67,6 +82,14 @@ VARIANTS = {
 }
 
 
+EXTRACTIONS = {
+    "average": pool,
+    "flat": flatten,
+    "larger": lambda maps: pool(larger(maps)),
+    "random": lambda maps: pool(random_channels(average, 64)(maps)),
+}
+
+
 def experiment(knobs: Knobs) -> Experiment:
     train = data.load(knobs.data, "train", data_dir=knobs.data_dir)
     test = data.load(knobs.data, "test", data_dir=knobs.data_dir)
@@ -74,18 +97,30 @@ def experiment(knobs: Knobs) -> Experiment:
     steps = steps_of(knobs.epochs, train, knobs.batch_size)
     axis_name = placement.axis_name(knobs.placement)
 
+    norm = nets.layer_norm()  # statistics of the batch could tell patches of one image
+    encoders = {
+        "convnet": nets.small_convnet(features=knobs.features, norm=norm),
+        "cpc_resnet": nets.cpc_resnet(blocks=(1, 1, 3, 1), features=16),
+        "conv_n": nets.conv_n(features=(32, 64), dense=256, norm=norm),
+        "small_resnet18": nets.resnet(18, stem="cifar", features=16, norm=norm),
+        "wide_resnet": nets.wide_resnet(10, width=2, norm=norm),
+    }
     encoder = nets.standardized(
-        nets.small_convnet(features=knobs.features, norm=nets.layer_norm()),
+        encoders[knobs.encoder],
         mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
         deviation=(63 / 255, 62.1 / 255, 66.7 / 255),
     )
     linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=knobs.out)
     rows, shared_predictor, turns = VARIANTS[knobs.variant]
-    views = augment.n_views(augment.compose(augment.flip(), augment.amdim(size)), 1)
+    recipe = augment.compose(augment.flip(), augment.amdim(size))
+    views = augment.n_views(recipe, 1)
+    patch = (knobs.patch, knobs.patch // 2)
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     return Experiment(
         method=cpc(
-            views=views,
+            views=augment.n_views(augment.compose(recipe, augment.cpc_patches(*patch)), 1)
+            if knobs.patchwise
+            else views,
             encoder=encoder,
             context=nets.masked_context(hidden=knobs.hidden, blocks=knobs.blocks),
             target=linear,
@@ -93,7 +128,8 @@ def experiment(knobs: Knobs) -> Experiment:
             loss=lambda key, p, t, below: patch_nce(
                 p, t, below=below, scale=knobs.scale, axis_name=axis_name
             ),
-            patch=(knobs.patch, knobs.patch // 2),
+            patch=patch,
+            extract=EXTRACTIONS[knobs.extraction],
             rows=rows,
             shared_predictor=shared_predictor,
             turns=turns,

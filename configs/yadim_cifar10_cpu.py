@@ -1,8 +1,13 @@
 """YADIM on CIFAR-10 on a CPU, with any of several encoders. (What of YADIM is inferred: `jaxcl.methods.yadim`.)
 
     jaxcl train configs/yadim_cifar10_cpu.py --data-dir DATA_DIR
-    jaxcl sweep configs/yadim_cifar10_cpu.py --encoder convnet amdim resnet18 --seed 0 1 2 --data-dir DATA_DIR
     jaxcl evaluate runs/yadim_cifar10_cpu --protocol knn linear
+
+How much hangs on the encoder, and on what is extracted from it (amdim_cifar10_cpu.py says more):
+
+    jaxcl sweep configs/yadim_cifar10_cpu.py --encoder amdim convnet conv_n small_resnet18 wide_resnet --seed 0 1 2
+        --data-dir DATA_DIR
+    jaxcl sweep configs/yadim_cifar10_cpu.py --extraction last average larger random --seed 0 1 2 --data-dir DATA_DIR
 
 Not yet run to its end.
 """
@@ -12,7 +17,7 @@ from typing import Literal
 
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
-from jaxcl.extract import last, pool
+from jaxcl.extract import average, larger, last, random_channels
 from jaxcl.losses import map_nce
 from jaxcl.methods import yadim
 from jaxcl.train import optim, placement
@@ -24,10 +29,12 @@ class Knobs:
     """Images: tfds:NAME, folder:PATH, npz:PATH or digits."""
     data_dir: str | None = None
     """Where TFDS prepared its data sets (its own default if not given)."""
-    encoder: Literal["convnet", "amdim", "resnet18"] = "convnet"
-    """The one of simclr_cifar10_cpu.py; AMDIM's own; or a ResNet-18 with a small stem."""
-    extraction: Literal["last", "average", "larger"] = "last"
-    """The last map as it is, averaged to one vector, or the deepest map that is larger."""
+    encoder: Literal["convnet", "amdim", "conv_n", "small_resnet18", "resnet18", "wide_resnet"] = "convnet"
+    """The one of simclr_cifar10_cpu.py; AMDIM's own; three convolutions and a dense layer; a ResNet-18 with a small
+    stem, of a quarter of the channels or all of them; WRN-10-2."""
+    extraction: Literal["last", "average", "larger", "random"] = "last"
+    """The last map as it is; averaged to one vector; the deepest map that is larger; or the last map's channels mixed
+    to 64 by a fixed random matrix."""
     head: bool = True
     """A network embeds the places of the map; without one the map is compared as it is."""
     features: int = 32
@@ -54,15 +61,7 @@ class Knobs:
     """Where a step runs."""
 
 
-def average(maps):
-    return (pool(maps)[:, None, None],)
-
-
-def larger(maps):
-    return (next(m for m in reversed(maps) if m.shape[2] > maps[-1].shape[2]),)
-
-
-EXTRACTIONS = {"last": last, "average": average, "larger": larger}
+EXTRACTIONS = {"last": last, "average": average, "larger": larger, "random": random_channels(last, 64)}
 
 
 def experiment(knobs: Knobs) -> Experiment:
@@ -76,7 +75,10 @@ def experiment(knobs: Knobs) -> Experiment:
     encoders = {
         "convnet": nets.small_convnet(norm=norm),
         "amdim": nets.amdim(norm=norm, features=knobs.features, out=knobs.out, depth=knobs.depth),
+        "conv_n": nets.conv_n(norm=norm),
+        "small_resnet18": nets.resnet(18, stem="cifar", norm=norm, features=16),
         "resnet18": nets.resnet(18, stem="cifar", norm=norm),
+        "wide_resnet": nets.wide_resnet(10, norm=norm, width=2),
     }
     encoder = nets.standardized(
         encoders[knobs.encoder],

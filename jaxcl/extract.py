@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
 from jaxcl.typing import Array
@@ -13,7 +14,7 @@ Maps = tuple[Array, ...]
 
 def pool(maps: Maps) -> Array:
     """The last map averaged over space: [b, h, w, c] -> [b, c]. A last map that is a vector [b, d] stays as it is."""
-    last = maps[-1]
+    last = checked(maps)[-1]
     return last if last.ndim == 2 else jnp.mean(last, axis=(1, 2))
 
 
@@ -23,7 +24,7 @@ def flatten(maps: Maps) -> Array:
     >>> flatten((jnp.zeros((2, 7, 7, 4)), jnp.zeros((2, 3, 3, 8)))).shape
     (2, 72)
     """
-    return maps[-1].reshape(len(maps[-1]), -1)
+    return checked(maps)[-1].reshape(len(maps[-1]), -1)
 
 
 def last(maps: Maps) -> Maps:
@@ -32,7 +33,76 @@ def last(maps: Maps) -> Maps:
     >>> [m.shape for m in last((jnp.zeros((2, 7, 7, 4)), jnp.zeros((2, 8))))]
     [(2, 1, 1, 8)]
     """
-    return (as_map(maps[-1]),)
+    return (as_map(checked(maps)[-1]),)
+
+
+def average(maps: Maps) -> Maps:
+    """The last map averaged over space, as a map of one place: [b, 1, 1, c].
+
+    >>> [m.shape for m in average((jnp.zeros((2, 7, 7, 4)), jnp.zeros((2, 3, 3, 8))))]
+    [(2, 1, 1, 8)]
+    """
+    return (as_map(pool(maps)),)
+
+
+def larger(maps: Maps) -> Maps:
+    """The deepest map that is larger than the last one.
+
+    >>> [m.shape for m in larger((jnp.zeros((2, 7, 7, 4)), jnp.zeros((2, 3, 3, 8)), jnp.zeros((2, 3, 3, 9))))]
+    [(2, 7, 7, 4)]
+    """
+    width = as_map(checked(maps)[-1]).shape[2]
+    found = [m for m in map(as_map, maps) if m.shape[2] > width]
+    if not found:
+        raise ValueError(
+            f"larger takes a map larger than the last; this encoder has {len(maps)}, none wider than the last one's"
+            f" {width}. Take another encoder, or extract.last."
+        )
+    return (found[-1],)
+
+
+def scales(count: int) -> Callable[[Maps], Maps]:
+    """`count` maps of growing size: the last one's average (itself, if it has one place), then each width's deepest.
+
+    For any encoder what `of_widths(1, 5, 7)` is for AMDIM's own: a vector, and maps to tell it from.
+
+    >>> one, three, seven = jnp.zeros((2, 8)), jnp.zeros((2, 3, 3, 8)), jnp.zeros((2, 7, 7, 4))
+    >>> [m.shape for m in scales(2)((seven, three))], [m.shape for m in scales(3)((seven, three, one))]
+    ([(2, 1, 1, 8), (2, 3, 3, 8)], [(2, 1, 1, 8), (2, 3, 3, 8), (2, 7, 7, 4)])
+    """
+
+    def extract(maps: Maps) -> Maps:
+        found = {1: average(maps)[0]} | {m.shape[2]: m for m in map(as_map, maps)}
+        if len(found) < count:
+            raise ValueError(
+                f"scales({count}) needs maps of {count} widths, an average among them; this encoder gives"
+                f" {', '.join(map(str, sorted(found)))}. Ask for fewer, or take an encoder with more maps."
+            )
+        return tuple(found[width] for width in sorted(found)[:count])
+
+    return extract
+
+
+def random_channels(
+    extract: Callable[[Maps], Maps], channels: int, *, seed: int = 0
+) -> Callable[[Maps], Maps]:
+    """What `extract` picks, its channels mixed to fewer (or more) by a fixed random matrix: [b, h, w, c] -> [b, h, w,
+    channels]. Entries are N(0, 1 / channels), so lengths and angles are kept on average (Johnson and Lindenstrauss).
+
+    >>> [m.shape for m in random_channels(last, 5)((jnp.zeros((2, 3, 3, 8)),))]
+    [(2, 3, 3, 5)]
+    """
+    if channels < 1:
+        raise ValueError(f"random_channels keeps at least one channel; got {channels}.")
+
+    def mixed(maps: Maps) -> Maps:
+        keys = jax.random.split(jax.random.key(seed), len(picked := extract(maps)))
+        return tuple(
+            m @ jax.random.normal(key, (m.shape[-1], channels), m.dtype) * channels**-0.5
+            for key, m in zip(keys, picked, strict=True)
+        )
+
+    return mixed
 
 
 def of_widths(*widths: int) -> Callable[[Maps], Maps]:
@@ -44,7 +114,7 @@ def of_widths(*widths: int) -> Callable[[Maps], Maps]:
     """
 
     def extract(maps: Maps) -> Maps:
-        found = {m.shape[2]: m for m in map(as_map, maps)}
+        found = {m.shape[2]: m for m in map(as_map, checked(maps))}
         missing = [width for width in widths if width not in found]
         if missing:
             raise ValueError(
@@ -54,6 +124,16 @@ def of_widths(*widths: int) -> Callable[[Maps], Maps]:
         return tuple(found[width] for width in widths)
 
     return extract
+
+
+def checked(maps: Maps) -> Maps:
+    """The maps, which must be a tuple with a map [b, h, w, c] or a vector [b, d] in it."""
+    if not isinstance(maps, tuple | list) or not maps:
+        what = f"an array {list(maps.shape)}" if hasattr(maps, "shape") else repr(maps)
+        raise ValueError(
+            f"an encoder returns its maps as a tuple, shallow to deep; got {what}. Is it a head, or one map?"
+        )
+    return maps
 
 
 def as_map(x: Array) -> Array:

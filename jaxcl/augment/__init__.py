@@ -7,10 +7,13 @@ from jaxcl.augment.ops import (
     center_crop,
     clip,
     color_jitter,
+    drop_channels,
+    each_patch,
     flip,
     gaussian_blur,
     grayscale,
     lab,
+    mosaic,
     patches,
     random_resized_crop,
     rotate90,
@@ -20,6 +23,7 @@ from jaxcl.augment.ops import (
     uniform_area_log_ratio,
     uniform_height,
     ycbcr,
+    ydbdr,
 )
 from jaxcl.augment.pipelines import (
     captions,
@@ -35,7 +39,17 @@ from jaxcl.augment.pipelines import (
     simclr,
     two_views,
 )
-from jaxcl.augment.recipes import amdim, byol, cmc, evaluation, moco_v1, moco_v2, multi_crop
+from jaxcl.augment.recipes import (
+    amdim,
+    byol,
+    cmc,
+    color_space,
+    cpc_patches,
+    evaluation,
+    moco_v1,
+    moco_v2,
+    multi_crop,
+)
 from jaxcl.augment.shared import LeaveOneOut, leave_one_out, texture
 
 __all__ = [
@@ -49,10 +63,14 @@ __all__ = [
     "clip",
     "cmc",
     "color_jitter",
+    "color_space",
     "compose",
+    "cpc_patches",
     "crop_and_flip",
     "describe",
     "draw",
+    "drop_channels",
+    "each_patch",
     "each_view",
     "evaluation",
     "first_channels",
@@ -65,6 +83,7 @@ __all__ = [
     "leave_one_out",
     "moco_v1",
     "moco_v2",
+    "mosaic",
     "multi_crop",
     "n_views",
     "patches",
@@ -81,4 +100,5 @@ __all__ = [
     "uniform_area_log_ratio",
     "uniform_height",
     "ycbcr",
+    "ydbdr",
 ]

@@ -94,6 +94,13 @@ class Solarize(NamedTuple):
     on: Array
 
 
+class Drop(NamedTuple):
+    """`kept`: the channel that stays."""
+
+    on: Array
+    kept: Array
+
+
 class Jitter(NamedTuple):
     """`order` [4] names the changes, first to last, as places in JITTERS. `brightness` is a factor or a summand,
     `contrast` and `saturation` are factors, `hue` is in turns of the color circle."""
@@ -558,6 +565,24 @@ def grayscale(*, probability: float = 0.2) -> Op:
     )
 
 
+def drop_channels(*, probability: float = 0.5) -> Op:
+    """Two of the three channels, any two, become the middle gray 0.5, with the given probability.
+
+    ("Color dropping" of patches, against telling neighbors by chromatic aberration; Doersch, Gupta and Efros, 2015,
+    arXiv:1505.05192, put noise in their place.) An image of one channel stays as it is.
+    """
+
+    def decide(u, shape):
+        return Drop(on=u[0] < probability, kept=whole(u[1], 3))
+
+    def apply(params, image):
+        if image.shape[2] == 1:
+            return image
+        return jnp.where(params.on & (jnp.arange(image.shape[2]) != params.kept), 0.5, image)
+
+    return deciding("drop_channels", 2, decide, apply, settings={"probability": probability})
+
+
 def solarize(*, threshold: float = 0.5, probability: float = 0.2) -> Op:
     """Values at or above `threshold` are turned over: x -> 1 - x (BYOL's second view)."""
 
@@ -635,6 +660,7 @@ def clip() -> Op:
 XYZ = np.array(
     [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
 ) / np.array([[0.95047], [1.0], [1.08883]])
+YDBDR = np.array([[0.299, 0.587, 0.114], [-0.45, -0.883, 1.333], [-1.333, 1.116, 0.217]])
 YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
 
 
@@ -674,6 +700,21 @@ def ycbcr() -> Op:
     return deciding("ycbcr", 0, lambda u, shape: (), three_channels("ycbcr", apply), settings={})
 
 
+def ydbdr() -> Op:
+    """Y'DbDr (SECAM) of pixels in [0, 1], each channel scaled to [-1, 1] over its nominal range.
+
+    The ranges are Y 0 to 1, Db and Dr -1.333 to 1.333; the coefficients are scikit-image's. PyContrast, which has CMC
+    in this space, may scale it in another way: not verified. Draws nothing.
+    """
+    low, high = np.array([0, -1.333, -1.333]), np.array([1, 1.333, 1.333])
+
+    def apply(params, image):
+        x = jnp.einsum("hwc,kc->hwk", jnp.clip(image, 0, 1), YDBDR.astype(np.float32), precision="highest")
+        return scaled_to_one(x, low, high)
+
+    return deciding("ydbdr", 0, lambda u, shape: (), three_channels("ydbdr", apply), settings={})
+
+
 def scaled_to_one(x: Array, low: np.ndarray, high: np.ndarray) -> Array:
     middle, half = (low + high) / 2, (high - low) / 2
     return (x - jnp.asarray(middle, x.dtype)) / jnp.asarray(half, x.dtype)
@@ -708,6 +749,39 @@ def patches(images: Array, size: int, stride: int) -> Array:
     cut = jnp.take(images, rows, axis=-3)  # [..., rows, size, w, c]
     cut = jnp.take(cut, columns, axis=-2)  # [..., rows, size, columns, size, c]
     return jnp.swapaxes(cut, -4, -3)
+
+
+def mosaic(patches: Array) -> Array:
+    """Patches side by side, to be looked at: [..., rows, columns, p, q, c] -> [..., rows p, columns q, c].
+
+    >>> mosaic(jnp.arange(4).reshape(2, 1, 1, 2, 1)).ravel().tolist()       # two patches of a row each
+    [0, 1, 2, 3]
+    """
+    *more, rows, columns, p, q, c = patches.shape
+    return jnp.swapaxes(patches, -4, -3).reshape(*more, rows * p, columns * q, c)
+
+
+def each_patch(op: Op, size: int, stride: int) -> Op:
+    """Cut an image into `patches` and do `op` to each, drawn anew: [h, w, c] -> [rows, columns, size, size, c].
+
+    The last step of a recipe: CPC v2 changes an image as a whole, and then each patch by itself. What is drawn is not
+    among what `describe` tells; look at the views themselves, by `mosaic`.
+    """
+
+    def grid(shape):
+        h, w, _ = shape
+        return (h - size) // stride + 1, (w - size) // stride + 1
+
+    def sample(key, shape):
+        rows, columns = grid(shape)
+        keys = jax.random.split(key, (rows, columns))
+        one = lambda key: op.sample(key, (size, size, shape[2]))  # noqa: E731
+        return {"patches": jax.vmap(jax.vmap(one))(keys)}
+
+    def apply(params, image):
+        return jax.vmap(jax.vmap(op.apply))(params["patches"], patches(image, size, stride))
+
+    return Op("each_patch", sample, apply, (("op", op), ("size", size), ("stride", stride)))
 
 
 # ---------------------------------------------------------------------------------------------- draws

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl.extract import Maps, of_widths, pool
+from jaxcl.methods import checks
 from jaxcl.monitor import contrast_monitor
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
 
@@ -55,6 +56,13 @@ def amdim(
     place, so `pool` is the same.
     """
 
+    beyond = [pair for pair in compare if not all(0 <= i < len(heads) for i in pair)]
+    if beyond or not compare:
+        raise ValueError(
+            f"amdim compares maps by their number, 0 to {len(heads) - 1} with {len(heads)} heads; got"
+            f" compare={tuple(compare)}."
+        )
+
     def forward(params, state, images, *, train):
         maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
         embedded, new = [], {"encoder": encoder_state}
@@ -65,7 +73,7 @@ def amdim(
         return represent(maps), embedded, new
 
     def extracted(maps):
-        picked = extract(maps)
+        picked = checks.maps("amdim", extract(maps))
         if len(picked) != len(heads):
             raise ValueError(
                 f"amdim needs one head (or None) a map; got {len(heads)} for {len(picked)} maps."
@@ -85,7 +93,7 @@ def amdim(
 
     def loss_fn(params, state, key, batch):
         views_key, place_key, loss_key = jax.random.split(key, 3)
-        x1, x2 = views(views_key, batch)
+        x1, x2 = checks.views_of("amdim", views(views_key, batch), 2)
         h1, r1, state = forward(params, state, x1, train=True)
         h2, r2, state = forward(params, state, x2, train=True)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxcl.extract import pool
 from jaxcl.memory import ema
+from jaxcl.methods import checks
 from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
@@ -52,7 +53,7 @@ def byol(
     batch by itself to all norms.
     """
 
-    network = projected(encoder, projector, extract, name="projector")
+    network = projected("byol", encoder, projector, extract, name="projector")
 
     def init(key, batch):
         views_key, online_key, predictor_key, target_key = jax.random.split(key, 4)
@@ -68,7 +69,7 @@ def byol(
 
     def loss_fn(params, state, key, batch):
         views_key, *loss_keys = jax.random.split(key, 3)
-        x = views(views_key, batch)
+        x = checks.views_of("byol", views(views_key, batch), 2)
         stats = state["online"]
         online = []
         for view in x:

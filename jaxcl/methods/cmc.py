@@ -62,7 +62,9 @@ def cmc(
     after it. What is evaluated is the two representations h beside each other, [b, 2 d].
     """
 
-    networks = [projected(encoder, head, extract) for encoder, head in zip(encoders, heads, strict=True)]
+    networks = [
+        projected("cmc", encoder, head, extract) for encoder, head in zip(encoders, heads, strict=True)
+    ]
 
     def forward(params, state, parts, *, train):
         hs, fs, new = [], [], {}
@@ -77,7 +79,20 @@ def cmc(
         views_key, *keys = jax.random.split(key, 7)
         params: dict[str, PyTree] = {}
         state: dict[str, PyTree] = {}
-        for i, (network, x) in enumerate(zip(networks, views(views_key, batch), strict=True)):
+        parts = views(views_key, batch)
+        if len(parts) != 2:
+            raise ValueError(
+                f"cmc needs one view of an image in two parts, as augment.channel_views(recipe, (1, 2)); its `views`"
+                f" made {len(parts)}."
+            )
+        image = jax.ShapeDtypeStruct((*parts[0].shape[:3], sum(x.shape[3] for x in parts)), jnp.float32)
+        cuts = [[x.shape[-1] for x in cut] for cut in (parts, jax.eval_shape(channels, image))]
+        if cuts[0] != cuts[1]:
+            raise ValueError(
+                f"cmc's `views` cut an image into parts of {cuts[0]} channels and its `channels` into {cuts[1]}; they"
+                " must agree, as what is evaluated goes through the same encoders."
+            )
+        for i, (network, x) in enumerate(zip(networks, parts, strict=True)):
             part, (encoder_key, head_key, bank_key) = f"part_{i}", keys[3 * i : 3 * i + 3]
             params[part], state[part] = network.init(encoder_key, head_key, x)
             _, f, _ = network.apply(params[part], state[part], x, train=False)

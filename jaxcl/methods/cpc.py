@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxcl.augment import patches
 from jaxcl.extract import Maps, pool
+from jaxcl.methods import checks
 from jaxcl.monitor import contrast_monitor
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
 
@@ -53,10 +54,11 @@ def cpc(
 
     views
         (key, batch) -> one view [b, h, w, c]: `n_views(augment.compose(augment.flip(), augment.amdim(32)), 1)`, which
-        is the Falcon and Cho variant's. The paper also changes each patch by itself, which is not made here.
+        is the Falcon and Cho variant's. The paper also changes each patch by itself: with `augment.cpc_patches(8, 4)`
+        as the recipe's last step the view comes as patches [b, rows, columns, p, p, c].
     patch
-        size and stride of the squares that the view is cut into: (8, 4) for 32 pixels, (16, 8) for 64, (32, 16) for
-        128, all 7 x 7 of them. The paper's is (80, 36) of 260 pixels, 6 x 6.
+        size and stride of the squares that images, and views that are none yet, are cut into: (8, 4) for 32 pixels,
+        (16, 8) for 64, (32, 16) for 128, all 7 x 7 of them. The paper's is (80, 36) of 260 pixels, 6 x 6.
     encoder, extract
         z = extract(encoder(patch)), one vector a patch: `nets.cpc_resnet()`. Its norm should not be that of the
         batch.
@@ -82,25 +84,33 @@ def cpc(
     if not 1 <= turns <= 4:
         raise ValueError(f"a grid is predicted in one to four directions; got turns={turns}.")
 
+    def cut_up(view):
+        return view if view.ndim == 6 else patches(view, *patch)
+
     def grid_of(params, state, images, *, train):
-        cut = patches(images, *patch)
+        cut = cut_up(images)
         b, h, w = cut.shape[:3]
         flat = cut.reshape(b * h * w, *cut.shape[3:])
         maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], flat, train=train)
-        return extract(maps).reshape(b, h, w, -1), encoder_state
+        return checks.vectors("cpc", extract(maps)).reshape(b, h, w, -1), encoder_state
 
     def predictors(height):
         """Name -> {rows below: weight} that it predicts."""
         weights = rows(height)
+        if not weights or not all(0 < below < height for below in weights):
+            raise ValueError(
+                f"cpc has a grid of {height} rows and is to predict {sorted(weights) or 'no row'} below; give it"
+                " smaller patches or larger images, or other `rows`."
+            )
         if shared_predictor:
             return {"predictor": weights}
         return {f"predictor_{below}": {below: weight} for below, weight in weights.items()}
 
     def init(key, batch):
         views_key, encoder_key, target_key, *turn_keys = jax.random.split(key, 3 + turns)
-        (x,) = views(views_key, batch)
+        (x,) = checks.views_of("cpc", views(views_key, batch), 1)
         params, state = {}, {}
-        cut = patches(x, *patch)
+        cut = cut_up(x)
         flat = cut.reshape(-1, *cut.shape[3:])
         params["encoder"], state["encoder"] = encoder.init(encoder_key, flat)
         z, _ = grid_of(params, state, x, train=False)
@@ -118,11 +128,12 @@ def cpc(
 
     def loss_fn(params, state, key, batch):
         views_key, loss_key = jax.random.split(key)
-        (x,) = views(views_key, batch)
+        (x,) = checks.views_of("cpc", views(views_key, batch), 1)
         z, encoder_state = grid_of(params, state, x, train=True)
         targets, target_state = target.apply(params["target"], state["target"], z, train=True)
         new = {"encoder": encoder_state, "target": target_state}
-        value, metrics = jnp.zeros(()), {}
+        value = jnp.zeros(())
+        metrics: dict[str, Array] = {}
         for turn in range(turns):
             p, s = params[f"turn_{turn}"], dict(state[f"turn_{turn}"])
             turned = [jnp.rot90(grid, turn, axes=(1, 2)) for grid in (z, targets)]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxcl import collectives, losses
 from jaxcl.extract import pool
 from jaxcl.memory import Queue, ema, push, random_queue
+from jaxcl.methods import checks
 from jaxcl.methods.moco import shuffled
 from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
@@ -70,11 +71,11 @@ def looc(
         """h of every space (one for all of them without branches), and the new statistics."""
         maps, encoder_stats = encoder.apply(params["encoder"], stats["encoder"], images, train=train)
         if branch is None:
-            return [extract(maps)], {**stats, "encoder": encoder_stats}
+            return [checks.vectors("looc", extract(maps))], {**stats, "encoder": encoder_stats}
         h, branch_stats = [], []
         for own_params, own_stats in zip(params["branches"], stats["branches"], strict=True):
             own_maps, new = branch.apply(own_params, own_stats, maps[-1], train=train)
-            h.append(extract(own_maps))
+            h.append(checks.vectors("looc", extract(own_maps)))
             branch_stats.append(new)
         return h, {**stats, "encoder": encoder_stats, "branches": branch_stats}
 

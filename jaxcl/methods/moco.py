@@ -12,6 +12,7 @@ from jaxcl import collectives
 from jaxcl.extract import pool
 from jaxcl.feature_transform import Transform
 from jaxcl.memory import ema, push, random_queue
+from jaxcl.methods import checks
 from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import normalize
@@ -66,7 +67,7 @@ def moco(
     that the loss sees is that of the steps before. The key encoder keeps batch statistics of its own.
     """
 
-    network = projected(encoder, head, extract)
+    network = projected("moco", encoder, head, extract)
 
     def forward(params, stats, images):
         h, z, stats = network.apply(params, stats, images, train=True)
@@ -88,7 +89,7 @@ def moco(
 
     def loss_fn(params, state, key, batch):
         views_key, *keys = jax.random.split(key, 3)
-        x1, x2 = views(views_key, batch)
+        x1, x2 = checks.views_of("moco", views(views_key, batch), 2)
         target = ema(state["target"], params, decay)
         query_stats, key_stats, queue = state["query"], state["key"], state["queue"]
 

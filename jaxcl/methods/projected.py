@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jaxcl.methods import checks
 from jaxcl.typing import Array, Net
 
 
@@ -22,8 +23,15 @@ class Projected(NamedTuple):
 
 
 def projected(
-    encoder: Net, head: Net, extract: Callable[[tuple[Array, ...]], Array], *, name: str = "head"
+    method: str,
+    encoder: Net,
+    head: Net,
+    extract: Callable[[tuple[Array, ...]], Array],
+    *,
+    name: str = "head",
 ) -> Projected:
+    """`method` is named where `extract` makes no vectors; `name` is that of the head among parameters and state."""
+
     def init(encoder_key, head_key, images):
         params, state = {}, {}
         params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
@@ -32,12 +40,12 @@ def projected(
 
     def apply(params, state, images, *, train):
         maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], images, train=train)
-        h = extract(maps)
+        h = checks.vectors(method, extract(maps))
         z, head_state = head.apply(params[name], state[name], h, train=train)
         return h, z, {"encoder": encoder_state, name: head_state}
 
     def represent(params, state, images):
         maps, _ = encoder.apply(params["encoder"], state["encoder"], images, train=False)
-        return extract(maps)
+        return checks.vectors(method, extract(maps))
 
     return Projected(init, apply, represent)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxcl import collectives
 from jaxcl.extract import pool
+from jaxcl.methods import checks
 from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import normalize
@@ -38,7 +39,7 @@ def simclr(
         query in turn, the negatives are the rows of other images in the global batch.
     """
 
-    network = projected(encoder, head, extract)
+    network = projected("simclr", encoder, head, extract)
 
     def init(key, batch):
         views_key, encoder_key, head_key = jax.random.split(key, 3)
@@ -46,7 +47,7 @@ def simclr(
 
     def loss_fn(params, state, key, batch):
         views_key, loss_key = jax.random.split(key)
-        x1, x2 = views(views_key, batch)
+        x1, x2 = checks.views_of("simclr", views(views_key, batch), 2)
         # Both views in one batch, side by side: they share the batch statistics, and stay on their device.
         h, z, state = network.apply(params, state, interleave(x1, x2), train=True)
         z1, z2 = z[0::2], z[1::2]

@@ -12,6 +12,7 @@ from jaxcl import collectives
 from jaxcl.extract import pool
 from jaxcl.losses import info_nce
 from jaxcl.memory import ema, push, random_queue
+from jaxcl.methods import checks
 from jaxcl.methods.projected import projected
 from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
@@ -46,7 +47,7 @@ def simclr_v2(
         of one view's z against the other's within the batch.
     """
 
-    network = projected(encoder, head, extract)
+    network = projected("simclr_v2", encoder, head, extract)
 
     def forward(params, stats, images):
         h, z, stats = network.apply(params, stats, images, train=True)
@@ -66,7 +67,7 @@ def simclr_v2(
         }
 
     def loss_fn(params, state, key, batch):
-        x = interleave(*views(key, batch))
+        x = interleave(*checks.views_of("simclr_v2", views(key, batch), 2))
         target = ema(state["target"], params, decay)
         h, z, query_stats = forward(params, state["query"], x)
         _, remembered, key_stats = forward(target, state["key"], x)

@@ -11,6 +11,7 @@ from jaxcl.nets.heads import mlp_head, projection_head
 from jaxcl.nets.net import from_linen, standardized
 from jaxcl.nets.norm import batch_norm, layer_norm, map_norm, no_norm
 from jaxcl.nets.resnet import resnet, resnet_stage
+from jaxcl.nets.wide_resnet import wide_resnet
 
 __all__ = [
     "amdim",
@@ -30,4 +31,5 @@ __all__ = [
     "resnet_stage",
     "small_convnet",
     "standardized",
+    "wide_resnet",
 ]

@@ -41,7 +41,17 @@ def standardized(net: Net, *, mean: Sequence[float], deviation: Sequence[float])
     [[0.0, 2.0]]
     """
 
+    if len(mean) != len(deviation):
+        raise ValueError(
+            f"standardized needs as many means as deviations; got {len(mean)} and {len(deviation)}."
+        )
+
     def scaled(x):
+        if len(mean) not in (1, x.shape[-1]):
+            raise ValueError(
+                f"standardized has means of {len(mean)} channels, and the images have {x.shape[-1]}; give one mean and"
+                " deviation a channel (of the part of an image, for CMC), or one for all."
+            )
         return (x - jnp.asarray(mean, x.dtype)) / jnp.asarray(deviation, x.dtype)
 
     return Net(

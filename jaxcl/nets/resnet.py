@@ -30,6 +30,9 @@ def resnet(
     stem: str,
     norm: Norm,
     width: int = 1,
+    features: int = 64,
+    inner: int = 1,
+    groups: int = 1,
     stages: int = 4,
     dtype: Any = jnp.float32,
     zero_init_last_gamma: bool = True,
@@ -44,7 +47,14 @@ def resnet(
     norm
         what the layers are normalized over, as `batch_norm(axis_name=axis_name)`.
     width
-        multiplies all channels: 2 and 4 are the "2x" and "4x" of SimCLR's tables.
+        multiplies all channels: 2 and 4 are the "2x" and "4x" of SimCLR's tables; with depth 34 and width 2 it is the
+        Wide ResNet-34 that Zagoruyko and Komodakis (2016, arXiv:1605.07146) have for ImageNet.
+    features
+        channels of the first stage, before `width`; 16 makes a network for a CPU.
+    inner, groups
+        of bottlenecks (depth 50 and more): multiplies the channels of their 3x3 convolutions, and cuts these into
+        groups. torchvision's wide_resnet50_2 has inner=2, its resnext50_32x4d inner=2 and groups=32, its
+        resnext101_32x8d inner=4 and groups=32.
     stages
         how many of the four are there. What is left out may stand above it, as `resnet_stage`.
     dtype
@@ -66,7 +76,21 @@ def resnet(
     if not 1 <= stages <= 4:
         raise ValueError(f"a resnet has one to four stages; got stages={stages}.")
     blocks, bottleneck = DEPTHS[depth]
-    return from_linen(ResNet(blocks[:stages], bottleneck, stem, norm, width, dtype, zero_init_last_gamma))
+    check_bottlenecks(depth, features * inner, inner, groups)
+    return from_linen(
+        ResNet(
+            blocks[:stages],
+            bottleneck,
+            stem,
+            norm,
+            width,
+            features,
+            inner,
+            groups,
+            dtype,
+            zero_init_last_gamma,
+        )
+    )
 
 
 def resnet_stage(
@@ -75,6 +99,9 @@ def resnet_stage(
     norm: Norm,
     stage: int = 4,
     width: int = 1,
+    features: int = 64,
+    inner: int = 1,
+    groups: int = 1,
     dtype: Any = jnp.float32,
     zero_init_last_gamma: bool = True,
 ) -> Net:
@@ -88,7 +115,33 @@ def resnet_stage(
     if not 1 <= stage <= 4:
         raise ValueError(f"a resnet has the stages 1 to 4; got stage={stage}.")
     blocks, bottleneck = DEPTHS[depth]
-    return from_linen(Stage(stage, blocks[stage - 1], bottleneck, norm, width, dtype, zero_init_last_gamma))
+    check_bottlenecks(depth, features * inner, inner, groups)
+    return from_linen(
+        Stage(
+            stage,
+            blocks[stage - 1],
+            bottleneck,
+            norm,
+            width,
+            features,
+            inner,
+            groups,
+            dtype,
+            zero_init_last_gamma,
+        )
+    )
+
+
+def check_bottlenecks(depth, channels, inner, groups):
+    if (inner, groups) != (1, 1) and not DEPTHS[depth][1]:
+        raise ValueError(
+            f"inner and groups are those of bottlenecks, of which a ResNet-{depth} has none; got inner={inner},"
+            f" groups={groups}. For a wider one: width."
+        )
+    if groups < 1 or channels < 1 or channels % groups:
+        raise ValueError(
+            f"groups must divide the {channels} inner channels of the first stage; got {groups}."
+        )
 
 
 class Conv(nn.Module):
@@ -98,11 +151,12 @@ class Conv(nn.Module):
     kernel: int
     stride: int = 1
     dtype: Any = jnp.float32
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x):
         pad = (self.kernel - 1) // 2
-        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
         return jax.lax.conv_general_dilated(
             x.astype(self.dtype),
@@ -110,6 +164,7 @@ class Conv(nn.Module):
             window_strides=(self.stride, self.stride),
             padding=((pad, pad), (pad, pad)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
         )
 
 
@@ -122,17 +177,20 @@ class Block(nn.Module):
     norm: Norm
     dtype: Any
     zero_init_last_gamma: bool
+    inner: int = 1
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        def conv(features, kernel, stride=1, name=None):
-            return Conv(features, kernel, stride, self.dtype, name=name)
+        def conv(features, kernel, stride=1, name=None, groups=1):
+            return Conv(features, kernel, stride, self.dtype, groups, name=name)
 
         last = {"scale_init": nn.initializers.zeros} if self.zero_init_last_gamma else {}
         out = 4 * self.features if self.bottleneck else self.features
         if self.bottleneck:
-            y = nn.relu(self.norm()(conv(self.features, 1)(x), train=train))
-            y = nn.relu(self.norm()(conv(self.features, 3, self.stride)(y), train=train))
+            wide = self.features * self.inner
+            y = nn.relu(self.norm()(conv(wide, 1)(x), train=train))
+            y = nn.relu(self.norm()(conv(wide, 3, self.stride, groups=self.groups)(y), train=train))
             y = self.norm(**last)(conv(out, 1)(y), train=train)
         else:
             y = nn.relu(self.norm()(conv(self.features, 3, self.stride)(x), train=train))
@@ -150,13 +208,16 @@ class ResNet(nn.Module):
     stem: str
     norm: Norm
     width: int = 1
+    features: int = 64
+    inner: int = 1
+    groups: int = 1
     dtype: Any = jnp.float32
     zero_init_last_gamma: bool = True
 
     @nn.compact
     def __call__(self, x, *, train: bool):
         kernel, stride = (3, 1) if self.stem == "cifar" else (7, 2)
-        x = Conv(64 * self.width, kernel, stride, self.dtype, name="stem")(x)
+        x = Conv(self.features * self.width, kernel, stride, self.dtype, name="stem")(x)
         x = nn.relu(self.norm(name="stem_norm")(x, train=train))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
@@ -175,6 +236,9 @@ class Stage(nn.Module):
     bottleneck: bool
     norm: Norm
     width: int = 1
+    features: int = 64
+    inner: int = 1
+    groups: int = 1
     dtype: Any = jnp.float32
     zero_init_last_gamma: bool = True
 
@@ -187,12 +251,14 @@ def stage_of_blocks(net, stage, count, x, *, train):
     """The blocks of one stage; called inside of `net`, whose settings they have."""
     for i in range(count):
         block = Block(
-            features=64 * net.width * 2 ** (stage - 1),
+            features=net.features * net.width * 2 ** (stage - 1),
             stride=2 if i == 0 and stage > 1 else 1,
             bottleneck=net.bottleneck,
             norm=net.norm,
             dtype=net.dtype,
             zero_init_last_gamma=net.zero_init_last_gamma,
+            inner=net.inner,
+            groups=net.groups,
             name=f"stage{stage}_block{i + 1}",
         )
         x = block(x, train=train)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from rich.console import Console
 
 from jaxcl.data import batches, index_batches, prefetch
 from jaxcl.evaluate import embed, knn_accuracy
@@ -33,12 +34,13 @@ class Preempted(SystemExit):
         self.step = step
 
 
-def train(experiment: Experiment, *, run_dir: str | Path | None = None) -> TrainState:
+def train(experiment: Experiment, *, run_dir: str | Path | None = None, quiet: bool = False) -> TrainState:
     """Trains to `experiment.steps` and returns the final state.
 
     With a `run_dir` the run logs (metrics.jsonl, TensorBoard) and saves itself there, and goes on from the newest
     good checkpoint that it finds, bit for bit as if it had never stopped (on the same number of devices). The number
     of the step is the only state of the input: order and augmentation are functions of (seed, step, sample index).
+    `quiet` keeps it off the screen, as a notebook with several runs may wish.
 
     Raises FloatingPointError when the loss is no longer finite, and `Preempted` after a SIGTERM.
     """
@@ -59,7 +61,7 @@ def train(experiment: Experiment, *, run_dir: str | Path | None = None) -> Train
         state, start = checkpoint.restore(checkpoints, state)
 
     with (
-        Log(run_dir, start_step=start, steps=e.steps) as log,
+        Log(run_dir, start_step=start, steps=e.steps, console=Console(quiet=True) if quiet else None) as log,
         asked_to_stop() as stop,
         closing(device_batches(e, mesh, start)) as input_batches,
     ):

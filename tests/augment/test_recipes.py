@@ -151,7 +151,29 @@ def test_ycbcr_of_known_colors():
     np.testing.assert_allclose(got, list(known.values()), atol=1e-3)
 
 
-@pytest.mark.parametrize("op", [augment.lab(), augment.ycbcr()])
+def test_ydbdr_of_known_colors():
+    known = {
+        (0, 0, 0): (0, 0, 0),
+        (255, 255, 255): (1, 0, 0),
+        (255, 0, 0): (0.299, -0.45, -1.333),
+        (0, 255, 0): (0.587, -0.883, 1.116),
+        (0, 0, 255): (0.114, 1.333, 0.217),
+    }
+    scaled = augment.ydbdr().apply((), jnp.asarray(np.array(list(known)) / 255, jnp.float32)[None])[0]
+    low, high = np.array([0, -1.333, -1.333]), np.array([1, 1.333, 1.333])
+    got = (np.asarray(scaled) + 1) / 2 * (high - low) + low
+    np.testing.assert_allclose(got, list(known.values()), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lab", "ycbcr", "ydbdr"])
+def test_a_space_is_known_by_its_name_and_cmc_ends_in_it(name):
+    assert augment.color_space(name).name == name
+    assert augment.cmc(8, space=name).name.endswith(name)
+    with pytest.raises(ValueError, match="one of lab, ycbcr, ydbdr; got 'hsv'"):
+        augment.cmc(8, space="hsv")
+
+
+@pytest.mark.parametrize("op", [augment.lab(), augment.ycbcr(), augment.ydbdr()])
 def test_color_spaces_need_three_channels(op):
     with pytest.raises(ValueError, match=r"\[h, w, 3\]"):
         op.apply((), jnp.zeros((4, 4, 1)))
@@ -167,6 +189,39 @@ def test_patches_are_cut_where_they_should_be(shape, size, stride):
         for j in range(columns):
             top, left = i * stride, j * stride
             np.testing.assert_array_equal(out[:, i, j], images[:, top : top + size, left : left + size])
+
+
+def test_a_mosaic_of_patches_that_do_not_overlap_is_the_image(batch):
+    image = batch["image"]
+    np.testing.assert_array_equal(augment.mosaic(augment.patches(jnp.asarray(image), 5, 5)), image)
+
+
+def test_each_patch_is_changed_by_itself_and_one_that_draws_nothing_is_cut_out(batch):
+    plain = augment.each_patch(augment.clip(), 8, 4)
+    (grid,) = jax.jit(augment.n_views(plain, 1))(KEY, batch)
+    np.testing.assert_allclose(grid, augment.patches(batch["image"] / np.float32(255), 8, 4), atol=1e-6)
+    (flipped,) = jax.jit(augment.n_views(augment.each_patch(augment.flip(), 8, 4), 1))(KEY, batch)
+    turned = np.asarray(
+        [
+            [np.array_equal(a, b[:, ::-1]) for a, b in zip(*pair, strict=True)]
+            for pair in zip(flipped.reshape(B, 16, 8, 8, 3), grid.reshape(B, 16, 8, 8, 3), strict=True)
+        ]
+    )
+    assert 0.25 < turned.mean() < 0.75
+    assert all(0 < image.sum() < 16 for image in turned)
+
+
+def test_cpc_patches_are_the_last_step_of_a_recipe(batch):
+    recipe = augment.compose(augment.flip(), augment.cpc_patches(8, 4))
+    views = augment.n_views(recipe, 1)
+    (grid,) = jax.jit(views)(KEY, batch)
+    assert grid.shape == (B, 4, 4, 8, 8, 3)
+    assert 0 <= grid.min() <= grid.max() <= 1
+    assert augment.captions(KEY, views, batch)[0][0] in ("", "flip")
+    (dropped,) = jax.jit(augment.n_views(augment.cpc_patches(8, 4, drop=1.0), 1))(KEY, batch)
+    middle = np.all(np.asarray(dropped) == 0.5, axis=(3, 4))  # [b, rows, columns, channels]
+    assert np.all(middle.sum(axis=-1) >= 2)
+    assert np.all(middle.mean(axis=(0, 1, 2)) > 0.4)  # any two of the three
 
 
 def test_patches_that_do_not_fit_are_refused():

@@ -40,10 +40,12 @@ def choices():
         yield pytest.param(path, {}, id=path.stem)
         knobs = load_config(path).Knobs
         for name, kind in typing.get_type_hints(knobs).items():
-            if typing.get_origin(kind) is typing.Literal and name not in ("placement", "run_as"):
-                for value in typing.get_args(kind):
-                    if value != getattr(knobs, name):
-                        yield pytest.param(path, {name: value}, id=f"{path.stem}-{name}={value}")
+            values = (True, False) if kind is bool else ()
+            if typing.get_origin(kind) is typing.Literal:
+                values = typing.get_args(kind)
+            for value in values if name not in ("placement", "run_as") else ():
+                if value != getattr(knobs, name):
+                    yield pytest.param(path, {name: value}, id=f"{path.stem}-{name}={value}")
 
 
 @pytest.mark.parametrize(("path", "chosen"), choices())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcl import nets
-from jaxcl.extract import of_widths, pool
+from jaxcl.extract import last, of_widths, pool
 from jaxcl.losses import map_nce
 from jaxcl.methods import amdim, yadim
 from jaxcl.methods.amdim import one_place
@@ -75,9 +75,62 @@ def test_yadim_of_single_vectors_is_info_nce_with_the_own_image_for_a_positive_a
 
 
 def test_one_head_a_map_is_asked_for(batch):
-    m = amdim(views=two, encoder=ENCODER, heads=(None,), loss=map_nce, extract=of_widths(1, 3))
+    m = amdim(
+        views=two, encoder=ENCODER, heads=(None,), loss=map_nce, extract=of_widths(1, 3), compare=((0, 0),)
+    )
     with pytest.raises(ValueError, match="one head"):
         m.init(jax.random.key(0), batch)
+
+
+def test_maps_that_are_not_there_are_not_compared():
+    with pytest.raises(ValueError, match=r"0 to 1 with 2 heads; got compare=\(\(0, 2\),\)"):
+        amdim(views=two, encoder=ENCODER, heads=(None, HEAD), loss=map_nce, compare=((0, 2),))
+
+
+@pytest.mark.parametrize("make", [amdim, yadim])
+def test_maps_are_asked_for_and_two_views(make, batch):
+    heads = {"heads": (None, HEAD, HEAD)} if make is amdim else {}
+    with pytest.raises(ValueError, match=r"picks maps, .* got an array \[8, 6\]"):
+        make(views=two, encoder=ENCODER, loss=map_nce, extract=pool, **heads).init(jax.random.key(0), batch)
+    m = make(views=lambda key, b: two(key, b)[:1], encoder=ENCODER, loss=map_nce, extract=last, **heads)
+    m = (
+        m
+        if make is yadim
+        else amdim(
+            views=lambda key, b: two(key, b)[:1],
+            encoder=ENCODER,
+            heads=(None,),
+            compare=((0, 0),),
+            loss=map_nce,
+            extract=last,
+        )
+    )
+    begun = jax.eval_shape(m.init, jax.random.key(0), batch)
+    with pytest.raises(ValueError, match="needs 2 views of an image; its `views` made 1"):
+        jax.eval_shape(m.loss, *begun, jax.random.key(0), batch)
+
+
+def test_vectors_of_two_widths_are_not_compared(batch):
+    wide = nets.amdim_head(norm=nets.batch_norm(), out=7)
+    m = amdim(
+        views=two,
+        encoder=ENCODER,
+        heads=(None, wide, wide),
+        loss=lambda key, s, t: map_nce(s, t),
+        extract=of_widths(1, 3, 7),
+    )
+    begun = jax.eval_shape(m.init, jax.random.key(0), batch)
+    with pytest.raises(ValueError, match="Embed both with the same width"):
+        jax.eval_shape(m.loss, *begun, jax.random.key(0), batch)
+
+
+def test_an_encoder_gives_a_tuple_of_maps(batch):
+    one_map = nets.amdim_head(norm=nets.batch_norm(), out=4)
+    for make in (amdim, yadim):
+        heads = {"heads": (None, HEAD, HEAD)} if make is amdim else {}
+        m = make(views=two, encoder=one_map, loss=map_nce, **heads)
+        with pytest.raises(ValueError, match=r"tuple, shallow to deep; got an array \[8, 16, 16, 4\]"):
+            m.init(jax.random.key(0), batch)
 
 
 def test_widths_that_an_encoder_does_not_have_are_named(batch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcl import nets
-from jaxcl.extract import pool
+from jaxcl.extract import last, pool
 from jaxcl.losses import binary_nce, info_nce
 from jaxcl.methods import cmc
 from jaxcl.methods.cmc import with_negatives
@@ -126,6 +126,27 @@ def test_an_images_negatives_hang_on_its_number_alone():
     rows = with_negatives(key, index, 2000, 20)
     np.testing.assert_array_equal(with_negatives(key, index[::-1], 2000, 20), rows[::-1])
     assert set(np.asarray(rows).ravel().tolist()) == set(range(20))
+
+
+def test_parts_that_do_not_fit_are_told(batch):
+    given = {"encoders": (ENCODER, ENCODER), "heads": (HEAD, HEAD), "images": IMAGES, "loss": nce}
+
+    def begin(**changes):
+        cut = {
+            "views": lambda key, batch: channels(jnp.asarray(batch["image"], jnp.float32)),
+            "channels": channels,
+        }
+        return jax.eval_shape(cmc(**(given | cut | changes)).init, jax.random.key(0), batch)
+
+    with pytest.raises(ValueError, match=r"one view of an image in two parts, .* made 1"):
+        begin(views=lambda key, batch: (jnp.asarray(batch["image"], jnp.float32),))
+    with pytest.raises(ValueError, match=r"parts of \[1, 2\] channels and its `channels` into \[2, 1\]"):
+        begin(channels=lambda images: (images[..., :2], images[..., 2:]))
+    rgb = nets.standardized(ENCODER, mean=(0.5,) * 3, deviation=(0.25,) * 3)
+    with pytest.raises(ValueError, match="means of 3 channels, and the images have 1"):
+        begin(encoders=(rgb, rgb))
+    with pytest.raises(ValueError, match="cmc needs an `extract` that makes one vector"):
+        begin(extract=last)
 
 
 def test_features_are_both_parts_beside_each_other(batch, begun):

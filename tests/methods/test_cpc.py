@@ -7,7 +7,7 @@ import pytest
 
 from jaxcl import nets
 from jaxcl.augment import patches
-from jaxcl.extract import pool
+from jaxcl.extract import last, pool
 from jaxcl.losses import patch_nce
 from jaxcl.methods import cpc, falcon_cho_rows, henaff_rows
 
@@ -112,6 +112,33 @@ def test_four_directions_are_the_image_turned_with_a_context_of_their_own(batch)
     assert not np.allclose(calls[2][0], calls[0][0], atol=1e-3)
     with pytest.raises(ValueError, match="one to four directions"):
         method(turns=5)
+
+
+def test_what_cpc_cannot_predict_it_says(batch):
+    with pytest.raises(ValueError, match="grid of 2 rows and is to predict no row"):
+        method(patch=(16, 16), context=LINEAR).init(jax.random.key(0), batch)
+    with pytest.raises(ValueError, match=r"grid of 4 rows and is to predict \[1, 4\] below"):
+        method(rows=lambda height: {4: 1.0, 1: 1.0}).init(jax.random.key(0), batch)
+    with pytest.raises(ValueError, match="grid of three columns"):
+        method(patch=(16, 16), rows=lambda height: {1: 1.0}).init(jax.random.key(0), batch)
+    with pytest.raises(
+        ValueError, match=r"one vector of an image's maps, .* got \(an array \[48, 1, 1, 4\],\)"
+    ):
+        method(extract=last).init(jax.random.key(0), batch)
+    with pytest.raises(ValueError, match="needs at least 15x15 pixels; got 8x8"):
+        method(encoder=nets.conv_n(norm=nets.layer_norm())).init(jax.random.key(0), batch)
+    with pytest.raises(ValueError, match="needs 1 view of an image; its `views` made 2"):
+        method(views=lambda key, batch: (batch["image"], batch["image"])).init(jax.random.key(0), batch)
+
+
+def test_views_may_come_as_patches(batch):
+    x = jnp.asarray(batch["image"], jnp.float32) / 255
+    made = []
+    for views in ((x,), (patches(x, 8, 8),)):
+        m = method(views=lambda key, batch, views=views: views)
+        begun = jax.jit(m.init)(jax.random.key(0), batch)
+        made.append(jax.jit(m.loss)(*begun, jax.random.key(1), batch)[0])
+    assert made[0] == made[1]
 
 
 def test_patches_come_row_by_row(batch):

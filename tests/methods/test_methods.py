@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxcl import augment, nets
-from jaxcl.extract import of_widths
+from jaxcl.extract import last, of_widths
 from jaxcl.feature_transform import mixing
 from jaxcl.losses import binary_nce, map_nce, nt_xent, patch_nce, queue_nce, regression
 from jaxcl.methods import amdim, byol, cmc, cosine_decay, cpc, looc, moco, simclr, yadim
@@ -241,3 +241,30 @@ def test_training_lowers_the_loss_on_images_of_patches_of_color(name):
         losses.append(float(metrics["loss"]))
     # The first queue is of random vectors and easy; it is gone after a step.
     assert np.mean(losses[-8:]) < np.mean(losses[4:12]) - 0.4
+
+
+VECTORS = {
+    "simclr": lambda **parts: simclr(loss=lambda key, z1, z2: nt_xent(z1, z2), **parts),
+    "moco": lambda **parts: moco(loss=lambda key, q, k, queue: queue_nce(q, k, queue), queue_size=8, **parts),
+    "looc": lambda **parts: looc(spaces=1, queue_size=8, **parts),
+    "byol": lambda head, **parts: byol(
+        projector=head, predictor=head, loss=lambda key, p, z: regression(p, z), **parts
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_a_method_of_vectors_says_that_it_needs_one_an_image_and_two_views(name):
+    norm = nets.batch_norm()
+    parts = {
+        "encoder": nets.small_convnet(features=(4, 4), norm=norm),
+        "head": nets.mlp_head(norm=norm, hidden=(), out=4),
+    }
+    with pytest.raises(ValueError, match=rf"{name} needs an `extract` .* got \(an array \[16, 2, 2, 4\],\)"):
+        jax.eval_shape(
+            VECTORS[name](views=noisy(2), extract=last, **parts).init, jax.random.key(0), batch_of()
+        )
+    method = VECTORS[name](views=noisy(3), **parts)
+    begun = jax.eval_shape(method.init, jax.random.key(0), batch_of())
+    with pytest.raises(ValueError, match="2 views of an image|one key view for all"):
+        jax.eval_shape(method.loss, *begun, jax.random.key(1), batch_of())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxcl import nets
+from jaxcl.nets.resnet import Conv as ResNetConv
 from jaxcl.nets.resnet import ResNet
 
 norm = nets.batch_norm()
@@ -49,6 +50,44 @@ def test_wide_networks_have_the_size_in_simclr_s_table(width, millions):
     params, _, maps = sizes(nets.resnet(50, stem="imagenet", norm=norm, width=width), 1, 224, 224, 3)
     assert round(count(params) / 1e6) == millions
     assert maps[-1].shape == (1, 7, 7, 2048 * width)
+
+
+@pytest.mark.parametrize(
+    ("depth", "settings", "published"),
+    [
+        (50, {"inner": 2}, 68_883_240 - 2_049_000),  # wide_resnet50_2
+        (101, {"inner": 2}, 126_886_696 - 2_049_000),  # wide_resnet101_2
+        (50, {"inner": 2, "groups": 32}, 25_028_904 - 2_049_000),  # resnext50_32x4d
+        (101, {"inner": 4, "groups": 32}, 88_791_336 - 2_049_000),  # resnext101_32x8d
+    ],
+)
+def test_wide_and_grouped_bottlenecks_are_as_large_as_torchvision_s(depth, settings, published):
+    params, _, maps = sizes(nets.resnet(depth, stem="imagenet", norm=norm, **settings), 1, 224, 224, 3)
+    assert count(params) == published
+    assert maps[-1].shape == (1, 7, 7, 2048)
+
+
+@pytest.mark.parametrize(("width", "features"), [(2, 64), (1, 16)])
+def test_a_resnet_34_of_other_widths_has_its_shapes_and_the_parameters_of_its_layers(width, features):
+    net = nets.resnet(34, stem="cifar", norm=norm, width=width, features=features)
+    params, _, maps = sizes(net, 2, 32, 32, 3)
+    n = width * features
+    assert [x.shape for x in maps] == [(2, 32 // m, 32 // m, n * m) for m in (1, 2, 4, 8)]
+    total, before = 27 * n + 2 * n, n
+    for blocks, channels in zip((3, 4, 6, 3), (n, 2 * n, 4 * n, 8 * n), strict=True):
+        total += 9 * before * channels + (2 * blocks - 1) * 9 * channels**2 + 4 * blocks * channels
+        total += before * channels + 2 * channels if before != channels else 0
+        before = channels
+    assert count(params) == total
+
+
+def test_groups_do_not_see_each_other():
+    x = jax.random.normal(jax.random.key(0), (1, 4, 4, 8))
+    conv = ResNetConv(8, 3, groups=4)
+    variables = conv.init(jax.random.key(1), x)
+    changed = conv.apply(variables, x.at[..., 2:4].add(1.0)) - conv.apply(variables, x)
+    seen = np.abs(np.asarray(changed)).max(axis=(0, 1, 2)) > 0
+    assert seen.tolist() == [False, False, True, True, False, False, False, False]
 
 
 def test_bfloat16_is_for_computing_and_parameters_stay_float32():
@@ -122,6 +161,10 @@ def test_what_cannot_be_built_is_refused():
         nets.resnet(18, stem="stl", norm=norm)
     with pytest.raises(ValueError, match="at least 1"):
         nets.resnet(18, stem="cifar", norm=norm, width=0)
+    with pytest.raises(ValueError, match="of which a ResNet-34 has none"):
+        nets.resnet(34, stem="cifar", norm=norm, inner=2)
+    with pytest.raises(ValueError, match="must divide the 128 inner channels"):
+        nets.resnet_stage(50, norm=norm, inner=2, groups=3)
 
 
 def test_three_stages_with_the_fourth_on_top_are_the_whole_network():
