@@ -6,7 +6,7 @@ from jaxcl.data.batches import indices as indices
 from jaxcl.data.batches import order as order
 from jaxcl.data.batches import prefetch as prefetch
 from jaxcl.data.digits import scattered_digits as scattered_digits
-from jaxcl.data.files import find_files as find_files
+from jaxcl.data.files import find_images as find_images
 from jaxcl.data.sources import from_arrays as from_arrays
 from jaxcl.data.sources import load as load
 from jaxcl.data.suppression import digit_on_image as digit_on_image
