@@ -243,7 +243,7 @@ def jaxcl_host(name, images, size):
     from jaxcl import augment, data
 
     if isinstance(images, Path):
-        source = data.find_files(f"folder:{images}", "train")
+        source = data.find_images(f"folder:{images}", "train")
     else:
         source = data.from_arrays(images, name="benchmark")
     if "decoding" in name:

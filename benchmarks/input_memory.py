@@ -43,7 +43,7 @@ def lanes(folder: Path):
         (folder / "train").mkdir()
         for i, one in enumerate(pixels):
             Image.fromarray(one).save(folder / "train" / f"{i}.{'jpg' if i % 8 else 'png'}")
-        return data.host_views(data.find_files(f"folder:{folder}", "train"), recipe, threads=2), split
+        return data.host_views(data.find_images(f"folder:{folder}", "train"), recipe, threads=2), split
 
     yield "files", files
 

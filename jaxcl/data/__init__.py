@@ -6,9 +6,11 @@ from jaxcl.data.batches import indices as indices
 from jaxcl.data.batches import order as order
 from jaxcl.data.batches import prefetch as prefetch
 from jaxcl.data.digits import scattered_digits as scattered_digits
-from jaxcl.data.files import find_files as find_files
+from jaxcl.data.files import find_images as find_images
 from jaxcl.data.sources import from_arrays as from_arrays
 from jaxcl.data.sources import load as load
+from jaxcl.data.streamed import as_images as as_images
+from jaxcl.data.streamed import streamed as streamed
 from jaxcl.data.suppression import digit_on_image as digit_on_image
 from jaxcl.data.suppression import multi_digits as multi_digits
 from jaxcl.data.suppression import presence as presence

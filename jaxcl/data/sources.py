@@ -239,11 +239,11 @@ def _allocate(shape: tuple[int, ...]) -> np.ndarray:
 # One image
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
+def _square(image: Image.Image, size: int, share: float = 1.0) -> Image.Image:
     """The shorter side to `size`, the centre square of the other: in one step, so that no image, however long and
-    thin, is ever enlarged as a whole."""
+    thin, is ever enlarged as a whole. Of the square, only `share` in its middle."""
     w, h = image.size
-    side = min(w, h)
+    side = min(w, h) * share
     left, top = (w - side) / 2, (h - side) / 2
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
@@ -271,8 +271,8 @@ def readable_formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _open(path: Path, formats: list[str]) -> Image.Image:
-    image = Image.open(path, formats=formats)
+def _open(file: Path | Any, formats: list[str]) -> Image.Image:
+    image = Image.open(file, formats=formats)
     cap = Image.MAX_IMAGE_PIXELS
     if cap is not None and image.width * image.height > cap:
         raise ValueError(f"{image.width} x {image.height} pixels are more than the {cap} allowed")
@@ -286,14 +286,14 @@ def _read_size(path: Path, formats: list[str]) -> tuple[int, int]:
         return image.size if turned else image.size[::-1]
 
 
-def _read(path: Path, formats: list[str], size: int | None) -> np.ndarray:
-    """A file as uint8 [h, w, 3]; [size, size, 3] where a size is given."""
-    with _open(path, formats) as image:
+def _read(file: Path | Any, formats: list[str], size: int | None, share: float = 1.0) -> np.ndarray:
+    """A file, or one that is open, as uint8 [h, w, 3]; [size, size, 3] where a size is given, see `_square`."""
+    with _open(file, formats) as image:
         if size is not None and image.format == "JPEG":
             # Decode at 1/2, 1/4 or 1/8 where twice the size is left: several times faster for photographs.
-            image.draft(None, (2 * size, 2 * size))
+            image.draft(None, (round(2 * size / share),) * 2)
         rgb = _rgb(ImageOps.exif_transpose(image))
-        return np.asarray(rgb if size is None else _square(rgb, size))
+        return np.asarray(rgb if size is None else _square(rgb, size, share))
 
 
 def _reason(error: BaseException) -> str:
@@ -301,9 +301,8 @@ def _reason(error: BaseException) -> str:
     return "no image in a known format" if text.startswith("cannot identify image file") else text
 
 
-def _in_parallel(work: Callable[[int], None], n: int) -> None:
+def _in_parallel(work: Callable[[int], None], n: int, *, chunk: int = 64) -> None:
     """work(0) ... work(n - 1) in threads; Pillow and zlib let go of the interpreter while they decode."""
-    chunk = 64
 
     def some(start):
         for i in range(start, min(start + chunk, n)):
@@ -575,7 +574,8 @@ def _resized(images: np.ndarray, size: int) -> np.ndarray:
 # look first, with the file system alone.
 
 
-def _tfds(where: str, split: str, data_dir, size: int | None, download: bool) -> Images:
+def tfds_splits(where: str, split: str, data_dir: Any, *, download: bool = False) -> tuple[Path, list[str]]:
+    """The folder of a prepared data set, and the names under which it may have the split, the first choice first."""
     for module in ("tensorflow_datasets", "tensorflow"):
         if importlib.util.find_spec(module) is None:
             raise ImportError(
@@ -599,6 +599,11 @@ def _tfds(where: str, split: str, data_dir, size: int | None, download: bool) ->
         near = difflib.get_close_matches(split, splits, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"tfds:{where} has the splits {', '.join(splits) or '(none)'}; got {split!r}.{hint}")
+    return folder, candidates
+
+
+def _tfds(where: str, split: str, data_dir, size: int | None, download: bool) -> Images:
+    folder, candidates = tfds_splits(where, split, data_dir, download=download)
     from jaxcl.data import tf_pipeline
 
     for name in candidates:
@@ -607,8 +612,7 @@ def _tfds(where: str, split: str, data_dir, size: int | None, download: bool) ->
             images, labels, classes = got
             return from_arrays(images, labels, classes=classes, name=f"tfds:{where}/{name}")
     raise ValueError(
-        f"the labels of tfds:{where}, split {split}, are not public (they are -1). Load another split:"
-        f" {', '.join(name for name in splits if name not in candidates) or 'there is none'}."
+        f"the labels of tfds:{where}, split {split}, are not public (they are -1). Load another split."
     )
 
 

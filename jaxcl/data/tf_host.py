@@ -28,7 +28,7 @@ from jaxcl.augment.ops import Op
 from jaxcl.augment.pipelines import flat, flat_params, view_keys
 from jaxcl.data import sources
 from jaxcl.data.batches import index_batches
-from jaxcl.data.files import Encoded, read_rgb
+from jaxcl.data.files import Encoded, read_bytes, read_rgb
 from jaxcl.data.tf_ops import Twin, host_apply
 from jaxcl.data.tf_pipeline import _square, tensorflow
 from jaxcl.typing import Array, Images
@@ -50,7 +50,8 @@ def host_views(
     """An input that makes n views of every image on the host: {"views": [b, n, h, w, c], "index": int32 [b]}.
 
     source
-        images in memory, or in files (`data.find_files`). Of a JPEG only the part is decoded that some view shows.
+        images in memory, or encoded in files (`data.find_images`). Of a JPEG only the part that some view shows is
+        decoded.
     recipe
         one for all n views, or a sequence of one a view. A recipe for files must begin with a crop.
     dtype
@@ -243,8 +244,10 @@ def where(source: Encoded, index: np.ndarray, box: np.ndarray) -> dict[str, np.n
     # pixel more, in whole blocks (of 32, the largest there are), and the pixels are those of the whole image.
     low = np.maximum(box[:, :2] - 1, 0) // 32 * 32
     high = np.minimum(-(-(box[:, :2] + box[:, 2:] + 1) // 32) * 32, sizes)
+    spans = {} if source.spans is None else {"span": source.spans[index]}
     return {
         "path": np.array([os.fsencode(source.paths[i]) for i in index]),
+        **spans,
         "plain": source.plain[index],
         "size": sizes,
         "box": box,
@@ -253,59 +256,65 @@ def where(source: Encoded, index: np.ndarray, box: np.ndarray) -> dict[str, np.n
 
 
 def decoded(tf, row: dict[str, Any]) -> Any:
-    """The part row["box"] (top, left, height, width) of a file, uint8 [height, width, 3]."""
+    """The part row["box"] (top, left, height, width) of an encoded image, uint8 [height, width, 3]."""
     box, blocks = row["box"], row["blocks"]
+    if "span" in row:
+        content = tf.ensure_shape(tf.numpy_function(read_span, [row["path"], row["span"]], tf.string), ())
+    else:
+        content = tf.io.read_file(row["path"])
 
     def plain():
         # The accurate transform, as Pillow's: both lanes then see the same pixels.
-        some = tf.io.decode_and_crop_jpeg(
-            tf.io.read_file(row["path"]), blocks, channels=3, dct_method="INTEGER_ACCURATE"
-        )
+        some = tf.io.decode_and_crop_jpeg(content, blocks, channels=3, dct_method="INTEGER_ACCURATE")
         top, left = box[0] - blocks[0], box[1] - blocks[1]
         return some[top : top + box[2], left : left + box[3]]
 
     def other():
-        return tf.numpy_function(read_box, [row["path"], box, row["size"]], tf.uint8)
+        return tf.numpy_function(read_box, [content, box, row["size"]], tf.uint8)
 
     return tf.ensure_shape(tf.cond(row["plain"], plain, other), (None, None, 3))
 
 
-def read_box(path: bytes, box: np.ndarray, size: np.ndarray) -> np.ndarray:
+def read_span(path: bytes, span: np.ndarray) -> bytes:
+    return read_bytes(os.fsdecode(path), *span)
+
+
+def read_box(content: bytes, box: np.ndarray, size: np.ndarray) -> np.ndarray:
     top, left, height, width = box
-    return np.ascontiguousarray(read_whole(os.fsdecode(path), size)[top : top + height, left : left + width])
+    return np.ascontiguousarray(read_whole(content, size)[top : top + height, left : left + width])
 
 
-def read_whole(path: str, size: np.ndarray) -> np.ndarray:
-    image = read_rgb(path)
+def read_whole(content: bytes, size: np.ndarray) -> np.ndarray:
+    image = read_rgb(content)
     if image.shape[:2] != tuple(size):
         raise ValueError(f"its header says {tuple(size)}, and it decodes to {image.shape[:2]}")
     return image
 
 
 def look_closer(tf, source: Encoded, index: np.ndarray, tolerate: float) -> bool:
-    """Decodes these files one by one; tells whether anything was learnt about any of them, and notes it in source."""
+    """Decodes these images one by one; tells whether anything was learnt about any of them, and notes it in source."""
     learnt = False
     for i in map(int, np.unique(index)):
-        path = source.paths[i]
-        if source.plain[i]:
-            try:
-                tf.io.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")
-                continue
-            except tf.errors.OpError:
-                source.plain[i], learnt = False, True  # Pillow may know better
         try:
-            read_whole(path, source.sizes[i])
+            content = source.content(i)
+            if source.plain[i]:
+                try:
+                    tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
+                    continue
+                except tf.errors.OpError:
+                    source.plain[i], learnt = False, True  # Pillow may know better
+            read_whole(content, source.sizes[i])
         except Exception as error:  # whatever is wrong with it
             source.damaged[i], learnt = sources._reason(error), True
             warnings.warn(
-                f"{path} is damaged and left out: {source.damaged[i]}. ({len(source.damaged)} of"
+                f"{source.where(i)} is damaged and left out: {source.damaged[i]}. ({len(source.damaged)} of"
                 f" {len(source.paths)} so far)",
                 stacklevel=2,
             )
     if len(source.damaged) > tolerate * len(source.paths):
-        names = [f"{source.paths[i]}: {reason}" for i, reason in sorted(source.damaged.items())]
+        names = [f"{source.where(i)}: {reason}" for i, reason in sorted(source.damaged.items())]
         raise ValueError(
-            f"{len(names)} of the {len(source.paths)} files of {source.name} are damaged, more than the share of"
+            f"{len(names)} of the {len(source.paths)} images of {source.name} are damaged, more than the share of"
             f" {tolerate:g} that is tolerated: {sources._first(names)} Mend or remove them, or raise tolerate."
         )
     if not learnt and source.plain[index].any():
@@ -320,7 +329,7 @@ def stand_in(source: Images | Encoded, index: np.ndarray) -> np.ndarray:
         return index
     n = len(source.paths)
     if len(source.damaged) == n:
-        raise ValueError(f"all {n} files of {source.name} are damaged.")
+        raise ValueError(f"all {n} images of {source.name} are damaged.")
     out = index.copy()
     for place in np.flatnonzero(np.isin(index, list(source.damaged))):
         while int(out[place]) in source.damaged:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,40 @@ def read(
     if not label_key:
         return images, None, ()
     return images, labels, tuple(builder.info.features[label_key].names)
+
+
+def shards(folder: Path, split: str) -> tuple[list[str], list[int], tuple[str, str | None], tuple[str, ...]]:
+    """Of one split of the data set prepared in `folder`: its TFRecord files in order, how many records each should
+    have, the features that are the image and the label (or None), and the names of the classes.
+
+    Raises ValueError where there is no image of 8 bits, or the files are no TFRecords.
+    """
+    _, tfds = _tensorflow()
+    info = tfds.builder_from_directory(str(folder)).info
+    if info.file_format.value != "tfrecord":
+        raise ValueError(
+            f"{folder} is prepared as {info.file_format.value}, whose images cannot be read by their place in a file."
+            " Prepare it with file_format='tfrecord'."
+        )
+    image, label = _keys(info.features, tfds)
+    if info.features[image].np_dtype != np.uint8:
+        raise ValueError(
+            f"{info.name}: expected images of 8 bits; its {image!r} has {np.dtype(info.features[image].np_dtype)}."
+        )
+    paths = [os.fspath(path) for path in info.splits[split].filepaths]
+    classes = tuple(info.features[label].names) if label else ()
+    return paths, list(info.splits[split].shard_lengths), (image, label), classes
+
+
+def check_records(paths: Sequence[str]) -> None:
+    """Reads TFRecord files and compares all checksums; raises ValueError that names the first file with a wrong one."""
+    tf = tensorflow()
+    for path in paths:
+        try:
+            tf.data.TFRecordDataset(path).reduce(0, lambda n, _: n + 1)
+        except tf.errors.OpError as error:
+            text = error.message.split("}} ")[-1].split(" [Op:")[0]  # without the place in TensorFlow's graph
+            raise ValueError(f"{path} is damaged: {text}. Copy or prepare it again.") from error
 
 
 def prepare(name: str, root: Path) -> Path:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxcl.experiment import Experiment, load_config
 from jaxcl.train.loop import init_state
@@ -20,7 +21,7 @@ SMALL = {"batch_size": 16, "train_canvases": 64, "test_canvases": 32}
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory):
-    """64 images of 32 x 32 x 3, and of 28 x 28 x 1, of 10 classes."""
+    """64 images of 32 x 32 x 3, and of 28 x 28 x 1, of 10 classes; and 64 JPEGs of many sizes, of 3 classes."""
     folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for name, shape in {"color": (32, 32, 3), "gray": (28, 28, 1)}.items():
         images, labels = rng.integers(0, 256, (64, *shape), np.uint8), np.arange(64) % 10
@@ -31,7 +32,15 @@ def archives(tmp_path_factory):
             test_images=images,
             test_labels=labels,
         )
-    return {name: f"npz:{folder / name}.npz" for name in ("color", "gray")}
+    for i in range(64):
+        path = folder / "photos" / ("train" if i % 2 else "test") / str(i % 3) / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 30 + i, 3), np.uint8)).save(path)
+    return {
+        "color": f"npz:{folder / 'color'}.npz",
+        "gray": f"npz:{folder / 'gray'}.npz",
+        "imagenet": f"folder:{folder / 'photos'}",
+    }
 
 
 def choices():
@@ -54,8 +63,9 @@ def test_a_config_makes_an_experiment_whose_step_can_be_traced(path, chosen, arc
     has = {field.name for field in dataclasses.fields(module.Knobs)}
     source = {"photos": archives["color"], "digits": archives["gray"]} if "photos" in has else {}
     if "data" in has:
-        gray = "mnist" in module.Knobs.data
-        source = {"data": archives["gray" if gray else "color"]}
+        kinds = {"mnist": "gray", "imagenet": "imagenet"}
+        kind = next((kind for name, kind in kinds.items() if name in module.Knobs.data), "color")
+        source = {"data": archives[kind]}
     small = {name: value for name, value in SMALL.items() if name in has}
     experiment = module.experiment(module.Knobs(**(small | source | chosen)))
 
@@ -64,7 +74,7 @@ def test_a_config_makes_an_experiment_whose_step_can_be_traced(path, chosen, arc
         "image": jnp.asarray(experiment.train.images[: experiment.batch_size]),
         "index": jnp.arange(experiment.batch_size, dtype=jnp.int32),
     }
-    if chosen.get("input") == "host":  # views come with the batch
+    if chosen.get("input", getattr(module.Knobs, "input", None)) == "host":  # views come with the batch
         batch["views"] = jnp.zeros((experiment.batch_size, 2, *experiment.train.images.shape[1:]))
 
     def one_step(key):

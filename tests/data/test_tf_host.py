@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxcl import augment
-from jaxcl.data import batches, find_files, from_arrays, host_images, host_views, load
+from jaxcl.data import batches, find_images, from_arrays, host_images, host_views, load
 from jaxcl.data.files import read_rgb
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
@@ -108,17 +108,17 @@ def test_each_view_may_have_its_own_recipe(arrays, from_host):
 
 
 def test_files_of_all_sizes_and_kinds_give_the_device_s_views(folder):
-    files = find_files(f"folder:{folder}", "train")
+    files = find_images(f"folder:{folder}", "train")
     assert 0 < files.plain.sum() < 24
     for step, batch in enumerate(host_views(files, RECIPE)(**ORDER, stop_step=3)):
         for row, i in enumerate(batch["index"]):
             # Decoded in part by TensorFlow, and as a whole by Pillow: the same pixels.
-            whole = {"image": read_rgb(files.paths[i])[None], "index": np.array([i])}
+            whole = {"image": read_rgb(files.content(i))[None], "index": np.array([i])}
             np.testing.assert_allclose(batch["views"][row], on_device(step_key(3, step), whole)[0], atol=1e-4)
 
 
 def test_decoding_alone_gives_what_load_gives(folder):
-    files, loaded = find_files(f"folder:{folder}", "train"), load(f"folder:{folder}", "train", size=32)
+    files, loaded = find_images(f"folder:{folder}", "train"), load(f"folder:{folder}", "train", size=32)
     met = 0
     for batch in host_images(files, 32)(**ORDER, stop_step=3):
         assert batch["image"].dtype == np.uint8
@@ -147,7 +147,7 @@ def found(folder):
     """Cut off PNGs are found out at once, and of no interest here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return find_files(f"folder:{folder}", "train")
+        return find_images(f"folder:{folder}", "train")
 
 
 def test_a_good_file_stands_in_for_a_damaged_one_under_its_own_number(damaged):
@@ -180,7 +180,7 @@ def test_more_damage_than_tolerated_ends_it_by_name(damaged):
     files = found(damaged)
     with (
         pytest.warns(UserWarning, match="is damaged"),
-        pytest.raises(ValueError, match=r"files of folder:.* are damaged, more than the share of 0 .*-cut"),
+        pytest.raises(ValueError, match=r"images of folder:.* are damaged, more than the share of 0 .*-cut"),
     ):
         list(host_views(files, RECIPE, tolerate=0)(batch_size=16, seed=1, stop_step=3))
 
@@ -188,7 +188,7 @@ def test_more_damage_than_tolerated_ends_it_by_name(damaged):
 def test_a_file_that_goes_away_is_named(folder, tmp_path):
     for i in range(10):
         reddish(i, (20, 20)).save(tmp_path / f"{i}.jpg")
-    files = find_files(f"folder:{tmp_path}", "train")
+    files = find_images(f"folder:{tmp_path}", "train")
     os.remove(files.paths[4])
     with pytest.warns(UserWarning, match=r"4\.jpg is damaged and left out: .*No such file"):
         batch = next(host_views(files, RECIPE, tolerate=0.2)(batch_size=9, seed=0))
@@ -203,7 +203,7 @@ def test_a_file_that_goes_away_is_named(folder, tmp_path):
     ],
 )
 def test_what_cannot_be_made_is_refused(folder, change, says):
-    files = find_files(f"folder:{folder}", "train")
+    files = find_images(f"folder:{folder}", "train")
     with pytest.raises(ValueError, match=says):
         host_views(files, **({"recipe": RECIPE} | change))
 
