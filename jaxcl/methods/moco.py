@@ -3,7 +3,7 @@ on one page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,10 @@ from jaxcl.extract import pool
 from jaxcl.feature_transform import Transform
 from jaxcl.memory import ema, push, random_queue
 from jaxcl.methods import checks
-from jaxcl.methods.projected import projected
+from jaxcl.methods.projected import Projected, projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import normalize
-from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
+from jaxcl.typing import Array, FiveParts, Loss, Method, Net, PyTree, Views
 
 
 def moco(
@@ -74,18 +74,9 @@ def moco(
         return h, normalize(z), stats
 
     def init(key, batch):
-        views_key, encoder_key, head_key, queue_key = jax.random.split(key, 4)
-        x = views(views_key, batch)[0]
-        params, stats = network.init(encoder_key, head_key, x)
-        d = network.apply(params, stats, x, train=False)[1].shape[1]
-        return params, {
-            "query": stats,
-            # Copies, as what is donated may not be there twice.
-            "key": jax.tree.map(jnp.copy, stats),
-            "target": jax.tree.map(jnp.copy, params),
-            "queue": random_queue(queue_key, queue_size, d),
-            "step": jnp.zeros((), jnp.int32),
-        }
+        views_key, *keys = jax.random.split(key, 4)
+        params, state = with_queue(keys, network, views(views_key, batch)[0], queue_size)
+        return params, {**state, "step": jnp.zeros((), jnp.int32)}
 
     def loss_fn(params, state, key, batch):
         views_key, *keys = jax.random.split(key, 3)
@@ -141,6 +132,20 @@ def moco(
         loss={"loss": loss, "queue_size": queue_size, "symmetric": symmetric},
     )
     return Method(init, loss_fn, embed, five_parts)
+
+
+def with_queue(keys: Sequence[Array], network: Projected, x: Array, queue_size: int) -> tuple[PyTree, dict]:
+    """A network's params; and as state its statistics, a key network that starts as its copy, and a random queue."""
+    *network_keys, queue_key = keys
+    params, stats = network.init(*network_keys, x)
+    d = network.apply(params, stats, x, train=False)[1].shape[1]
+    return params, {
+        "query": stats,
+        # Copies, as what is donated may not be there twice.
+        "key": jax.tree.map(jnp.copy, stats),
+        "target": jax.tree.map(jnp.copy, params),
+        "queue": random_queue(queue_key, queue_size, d),
+    }
 
 
 def shuffled(key: Array | None, forward: Callable, x: Array, *, axis_name: str | None = None):

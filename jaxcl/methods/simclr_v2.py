@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jaxcl import collectives
 from jaxcl.extract import pool
 from jaxcl.losses import info_nce
-from jaxcl.memory import ema, push, random_queue
+from jaxcl.memory import ema, push
 from jaxcl.methods import checks
+from jaxcl.methods.moco import with_queue
 from jaxcl.methods.projected import projected
 from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
@@ -54,17 +55,8 @@ def simclr_v2(
         return h, normalize(z), stats
 
     def init(key, batch):
-        views_key, encoder_key, head_key, queue_key = jax.random.split(key, 4)
-        x = views(views_key, batch)[0]
-        params, stats = network.init(encoder_key, head_key, x)
-        d = network.apply(params, stats, x, train=False)[1].shape[1]
-        return params, {
-            "query": stats,
-            # Copies, as what is donated may not be there twice.
-            "key": jax.tree.map(jnp.copy, stats),
-            "target": jax.tree.map(jnp.copy, params),
-            "queue": random_queue(queue_key, queue_size, d),
-        }
+        views_key, *keys = jax.random.split(key, 4)
+        return with_queue(keys, network, views(views_key, batch)[0], queue_size)
 
     def loss_fn(params, state, key, batch):
         x = interleave(*checks.views_of("simclr_v2", views(key, batch), 2))
