@@ -43,6 +43,7 @@ EDGES = {
     "train": {"train", "data", "evaluate", "experiment", "collectives", "typing"},
     "plot": {"plot", "typing"},
     "experiment": {"typing"},
+    "five_parts": {"augment", "losses", "similarity", "typing"},
 }
 # A package -> the only places that may import it.
 KEEPERS = {

@@ -35,10 +35,10 @@ def cmc(
 
     views
         (key, batch) -> one view of every image in two parts, L [b, h, w, 1] and ab [b, h, w, 2]:
-        `channel_views(augment.cmc(32), (1, 2))`, or with space="ycbcr".
+        `channel_views(augment.cmc(32), (1, 2))`, or with space="ycbcr" or "ydbdr".
     channels
         the same cut of images [b, h, w, 3] in [0, 1] as they are, for what is evaluated:
-        `augment.split_channels(augment.lab(), (1, 2))`.
+        `augment.split_channels(augment.color_space("lab"), (1, 2))`.
     encoders, heads
         one of each a part; f = normalize(head(extract(encoder(x)))). The paper's are two ResNets of half the width,
         with a linear head to 128.

@@ -33,8 +33,7 @@ def yadim(
     encoder
         any; the paper's main results have AMDIM's, whose last map is one place. Then each vector has one positive
         and n - 1 negatives in each direction. Of a map with several places one is drawn as the source and all are
-        targets, as for AMDIM's maps (inferred); for an average instead: `extract=lambda maps: (pool(maps)[:, None,
-        None],)`.
+        targets, as for AMDIM's maps (inferred); for an average instead: `extract=extract.average`.
     loss
         (key, source, targets) -> scalar: AMDIM's, `lambda key, source, targets: map_nce(source, targets)`.
         The published similarity is a dot product; that it is divided by sqrt(d), clipped and has a penalty, as
