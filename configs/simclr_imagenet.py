@@ -9,8 +9,8 @@ on 32 to 128 TPU v3 cores. The recipe that came with SimCLRv2's code, 64.5 % as 
 1e-4 --brightness-form multiply. Not run here: neither ImageNet nor the hardware was at hand.
 
 `tfds:imagenet2012` must have been prepared in DATA_DIR from the archives that image-net.org gives out. What the host
-decodes bounds the speed: of 500 x 375 pixels, a core makes the paper's two views of some 90 images a second with
---input host, and decodes twice as many with --input images, whose crops come from the centre square of 256 pixels.
+decodes bounds the speed: of 500 x 375 pixels, a core makes the paper's two views of some 90 images a second (--input
+host), or decodes twice as many for the device, whose crops come from the centre square of 256 pixels (--input images).
 """
 
 from dataclasses import dataclass

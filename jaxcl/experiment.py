@@ -45,6 +45,7 @@ class Experiment(NamedTuple):
     input: Callable[..., Iterator[Batch]] | None = None
     resident: bool = False  # keep the images of `train` on the devices, and take each batch's rows there
     placement: str = "jit"
+    steps_per_call: int = 1  # steps that are compiled and run as one; divides the three numbers below
     log_every: int = 50  # steps
     save_every: int = 1000  # steps
     knn_every: int = 0  # steps between two looks at kNN accuracy; 0: never

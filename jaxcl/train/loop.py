@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from jaxcl.experiment import Experiment
 from jaxcl.train import checkpoint, placement
 from jaxcl.train.log import Log
 from jaxcl.train.state import TrainState, init_state
-from jaxcl.train.step import make_step
+from jaxcl.train.step import in_one_call, make_step
 from jaxcl.typing import Batch
 
 
@@ -46,12 +47,12 @@ def train(experiment: Experiment, *, run_dir: str | Path | None = None, quiet: b
     """
     e = experiment
     mesh = placement.make_mesh()
-    if e.batch_size % mesh.size:
-        raise ValueError(f"A batch of {e.batch_size} cannot be split evenly over {mesh.size} devices.")
+    check(e, mesh.size)
     init_key, run_key = jax.random.split(jax.random.key(e.seed))
 
+    many = e.steps_per_call > 1
     step_fn = make_step(e.method, e.optimizer, axis_name=placement.axis_name(e.placement))
-    step_fn = placement.place(step_fn, e.placement, mesh)
+    step_fn = placement.place(in_one_call(step_fn) if many else step_fn, e.placement, mesh, axis=int(many))
     state = placement.replicate(init_state(init_key, e.method, e.optimizer, first_batch(e)), mesh)
     run_key = placement.replicate(run_key, mesh)
 
@@ -66,8 +67,8 @@ def train(experiment: Experiment, *, run_dir: str | Path | None = None, quiet: b
         closing(device_batches(e, mesh, start)) as input_batches,
     ):
         kept, waited, since = [], 0.0, time.perf_counter()
-        saved = start
-        for step in range(start + 1, e.steps + 1):
+        saved = logged = start
+        for step in ends_of_calls(e, start):
             before = time.perf_counter()
             batch = next(input_batches)
             waited += time.perf_counter() - before
@@ -76,11 +77,11 @@ def train(experiment: Experiment, *, run_dir: str | Path | None = None, quiet: b
             log.advance(step)
 
             if step % e.log_every == 0 or step == e.steps:
-                record = fetch_mean(kept)  # the only place where the host waits for the device
+                record = fetch_mean(kept, many=many)  # the only place where the host waits for the device
                 seconds = time.perf_counter() - since
                 record |= {
                     "epoch": step * e.batch_size / len(e.train.images),
-                    "images_per_second": len(kept) * e.batch_size / seconds,
+                    "images_per_second": (step - logged) * e.batch_size / seconds,
                     "input_wait": waited / seconds,
                 }
                 if e.learning_rate is not None:
@@ -88,14 +89,14 @@ def train(experiment: Experiment, *, run_dir: str | Path | None = None, quiet: b
                 log.write(step, record)
                 if not np.isfinite(record["loss"]):
                     raise FloatingPointError(
-                        f"The loss was {record['loss']} within steps {step - len(kept) + 1} to {step}. The newest"
+                        f"The loss was {record['loss']} within steps {logged + 1} to {step}. The newest"
                         f" checkpoint is of step {saved}. A lower learning rate, a longer warm-up or float32 may help."
                     )
-                kept, waited, since = [], 0.0, time.perf_counter()
+                kept, waited, since, logged = [], 0.0, time.perf_counter(), step
             if e.knn_every and e.test is not None and (step % e.knn_every == 0 or step == e.steps):
                 log.write(step, {"knn_accuracy": look_at_knn(e, state)})
                 since = time.perf_counter()
-            stopping = stop(step)
+            stopping = stop(-(-step // e.steps_per_call))
             if checkpoints is not None and (step % e.save_every == 0 or step == e.steps or stopping):
                 checkpoint.save(checkpoints, step, state)
                 saved, since = step, time.perf_counter()
@@ -104,19 +105,40 @@ def train(experiment: Experiment, *, run_dir: str | Path | None = None, quiet: b
     return state
 
 
+def check(e: Experiment, devices: int) -> None:
+    if e.batch_size % devices:
+        raise ValueError(f"A batch of {e.batch_size} cannot be split evenly over {devices} devices.")
+    if e.steps_per_call < 1:
+        raise ValueError(f"steps_per_call must be at least 1; got {e.steps_per_call}.")
+    for name in ("log_every", "save_every", "knn_every"):
+        if getattr(e, name) % e.steps_per_call:
+            raise ValueError(
+                f"Nothing can be logged or saved within a call, so {name} must be a multiple of"
+                f" steps_per_call={e.steps_per_call}; got {getattr(e, name)}."
+            )
+
+
+def ends_of_calls(e: Experiment, start: int) -> list[int]:
+    """The steps at which compiled calls end: the multiples of `steps_per_call` after `start`, and the last step."""
+    k = e.steps_per_call
+    return [*range(start - start % k + k, e.steps, k), *([e.steps] if start < e.steps else [])]
+
+
 def device_batches(e: Experiment, mesh: jax.sharding.Mesh, start: int) -> Generator[Any, None, None]:
-    """Batches from step `start` on, read by a thread and laid out over the devices before they are asked for."""
+    """What each compiled call takes from step `start` on, read by a thread and laid out over the devices before it is
+    asked for: a batch, or [k, b, ...] of them where a call makes several steps."""
     read: Callable[..., Iterator[Batch]]
+    axis = int(e.steps_per_call > 1)
     if e.resident:
         if e.input is not None:
             raise ValueError(
                 "An experiment takes its batches from `input` or keeps its images resident, not both."
             )
         read = partial(index_batches, len(e.train.images))
-        lay_out = placement.resident(e.train.images, mesh)
+        lay_out = placement.resident(e.train.images, mesh, axis=axis)
     else:
         read = e.input or partial(batches, e.train)
-        lay_out = partial(placement.split, mesh=mesh)
+        lay_out = partial(placement.split, mesh=mesh, axis=axis)
     host = read(
         batch_size=e.batch_size,
         seed=e.seed,
@@ -125,6 +147,11 @@ def device_batches(e: Experiment, mesh: jax.sharding.Mesh, start: int) -> Genera
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
+    if axis:
+        ends = [start, *ends_of_calls(e, start)]
+        calls = (islice(host, end - before) for before, end in pairwise(ends))
+        stacked = (jax.tree.map(lambda *batches: np.stack(batches), *call) for call in calls)
+        return prefetch((lay_out(batches) for batches in stacked), size=2)
     return prefetch((lay_out(batch) for batch in host), size=2)
 
 
@@ -134,9 +161,15 @@ def first_batch(e: Experiment) -> Batch:
     return next(read(batch_size=e.batch_size, seed=e.seed, start_step=0, stop_step=1))
 
 
-def fetch_mean(kept: list[dict[str, Any]]) -> dict[str, Any]:
-    """The mean of each metric over the steps since the last time: a number, or a list of them where it has an axis."""
+def fetch_mean(kept: list[dict[str, Any]], *, many: bool = False) -> dict[str, Any]:
+    """The mean of each metric over the steps since the last time: a number, or a list of them where it has an axis.
+
+    many: each of those kept is of several steps, [k, ...]."""
     fetched = jax.device_get(kept)
+    if many:
+        fetched = [
+            {name: call[name][i] for name in call} for call in fetched for i in range(len(call["loss"]))
+        ]
     return {name: np.mean([metrics[name] for metrics in fetched], axis=0).tolist() for name in fetched[0]}
 
 

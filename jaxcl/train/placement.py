@@ -53,33 +53,38 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(put, tree)
 
 
-def split(batch: Batch, mesh: Mesh) -> PyTree:
-    """This process's rows of a global batch, laid out over its devices."""
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+def along(axis: int) -> PartitionSpec:
+    """Split over the devices along one axis."""
+    return PartitionSpec(*[None] * axis, AXIS)
+
+
+def split(batch: Batch, mesh: Mesh, *, axis: int = 0) -> PyTree:
+    """This process's rows of a global batch, laid out over its devices; `axis` is that of the rows."""
+    sharding = NamedSharding(mesh, along(axis))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
 
 
-def resident(images: np.ndarray, mesh: Mesh) -> Callable[[Batch], PyTree]:
+def resident(images: np.ndarray, mesh: Mesh, *, axis: int = 0) -> Callable[[Batch], PyTree]:
     """Keeps images [n, h, w, c] whole on every device, and returns what takes a batch's rows of them there.
 
     {"index": int [b]}, this process's -> {"image": [B, h, w, c], "index": [B]}, laid out as by `split`. Only the
-    numbers of the images travel.
+    numbers of the images travel. With axis=1, [k, b] -> [k, B, ...].
     """
-    whole, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
+    whole, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, along(axis))
     kept = replicate(np.asarray(images), mesh)
     take = jax.jit(lambda images, index: images[index], in_shardings=(whole, rows), out_shardings=rows)
 
     def lay_out(batch):
-        batch = split(batch, mesh)
+        batch = split(batch, mesh, axis=axis)
         return {"image": take(kept, batch["index"]), **batch}
 
     return lay_out
 
 
-def place(step: Callable, placement: str, mesh: Mesh, *, check_vma: bool = True) -> Callable:
-    """A compiled (replicated, replicated, split along axis 0) -> replicated; the first argument is donated."""
+def place(step: Callable, placement: str, mesh: Mesh, *, axis: int = 0, check_vma: bool = True) -> Callable:
+    """A compiled (replicated, replicated, split along `axis`) -> replicated; the first argument is donated."""
     axis_name(placement)
-    everywhere, shared = PartitionSpec(), PartitionSpec(AXIS)
+    everywhere, shared = PartitionSpec(), along(axis)
     if placement == "jit":
         whole, rows = NamedSharding(mesh, everywhere), NamedSharding(mesh, shared)
         return jax.jit(step, in_shardings=(whole, whole, rows), out_shardings=whole, donate_argnums=0)
@@ -92,10 +97,13 @@ def place(step: Callable, placement: str, mesh: Mesh, *, check_vma: bool = True)
             check_vma=check_vma,
         )
         return jax.jit(mapped, donate_argnums=0)
-    mapped = jax.pmap(step, AXIS, in_axes=(None, None, 0), out_axes=None, devices=list(mesh.devices.flat))
+    devices = list(mesh.devices.flat)
+    mapped = jax.pmap(step, AXIS, in_axes=(None, None, axis), out_axes=None, devices=devices)
 
     def by_device(carry, key, batch):
-        local = mesh.local_mesh.size
-        return mapped(carry, key, jax.tree.map(lambda x: x.reshape(local, -1, *x.shape[1:]), batch))
+        def cut(x):
+            return x.reshape(*x.shape[:axis], mesh.local_mesh.size, -1, *x.shape[axis + 1 :])
+
+        return mapped(carry, key, jax.tree.map(cut, batch))
 
     return by_device

@@ -33,3 +33,13 @@ def make_step(
         return TrainState(train.step + 1, params, opt_state, state), metrics
 
     return step
+
+
+def in_one_call(step: Callable) -> Callable:
+    """(train_state, key, batches) -> (train_state, metrics): a step for each of k batches, every leaf [k, b, ...], one
+    after the other; every metric [k, ...]. The steps are those of `step`, which draws by the state's own number."""
+
+    def steps(train: TrainState, key: Array, batches: Batch):
+        return jax.lax.scan(lambda train, batch: step(train, key, batch), train, batches)
+
+    return steps

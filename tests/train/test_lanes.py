@@ -1,5 +1,7 @@
 """Input from the device, kept there, or from the host: one loop, and the same run."""
 
+import os
+import signal
 from functools import partial
 
 import chex
@@ -11,8 +13,8 @@ from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment
 from jaxcl.losses import nt_xent
 from jaxcl.methods import simclr
+from jaxcl.train import Preempted, train
 from jaxcl.train import placement as placing
-from jaxcl.train import train
 from jaxcl.train.log import read_metrics
 from jaxcl.typing import Images
 
@@ -95,3 +97,50 @@ def test_two_ways_to_read_are_one_too_many():
     both = resident._replace(input=partial(data.batches, resident.train))
     with pytest.raises(ValueError, match="not both"):
         train(both)
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_steps_made_in_one_call_are_the_same_steps_bit_for_bit(runs, lane, tmp_path):
+    # Eight steps in calls of 3, 3 and 2, across the ends of epochs; logged once, as the mean of all.
+    calls = experiment(lane)._replace(steps_per_call=3, log_every=12, save_every=6)
+    chex.assert_trees_all_equal(train(calls, run_dir=tmp_path), runs[lane][0])
+    (record,) = read_metrics(tmp_path)
+    assert record["step"] == 8
+    assert record["loss"] == pytest.approx(np.mean(losses(runs[lane][1])), rel=1e-6)
+
+
+@pytest.mark.parametrize("placement", ["shard_map", "pmap"])
+def test_every_placement_makes_several_steps_in_a_call(runs, placement, tmp_path):
+    calls = experiment("resident", placement)._replace(steps_per_call=2, log_every=2)
+    train(calls, run_dir=tmp_path)
+    singly = np.reshape(losses(runs["device"][1]), (4, 2)).mean(axis=1)
+    np.testing.assert_allclose(losses(tmp_path), singly, rtol=1e-4)
+
+
+def test_a_run_stopped_between_calls_goes_on_in_others(runs, tmp_path):
+    def terminate_at_step_4(step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 0.05
+
+    calls = experiment("resident")._replace(steps_per_call=2, log_every=2)
+    with pytest.raises(Preempted) as stopped:
+        train(calls._replace(learning_rate=terminate_at_step_4), run_dir=tmp_path)
+    assert stopped.value.step == 4
+    # Four steps are left: to the next multiple of three, and what remains.
+    others = calls._replace(steps_per_call=3, log_every=3, save_every=3)
+    chex.assert_trees_all_equal(train(others, run_dir=tmp_path), runs["resident"][0])
+    assert [record["step"] for record in read_metrics(tmp_path)] == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"steps_per_call": 0}, "steps_per_call must be at least 1; got 0"),
+        ({"steps_per_call": 2}, "log_every must be a multiple of steps_per_call=2; got 1"),
+        ({"steps_per_call": 2, "log_every": 4, "knn_every": 3}, "knn_every must be a multiple.*got 3"),
+    ],
+)
+def test_calls_that_would_hide_a_log_line_are_refused(change, says):
+    with pytest.raises(ValueError, match=says):
+        train(experiment("resident")._replace(**change))
