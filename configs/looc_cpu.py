@@ -57,6 +57,8 @@ class Knobs:
     """Decoupled weight decay, on kernels only."""
     seed: int = 0
     """Initial weights, order of the images, augmentation."""
+    input: Literal["device", "resident", "host"] = "device"
+    """Who makes the views: the device from batches it is sent, or from images it keeps; or the host, by tf.data."""
     placement: Literal["jit", "shard_map", "pmap"] = "jit"
     """Where a step runs."""
 
@@ -86,7 +88,7 @@ def experiment(knobs: Knobs) -> Experiment:
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     build = partial(
         looc,
-        views=views,
+        views=augment.from_host(len(views.recipes)) if knobs.input == "host" else views,
         encoder=nets.small_convnet(features=knobs.features[:-1] if deep else knobs.features, norm=norm),
         branch=nets.conv_stage(features=knobs.features[-1], norm=norm) if deep else None,
         head=nets.mlp_head(norm=nets.no_norm(), hidden=(512,), out=128),
@@ -113,6 +115,8 @@ def experiment(knobs: Knobs) -> Experiment:
         batch_size=knobs.batch_size,
         steps=steps,
         seed=knobs.seed,
+        input=data.host_views(train, views) if knobs.input == "host" else None,
+        resident=knobs.input == "resident",
         placement=knobs.placement,
         log_every=20,
         save_every=500,

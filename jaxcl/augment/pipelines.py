@@ -143,12 +143,14 @@ def crop_and_flip(size: int, *, min_area: float = 0.08, law: ops.CropLaw = ops.u
 
 @dataclass(frozen=True)
 class RecipeViews:
-    """Views that say how they are made: `views(key, batch)` as ever, and the recipe of each, so that a picture can
-    tell what was drawn (`captions`)."""
+    """Views that say how they are made: `views(key, batch)` as ever, and each view's recipe and what is drawn for
+    it, so that a picture can tell (`captions`) and the host can make the same views (`data.host_views`)."""
 
     make: Callable[[Array, Batch], tuple[Array, ...]]
     recipes: tuple[Op, ...]
-    shared: Op | None = None
+    sample: Callable[
+        [Array, Array, ops.Shape], tuple[PyTree, ...]
+    ]  # (key, index, shape) -> each recipe's parameters
 
     def __call__(self, key: Array, batch: Batch) -> tuple[Array, ...]:
         return self.make(key, batch)
@@ -181,7 +183,7 @@ def n_views(recipe: Op, n: int, *, dtype: Any = jnp.float32, chunk: int | None =
         made = chunked(lambda image, index: one_image(key, index, image), chunk, image, index)
         return tuple(made[:, view] for view in range(n))
 
-    return RecipeViews(views, (recipe,) * n)
+    return RecipeViews(views, (recipe,) * n, sample_each((recipe,) * n))
 
 
 def each_view(
@@ -220,7 +222,23 @@ def each_view(
 
         return chunked(one_image, chunk, images, indices)
 
-    return RecipeViews(views, recipes, shared)
+    whole = recipes if shared is None else tuple(compose(shared, recipe) for recipe in recipes)
+    return RecipeViews(views, whole, sample_each(recipes, shared))
+
+
+def sample_each(recipes: Sequence[Op], shared: Op | None = None) -> Callable[..., tuple[PyTree, ...]]:
+    """(key, index, shape) -> the parameters of each recipe for its view of one image; with `shared`, of both."""
+
+    def sample(key, index, shape):
+        drawn = tuple(
+            recipe.sample(view_keys(key, index, view), shape) for view, recipe in enumerate(recipes)
+        )
+        if shared is None:
+            return drawn
+        both = shared.sample(view_keys(key, index, SHARED), shape)
+        return tuple((both, own) for own in drawn)
+
+    return sample
 
 
 def channel_views(
@@ -237,7 +255,8 @@ def channel_views(
 
 
 def from_host(n: int, *, dtype: Any = jnp.float32) -> Views:
-    """(key, batch) -> the n views that the host made: `batch["views"]` [b, n, h, w, c], floats in [0, 1] or uint8."""
+    """(key, batch) -> the n views that the host made: `batch["views"]` [b, n, h, w, c], floats in [0, 1] or uint8; or,
+    where their sizes differ, n arrays [b, h, w, c]."""
 
     def views(key: Array, batch: Batch) -> tuple[Array, ...]:
         if "views" not in batch:
@@ -246,6 +265,10 @@ def from_host(n: int, *, dtype: Any = jnp.float32) -> Views:
                 " To make views on the device, use n_views."
             )
         made = batch["views"]
+        if isinstance(made, tuple) and len(made) == n:
+            return tuple(as_float(view).astype(dtype) for view in made)
+        if isinstance(made, tuple):
+            raise ValueError(f"from_host({n}) was given {len(made)} views.")
         if made.ndim != 5 or made.shape[1] != n:
             raise ValueError(
                 f'from_host({n}) needs batch["views"] of shape [b, {n}, h, w, c]; got {made.shape}.'
@@ -271,14 +294,10 @@ def captions(key: Array, views: Views, batch: Batch) -> list[list[str]] | None:
     """For each image and view what `views(key, batch)` draws, in words, a line an op; None where views do not tell."""
     if not isinstance(views, RecipeViews):
         return None
-    ahead: list[list[str]] = [[]] * len(batch["index"])
-    if views.shared is not None:
-        ahead = describe(draw(key, views.shared, batch, view=SHARED)) or ahead
-    told = []
-    for view, recipe in enumerate(views.recipes):
-        drawn = jax.jit(lambda batch, recipe=recipe, view=view: draw(key, recipe, batch, view=view))(batch)
-        told.append(describe(drawn) or [[]] * len(ahead))
-    return [["\n".join([*first, *view[i]]) for view in told] for i, first in enumerate(ahead)]
+    image, index = checked(batch)
+    drawn = jax.jit(jax.vmap(lambda index: views.sample(key, index, image.shape[1:])))(index)
+    told = [describe(params) or [[]] * len(index) for params in drawn]
+    return [["\n".join(view[i]) for view in told] for i in range(len(index))]
 
 
 def describe(params: PyTree) -> list[list[str]]:

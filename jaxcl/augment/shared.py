@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxcl.augment import ops, pipelines
 from jaxcl.augment.ops import Op
-from jaxcl.typing import Array, Batch, PyTree, Views
+from jaxcl.typing import Array, Batch, PyTree
 
 
 class LeaveOneOut(NamedTuple):
@@ -31,7 +31,7 @@ class LeaveOneOut(NamedTuple):
     names        of the n augmentations, in the order of the spaces 1 to n
     """
 
-    views: Views
+    views: pipelines.RecipeViews
     collisions: Callable[[Array, Batch], Array]
     names: tuple[str, ...]
 
@@ -109,7 +109,13 @@ def leave_one_out(
 
         return jnp.moveaxis(jax.vmap(of_image)(index), 0, 2)
 
-    return LeaveOneOut(views, collisions, tuple(augmentations))
+    def sample_views(key, index, shape):
+        drawn = tuple(sample(key, index, shape))
+        return tuple(jax.tree.map(lambda x, view=view: x[view], drawn) for view in range(n + 2))
+
+    recipes = (pipelines.compose(*steps),) * (n + 2)
+    made = pipelines.RecipeViews(views, recipes, sample_views)
+    return LeaveOneOut(made, collisions, tuple(augmentations))
 
 
 def query_and_keys(params: PyTree) -> tuple[PyTree, PyTree]:

@@ -25,13 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcl.augment.ops import Op
-from jaxcl.augment.pipelines import flat, flat_params, view_keys
+from jaxcl.augment.pipelines import RecipeViews, each_view, flat, flat_params, n_views
 from jaxcl.data import sources
 from jaxcl.data.batches import index_batches
 from jaxcl.data.files import Encoded, read_bytes, read_rgb
 from jaxcl.data.tf_ops import Twin, host_apply
 from jaxcl.data.tf_pipeline import _square, tensorflow
-from jaxcl.typing import Array, Images
+from jaxcl.typing import Array, Images, Views
 
 # (batch_size, seed, start_step, stop_step, process_index, process_count, by name) -> this process's batches.
 Input = Callable[..., Iterator[dict[str, np.ndarray]]]
@@ -39,7 +39,7 @@ Input = Callable[..., Iterator[dict[str, np.ndarray]]]
 
 def host_views(
     source: Images | Encoded,
-    recipe: Op | Sequence[Op],
+    recipe: Op | Sequence[Op] | Views,
     *,
     n: int = 2,
     dtype: str = "float32",
@@ -47,13 +47,15 @@ def host_views(
     tolerate: float = 0.01,
     twins: dict[str, Twin] | None = None,
 ) -> Input:
-    """An input that makes n views of every image on the host: {"views": [b, n, h, w, c], "index": int32 [b]}.
+    """An input that makes n views of every image on the host: {"views": [b, n, h, w, c], "index": int32 [b]}; where the
+    views' sizes differ, "views" is a tuple of n arrays [b, h, w, c].
 
     source
         images in memory, or encoded in files (`data.find_images`). Of a JPEG only the part that some view shows is
         decoded.
     recipe
-        one for all n views, or a sequence of one a view. A recipe for files must begin with a crop.
+        one for all n views, or a sequence of one a view; or the views themselves, if they are made by recipes: those of
+        `augment.n_views`, `each_view` and `leave_one_out` are. A recipe for files must begin with a crop.
     dtype
         "float32" in [0, 1], or "uint8", a quarter of the bytes to move and a rounding of 1/510 at most;
         `augment.from_host` reads both.
@@ -69,7 +71,18 @@ def host_views(
     The views are those that `augment.n_views(recipe, n)` makes in `methods` that split their key in two and take the
     first for their views, as all here do, to within rounding.
     """
-    recipes = (recipe,) * n if isinstance(recipe, Op) else tuple(recipe)
+    views: Any = recipe
+    if isinstance(views, Op):
+        views = n_views(views, n)
+    elif isinstance(views, Sequence) and all(isinstance(op, Op) for op in views):
+        views = each_view(views)
+    if not isinstance(views, RecipeViews):
+        raise ValueError(
+            "the host makes only views that say what is drawn for them and what is done with it, as those of"
+            f" augment.n_views, each_view and leave_one_out do; got a {type(recipe).__name__}. Make others on the"
+            " device."
+        )
+    recipes = views.recipes
     if dtype not in ("float32", "uint8"):
         raise ValueError(f'dtype must be "float32" or "uint8"; got {dtype!r}.')
     files = source if isinstance(source, Encoded) else None
@@ -84,7 +97,7 @@ def host_views(
     def start(*, seed, **order):
         tf = tensorflow()
         applies = [host_apply(op, twins=twins) for op in recipes]
-        draw = draws(recipes, source, seed)
+        draw = draws(views, source, seed)
 
         def made(step, index):
             params = draw(step, index)
@@ -100,10 +113,11 @@ def host_views(
             if files is not None:
                 corner = row["box"][:2]
                 params = [shifted(op, p, corner) for op, p in zip(recipes, params, strict=True)]
-            views = tf.stack([apply(p, image) for apply, p in zip(applies, params, strict=True)])
+            made = [apply(p, image) for apply, p in zip(applies, params, strict=True)]
             if dtype == "uint8":
-                views = tf.cast(tf.round(tf.clip_by_value(views, 0, 1) * 255), tf.uint8)
-            return {"views": views, "index": row["index"]}
+                made = [tf.cast(tf.round(tf.clip_by_value(view, 0, 1) * 255), tf.uint8) for view in made]
+            alike = len({tuple(view.shape) for view in made}) == 1
+            return {"views": tf.stack(made) if alike else tuple(made), "index": row["index"]}
 
         return run(tf, source, made, one, threads, tolerate, seed=seed, **order)
 
@@ -203,7 +217,7 @@ def stop_running() -> None:
             batches.close()
 
 
-def draws(recipes: Sequence[Op], source: Images | Encoded, seed: int) -> Callable[[int, np.ndarray], Any]:
+def draws(views: RecipeViews, source: Images | Encoded, seed: int) -> Callable[[int, np.ndarray], Any]:
     """(step, index [b]) -> the parameters of every view, numpy arrays [b, ...], as the device would draw them."""
     fixed = None if isinstance(source, Encoded) else source.images.shape[1:]
 
@@ -213,10 +227,7 @@ def draws(recipes: Sequence[Op], source: Images | Encoded, seed: int) -> Callabl
         views_key = jax.random.split(jax.random.fold_in(run_key, step))[0]
 
         def of_image(index, size):
-            shape = fixed or (size[0], size[1], 3)
-            return tuple(
-                op.sample(view_keys(views_key, index, view), shape) for view, op in enumerate(recipes)
-            )
+            return views.sample(views_key, index, fixed or (size[0], size[1], 3))
 
         return jax.vmap(of_image)(index, sizes)
 

@@ -18,8 +18,11 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxcl.augment.ops import JITTERS, Op, blur_radius
 from jaxcl.augment.pipelines import flat, flat_params
+from jaxcl.augment.shared import gaussian_matrix
 from jaxcl.data.tf_pipeline import tensorflow
 
 # (params, image [h, w, c]) -> image: tensors; float32 in [0, 1], or uint8 where the op is a crop.
@@ -232,6 +235,36 @@ def blur(**how_it_is_drawn: Any) -> Apply:
     return apply
 
 
+def texture(**how_it_is_drawn: Any) -> Apply:
+    tf = tensorflow()
+
+    def apply(params, image):
+        h, w, _ = image.shape
+        if h is None or w is None:
+            raise ValueError(
+                "texture needs an image of known size, as its Gaussian follows from it. Crop first."
+            )
+        rows, columns = np.asarray(gaussian_matrix(h, h / 24)), np.asarray(gaussian_matrix(w, h / 24))
+
+        def blurred(x):
+            return tf.einsum("ab,bcd,ec->aed", rows, x, columns)
+
+        def changed():
+            low = blurred(image)
+            rough = tf.reduce_mean(tf.square(image - low), axis=2, keepdims=True)
+            contrast = tf.sqrt(tf.maximum(blurred(rough), 0.0) + 1e-12)
+            y, x = tf.range(h, dtype=tf.float32)[:, None], tf.range(w, dtype=tf.float32)
+            sine, cosine = tf.sin(params.angle), tf.cos(params.angle)
+            u, v = cosine * x + sine * y, cosine * y - sine * x
+            bend = params.warp * tf.sin(v / params.period)
+            pattern = tf.cos(2 * np.pi * u / params.period + params.phase + bend)[:, :, None]
+            return clipped(tf, low + params.amount * np.float32(np.sqrt(2)) * contrast * pattern)
+
+        return tf.ensure_shape(tf.cond(params.on, changed, lambda: tf.identity(image)), image.shape)
+
+    return apply
+
+
 def clip() -> Apply:
     tf = tensorflow()
     return lambda params, image: clipped(tf, image)
@@ -259,5 +292,6 @@ TWINS: dict[str, Twin] = {
     "grayscale": grayscale,
     "solarize": solarize,
     "blur": blur,
+    "texture": texture,
     "clip": clip,
 }

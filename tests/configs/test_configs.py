@@ -75,7 +75,8 @@ def test_a_config_makes_an_experiment_whose_step_can_be_traced(path, chosen, arc
         "index": jnp.arange(experiment.batch_size, dtype=jnp.int32),
     }
     if chosen.get("input", getattr(module.Knobs, "input", None)) == "host":  # views come with the batch
-        batch["views"] = jnp.zeros((experiment.batch_size, 2, *experiment.train.images.shape[1:]))
+        views = len(experiment.views.recipes)
+        batch["views"] = jnp.zeros((experiment.batch_size, views, *experiment.train.images.shape[1:]))
 
     def one_step(key):
         train_state = init_state(key, experiment.method, experiment.optimizer, batch)

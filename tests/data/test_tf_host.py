@@ -129,6 +129,45 @@ def test_decoding_alone_gives_what_load_gives(folder):
     assert met == 24
 
 
+CROP = augment.compose(augment.random_resized_crop(12), augment.flip())
+COLOR = augment.compose(augment.color_jitter(0.4, 0.4, 0.4, 0.1), augment.grayscale())
+MANY = {
+    "leave one out": augment.leave_one_out(
+        {"color": COLOR, "rotation": augment.rotate90(), "texture": augment.texture()},
+        before=CROP,
+        after=augment.clip(),
+    ).views,
+    "multi-crop": augment.each_view(augment.multi_crop(20, 8, counts=(2, 3))),
+    "one flip for all": augment.each_view([COLOR] * 3, shared=augment.flip()),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_views_that_share_draws_or_differ_in_size_are_the_device_s(arrays, name):
+    views = MANY[name]
+    device = jax.jit(
+        lambda key, batch: augment.from_host(len(views.recipes))(key, {"views": views(key, batch)})
+    )
+    lane = host_views(arrays, views)(**ORDER, start_step=2, stop_step=4)
+    for step, (there, here) in enumerate(
+        zip(lane, batches(arrays, **ORDER, start_step=2), strict=False), start=2
+    ):
+        made = augment.from_host(len(views.recipes))(None, there)
+        for one, other in zip(made, device(step_key(3, step), here), strict=True):
+            np.testing.assert_allclose(one, other, atol=1 / 255)
+            assert np.abs(one - other).mean() < 1e-4
+
+
+def test_leave_one_out_views_of_files_are_the_device_s(folder):
+    files, views = find_images(f"folder:{folder}", "train"), MANY["leave one out"]
+    batch = next(host_views(files, views, dtype="uint8")(**ORDER))
+    assert batch["views"].shape == (8, 5, 12, 12, 3)
+    device = jax.jit(lambda key, batch: jax.numpy.stack(views(key, batch), axis=1))
+    for row, i in enumerate(batch["index"][:3]):
+        whole = {"image": read_rgb(files.content(i))[None], "index": np.array([i])}
+        np.testing.assert_allclose(batch["views"][row] / 255, device(step_key(3, 0), whole)[0], atol=1 / 255)
+
+
 @pytest.fixture
 def damaged(folder, tmp_path):
     """The folder, and between its files damaged ones: cut off, or with bytes changed."""
@@ -200,6 +239,12 @@ def test_a_file_that_goes_away_is_named(folder, tmp_path):
     [
         ({"dtype": "float16"}, "dtype must be"),
         ({"recipe": augment.compose(augment.flip(), RECIPE)}, "must begin with a crop"),
+        ({"recipe": augment.each_view([RECIPE], shared=augment.flip())}, "must begin with a crop"),
+        (
+            {"recipe": augment.channel_views(RECIPE, (1, 2))},
+            "only views that say what is drawn.*got a function",
+        ),
+        ({"recipe": augment.leave_one_out({"color": COLOR}, before=CROP)}, "got a LeaveOneOut"),
     ],
 )
 def test_what_cannot_be_made_is_refused(folder, change, says):

@@ -27,6 +27,7 @@ OPS = {
     "grayscale": ops.grayscale(probability=0.5),
     "solarize": ops.solarize(probability=0.5),
     "blur": ops.gaussian_blur(),
+    "texture": augment.texture(probability=0.8),
     "clip": ops.clip(),
     "first channels": augment.first_channels(ops.color_jitter(0.8, 0.8, 0.8, 0.2), 1),
     "a recipe": augment.simclr(24),
