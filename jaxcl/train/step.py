@@ -37,7 +37,13 @@ def make_step(
 
 def in_one_call(step: Callable) -> Callable:
     """(train_state, key, batches) -> (train_state, metrics): a step for each of k batches, every leaf [k, b, ...], one
-    after the other; every metric [k, ...]. The steps are those of `step`, which draws by the state's own number."""
+    after the other; every metric [k, ...]. The steps are those of `step`, which draws by the state's own number.
+
+    It spares the host's work between steps, which counts where a step takes milliseconds. Measured on one CPU core, in
+    milliseconds of it a step, ten steps a call: a ConvN of 16 pixels and 32 images 3.4 singly and 1.5 here, but the
+    small ConvNet of 32 pixels and 64 images 113 singly and 782 here, as XLA has only slow convolutions for the inside
+    of loops on a CPU. There, keep `steps_per_call` at 1 unless the network is tiny. Not measured on accelerators.
+    """
 
     def steps(train: TrainState, key: Array, batches: Batch):
         return jax.lax.scan(lambda train, batch: step(train, key, batch), train, batches)
