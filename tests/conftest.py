@@ -1,7 +1,12 @@
 """Eight pretend devices for every test, and compiled programs kept between tests and runs; set before jax starts."""
 
+import dataclasses
 import os
 from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 flags = os.environ.get("XLA_FLAGS", "")
@@ -12,3 +17,36 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Most of the suite's time would be compiling the same small programs again.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+@pytest.fixture(scope="session")
+def small_knobs(tmp_path_factory):
+    """A config's Knobs -> those of them that make its experiment small: few images at a time, and few of them.
+
+    64 images of 32 x 32 x 3, and of 28 x 28 x 1, of 10 classes; and 64 JPEGs of many sizes, of 3 classes.
+    """
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for name, shape in {"color": (32, 32, 3), "gray": (28, 28, 1)}.items():
+        images, labels = rng.integers(0, 256, (64, *shape), np.uint8), np.arange(64) % 10
+        np.savez(
+            folder / f"{name}.npz",
+            train_images=images,
+            train_labels=labels,
+            test_images=images,
+            test_labels=labels,
+        )
+    for i in range(64):
+        path = folder / "photos" / ("train" if i % 2 else "test") / str(i % 3) / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 30 + i, 3), np.uint8)).save(path)
+    color, gray = f"npz:{folder / 'color'}.npz", f"npz:{folder / 'gray'}.npz"
+    sources = {"mnist": gray, "imagenet": f"folder:{folder / 'photos'}"}
+
+    def knobs_of(knobs):
+        has = {field.name: field.default for field in dataclasses.fields(knobs)}
+        source = next((where for name, where in sources.items() if name in has.get("data", "")), color)
+        small = {"batch_size": 16, "train_canvases": 64, "test_canvases": 32}
+        small |= {"photos": color, "digits": gray} if "photos" in has else {"data": source}
+        return {name: value for name, value in small.items() if name in has}
+
+    return knobs_of

@@ -1,6 +1,5 @@
 """What `jaxcl parts` tells is what the step does."""
 
-import dataclasses
 import inspect
 from functools import partial
 from pathlib import Path
@@ -20,36 +19,10 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 BATCH = {"image": np.zeros((4, 16, 16, 3), np.uint8), "index": np.arange(4, dtype=np.int32)}
 
 
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    folder, labels = tmp_path_factory.mktemp("images"), np.arange(64) % 10
-    for name, shape in {"color": (32, 32, 3), "gray": (28, 28, 1)}.items():
-        images = np.zeros((64, *shape), np.uint8)
-        arrays = {
-            f"{split}_{what}": x
-            for split in ("train", "test")
-            for what, x in (("images", images), ("labels", labels))
-        }
-        np.savez(folder / f"{name}.npz", **arrays)
-    return {name: f"npz:{folder / name}.npz" for name in ("color", "gray")}
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_prints_five_parts_none_of_them_empty(path, archives, capsys):
-    knobs = load_config(path).Knobs
-    source = {
-        "photos": archives["color"],
-        "digits": archives["gray"],
-        "data": archives["gray" if "mnist" in getattr(knobs, "data", "") else "color"],
-    }
-    has = {field.name for field in dataclasses.fields(knobs)}
-    small = {"batch_size": 16, "train_canvases": 64, "test_canvases": 32}
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in small.items() if name in has]
-    words += [
-        f"--{name}={value}"
-        for name, value in source.items()
-        if knobs.__annotations__.get(name) in (str, "str")
-    ]
+def test_every_config_prints_five_parts_none_of_them_empty(path, small_knobs, capsys):
+    small = small_knobs(load_config(path).Knobs)
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in small.items()]
     assert main(["parts", str(path), *words]) == 0
     lines = capsys.readouterr().out.splitlines()
     heads = [i for i, line in enumerate(lines) if not line.startswith(" ")]

@@ -1,46 +1,17 @@
 """Every config makes an experiment whose step can be traced, for every choice that its knobs offer."""
 
-import dataclasses
 import typing
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from PIL import Image
 
 from jaxcl.experiment import Experiment, load_config
 from jaxcl.train.loop import init_state
 from jaxcl.train.step import make_step
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
-# What makes an experiment small; a config takes the ones that it has.
-SMALL = {"batch_size": 16, "train_canvases": 64, "test_canvases": 32}
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    """64 images of 32 x 32 x 3, and of 28 x 28 x 1, of 10 classes; and 64 JPEGs of many sizes, of 3 classes."""
-    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for name, shape in {"color": (32, 32, 3), "gray": (28, 28, 1)}.items():
-        images, labels = rng.integers(0, 256, (64, *shape), np.uint8), np.arange(64) % 10
-        np.savez(
-            folder / f"{name}.npz",
-            train_images=images,
-            train_labels=labels,
-            test_images=images,
-            test_labels=labels,
-        )
-    for i in range(64):
-        path = folder / "photos" / ("train" if i % 2 else "test") / str(i % 3) / f"{i}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (40, 30 + i, 3), np.uint8)).save(path)
-    return {
-        "color": f"npz:{folder / 'color'}.npz",
-        "gray": f"npz:{folder / 'gray'}.npz",
-        "imagenet": f"folder:{folder / 'photos'}",
-    }
 
 
 def choices():
@@ -58,16 +29,9 @@ def choices():
 
 
 @pytest.mark.parametrize(("path", "chosen"), choices())
-def test_a_config_makes_an_experiment_whose_step_can_be_traced(path, chosen, archives):
+def test_a_config_makes_an_experiment_whose_step_can_be_traced(path, chosen, small_knobs):
     module = load_config(path)
-    has = {field.name for field in dataclasses.fields(module.Knobs)}
-    source = {"photos": archives["color"], "digits": archives["gray"]} if "photos" in has else {}
-    if "data" in has:
-        kinds = {"mnist": "gray", "imagenet": "imagenet"}
-        kind = next((kind for name, kind in kinds.items() if name in module.Knobs.data), "color")
-        source = {"data": archives[kind]}
-    small = {name: value for name, value in SMALL.items() if name in has}
-    experiment = module.experiment(module.Knobs(**(small | source | chosen)))
+    experiment = module.experiment(module.Knobs(**(small_knobs(module.Knobs) | chosen)))
 
     assert isinstance(experiment, Experiment)
     batch = {
