@@ -15,7 +15,9 @@ loses less by either exchange than AMDIM and CPC do; their numbers were not at h
 and the same of yadim_cifar10_cpu.py and cpc_cifar10_cpu.py, each with --extraction and --encoder of its own.
 
 The published CIFAR-10 network is --features 256 --out 2048 --depth 10 --batch-size 480, trained for 300 epochs with
-Adam at 2e-4. Not yet run to its end.
+Adam at 2e-4. Here --features 16 --out 128 --batch-size 128 --epochs 1 reached 46.9 % kNN and 52.4 % linear accuracy
+in five minutes of one core (one seed; raw pixels 36.1 and 41.5, its untrained encoder 28.8 and 33.8); 20 epochs were
+not yet run.
 """
 
 from dataclasses import dataclass
