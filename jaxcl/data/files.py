@@ -158,7 +158,7 @@ def _in_folder(where: str, split: str, data_dir: Any) -> Encoded:
 
 
 def _in_tfds(where: str, split: str, data_dir: Any) -> Encoded:
-    folder, candidates = sources.tfds_splits(where, split, data_dir)
+    folder, candidates, _ = sources.tfds_splits(where, split, data_dir)
     from jaxcl.data import tf_pipeline
 
     for name in candidates:

@@ -574,8 +574,11 @@ def _resized(images: np.ndarray, size: int) -> np.ndarray:
 # look first, with the file system alone.
 
 
-def tfds_splits(where: str, split: str, data_dir: Any, *, download: bool = False) -> tuple[Path, list[str]]:
-    """The folder of a prepared data set, and the names under which it may have the split, the first choice first."""
+def tfds_splits(
+    where: str, split: str, data_dir: Any, *, download: bool = False
+) -> tuple[Path, list[str], list[str]]:
+    """The folder of a prepared data set; the names under which it may have the split, the first choice first; and its
+    other splits."""
     for module in ("tensorflow_datasets", "tensorflow"):
         if importlib.util.find_spec(module) is None:
             raise ImportError(
@@ -599,11 +602,11 @@ def tfds_splits(where: str, split: str, data_dir: Any, *, download: bool = False
         near = difflib.get_close_matches(split, splits, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"tfds:{where} has the splits {', '.join(splits) or '(none)'}; got {split!r}.{hint}")
-    return folder, candidates
+    return folder, candidates, [name for name in splits if name not in candidates]
 
 
 def _tfds(where: str, split: str, data_dir, size: int | None, download: bool) -> Images:
-    folder, candidates = tfds_splits(where, split, data_dir, download=download)
+    folder, candidates, others = tfds_splits(where, split, data_dir, download=download)
     from jaxcl.data import tf_pipeline
 
     for name in candidates:
@@ -612,7 +615,8 @@ def _tfds(where: str, split: str, data_dir, size: int | None, download: bool) ->
             images, labels, classes = got
             return from_arrays(images, labels, classes=classes, name=f"tfds:{where}/{name}")
     raise ValueError(
-        f"the labels of tfds:{where}, split {split}, are not public (they are -1). Load another split."
+        f"the labels of tfds:{where}, split {split}, are not public (they are -1). Load another split:"
+        f" {', '.join(others) or 'there is none'}."
     )
 
 

@@ -535,3 +535,14 @@ def test_configs_and_versions_are_found(tmp_path):
     for where in ("a b", "../x", "x/../y", "x:latest"):
         with pytest.raises(ValueError, match="expected tfds:NAME"):
             sources._prepared(where, tmp_path)
+
+
+def test_secret_labels_are_refused_with_the_splits_that_have_some(monkeypatch, tmp_path):
+    from jaxcl.data import tf_pipeline
+
+    monkeypatch.setattr(
+        sources, "tfds_splits", lambda *_, **__: (tmp_path, ["test"], ["train", "validation"])
+    )
+    monkeypatch.setattr(tf_pipeline, "read", lambda *_, **__: None)
+    with pytest.raises(ValueError, match="not public .* Load another split: train, validation"):
+        load("tfds:photos", "test")
