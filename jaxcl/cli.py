@@ -103,16 +103,22 @@ def train(arguments: list[str]) -> int:
         return 0 if "--help" in rest or "-h" in rest else 2
     if own.distributed is not None:
         join_processes(own.distributed)
-    import tyro
-
-    from jaxcl.experiment import load_config
     from jaxcl.runs import train_run
 
-    knobs = tyro.cli(load_config(own.config).Knobs, args=rest, prog=f"jaxcl train {own.config}")
+    knobs = knobs_of("train", own.config, rest)
     run_dir = own.run_dir or Path("runs") / Path(own.config).stem
     train_run(own.config, knobs, run_dir)
     print(f"\nDone. Next: jaxcl evaluate {run_dir}; jaxcl plot {run_dir}")
     return 0
+
+
+def knobs_of(command: str, config: str, words: Sequence[str]) -> Any:
+    """A config's knobs as the words of a command line set them; --help among them prints the knobs and exits."""
+    import tyro
+
+    from jaxcl.experiment import load_config
+
+    return tyro.cli(load_config(config).Knobs, args=words, prog=f"jaxcl {command} {config}")
 
 
 def join_processes(words: Sequence[str]) -> None:
@@ -263,12 +269,9 @@ def views(arguments: list[str]) -> int:
         return 0 if "--help" in rest or "-h" in rest else 2
     if own.images < 1:
         raise ValueError(f"--images is how many images are shown, at least 1; got {own.images}.")
-    import tyro
-
-    from jaxcl.experiment import load_config
     from jaxcl.runs import draw_views
 
-    knobs = tyro.cli(load_config(own.config).Knobs, args=rest, prog=f"jaxcl views {own.config}")
+    knobs = knobs_of("views", own.config, rest)
     out = own.out or Path(f"{Path(own.config).stem}-views.png")
     print(f"Views: {draw_views(own.config, knobs, out, n=own.images)}")
     return 0
@@ -281,13 +284,10 @@ def parts(arguments: list[str]) -> int:
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     import textwrap
 
-    import tyro
-
-    from jaxcl.experiment import load_config
     from jaxcl.runs import five_parts_of
 
     config, *rest = arguments
-    knobs = tyro.cli(load_config(config).Knobs, args=rest, prog=f"jaxcl parts {config}")
+    knobs = knobs_of("parts", config, rest)
     for name, lines in five_parts_of(config, knobs).items():
         print(name)
         for role, text in lines:
@@ -327,7 +327,7 @@ def sweep(arguments: list[str]) -> int:
     knobs = load_config(own.config).Knobs
     defaults = {field.name: field.default for field in dataclasses.fields(knobs)}
 
-    def knobs_of(combination):
+    def of(combination):
         words = [
             word for knob, value in combination.items() for word in option(knob, value, defaults.get(knob))
         ]
@@ -335,7 +335,7 @@ def sweep(arguments: list[str]) -> int:
 
     results = run_sweep(
         own.config,
-        knobs_of,
+        of,
         grid or {"seed": ["0"]},
         own.run_dir or Path("runs") / f"{own.config.stem}-sweep",
         protocols=own.protocol,
