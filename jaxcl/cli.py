@@ -138,7 +138,7 @@ def join_processes(words: Sequence[str]) -> None:
 def evaluate(arguments: list[str]) -> int:
     """`jaxcl evaluate RUN_DIR [--protocol NAME ...] [--data SPEC] [--set NAME=VALUE ...]`"""
     from jaxcl.evaluate import PROTOCOLS
-    from jaxcl.runs import accuracy_table, evaluate_run, robustness_table
+    from jaxcl.runs import BASELINES, accuracy_table, evaluate_run, robustness_table
 
     parser = argparse.ArgumentParser("jaxcl evaluate", description="Accuracy of a run's representation.")
     parser.add_argument("run_dir", type=Path)
@@ -167,7 +167,7 @@ def evaluate(arguments: list[str]) -> int:
         results = evaluate_run(
             own.run_dir,
             own.protocol,
-            baselines=not own.no_baselines,
+            baselines=() if own.no_baselines else BASELINES,
             parts=own.parts,
             data=own.data,
             data_dir=own.data_dir,
@@ -310,7 +310,12 @@ def sweep(arguments: list[str]) -> int:
     parser.add_argument("config", type=Path)
     parser.add_argument("--run-dir", type=Path, help="runs/CONFIG-sweep unless given")
     parser.add_argument("--protocol", nargs="+", default=["knn", "linear"], metavar="NAME")
-    parser.add_argument("--baselines", action="store_true", help="also raw pixels and the untrained encoder")
+    parser.add_argument(
+        "--baselines",
+        nargs="*",
+        choices=("raw", "untrained"),
+        help="also raw pixels (with the linear protocol the slowest of all) or the untrained encoder; both if not said",
+    )
     own, rest = parser.parse_known_args(arguments)
     grid: dict[str, list[str]] = {}
     for word in rest:
@@ -318,9 +323,11 @@ def sweep(arguments: list[str]) -> int:
             values = grid.setdefault(word[2:].replace("-", "_"), [])
         elif grid:
             values.append(word)
+    baselines = () if own.baselines is None else own.baselines or ("raw", "untrained")
     import tyro
 
     from jaxcl.experiment import load_config
+    from jaxcl.runs import BASELINES
     from jaxcl.sweep import summarize
     from jaxcl.sweep import sweep as run_sweep
 
@@ -339,7 +346,7 @@ def sweep(arguments: list[str]) -> int:
         grid or {"seed": ["0"]},
         own.run_dir or Path("runs") / f"{own.config.stem}-sweep",
         protocols=own.protocol,
-        baselines=own.baselines,
+        baselines=[name for name in BASELINES if name.split()[0] in baselines],
     )
     show("Accuracy on test images, percent: mean and standard deviation over seeds", *summarize(results))
     return 0

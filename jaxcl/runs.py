@@ -37,6 +37,7 @@ from jaxcl.experiment import (
 )
 from jaxcl.typing import Array, Images
 
+BASELINES = ("raw pixels", "untrained encoder")
 PACKAGES = ("jaxcl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -147,19 +148,21 @@ def evaluate_run(
     run_dir: str | Path,
     protocols: Sequence[str] = ("knn", "linear"),
     *,
-    baselines: bool = True,
+    baselines: Sequence[str] = BASELINES,
     parts: bool = False,
     data: str | None = None,
     data_dir: str | None = None,
     settings: Mapping[str, Any] | None = None,
     watch: Callable[[str, str, float], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Runs each protocol on the run's encoder, and on raw pixels and the untrained encoder beside it.
+    """Runs each protocol on the run's encoder, and on those of `BASELINES` that are asked for.
 
     Every result is a dict with "encoder", "protocol", "accuracy" (percent), "standard_error" and the protocol's
     settings, and with "labels" where the experiment has several kinds of them; those of one protocol are written to
     evaluations/PROTOCOL.json. A classifier that was trained along is the further protocol "joint".
 
+    baselines
+        what stands beside it: "raw pixels", "untrained encoder" (as the run initialised it), both or none.
     parts
         evaluate the parts that the experiment names (`Experiment.parts`) as well.
     data, data_dir
@@ -174,6 +177,8 @@ def evaluate_run(
     from jaxcl import evaluate
 
     run_dir, settings = Path(run_dir), dict(settings or {})
+    if strange := [name for name in baselines if name not in BASELINES]:
+        raise ValueError(f"There is no baseline {', '.join(strange)}; there are {', '.join(BASELINES)}.")
     unknown = [name for name in protocols if name not in evaluate.PROTOCOLS]
     if unknown:
         raise ValueError(
@@ -196,9 +201,8 @@ def evaluate_run(
     else:
         sets = dict(e.evaluated or {"": (e.train, e.test)})
     encoder = encoders(e, run_dir)
-    named: dict[str, Callable[[Array], Array]] = {}
-    if baselines:
-        named |= {"raw pixels": pixels, "untrained encoder": encoder.untrained}
+    beside = dict(zip(BASELINES, (pixels, encoder.untrained), strict=True))
+    named = {name: fn for name, fn in beside.items() if name in baselines}
     named[run_dir.name] = encoder.trained
     if parts:
         if not encoder.parts:

@@ -30,7 +30,7 @@ def sweep(
     sweep_dir: str | Path,
     *,
     protocols: Sequence[str] = ("knn", "linear"),
-    baselines: bool = False,
+    baselines: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Trains and evaluates every combination in sweep_dir/knob=value,...; what is there already is not done again.
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jaxcl.cli import main
+from jaxcl.runs import evaluate_run
 from jaxcl.train.log import read_metrics
 
 CONFIG = '''
@@ -90,6 +91,18 @@ def test_evaluate_compares_with_both_baselines_and_writes_its_settings(world, ca
     out = capsys.readouterr().out
     assert "raw pixels" in out
     assert "linear" in out
+
+
+def test_a_sweep_takes_one_baseline_or_both(world, tmp_path, capsys):
+    command = ["sweep", str(world / "grays.py"), "--protocol", "knn"]
+    for words, beside in ((["untrained"], ["untrained encoder"]), ([], ["raw pixels", "untrained encoder"])):
+        run_dir = tmp_path / f"sweep{len(words)}"
+        options = ["--run-dir", str(run_dir), "--baselines", *words, "--epochs", "0.5"]
+        assert main([*command, *options]) == 0
+        rows = json.loads((run_dir / "sweep.json").read_text())
+        assert [row["encoder"] for row in rows] == [*beside, "trained"]
+    with pytest.raises(ValueError, match="no baseline raw; there are raw pixels, untrained encoder"):
+        evaluate_run(run_dir / "epochs=0.5", baselines=["raw"])
 
 
 def test_evaluate_takes_other_data_and_settings_and_says_so(world, tmp_path, capsys):
