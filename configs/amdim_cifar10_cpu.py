@@ -39,7 +39,7 @@ class Knobs:
     """Where TFDS prepared its data sets (its own default if not given)."""
     encoder: Literal["amdim", "convnet", "conv_n", "small_resnet18", "resnet18", "wide_resnet"] = "amdim"
     """AMDIM's own; the one of simclr_cifar10_cpu.py; three convolutions and a dense layer; a ResNet-18 with a small
-    stem, of a quarter of the channels or all of them; WRN-10-2."""
+    stem, of an eighth of the channels or all of them; WRN-10-2."""
     extraction: Literal["scales", "global_small", "global_large", "local", "last"] = "scales"
     """What is compared of three maps (a vector, a small one, a larger one): as published the vector with both, and a
     place of the small map with all of it; or one of these three alone; or the vector with the other view's."""
@@ -89,7 +89,7 @@ def experiment(knobs: Knobs) -> Experiment:
         "amdim": nets.amdim(norm=norm, features=knobs.features, out=knobs.out, depth=knobs.depth),
         "convnet": nets.small_convnet(norm=norm),
         "conv_n": nets.conv_n(norm=norm),
-        "small_resnet18": nets.resnet(18, stem="cifar", norm=norm, features=16),
+        "small_resnet18": nets.resnet(18, stem="cifar", norm=norm, features=8),
         "resnet18": nets.resnet(18, stem="cifar", norm=norm),
         "wide_resnet": nets.wide_resnet(10, norm=norm, width=2),
     }

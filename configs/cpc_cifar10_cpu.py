@@ -31,17 +31,17 @@ class Knobs:
     """Images: tfds:NAME, folder:PATH, npz:PATH or digits."""
     data_dir: str | None = None
     """Where TFDS prepared its data sets (its own default if not given)."""
-    variant: Literal["falcon_cho", "henaff", "next"] = "falcon_cho"
+    variant: Literal["falcon_cho", "henaff", "next"] = "next"
     """Which rows below are predicted, and by how many predictors: as Falcon and Cho ran it, as the paper describes it
     (four directions), or the next three rows with equal weights."""
     encoder: Literal["convnet", "cpc_resnet", "conv_n", "small_resnet18", "wide_resnet"] = "convnet"
     """Of a patch: the one of simclr_cifar10_cpu.py; Falcon and Cho's, with fewer blocks and channels; two convolutions
-    and a dense layer; a ResNet-18 of a quarter of the channels; WRN-10-2."""
+    and a dense layer; a ResNet-18 of a quarter of the channels, whose stem leaves a patch 2x2 places; WRN-10-2."""
     extraction: Literal["average", "flat", "larger", "random"] = "average"
     """What stands for a patch: its last map averaged, or as a whole; the average of the deepest map that is larger; or
     the average, mixed to 64 channels by a fixed random matrix."""
-    patchwise: bool = False
-    """Patches are changed one by one as well."""
+    patchwise: bool = True
+    """Patches are changed one by one as well, as in the paper; Falcon and Cho did without."""
     represent: Literal["average", "flat"] = "average"
     """What is evaluated: the grid's average, or all of it."""
     features: tuple[int, ...] = (32, 64, 128, 256)
@@ -100,9 +100,9 @@ def experiment(knobs: Knobs) -> Experiment:
     norm = nets.layer_norm()  # statistics of the batch could tell patches of one image
     encoders = {
         "convnet": nets.small_convnet(features=knobs.features, norm=norm),
-        "cpc_resnet": nets.cpc_resnet(blocks=(1, 1, 3, 1), features=16),
+        "cpc_resnet": nets.cpc_resnet(blocks=(1, 1, 2, 1), features=8),
         "conv_n": nets.conv_n(features=(32, 64), dense=256, norm=norm),
-        "small_resnet18": nets.resnet(18, stem="cifar", features=16, norm=norm),
+        "small_resnet18": nets.resnet(18, stem="imagenet", features=16, norm=norm),
         "wide_resnet": nets.wide_resnet(10, width=2, norm=norm),
     }
     encoder = nets.standardized(

@@ -31,7 +31,7 @@ class Knobs:
     """Where TFDS prepared its data sets (its own default if not given)."""
     encoder: Literal["convnet", "amdim", "conv_n", "small_resnet18", "resnet18", "wide_resnet"] = "convnet"
     """The one of simclr_cifar10_cpu.py; AMDIM's own; three convolutions and a dense layer; a ResNet-18 with a small
-    stem, of a quarter of the channels or all of them; WRN-10-2."""
+    stem, of an eighth of the channels or all of them; WRN-10-2."""
     extraction: Literal["last", "average", "larger", "random"] = "last"
     """The last map as it is; averaged to one vector; the deepest map that is larger; or the last map's channels mixed
     to 64 by a fixed random matrix."""
@@ -76,7 +76,7 @@ def experiment(knobs: Knobs) -> Experiment:
         "convnet": nets.small_convnet(norm=norm),
         "amdim": nets.amdim(norm=norm, features=knobs.features, out=knobs.out, depth=knobs.depth),
         "conv_n": nets.conv_n(norm=norm),
-        "small_resnet18": nets.resnet(18, stem="cifar", norm=norm, features=16),
+        "small_resnet18": nets.resnet(18, stem="cifar", norm=norm, features=8),
         "resnet18": nets.resnet(18, stem="cifar", norm=norm),
         "wide_resnet": nets.wide_resnet(10, norm=norm, width=2),
     }

@@ -1,0 +1,394 @@
+"""The five-part framework on CIFAR-10: seven methods in one table, and how much hangs on encoder and extraction.
+
+    python benchmarks/five_parts.py methods --data-dir DATA_DIR [--seed 0 1 2] [--core 0 1 2 3] [--work DIR]
+    python benchmarks/five_parts.py robustness --data-dir DATA_DIR ...
+
+Every run is a `jaxcl sweep` on one core, printed when it starts and left under --work; what is there already is not
+done again, so that a benchmark that was stopped goes on. The tables are printed and written to benchmarks/results, with
+a picture for `robustness`. On four cores either takes about an hour.
+
+`methods` also times a training step of every method, one after the other when all runs have ended, and reads what memory
+it takes off the compiled program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from contenders import ONE_THREAD, pin, processor
+
+from jaxcl.cli import knobs_of, option
+from jaxcl.experiment import load_config
+from jaxcl.sweep import mean_and_spread
+
+HOUSE = Path(__file__).parents[1]
+RESULTS = HOUSE / "benchmarks" / "results"
+IMAGES = 50_000
+
+# Each with its own small encoder, for as many epochs as fit into about the same time.
+SMALL = {"features": "16,32,64,128", "batch_size": "256"}
+METHODS = {
+    "SimCLR": ("simclr", SMALL | {"epochs": "6"}),
+    "MoCo v2": ("moco", SMALL | {"epochs": "9", "head": "projection"}),
+    "BYOL": ("byol", SMALL | {"epochs": "5"}),
+    "AMDIM": ("amdim", {"features": "16", "out": "128", "batch_size": "128", "epochs": "1"}),
+    "CPC v2": ("cpc", {"features": "16,32,64,128", "hidden": "64", "batch_size": "32", "epochs": "1"}),
+    "CMC": ("cmc", {"epochs": "3"}),
+    "YADIM": ("yadim", {"batch_size": "128", "epochs": "2"}),
+}
+
+# What is exchanged, one at a time; the first of each is what the other exchange is made with.
+SHORT = {"epochs": "0.5"}
+ROBUSTNESS = {
+    "AMDIM": (
+        "amdim",
+        SHORT | {"features": "16", "out": "128", "batch_size": "128"},
+        {
+            "encoder": ("amdim", "convnet", "conv_n", "small_resnet18"),
+            "extraction": ("scales", "global_small", "global_large", "local", "last"),
+        },
+    ),
+    "YADIM": (
+        "yadim",
+        SHORT | {"features": "16", "out": "128", "batch_size": "128"},
+        {
+            "encoder": ("amdim", "convnet", "conv_n", "small_resnet18"),
+            "extraction": ("last", "average", "larger", "random"),
+        },
+    ),
+    "CPC v2": (
+        "cpc",
+        SHORT | {"features": "16,32,64,128", "hidden": "64", "batch_size": "32"},
+        {
+            "encoder": ("convnet", "cpc_resnet", "conv_n", "small_resnet18"),
+            "extraction": ("average", "flat", "larger", "random"),
+        },
+    ),
+}
+
+
+class Run(NamedTuple):
+    """One training with its evaluation."""
+
+    name: str
+    config: str
+    knobs: dict[str, str]
+    protocols: tuple[str, ...]
+    untrained: bool
+
+    def folder(self, work: Path) -> Path:
+        return work / ",".join([self.config, *(f"{k}={v}" for k, v in self.knobs.items() if k != "data_dir")])
+
+    def results(self, work: Path) -> list[dict[str, Any]]:
+        return json.loads((self.folder(work) / "sweep.json").read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "what", choices=("methods", "robustness", "step"), help="`step` is for the script itself"
+    )
+    parser.add_argument("--data-dir", help="where TFDS prepared CIFAR-10")
+    parser.add_argument("--seed", nargs="+", default=["0", "1", "2"])
+    parser.add_argument("--core", nargs="+", type=int, default=list(range(os.cpu_count() or 1)))
+    parser.add_argument("--work", type=Path, default=Path("runs/five_parts"))
+    parser.add_argument("--method", nargs="+", help="only these rows")
+    own = parser.parse_args()
+    data = {} if own.data_dir is None else {"data_dir": own.data_dir}
+    if own.what == "step":
+        print(json.dumps(step(own.method[0], data)))
+        return
+    table = methods if own.what == "methods" else robustness
+    chosen = [name for name in (METHODS if own.what == "methods" else ROBUSTNESS)]
+    own.work.mkdir(parents=True, exist_ok=True)
+    table([name for name in chosen if not own.method or name in own.method], data, own)
+
+
+# --- seven methods ---------------------------------------------------------------------------------------------------
+
+
+def methods(names: list[str], data: dict[str, str], own: argparse.Namespace) -> None:
+    """The table of methods."""
+    runs = {
+        name: [
+            Run(
+                name,
+                METHODS[name][0],
+                METHODS[name][1] | {"seed": seed} | data,
+                ("knn", "linear"),
+                seed == own.seed[0],
+            )
+            for seed in own.seed
+        ]
+        for name in names
+    }
+    train([run for seed in zip(*runs.values(), strict=True) for run in seed], own)
+    steps = {name: measured_step(name, own) for name in names}
+    rows = []
+    for name in names:
+        results = [row for run in runs[name] for row in run.results(own.work)]
+        knobs, step = METHODS[name][1], steps[name]
+        rows.append(
+            [
+                name,
+                knobs["epochs"],
+                *(
+                    mean_and_spread(accuracies(results, protocol, encoder))
+                    for protocol in ("knn", "linear")
+                    for encoder in ("trained", "untrained encoder")
+                ),
+                f"{step['seconds'] / step['batch_size'] * IMAGES:.0f}",
+                f"{statistics.median(seconds_per_epoch(own.work, runs[name])):.0f}",
+                f"{step['mib']:.0f}",
+                f"{step['parameters'] / 1e6:.2f}",
+            ]
+        )
+    header = ["method", "epochs", "kNN", "untrained", "linear", "untrained", "seconds an epoch, alone"] + [
+        "with the others",
+        "step's memory, MiB",
+        "parameters, million",
+    ]
+    write("five-parts-cifar10", "methods", [table_of(header, rows)], own)
+
+
+def step(name: str, data: dict[str, str]) -> dict[str, float]:
+    """Seconds (a median) and memory of a method's compiled training step, in this process."""
+    import jax
+
+    from jaxcl.train import init_state, make_step, placement
+    from jaxcl.train.loop import first_batch
+
+    config, knobs = METHODS[name]
+    config = str(HOUSE / "configs" / f"{config}_cifar10_cpu.py")
+    e = load_config(config).experiment(knobs_of("step", config, words_of(config, knobs | data)))
+    mesh = placement.make_mesh(1)
+    batch = placement.split(first_batch(e), mesh)
+    key = placement.replicate(jax.random.key(0), mesh)
+    state = placement.replicate(init_state(key, e.method, e.optimizer, batch), mesh)
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    compiled = (
+        placement.place(make_step(e.method, e.optimizer), "jit", mesh).lower(state, key, batch).compile()
+    )
+    memory = compiled.memory_analysis()
+    seconds = []
+    for _ in range(12):
+        start = time.perf_counter()
+        state, metrics = compiled(state, key, batch)
+        float(metrics["loss"])
+        seconds.append(time.perf_counter() - start)
+    mib = (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20
+    return {
+        "seconds": statistics.median(seconds[2:]),
+        "mib": mib,
+        "batch_size": e.batch_size,
+        "parameters": parameters,
+    }
+
+
+def measured_step(name: str, own: argparse.Namespace) -> dict[str, float]:
+    """`step` in a process of its own, on one core; what was measured with the same settings is kept."""
+    file = own.work / "steps.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    settings = json.dumps(METHODS[name])
+    if settings not in known:
+        command = [sys.executable, __file__, "step", "--method", name]
+        command += [] if own.data_dir is None else ["--data-dir", own.data_dir]
+        done = start(command, own.core[0], stdout=subprocess.PIPE, text=True)
+        known[settings] = json.loads(done.stdout.strip().splitlines()[-1])
+        file.write_text(json.dumps(known, indent=2) + "\n")
+        print(f"{name}: {known[settings]}", flush=True)
+    return known[settings]
+
+
+def seconds_per_epoch(work: Path, runs: Iterable[Run]) -> Iterator[float]:
+    """Of training, as each log line measured it beside whatever else ran."""
+    for run in runs:
+        for file in run.folder(work).glob("*/metrics.jsonl"):
+            for line in file.read_text().splitlines():
+                if "images_per_second" in line:
+                    yield IMAGES / json.loads(line)["images_per_second"]
+
+
+# --- exchanges -------------------------------------------------------------------------------------------------------
+
+
+def robustness(names: list[str], data: dict[str, str], own: argparse.Namespace) -> None:
+    """How far a method's accuracy moves when its encoder, or what is extracted from it, is exchanged."""
+    cells: dict[tuple[str, str, str], list[Run]] = {}
+    for name in names:
+        config, knobs, exchanges = ROBUSTNESS[name]
+        usual = {part: values[0] for part, values in exchanges.items()}
+        for part, values in exchanges.items():
+            for value in values:
+                chosen = knobs | usual | {part: value}
+                cells[name, part, value] = [
+                    Run(name, config, chosen | {"seed": seed} | data, ("knn",), seed == own.seed[0])
+                    for seed in own.seed
+                ]
+    unique = {run.folder(own.work): run for seed in zip(*cells.values(), strict=True) for run in seed}
+    train(list(unique.values()), own)
+
+    found = {at: [row for run in runs for row in run.results(own.work)] for at, runs in cells.items()}
+    reached = {at: statistics.mean(accuracies(rows, "knn", "trained")) for at, rows in found.items()}
+    gained = {
+        at: reached[at] - statistics.mean(accuracies(rows, "knn", "untrained encoder"))
+        for at, rows in found.items()
+    }
+    each = [
+        [
+            *at,
+            mean_and_spread(accuracies(rows, "knn", "trained")),
+            mean_and_spread(accuracies(rows, "knn", "untrained encoder")),
+        ]
+        for at, rows in found.items()
+    ]
+    spread = []
+    for part in ("encoder", "extraction"):
+        for name in names:
+            at = [cell for cell in cells if cell[:2] == (name, part)]
+            values = [reached[cell] for cell in at]
+            gains = [gained[cell] for cell in at]
+            spread.append(
+                [part, name, str(len(at)), f"{statistics.mean(values):.1f}"]
+                + [f"{max(values) - min(values):.1f}", f"{statistics.stdev(values):.1f}"]
+                + [
+                    f"{reached[at[0]] - min(values):.1f}",
+                    f"{statistics.mean(gains):.1f}",
+                    f"{min(gains):.1f}",
+                ]
+            )
+    tables = [
+        table_of(
+            ["exchanged", "method", "choices", "mean", "best less worst", "standard deviation"]
+            + ["its own less worst", "mean gain over untrained", "least gain"],
+            spread,
+        ),
+        table_of(["method", "exchanged", "choice", "kNN", "untrained"], each),
+    ]
+    picture(names, reached, gained).savefig(RESULTS / "robustness-cifar10.png", dpi=150, facecolor="white")
+    write("robustness-cifar10", "robustness", tables, own)
+
+
+def picture(names, reached, gained):
+    """A column a method, a dot a choice, the method's own choice filled; above all as reached, below as gained."""
+    from jaxcl.plot import style
+
+    figure = style.new_figure(8.6, 6.4)
+    axes = figure.subplots(2, 2, sharey="row")
+    kinds = ((reached, "kNN accuracy, %"), (gained, "gain over the untrained encoder, points"))
+    for row, (values, label) in zip(axes, kinds, strict=True):
+        for ax, part in zip(row, ("encoder", "extraction"), strict=True):
+            style.tidy(ax)
+            for column, name in enumerate(names):
+                cells = [cell for cell in values if cell[:2] == (name, part)]
+                heights = [values[cell] for cell in cells]
+                color = style.COLORS[column]
+                ax.plot([column, column], [min(heights), max(heights)], color=color, linewidth=4, alpha=0.25)
+                for number, height in enumerate(heights):
+                    face = color if number == 0 else "white"
+                    ax.plot(column, height, "o", color=color, markerfacecolor=face, markersize=5)
+                # Names in the order of their heights, pushed apart so that they can be read.
+                room = (max(values.values()) - min(values.values())) / 18
+                last = float("-inf")
+                for height, cell in sorted(zip(heights, cells, strict=True)):
+                    last = max(height, last + room)
+                    ax.annotate(
+                        cell[2].replace("_", " "),
+                        (column + 0.09, last),
+                        va="center",
+                        fontsize=style.SMALL,
+                        color=style.GRAY,
+                    )
+            ax.set_xticks(range(len(names)), names)
+            ax.set_xlim(-0.3, len(names) - 0.3)
+            ax.set_title(f"Exchanged: {part}", loc="left", fontsize=style.TITLE, color=style.INK)
+        row[0].set_ylabel(label, fontsize=style.LABEL, color=style.GRAY)
+    return figure
+
+
+# --- running and writing ---------------------------------------------------------------------------------------------
+
+
+def train(runs: list[Run], own: argparse.Namespace) -> None:
+    """Trains and evaluates what is not there yet, one run a core at a time."""
+    free: queue.Queue[int] = queue.Queue()
+    for core in own.core:
+        free.put(core)
+
+    def one(run: Run) -> None:
+        folder = run.folder(own.work)
+        if (folder / "sweep.json").exists():
+            return
+        core = free.get()
+        try:
+            config = HOUSE / "configs" / f"{run.config}_cifar10_cpu.py"
+            words = [
+                word for knob, value in run.knobs.items() for word in (f"--{knob.replace('_', '-')}", value)
+            ]
+            command = [sys.executable, "-m", "jaxcl", "sweep", str(config), *words, "--run-dir", str(folder)]
+            command += ["--protocol", *run.protocols] + ["--baselines", "untrained"] * run.untrained
+            print(f"{time.strftime('%H:%M:%S')} core {core}: {' '.join(command[2:])}", flush=True)
+            log = own.work / f"{folder.name}.log"
+            with open(log, "w") as out:
+                start(command, core, stdout=out, stderr=subprocess.STDOUT)
+        except subprocess.CalledProcessError:
+            print(f"FAILED, see {log}", flush=True)
+            raise
+        finally:
+            free.put(core)
+
+    with ThreadPoolExecutor(len(own.core)) as pool:
+        list(pool.map(one, runs))
+
+
+def start(command: list[str], core: int, **pipes: Any) -> subprocess.CompletedProcess:
+    """Runs a command on one core and one thread."""
+    environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(HOUSE)}
+    return subprocess.run(command, env=environment, check=True, preexec_fn=lambda: pin(core), **pipes)
+
+
+def words_of(config: str, knobs: dict[str, str]) -> list[str]:
+    defaults = load_config(config).Knobs()
+    return [word for knob, value in knobs.items() for word in option(knob, value, getattr(defaults, knob))]
+
+
+def accuracies(results: list[dict[str, Any]], protocol: str, encoder: str) -> list[float]:
+    return [row["accuracy"] for row in results if (row["protocol"], row["encoder"]) == (protocol, encoder)]
+
+
+def table_of(header: list[str], rows: list[list[str]]) -> str:
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
+
+
+def write(name: str, what: str, tables: list[str], own: argparse.Namespace) -> None:
+    """The tables, with what they were measured by, for a person to put words around."""
+    import jax
+
+    seeds = " ".join(own.seed)
+    about = (
+        f"`python benchmarks/five_parts.py {what} --seed {seeds}`, one core a run of {processor()},"
+        f" {len(own.core)} runs at a time; Python {sys.version.split()[0]}, jax {jax.__version__},"
+        f" {time.strftime('%Y-%m-%d')}."
+    )
+    text = "\n\n".join([*tables, about]) + "\n"
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
