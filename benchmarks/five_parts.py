@@ -7,8 +7,8 @@ Every run is a `jaxcl sweep` on one core, printed when it starts and left under 
 done again, so that a benchmark that was stopped goes on. The tables are printed and written to benchmarks/results, with
 a picture for `robustness`. On four cores either takes about an hour.
 
-`methods` also times a training step of every method, one after the other when all runs have ended, and reads what memory
-it takes off the compiled program.
+`methods` also times a training step of every method, one after the other when all runs have ended, and reads what
+memory it takes off the compiled program.
 """
 
 from __future__ import annotations

@@ -38,6 +38,8 @@ class Knobs:
     """Scores are divided by it."""
     momentum: float = 0.5
     """What a row of the bank keeps at each visit."""
+    positives: Literal["bank", "batch"] = "batch"
+    """An image's own row is the bank's, of the epoch before, or the other part as it is now."""
     min_area: float = 0.2
     """The least share of the image that a crop keeps."""
     epochs: float = 20
@@ -80,6 +82,7 @@ def experiment(knobs: Knobs) -> Experiment:
             negatives=knobs.negatives,
             temperature=knobs.temperature,
             momentum=knobs.momentum,
+            positives=knobs.positives,
             loss=nce if knobs.loss == "nce" else softmax,
             axis_name=axis_name,
         ),

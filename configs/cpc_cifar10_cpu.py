@@ -19,7 +19,7 @@ from typing import Literal
 
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
-from jaxcl.extract import average, flatten, larger, pool, random_channels
+from jaxcl.extract import average, flatten, larger, pool, pool_to, random_channels
 from jaxcl.losses import patch_nce
 from jaxcl.methods import cpc, falcon_cho_rows, henaff_rows
 from jaxcl.train import optim, placement
@@ -42,8 +42,8 @@ class Knobs:
     the average, mixed to 64 channels by a fixed random matrix."""
     patchwise: bool = True
     """Patches are changed one by one as well, as in the paper; Falcon and Cho did without."""
-    represent: Literal["average", "flat"] = "average"
-    """What is evaluated: the grid's average, or all of it."""
+    represent: Literal["quarters", "average", "flat"] = "quarters"
+    """What is evaluated: the averages of the grid's four quarters, its average, or all of it (Falcon and Cho's)."""
     features: tuple[int, ...] = (32, 64, 128, 256)
     """Channels of the encoder's convolutions."""
     patch: int = 8
@@ -89,6 +89,8 @@ EXTRACTIONS = {
     "random": lambda maps: pool(random_channels(average, 64)(maps)),
 }
 
+REPRESENT = {"quarters": pool_to(2), "average": pool, "flat": flatten}
+
 
 def experiment(knobs: Knobs) -> Experiment:
     train = data.load(knobs.data, "train", data_dir=knobs.data_dir)
@@ -133,7 +135,7 @@ def experiment(knobs: Knobs) -> Experiment:
             rows=rows,
             shared_predictor=shared_predictor,
             turns=turns,
-            represent=pool if knobs.represent == "average" else flatten,
+            represent=REPRESENT[knobs.represent],
             axis_name=axis_name,
         ),
         optimizer=optim.adamw(learning_rate, b1=0.8, weight_decay=knobs.weight_decay),

@@ -18,6 +18,35 @@ def pool(maps: Maps) -> Array:
     return last if last.ndim == 2 else jnp.mean(last, axis=(1, 2))
 
 
+def pool_to(side: int) -> Callable[[Maps], Array]:
+    """The last map averaged over side x side equal tiles, laid out in a row: [b, h, w, c] -> [b, side side c].
+
+    A place that a tile's edge cuts counts in both by its share. pool_to(1) is `pool`; pool_to(h) of h x h is `flatten`.
+
+    >>> rows = jnp.broadcast_to(jnp.array([0.0, 3.0, 6.0])[:, None], (1, 3, 3, 1))  # each 0, 3, 6
+    >>> pool_to(2)((rows,)).tolist()  # (0 + 3/2) / 1.5 and (3/2 + 6) / 1.5
+    [[1.0, 5.0, 1.0, 5.0]]
+    """
+    if side < 1:
+        raise ValueError(f"pool_to averages over one tile or more a side; got {side}.")
+
+    def shares(places: int) -> Array:
+        """How much of each tile each place makes up: [side, places], rows of sum 1."""
+        tiles, edges = jnp.arange(side)[:, None] * (places / side), jnp.arange(places)
+        overlap = jnp.minimum(tiles + places / side, edges + 1) - jnp.maximum(tiles, edges)
+        return jnp.maximum(overlap, 0) * (side / places)
+
+    def pooled(maps: Maps) -> Array:
+        last = as_map(checked(maps)[-1])
+        _, h, w, _ = last.shape
+        tiles = jnp.einsum(
+            "th,uw,bhwc->btuc", shares(h).astype(last.dtype), shares(w).astype(last.dtype), last
+        )
+        return tiles.reshape(len(last), -1)
+
+    return pooled
+
+
 def flatten(maps: Maps) -> Array:
     """The last map laid out in a row: [b, h, w, c] -> [b, h w c].
 

@@ -51,6 +51,17 @@ def test_every_extraction_works_with_every_encoder(maps):
         jax.eval_shape(extract.of_widths(11), made)
 
 
+def test_tiles_are_means_and_end_in_pool_and_flatten():
+    maps = (jax.random.normal(jax.random.key(0), (2, 6, 4, 3)),)
+    np.testing.assert_allclose(extract.pool_to(1)(maps), extract.pool(maps), rtol=1e-5, atol=1e-6)
+    want = np.asarray(maps[0]).reshape(2, 2, 3, 2, 2, 3).mean(axis=(2, 4)).reshape(2, -1)
+    np.testing.assert_allclose(extract.pool_to(2)(maps), want, rtol=1e-5, atol=1e-6)
+    square = (maps[0][:, :4],)
+    np.testing.assert_allclose(extract.pool_to(4)(square), extract.flatten(square), rtol=1e-6)
+    with pytest.raises(ValueError, match="one tile or more a side; got 0"):
+        extract.pool_to(0)
+
+
 def test_an_encoder_of_one_map_has_no_larger_one_and_no_three_scales():
     one = (jnp.zeros((2, 4, 4, 3)),)
     with pytest.raises(ValueError, match="this encoder has 1, none wider than the last one's 4"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ def cmc(
     negatives: int = 16384,
     temperature: float = 0.07,
     momentum: float = 0.5,
+    positives: Literal["bank", "batch"] = "bank",
     extract: Callable[[Maps], Array] = pool,
     scores: Callable[..., dict[str, Array]] | None = None,
     axis_name: str | None = None,
@@ -47,6 +49,10 @@ def cmc(
         part's bank: its own row, and the rows of `negatives` images drawn with replacement (so its own may recur,
         as in the authors' code). Then the batch's f are blended in, normalize(momentum old + (1 - momentum) f).
         Banks are as large as the data set, and kept whole on every device.
+    positives
+        where a query's own row comes from: the "bank", as in the authors' code, where it is of the epoch before and in
+        the first epoch mere noise; or the "batch", the other part's f as it is now, as in their equations, by which
+        both parts learn. A run of few epochs wants the latter, and little momentum.
     loss
         (key, scores [n, 1 + negatives], partition) -> scalar, of scores divided by the temperature, the first the
         positive; the two parts' losses are added. NCE: `lambda key, scores, partition: binary_nce(scores, partition,
@@ -62,6 +68,10 @@ def cmc(
     after it. What is evaluated is the two representations h beside each other, [b, 2 d].
     """
 
+    if positives not in ("bank", "batch"):
+        raise ValueError(
+            f'cmc takes its positives from the "bank" or the "batch"; got positives={positives!r}.'
+        )
     networks = [
         projected("cmc", encoder, head, extract) for encoder, head in zip(encoders, heads, strict=True)
     ]
@@ -108,7 +118,10 @@ def cmc(
         value, partitions = jnp.zeros(()), []
         for i in (0, 1):
             bank = state[f"bank_{1 - i}"].rows
-            logits = dot_with_own(f[i], bank[rows]) / temperature
+            others = bank[rows]
+            if positives == "batch":
+                others = others.at[:, 0].set(f[1 - i])
+            logits = dot_with_own(f[i], others) / temperature
             of_batch = collectives.mean(jnp.mean(jnp.exp(jax.lax.stop_gradient(logits))), axis_name)
             partitions.append(jnp.where(state["step"] == 0, of_batch * images, state["partition"][i]))
             value = value + loss(loss_keys[i], logits, partitions[i])
@@ -125,7 +138,13 @@ def cmc(
         encoder={"encoders": encoders},
         extraction={"extract": extract, "heads": heads},
         similarity={"rows": normalize, "scores": dot_with_own, "temperature": temperature},
-        loss={"loss": loss, "images": images, "negatives": negatives, "momentum": momentum},
+        loss={
+            "loss": loss,
+            "images": images,
+            "negatives": negatives,
+            "momentum": momentum,
+            "positives": positives,
+        },
     )
     return Method(init, loss_fn, embed, five_parts)
 

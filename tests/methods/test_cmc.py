@@ -29,7 +29,7 @@ def softmax(key, scores, partition):
     return info_nce(scores[:, 0], scores[:, 1:], temperature=1.0)
 
 
-def method(loss):
+def method(loss, positives="bank"):
     return cmc(
         views=lambda key, batch: channels(jnp.asarray(batch["image"], jnp.float32) / 255),
         channels=channels,
@@ -38,6 +38,7 @@ def method(loss):
         images=IMAGES,
         negatives=K,
         temperature=T,
+        positives=positives,
         loss=loss,
     )
 
@@ -100,6 +101,33 @@ def test_or_by_softmax(batch, begun, features, stepped):
     scores = scores_of(batch, begun, features)
     total = sum(-np.log(np.exp(row[0]) / np.exp(row).sum()) for part in scores for row in part) / B
     np.testing.assert_allclose(stepped[softmax][0], total, rtol=1e-4)
+
+
+def test_a_positive_may_be_the_other_part_as_it_is_now(batch, begun, features):
+    scores = scores_of(batch, begun, features)
+    for i in range(B):
+        scores[:, i, 0] = features[0, i] @ features[1, i] / T
+    total = sum(-np.log(np.exp(row[0]) / np.exp(row).sum()) for part in scores for row in part) / B
+    value, _ = jax.jit(method(softmax, "batch").loss)(*begun, jax.random.key(1), batch)
+    np.testing.assert_allclose(value, total, rtol=1e-4)
+
+    # Both parts learn from both queries: the gradient is twice that of the product of one with the other.
+    params, state = begun
+    alone = method(lambda key, scores, partition: jnp.mean(scores[:, 0]), "batch")
+
+    def product(params):
+        f = []
+        for i, x in enumerate(channels(jnp.asarray(batch["image"], jnp.float32) / 255)):
+            p, s = params[f"part_{i}"], state[f"part_{i}"]
+            maps, _ = ENCODER.apply(p["encoder"], s["encoder"], x, train=True)
+            f.append(normalize(HEAD.apply(p["head"], s["head"], pool(maps), train=True)[0]))
+        return 2 * jnp.mean(jnp.sum(f[0] * f[1], axis=1)) / T
+
+    got = jax.grad(lambda params: alone.loss(params, state, jax.random.key(1), batch)[0])(params)
+    want = jax.grad(product)(params)
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-3, atol=1e-5), got, want)
+    with pytest.raises(ValueError, match='from the "bank" or the "batch"; got positives=\'queue\''):
+        method(nce, "queue")
 
 
 def test_the_partition_is_that_of_the_first_batch_for_good(batch, begun, stepped):
