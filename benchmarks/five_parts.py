@@ -39,9 +39,9 @@ IMAGES = 50_000
 # Each with its own small encoder, for as many epochs as fit into about the same time.
 SMALL = {"features": "16,32,64,128", "batch_size": "256"}
 METHODS = {
-    "SimCLR": ("simclr", SMALL | {"epochs": "6"}),
-    "MoCo v2": ("moco", SMALL | {"epochs": "9", "head": "projection"}),
-    "BYOL": ("byol", SMALL | {"epochs": "5"}),
+    "SimCLR": ("simclr", SMALL | {"epochs": "4"}),
+    "MoCo v2": ("moco", SMALL | {"epochs": "6", "head": "projection"}),
+    "BYOL": ("byol", SMALL | {"epochs": "4"}),
     "AMDIM": ("amdim", {"features": "16", "out": "128", "batch_size": "128", "epochs": "1"}),
     "CPC v2": ("cpc", {"features": "16,32,64,128", "hidden": "64", "batch_size": "32", "epochs": "1"}),
     "CMC": ("cmc", {"epochs": "3"}),

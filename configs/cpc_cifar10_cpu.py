@@ -60,7 +60,7 @@ class Knobs:
     """Passes over the training images."""
     batch_size: int = 64
     """Images a step, one view of 49 patches each."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Peak of AdamW's learning rate."""
     weight_decay: float = 1e-5
     """Decoupled weight decay, on kernels only."""
