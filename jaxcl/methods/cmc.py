@@ -13,7 +13,7 @@ from jaxcl.extract import Maps, pool
 from jaxcl.memory import blend, random_bank
 from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
-from jaxcl.similarity import dot_with_own, normalize
+from jaxcl.similarity import dot, dot_with_own, normalize
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, PyTree, Views
 
 
@@ -25,10 +25,9 @@ def cmc(
     heads: tuple[Net, Net],
     images: int,
     loss: Loss,
-    negatives: int = 16384,
+    negatives: int | Literal["batch"] = 16384,
     temperature: float = 0.07,
     momentum: float = 0.5,
-    positives: Literal["bank", "batch"] = "bank",
     extract: Callable[[Maps], Array] = pool,
     scores: Callable[..., dict[str, Array]] | None = None,
     axis_name: str | None = None,
@@ -49,10 +48,9 @@ def cmc(
         part's bank: its own row, and the rows of `negatives` images drawn with replacement (so its own may recur,
         as in the authors' code). Then the batch's f are blended in, normalize(momentum old + (1 - momentum) f).
         Banks are as large as the data set, and kept whole on every device.
-    positives
-        where a query's own row comes from: the "bank", as in the authors' code, where it is of the epoch before and in
-        the first epoch mere noise; or the "batch", the other part's f as it is now, as in their equations, by which
-        both parts learn. A run of few epochs wants the latter, and little momentum.
+        "batch" does without banks: the other part's f of the batch's other images, as they are now, are the negatives,
+        and both parts learn from each query. Banks want many epochs: in the first they hold noise, and for long after
+        it f of an encoder that has since moved on.
     loss
         (key, scores [n, 1 + negatives], partition) -> scalar, of scores divided by the temperature, the first the
         positive; the two parts' losses are added. NCE: `lambda key, scores, partition: binary_nce(scores, partition,
@@ -68,10 +66,6 @@ def cmc(
     after it. What is evaluated is the two representations h beside each other, [b, 2 d].
     """
 
-    if positives not in ("bank", "batch"):
-        raise ValueError(
-            f'cmc takes its positives from the "bank" or the "batch"; got positives={positives!r}.'
-        )
     networks = [
         projected("cmc", encoder, head, extract) for encoder, head in zip(encoders, heads, strict=True)
     ]
@@ -86,6 +80,8 @@ def cmc(
         return jnp.concatenate(hs, axis=1), fs, new
 
     def init(key, batch):
+        if negatives != "batch" and not (isinstance(negatives, int) and negatives > 0):
+            raise ValueError(f'cmc draws so many negatives, 1 or more, or takes the "batch"; got {negatives!r}.')
         views_key, *keys = jax.random.split(key, 7)
         params: dict[str, PyTree] = {}
         state: dict[str, PyTree] = {}
@@ -106,26 +102,28 @@ def cmc(
             part, (encoder_key, head_key, bank_key) = f"part_{i}", keys[3 * i : 3 * i + 3]
             params[part], state[part] = network.init(encoder_key, head_key, x)
             _, f, _ = network.apply(params[part], state[part], x, train=False)
-            state[f"bank_{i}"] = random_bank(bank_key, images, f.shape[1])
+            if negatives != "batch":
+                state[f"bank_{i}"] = random_bank(bank_key, images, f.shape[1])
         return params, {**state, "partition": jnp.ones(2), "step": jnp.zeros((), jnp.int32)}
 
     def loss_fn(params, state, key, batch):
         views_key, negatives_key, *loss_keys = jax.random.split(key, 4)
         h, f, new = forward(params, state, views(views_key, batch), train=True)
         index = jnp.asarray(batch["index"])
-        rows = with_negatives(negatives_key, index, negatives, images)
+
+        def logits_of(i):
+            if negatives == "batch":
+                return own_first(dot(f[i], collectives.gather(f[1 - i], axis_name)), axis_name) / temperature
+            rows = with_negatives(negatives_key, index, int(negatives), images)
+            return dot_with_own(f[i], state[f"bank_{1 - i}"].rows[rows]) / temperature
 
         value, partitions = jnp.zeros(()), []
         for i in (0, 1):
-            bank = state[f"bank_{1 - i}"].rows
-            others = bank[rows]
-            if positives == "batch":
-                others = others.at[:, 0].set(f[1 - i])
-            logits = dot_with_own(f[i], others) / temperature
+            logits = logits_of(i)
             of_batch = collectives.mean(jnp.mean(jnp.exp(jax.lax.stop_gradient(logits))), axis_name)
             partitions.append(jnp.where(state["step"] == 0, of_batch * images, state["partition"][i]))
             value = value + loss(loss_keys[i], logits, partitions[i])
-        for i in (0, 1):
+        for i in (0, 1) if negatives != "batch" else ():
             new[f"bank_{i}"] = blend(state[f"bank_{i}"], index, f[i], momentum=momentum, axis_name=axis_name)
         new |= {"partition": jnp.stack(partitions), "step": state["step"] + 1}
         return value, (new, contrast_monitor(f[0], f[1], h, scores=scores, axis_name=axis_name))
@@ -137,13 +135,16 @@ def cmc(
         views={"views": views, "channels": channels},
         encoder={"encoders": encoders},
         extraction={"extract": extract, "heads": heads},
-        similarity={"rows": normalize, "scores": dot_with_own, "temperature": temperature},
+        similarity={
+            "rows": normalize,
+            "scores": dot if negatives == "batch" else dot_with_own,
+            "temperature": temperature,
+        },
         loss={
             "loss": loss,
             "images": images,
             "negatives": negatives,
             "momentum": momentum,
-            "positives": positives,
         },
     )
     return Method(init, loss_fn, embed, five_parts)
@@ -156,3 +157,10 @@ def with_negatives(key: Array, index: Array, count: int, images: int) -> Array:
         return jax.random.randint(jax.random.fold_in(key, index), (count,), 0, images)
 
     return jnp.concatenate([index[:, None], jax.vmap(one)(index).astype(index.dtype)], axis=1)
+
+
+def own_first(scores: Array, axis_name: str | None) -> Array:
+    """[n, N], this device's images against all: each row begins with its own image, and goes on with those after it."""
+    n, total = scores.shape
+    columns = (collectives.rows(n, axis_name)[:, None] + jnp.arange(total)) % total
+    return jnp.take_along_axis(scores, columns, axis=1)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.scipy.special import logsumexp
 
 from jaxcl import nets
 from jaxcl.extract import last, pool
@@ -29,16 +30,15 @@ def softmax(key, scores, partition):
     return info_nce(scores[:, 0], scores[:, 1:], temperature=1.0)
 
 
-def method(loss, positives="bank"):
+def method(loss, negatives=K):
     return cmc(
         views=lambda key, batch: channels(jnp.asarray(batch["image"], jnp.float32) / 255),
         channels=channels,
         encoders=(ENCODER, ENCODER),
         heads=(HEAD, HEAD),
         images=IMAGES,
-        negatives=K,
+        negatives=negatives,
         temperature=T,
-        positives=positives,
         loss=loss,
     )
 
@@ -103,31 +103,33 @@ def test_or_by_softmax(batch, begun, features, stepped):
     np.testing.assert_allclose(stepped[softmax][0], total, rtol=1e-4)
 
 
-def test_a_positive_may_be_the_other_part_as_it_is_now(batch, begun, features):
-    scores = scores_of(batch, begun, features)
-    for i in range(B):
-        scores[:, i, 0] = features[0, i] @ features[1, i] / T
-    total = sum(-np.log(np.exp(row[0]) / np.exp(row).sum()) for part in scores for row in part) / B
-    value, _ = jax.jit(method(softmax, "batch").loss)(*begun, jax.random.key(1), batch)
+def test_without_a_bank_the_rest_of_the_batch_is_told_from_and_both_parts_learn(batch, begun, features):
+    products = features[0] @ features[1].T / T
+    total = 0.0
+    for row in (*products, *products.T):
+        total += np.log(np.exp(row).sum()) / B
+    total -= 2 * np.trace(products) / B
+    alone = method(softmax, "batch")
+    params, state = alone.init(jax.random.key(0), batch)
+    assert not any("bank" in name for name in state)
+    value, (new, _) = alone.loss(params, state, jax.random.key(1), batch)
     np.testing.assert_allclose(value, total, rtol=1e-4)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
 
-    # Both parts learn from both queries: the gradient is twice that of the product of one with the other.
-    params, state = begun
-    alone = method(lambda key, scores, partition: jnp.mean(scores[:, 0]), "batch")
-
-    def product(params):
+    def by_hand(params):
         f = []
         for i, x in enumerate(channels(jnp.asarray(batch["image"], jnp.float32) / 255)):
             p, s = params[f"part_{i}"], state[f"part_{i}"]
             maps, _ = ENCODER.apply(p["encoder"], s["encoder"], x, train=True)
             f.append(normalize(HEAD.apply(p["head"], s["head"], pool(maps), train=True)[0]))
-        return 2 * jnp.mean(jnp.sum(f[0] * f[1], axis=1)) / T
+        z = f[0] @ f[1].T / T
+        return jnp.mean(logsumexp(z, axis=0) + logsumexp(z, axis=1) - 2 * jnp.diagonal(z))
 
     got = jax.grad(lambda params: alone.loss(params, state, jax.random.key(1), batch)[0])(params)
-    want = jax.grad(product)(params)
+    want = jax.grad(by_hand)(params)
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-3, atol=1e-5), got, want)
-    with pytest.raises(ValueError, match='from the "bank" or the "batch"; got positives=\'queue\''):
-        method(nce, "queue")
+    with pytest.raises(ValueError, match='1 or more, or takes the "batch"; got 0'):
+        method(nce, 0).init(jax.random.key(0), batch)
 
 
 def test_the_partition_is_that_of_the_first_batch_for_good(batch, begun, stepped):

@@ -112,7 +112,7 @@ def tiny_yadim(axis_name):
     )
 
 
-def tiny_cmc(axis_name):
+def tiny_cmc(axis_name, negatives=32):
     norm = nets.batch_norm(axis_name=axis_name)
 
     def halves(key, batch):
@@ -125,7 +125,7 @@ def tiny_cmc(axis_name):
         encoders=(nets.small_convnet(features=(8, 8), norm=norm),) * 2,
         heads=(nets.mlp_head(norm=norm, hidden=(), out=8),) * 2,
         images=256,
-        negatives=32,
+        negatives=negatives,
         loss=lambda key, scores, partition: binary_nce(scores, partition, images=256, axis_name=axis_name),
         scores=seen(axis_name),
         axis_name=axis_name,
@@ -157,6 +157,7 @@ METHODS = {
     "amdim": tiny_amdim,
     "yadim": tiny_yadim,
     "cmc": tiny_cmc,
+    "cmc_in_batch": partial(tiny_cmc, negatives="batch"),
     "cpc": tiny_cpc,
 }
 
