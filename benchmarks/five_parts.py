@@ -41,10 +41,13 @@ SMALL = {"features": "16,32,64,128", "batch_size": "256"}
 METHODS = {
     "SimCLR": ("simclr", SMALL | {"epochs": "4"}),
     "MoCo v2": ("moco", SMALL | {"epochs": "6", "head": "projection"}),
-    "BYOL": ("byol", SMALL | {"epochs": "4"}),
+    "BYOL": ("byol", SMALL | {"batch_size": "64", "epochs": "4"}),
     "AMDIM": ("amdim", {"features": "16", "out": "128", "batch_size": "128", "epochs": "1"}),
-    "CPC v2": ("cpc", {"features": "16,32,64,128", "hidden": "64", "batch_size": "32", "epochs": "1"}),
-    "CMC": ("cmc", {"epochs": "3"}),
+    "CPC v2": (
+        "cpc",
+        {"features": "16,32,64", "hidden": "64", "batch_size": "32", "represent": "flat", "epochs": "1"},
+    ),
+    "CMC": ("cmc", {"epochs": "4"}),
     "YADIM": ("yadim", {"batch_size": "128", "epochs": "2"}),
 }
 
@@ -56,7 +59,7 @@ ROBUSTNESS = {
         SHORT | {"features": "16", "out": "128", "batch_size": "128"},
         {
             "encoder": ("amdim", "convnet", "conv_n", "small_resnet18"),
-            "extraction": ("scales", "global_small", "global_large", "local", "last"),
+            "extraction": ("scales", "global_small", "local", "last"),
         },
     ),
     "YADIM": (
@@ -69,7 +72,7 @@ ROBUSTNESS = {
     ),
     "CPC v2": (
         "cpc",
-        SHORT | {"features": "16,32,64,128", "hidden": "64", "batch_size": "32"},
+        SHORT | {"features": "16,32,64", "hidden": "64", "batch_size": "32", "represent": "flat"},
         {
             "encoder": ("convnet", "cpc_resnet", "conv_n", "small_resnet18"),
             "extraction": ("average", "flat", "larger", "random"),

@@ -31,19 +31,21 @@ class Knobs:
     """Channels of the encoder's convolutions."""
     epochs: float = 20
     """Passes over the training images."""
-    batch_size: int = 512
+    batch_size: int = 64
     """Images a step, two views each."""
-    decay: float = 0.97
-    """Of the target at the start; a cosine brings it to 1. (0.97 is the paper's for 40 epochs of ImageNet.)"""
+    decay: float = 0.99
+    """Of the target at the start; a cosine brings it to 1. (0.99 is the paper's for 100 epochs of ImageNet.)"""
     width: int = 512
     """Of the hidden layers of projector and predictor."""
     out: int = 128
     """Of projections and predictions."""
+    norm_out: bool = True
+    """Batch norm after the projector's last layer as well, as in SimSiam; the paper's BYOL has none there."""
     views: Literal["simclr", "byol"] = "simclr"
     """SimCLR's recipe without blur for both views, or BYOL's two, with blur and solarization."""
     optimizer: Literal["adamw", "lars"] = "adamw"
     """AdamW, or the paper's LARS."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     """Peak of the learning rate."""
     weight_decay: float = 1e-4
     """On kernels only; decoupled for AdamW. (The paper's for LARS is 1e-6.)"""
@@ -66,10 +68,11 @@ def experiment(knobs: Knobs) -> Experiment:
         recipes = augment.byol(size)
     views = augment.each_view(recipes)
     head = nets.mlp_head(norm=norm, hidden=(knobs.width,), out=knobs.out, bias=False)
+    normed = nets.projection_head(layers=2, width=knobs.width, out=knobs.out, norm=norm)
     parts = {
         "views": views,
         "encoder": nets.small_convnet(features=knobs.features, norm=norm),
-        "projector": head,
+        "projector": normed if knobs.norm_out else head,
         "predictor": head,
         "axis_name": axis_name,
     }

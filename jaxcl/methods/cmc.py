@@ -81,7 +81,9 @@ def cmc(
 
     def init(key, batch):
         if negatives != "batch" and not (isinstance(negatives, int) and negatives > 0):
-            raise ValueError(f'cmc draws so many negatives, 1 or more, or takes the "batch"; got {negatives!r}.')
+            raise ValueError(
+                f'cmc draws so many negatives, 1 or more, or takes the "batch"; got {negatives!r}.'
+            )
         views_key, *keys = jax.random.split(key, 7)
         params: dict[str, PyTree] = {}
         state: dict[str, PyTree] = {}
