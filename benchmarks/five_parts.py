@@ -52,7 +52,7 @@ METHODS = {
 }
 
 # What is exchanged, one at a time; the first of each is what the other exchange is made with.
-SHORT = {"epochs": "0.5"}
+SHORT = {"epochs": "0.4"}
 ROBUSTNESS = {
     "AMDIM": (
         "amdim",
