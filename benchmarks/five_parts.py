@@ -41,7 +41,7 @@ SMALL = {"features": "16,32,64,128", "batch_size": "256"}
 METHODS = {
     "SimCLR": ("simclr", SMALL | {"epochs": "4"}),
     "MoCo v2": ("moco", SMALL | {"epochs": "6", "head": "projection"}),
-    "BYOL": ("byol", SMALL | {"batch_size": "64", "epochs": "4"}),
+    "BYOL": ("byol", SMALL | {"batch_size": "64", "epochs": "6"}),
     "AMDIM": ("amdim", {"features": "16", "out": "128", "batch_size": "128", "epochs": "1"}),
     "CPC v2": (
         "cpc",
