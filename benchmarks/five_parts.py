@@ -314,6 +314,7 @@ def picture(names, reached, gained):
                         va="center",
                         fontsize=style.SMALL,
                         color=style.GRAY,
+                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
                     )
             ax.set_xticks(range(len(names)), names)
             ax.set_xlim(-0.3, len(names) - 0.3)
