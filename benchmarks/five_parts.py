@@ -75,7 +75,7 @@ ROBUSTNESS = {
         SHORT | {"features": "16,32,64", "hidden": "64", "batch_size": "32", "represent": "flat"},
         {
             "encoder": ("convnet", "cpc_resnet", "conv_n", "small_resnet18"),
-            "extraction": ("average", "flat", "larger", "random"),
+            "extraction": ("average", "larger", "random"),
         },
     ),
 }
