@@ -3,15 +3,17 @@
     jaxcl train configs/cpc_cifar10_cpu.py --data-dir DATA_DIR
     jaxcl evaluate runs/cpc_cifar10_cpu --protocol knn linear
 
-The encoder is that of simclr_cifar10_cpu.py with layer norm; Falcon and Cho ran `nets.cpc_resnet()`, which is here with
-fewer blocks and channels as --encoder cpc_resnet. An image costs some three times as much as there. Not yet run to its
-end.
+The encoder is that of simclr_cifar10_cpu.py, smaller and with layer norm; Falcon and Cho ran `nets.cpc_resnet()`,
+which is here with fewer blocks and channels as --encoder cpc_resnet. With --epochs 1 it reaches 47.9 +- 0.8 % kNN
+accuracy (three seeds) and 52.1 % linear (one seed) in six minutes of one core (raw pixels 36.1 and 41.5, its untrained
+encoder 36.4 and 47.0); the linear probe of 3,136 features then takes ten more. How much hangs on the encoder, and on
+what is extracted from it: benchmarks/results/robustness-cifar10.md; amdim_cifar10_cpu.py says how to try others.
 
-How much hangs on the encoder, and on what is extracted from it (amdim_cifar10_cpu.py says more):
-
-    jaxcl sweep configs/cpc_cifar10_cpu.py --encoder cpc_resnet convnet conv_n small_resnet18 wide_resnet --seed 0 1 2
-        --data-dir DATA_DIR
-    jaxcl sweep configs/cpc_cifar10_cpu.py --extraction average flat larger random --seed 0 1 2 --data-dir DATA_DIR
+Two things are not as Falcon and Cho ran it, unless told so. Patches are changed one by one, as Henaff et al. do it:
+the whole image's color and light tell which patches belong together, and after half an epoch kNN accuracy of the
+averaged grid was 35.0 % with it and 32.5 without (a rough measure, one seed; untrained 31.4). And the next three rows
+count alike (--variant falcon_cho: the farther a row, the more it counts; 33.8). All of the grid is evaluated, as
+there, for it tells more than its average.
 """
 
 from dataclasses import dataclass
@@ -42,13 +44,13 @@ class Knobs:
     the average, mixed to 64 channels by a fixed random matrix."""
     patchwise: bool = True
     """Patches are changed one by one as well, as in the paper; Falcon and Cho did without."""
-    represent: Literal["quarters", "average", "flat"] = "quarters"
-    """What is evaluated: the averages of the grid's four quarters, its average, or all of it (Falcon and Cho's)."""
-    features: tuple[int, ...] = (32, 64, 128, 256)
+    represent: Literal["flat", "quarters", "average"] = "flat"
+    """What is evaluated: all of the grid, as by Falcon and Cho; the averages of its four quarters; or its average."""
+    features: tuple[int, ...] = (16, 32, 64)
     """Channels of the encoder's convolutions."""
     patch: int = 8
     """Pixels a side of a patch; the next begins after half as many."""
-    hidden: int = 128
+    hidden: int = 64
     """Channels within the context's blocks."""
     blocks: int = 5
     """Of the context."""
@@ -58,7 +60,7 @@ class Knobs:
     """Scores are multiplied by it."""
     epochs: float = 20
     """Passes over the training images."""
-    batch_size: int = 64
+    batch_size: int = 32
     """Images a step, one view of 49 patches each."""
     learning_rate: float = 1e-3
     """Peak of AdamW's learning rate."""

@@ -3,13 +3,9 @@
     jaxcl train configs/yadim_cifar10_cpu.py --data-dir DATA_DIR
     jaxcl evaluate runs/yadim_cifar10_cpu --protocol knn linear
 
-How much hangs on the encoder, and on what is extracted from it (amdim_cifar10_cpu.py says more):
-
-    jaxcl sweep configs/yadim_cifar10_cpu.py --encoder amdim convnet conv_n small_resnet18 wide_resnet --seed 0 1 2
-        --data-dir DATA_DIR
-    jaxcl sweep configs/yadim_cifar10_cpu.py --extraction last average larger random --seed 0 1 2 --data-dir DATA_DIR
-
-Not yet run to its end.
+With --batch-size 128 --epochs 2 it reaches 46.9 +- 0.2 % kNN and 51.6 +- 0.4 % linear accuracy in five minutes of one
+core (three seeds; raw pixels 36.1 and 41.5, its untrained encoder 41.9 and 47.7). How much hangs on the encoder, and on
+what is extracted from it: benchmarks/results/robustness-cifar10.md; amdim_cifar10_cpu.py says how to try others.
 """
 
 from dataclasses import dataclass
