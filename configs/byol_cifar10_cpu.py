@@ -7,8 +7,8 @@
 A step of BYOL runs four forward passes an image (two by the online network, two by the target), SimSiam's two. The
 paper's own optimizer is --optimizer lars --learning-rate 0.4 (its rate is outside the momentum buffer).
 
-Without negatives the first epochs teach little: with --features 16 32 64 128 --epochs 6 BYOL reaches 43.2 +- 0.3 % kNN
-accuracy in six minutes of one core (two seeds; raw pixels 36.1, its untrained encoder 39.3; SimCLR 48.5 in three).
+Without negatives the first epochs teach little: with --features 16 32 64 128 --epochs 6 BYOL reaches 43.0 +- 0.4 % kNN
+accuracy in six minutes of one core (three seeds; raw pixels 36.1, its untrained encoder 39.3; SimCLR 48.5 in three).
 Small batches, which are many steps, a target that follows soon, and a norm after the projector's last layer each
 helped in short runs of one epoch or two.
 """
