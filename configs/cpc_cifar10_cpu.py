@@ -5,7 +5,7 @@
 
 The encoder is that of simclr_cifar10_cpu.py, smaller and with layer norm; Falcon and Cho ran `nets.cpc_resnet()`,
 which is here with fewer blocks and channels as --encoder cpc_resnet. With --epochs 1 it reaches 47.9 +- 0.8 % kNN
-accuracy (three seeds) and 52.1 % linear (one seed) in six minutes of one core (raw pixels 36.1 and 41.5, its untrained
+and 51.8 +- 1.0 % linear accuracy (three seeds) in six minutes of one core (raw pixels 36.1 and 41.5, its untrained
 encoder 36.4 and 47.0); the linear probe of 3,136 features then takes ten more. How much hangs on the encoder, and on
 what is extracted from it: benchmarks/results/robustness-cifar10.md; amdim_cifar10_cpu.py says how to try others.
 
