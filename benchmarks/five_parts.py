@@ -4,8 +4,8 @@
     python benchmarks/five_parts.py robustness --data-dir DATA_DIR ...
 
 Every run is a `jaxcl sweep` on one core, printed when it starts and left under --work; what is there already is not
-done again, so that a benchmark that was stopped goes on. The tables are printed and written to benchmarks/results, with
-a picture for `robustness`. On four cores either takes about an hour.
+done again, so that a benchmark that was stopped goes on. The tables are printed and left there as well, with a picture
+for `robustness`; benchmarks/results has them with words around. On four cores either takes an hour or two.
 
 `methods` also times a training step of every method, one after the other when all runs have ended, and reads what
 memory it takes off the compiled program.
@@ -28,12 +28,12 @@ from typing import Any, NamedTuple
 
 from contenders import ONE_THREAD, pin, processor
 
-from jaxcl.cli import knobs_of, option
+from jaxcl.cli import knobs_of, words_of
 from jaxcl.experiment import load_config
 from jaxcl.sweep import mean_and_spread
+from jaxcl.train.log import read_metrics
 
 HOUSE = Path(__file__).parents[1]
-RESULTS = HOUSE / "benchmarks" / "results"
 IMAGES = 50_000
 
 # Each with its own small encoder, for as many epochs as fit into about the same time.
@@ -84,7 +84,6 @@ ROBUSTNESS = {
 class Run(NamedTuple):
     """One training with its evaluation."""
 
-    name: str
     config: str
     knobs: dict[str, str]
     protocols: tuple[str, ...]
@@ -115,9 +114,9 @@ def main() -> None:
         print(json.dumps(step(own.method[0], data)))
         return
     table = methods if own.what == "methods" else robustness
-    chosen = [name for name in (METHODS if own.what == "methods" else ROBUSTNESS)]
+    known = METHODS if own.what == "methods" else ROBUSTNESS
     own.work.mkdir(parents=True, exist_ok=True)
-    table([name for name in chosen if not own.method or name in own.method], data, own)
+    table([name for name in known if not own.method or name in own.method], data, own)
 
 
 # --- seven methods ---------------------------------------------------------------------------------------------------
@@ -128,7 +127,6 @@ def methods(names: list[str], data: dict[str, str], own: argparse.Namespace) -> 
     runs = {
         name: [
             Run(
-                name,
                 METHODS[name][0],
                 METHODS[name][1] | {"seed": seed} | data,
                 ("knn", "linear"),
@@ -164,7 +162,7 @@ def methods(names: list[str], data: dict[str, str], own: argparse.Namespace) -> 
         "step's memory, MiB",
         "parameters, million",
     ]
-    write("five-parts-cifar10", "methods", [table_of(header, rows)], own)
+    write("methods", [table_of(header, rows)], own)
 
 
 def step(name: str, data: dict[str, str]) -> dict[str, float]:
@@ -174,8 +172,7 @@ def step(name: str, data: dict[str, str]) -> dict[str, float]:
     from jaxcl.train import init_state, make_step, placement
     from jaxcl.train.loop import first_batch
 
-    config, knobs = METHODS[name]
-    config = str(HOUSE / "configs" / f"{config}_cifar10_cpu.py")
+    config, knobs = path_of(METHODS[name][0]), METHODS[name][1]
     e = load_config(config).experiment(knobs_of("step", config, words_of(config, knobs | data)))
     mesh = placement.make_mesh(1)
     batch = placement.split(first_batch(e), mesh)
@@ -220,9 +217,8 @@ def seconds_per_epoch(work: Path, runs: Iterable[Run]) -> Iterator[float]:
     """Of training, as each log line measured it beside whatever else ran."""
     for run in runs:
         for file in run.folder(work).glob("*/metrics.jsonl"):
-            for line in file.read_text().splitlines():
-                if "images_per_second" in line:
-                    yield IMAGES / json.loads(line)["images_per_second"]
+            for record in read_metrics(file.parent):
+                yield IMAGES / record["images_per_second"]
 
 
 # --- exchanges -------------------------------------------------------------------------------------------------------
@@ -238,7 +234,7 @@ def robustness(names: list[str], data: dict[str, str], own: argparse.Namespace) 
             for value in values:
                 chosen = knobs | usual | {part: value}
                 cells[name, part, value] = [
-                    Run(name, config, chosen | {"seed": seed} | data, ("knn",), seed == own.seed[0])
+                    Run(config, chosen | {"seed": seed} | data, ("knn",), seed == own.seed[0])
                     for seed in own.seed
                 ]
     unique = {run.folder(own.work): run for seed in zip(*cells.values(), strict=True) for run in seed}
@@ -281,8 +277,8 @@ def robustness(names: list[str], data: dict[str, str], own: argparse.Namespace) 
         ),
         table_of(["method", "exchanged", "choice", "kNN", "untrained"], each),
     ]
-    picture(names, reached, gained).savefig(RESULTS / "robustness-cifar10.png", dpi=150, facecolor="white")
-    write("robustness-cifar10", "robustness", tables, own)
+    picture(names, reached, gained).savefig(own.work / "robustness.png", dpi=150, facecolor="white")
+    write("robustness", tables, own)
 
 
 def picture(names, reached, gained):
@@ -338,12 +334,13 @@ def train(runs: list[Run], own: argparse.Namespace) -> None:
             return
         core = free.get()
         try:
-            config = HOUSE / "configs" / f"{run.config}_cifar10_cpu.py"
-            words = [
-                word for knob, value in run.knobs.items() for word in (f"--{knob.replace('_', '-')}", value)
-            ]
-            command = [sys.executable, "-m", "jaxcl", "sweep", str(config), *words, "--run-dir", str(folder)]
-            command += ["--protocol", *run.protocols] + ["--baselines", "untrained"] * run.untrained
+            command = [sys.executable, "-m", "jaxcl", "sweep", str(path_of(run.config))]
+            for knob, value in run.knobs.items():
+                command += [f"--{knob.replace('_', '-')}", value]
+            command += ["--run-dir", str(folder), "--protocol", *run.protocols] + [
+                "--baselines",
+                "untrained",
+            ] * run.untrained
             print(f"{time.strftime('%H:%M:%S')} core {core}: {' '.join(command[2:])}", flush=True)
             log = own.work / f"{folder.name}.log"
             with open(log, "w") as out:
@@ -364,9 +361,8 @@ def start(command: list[str], core: int, **pipes: Any) -> subprocess.CompletedPr
     return subprocess.run(command, env=environment, check=True, preexec_fn=lambda: pin(core), **pipes)
 
 
-def words_of(config: str, knobs: dict[str, str]) -> list[str]:
-    defaults = load_config(config).Knobs()
-    return [word for knob, value in knobs.items() for word in option(knob, value, getattr(defaults, knob))]
+def path_of(config: str) -> Path:
+    return HOUSE / "configs" / f"{config}_cifar10_cpu.py"
 
 
 def accuracies(results: list[dict[str, Any]], protocol: str, encoder: str) -> list[float]:
@@ -378,7 +374,7 @@ def table_of(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
-def write(name: str, what: str, tables: list[str], own: argparse.Namespace) -> None:
+def write(what: str, tables: list[str], own: argparse.Namespace) -> None:
     """The tables, with what they were measured by, for a person to put words around."""
     import jax
 
@@ -390,8 +386,7 @@ def write(name: str, what: str, tables: list[str], own: argparse.Namespace) -> N
     )
     text = "\n\n".join([*tables, about]) + "\n"
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text)
+    (own.work / f"{what}.md").write_text(text)
 
 
 if __name__ == "__main__":

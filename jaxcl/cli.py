@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def train(arguments: list[str]) -> int:
     return 0
 
 
-def knobs_of(command: str, config: str, words: Sequence[str]) -> Any:
+def knobs_of(command: str, config: str | Path, words: Sequence[str]) -> Any:
     """A config's knobs as the words of a command line set them; --help among them prints the knobs and exits."""
     import tyro
 
@@ -299,6 +299,11 @@ def parts(arguments: list[str]) -> int:
 
 def sweep(arguments: list[str]) -> int:
     """`jaxcl sweep CONFIG.py [--run-dir DIR] [--protocol NAME ...] --knob value value ...`"""
+    from jaxcl.runs import BASELINES
+    from jaxcl.sweep import summarize
+    from jaxcl.sweep import sweep as run_sweep
+
+    named = {name.split()[0]: name for name in BASELINES}  # raw, untrained
     parser = argparse.ArgumentParser(
         "jaxcl sweep",
         allow_abbrev=False,
@@ -313,7 +318,7 @@ def sweep(arguments: list[str]) -> int:
     parser.add_argument(
         "--baselines",
         nargs="*",
-        choices=("raw", "untrained"),
+        choices=tuple(named),
         help="also raw pixels (with the linear protocol the slowest of all) or the untrained encoder; both if not said",
     )
     own, rest = parser.parse_known_args(arguments)
@@ -323,33 +328,24 @@ def sweep(arguments: list[str]) -> int:
             values = grid.setdefault(word[2:].replace("-", "_"), [])
         elif grid:
             values.append(word)
-    baselines = () if own.baselines is None else own.baselines or ("raw", "untrained")
-    import tyro
-
-    from jaxcl.experiment import load_config
-    from jaxcl.runs import BASELINES
-    from jaxcl.sweep import summarize
-    from jaxcl.sweep import sweep as run_sweep
-
-    knobs = load_config(own.config).Knobs
-    defaults = {field.name: field.default for field in dataclasses.fields(knobs)}
-
-    def of(combination):
-        words = [
-            word for knob, value in combination.items() for word in option(knob, value, defaults.get(knob))
-        ]
-        return tyro.cli(knobs, args=words, prog=f"jaxcl sweep {own.config}")
-
     results = run_sweep(
         own.config,
-        of,
+        lambda combination: knobs_of("sweep", own.config, words_of(own.config, combination)),
         grid or {"seed": ["0"]},
         own.run_dir or Path("runs") / f"{own.config.stem}-sweep",
         protocols=own.protocol,
-        baselines=[name for name in BASELINES if name.split()[0] in baselines],
+        baselines=() if own.baselines is None else [named[word] for word in own.baselines or named],
     )
     show("Accuracy on test images, percent: mean and standard deviation over seeds", *summarize(results))
     return 0
+
+
+def words_of(config: str | Path, combination: Mapping[str, str]) -> list[str]:
+    """One value for each of some knobs of a config, as the words of a command line."""
+    from jaxcl.experiment import load_config
+
+    defaults = {field.name: field.default for field in dataclasses.fields(load_config(config).Knobs)}
+    return [word for knob, value in combination.items() for word in option(knob, value, defaults.get(knob))]
 
 
 def option(knob: str, value: str, default: Any) -> list[str]:
