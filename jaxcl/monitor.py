@@ -2,6 +2,11 @@
 
 The equations are Chen et al. 2020 (contrastive accuracy and entropy, as their code logs them) and Wang & Isola 2020
 (alignment and uniformity, arXiv:2005.10242).
+
+Accelerators round the operands of a matrix product (to bfloat16 on a TPU, to TF32 on an NVIDIA GPU): cosines then carry
+an error of about 1/256 or 1/2048. Where rows have nearly collapsed onto one point, all cosines differ by less than
+that. So products are taken about a common center, where a row's rounding is relative to its distance from the center
+and the cosines of collapsed rows keep their order at any precision.
 """
 
 from __future__ import annotations
@@ -43,6 +48,7 @@ def contrast_monitor(
     """
     z1, z2, h = (jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (z1, z2, h))
     z1, z2 = normalize(z1), normalize(z2)
+    center = collectives.mean(jnp.mean(z1 + z2, axis=0) / 2, axis_name)
     keys = jnp.stack([collectives.gather(z, axis_name) for z in (z1, z2)], axis=1)
     total = len(keys)
     count = next(k for k in range(-(-total // block), total + 1) if total % k == 0)
@@ -50,30 +56,32 @@ def contrast_monitor(
     own = collectives.rows(len(z1), axis_name)[:, None]
 
     def add(sums, columns):
-        partition, energy, largest, spread = sums
+        partition, energy, largest, positive, spread = sums
         keys, numbers = columns
-        across = z1 @ keys[:, 1].T
-        # Cosines are at most 1, so one constant keeps all exponentials in range.
-        e = jnp.exp((across - 1) / temperature)
-        near = jnp.exp(4 * (z1 @ keys[:, 0].T - 1))  # |a - b|^2 = 2 - 2 a.b
+        is_own = numbers == own
+        across = cosine_less_one(z1, keys[:, 1], center)
+        # At most 0 up to rounding, so all exponentials are in range.
+        e = jnp.exp(across / temperature)
+        near = jnp.exp(4 * cosine_less_one(z1, keys[:, 0], center))  # |a - b|^2 = 2 - 2 a.b
         return (
             partition + jnp.sum(e, axis=1),
-            energy + jnp.sum(e * (across - 1), axis=1),
-            jnp.maximum(largest, jnp.max(jnp.where(numbers == own, -1.0, across), axis=1)),
-            spread + jnp.sum(near, axis=1),
+            energy + jnp.sum(e * across, axis=1),
+            jnp.maximum(largest, jnp.max(jnp.where(is_own, -jnp.inf, across), axis=1)),
+            # From the same product as its rivals, so that rows which are alike tie.
+            positive + jnp.sum(jnp.where(is_own, across, 0), axis=1),
+            spread + jnp.sum(jnp.where(is_own, 0, near), axis=1),
         ), None
 
-    positive = jnp.sum(z1 * z2, axis=1)
-    nothing = jnp.zeros_like(positive)
-    start = (nothing, nothing, nothing - 1, nothing)
+    nothing = jnp.zeros_like(z1[:, 0])
+    start = (nothing, nothing, nothing - jnp.inf, nothing, nothing)
     columns = keys.reshape(count, -1, *keys.shape[1:]), jnp.arange(total).reshape(count, -1)
-    (partition, energy, largest, spread), _ = jax.lax.scan(add, start, columns)
+    (partition, energy, largest, positive, spread), _ = jax.lax.scan(add, start, columns)
     metrics = collectives.mean(
         {
             "contrast_accuracy": jnp.mean((positive > largest).astype(jnp.float32)),
             "contrast_entropy": jnp.mean(jnp.log(partition) - energy / (partition * temperature)),
-            "alignment": jnp.mean(2 - 2 * positive),
-            "spread": jnp.mean((spread - 1) / (total - 1)),  # a row is at distance 0 from itself
+            "alignment": jnp.mean(jnp.sum(jnp.square(z1 - z2), axis=1)),
+            "spread": jnp.mean(spread / (total - 1)),
         },
         axis_name,
     )
@@ -81,6 +89,37 @@ def contrast_monitor(
     if scores is not None:
         metrics |= scores(z1, z2, keys[:, 1], own=own)
     return metrics | {"effective_rank": effective_rank(h, axis_name=axis_name)}
+
+
+def cosine_less_one(q: Array, k: Array, center: Array) -> Array:
+    """q k^T - 1 of unit rows q [n, d], k [m, d], as -|q - k|^2 / 2 with distances taken about `center` [d] -> [n, m].
+
+    >>> q = jnp.array([[1.0, 0.0], [0.0, -1.0]])
+    >>> cosine_less_one(q, q, jnp.array([0.5, 0.5])).tolist()
+    [[0.0, -1.0], [-1.0, 0.0]]
+    """
+    q, k = q - center, k - center
+    lengths = jnp.sum(jnp.square(q), axis=1)[:, None] + jnp.sum(jnp.square(k), axis=1)
+    return products(q, k) - lengths / 2
+
+
+def dot_about(q: Array, k: Array, q_center: Array, k_center: Array) -> Array:
+    """q k^T of any rows q [n, d], k [m, d] -> [n, m]; only what lies off the two centers [d] goes through the product.
+
+    >>> q, k = jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 4.0], [0.0, 1.0]])
+    >>> dot_about(q, k, jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0])).tolist()
+    [[11.0, 2.0]]
+    """
+    return (
+        products(q - q_center, k - k_center)
+        + jnp.sum(q_center * (k - k_center), axis=1)
+        + jnp.sum(q * k_center, axis=1, keepdims=True)
+    )
+
+
+def products(q: Array, k: Array) -> Array:
+    """q k^T, rounded as the device does it."""
+    return q @ k.T
 
 
 def effective_rank(h: Array, *, axis_name: str | None = None) -> Array:
@@ -136,11 +175,12 @@ def score_monitor(
     q, k, negatives = (jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (q, k, negatives))
     n, m = len(q), len(negatives)
     own = jnp.full((n, 1), -1) if own is None else own
+    q_center, center = collectives.mean(jnp.mean(q, axis=0), axis_name), jnp.mean(negatives, axis=0)
 
     def scored(rows, numbers):
         """Scores [n, len(rows)], and which of them are of negatives."""
         is_own = jnp.any(numbers[None, :, None] == own[:, None, :], axis=2)
-        return q @ rows.T, ~is_own & (numbers < m)
+        return dot_about(q, rows, q_center, center), ~is_own & (numbers < m)
 
     def add(sums, columns):
         s, counts = scored(*columns)
@@ -155,7 +195,8 @@ def score_monitor(
             jnp.maximum(largest, jnp.max(jnp.where(counts, s, -jnp.inf), axis=1)),
         ), None
 
-    positive = jnp.sum(q * k, axis=1)
+    # Each by the product that its rivals come from, so that rows which are alike tie.
+    positive = jax.vmap(lambda q, k: dot_about(q[None], k[None], q_center, center)[0, 0])(q, k)
     nothing = jnp.zeros_like(positive)
     blocks = -(-m // block)
     size = -(-m // blocks)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl import collectives
+from jaxcl import collectives, monitor
 from jaxcl.monitor import contrast_monitor, effective_rank, score_monitor
 from jaxcl.testing import value_and_grad
 
@@ -149,3 +149,55 @@ def test_scores_describe_the_global_batch_and_have_no_gradient(scored):
     eight, _ = value_and_grad(watched, jnp.ones(()), batch, placement="shard_map")
     np.testing.assert_allclose(one, eight, rtol=1e-5)
     assert gradient == 0
+
+
+# --- products that are rounded, as on accelerators ----------------------------------------------------------------
+
+
+def bfloat16_products(q, k):
+    """A matrix product as a TPU computes it by default."""
+    q, k = (x.astype(jnp.bfloat16).astype(jnp.float32) for x in (q, k))
+    return q @ k.T
+
+
+def nearly_collapsed(spread, n=256, d=64, seed=0):
+    """Two views of n rows that all lie within about `spread` of one unit vector."""
+    rng = np.random.default_rng(seed)
+    point = rng.normal(size=d) / np.sqrt(d)
+    image = rng.normal(size=(n, d))
+    views = [point + spread * (image + 1.2 * rng.normal(size=(n, d))) / np.sqrt(d) for _ in range(2)]
+    return [np.float32(view) for view in views]
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-1, 1e-2, 1e-3])
+def test_the_order_of_nearly_collapsed_rows_survives_products_in_bfloat16(monkeypatch, spread):
+    z1, z2 = nearly_collapsed(spread)
+    truth = by_loops(np.float64(z1), np.float64(z2), 0.1)
+    assert 0.1 < truth["contrast_accuracy"] < 0.9
+    monkeypatch.setattr(monitor, "products", bfloat16_products)
+    got = contrast_monitor(jnp.asarray(z1), jnp.asarray(z2), jnp.asarray(z1))
+    # A row whose two best columns differ by less than rounding may go either way.
+    np.testing.assert_allclose(got["contrast_accuracy"], truth["contrast_accuracy"], atol=0.02)
+    np.testing.assert_allclose(got["contrast_entropy"], truth["contrast_entropy"], rtol=1e-3)
+    np.testing.assert_allclose(got["alignment"], truth["alignment"], rtol=1e-3)
+    np.testing.assert_allclose(got["uniformity"], truth["uniformity"], rtol=1e-2)
+
+
+@pytest.mark.parametrize("products", [monitor.products, bfloat16_products])
+def test_rows_that_are_all_alike_have_no_accuracy(monkeypatch, products):
+    monkeypatch.setattr(monitor, "products", products)
+    z = jnp.broadcast_to(jnp.asarray(nearly_collapsed(1.0)[0][:1]), (32, 64))
+    assert float(contrast_monitor(z, z, z)["contrast_accuracy"]) == 0.0
+    queue = jnp.broadcast_to(z[:1], (16, 64))
+    assert float(score_monitor(z, z, queue, temperature=0.2)["score_accuracy"]) == 0.0
+
+
+@pytest.mark.parametrize("spread", [1e-1, 1e-2])
+def test_scores_of_nearly_collapsed_rows_survive_products_in_bfloat16(monkeypatch, spread):
+    q, k = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in map(np.float64, nearly_collapsed(spread)))
+    q, k, queue = q[:128], k[:128], k[128:]
+    truth = np.mean(np.sum(q * k, axis=1) > np.max(q @ queue.T, axis=1))
+    assert 0.1 < truth < 0.9
+    monkeypatch.setattr(monitor, "products", bfloat16_products)
+    got = score_monitor(*(jnp.asarray(x, jnp.float32) for x in (q, k, queue)), temperature=0.2)
+    np.testing.assert_allclose(got["score_accuracy"], truth, atol=0.03)
