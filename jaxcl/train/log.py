@@ -56,20 +56,20 @@ class Log:
         self._console = console or Console(force_interactive=None if sys.stdout.isatty() else False)
         self._pace = _Pace(start_step)
         if run_dir is not None:
-            # Here, as it imports PyTorch where there is one.
-            from tensorboardX import SummaryWriter
-
             run_dir = Path(run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
             resumed = _forget_after(run_dir / FILE, start_step)
             self._lines = open(run_dir / FILE, "a", encoding="utf-8")
             purge = start_step + 1 if start_step else 0
-            self._events = SummaryWriter(
-                str(run_dir),
-                purge_step=purge if resumed else None,
-                # Files are named by the second; a run that goes on within one would overwrite its former self.
-                filename_suffix=f".{time.time_ns()}",
-            )
+            self._events = _events(run_dir, purge_step=purge if resumed else None)
+            if self._events is None:
+                self._console.print(
+                    f"Without TensorBoard's events, as tensorboardX is not installed (pip install tensorboardX);"
+                    f" the metrics are in {run_dir / FILE}.",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
         if self._console.is_interactive and not self._console.is_jupyter:
             self._bar = Progress(
                 TextColumn("step"),
@@ -128,6 +128,21 @@ class Log:
         for stop in (bar and bar.stop, events and events.close, lines and lines.close):
             if stop:
                 stop()
+
+
+def _events(run_dir: Path, *, purge_step: int | None) -> Any:
+    """A writer of TensorBoard's events; None where tensorboardX is missing."""
+    try:
+        # Here, as it imports PyTorch where there is one.
+        from tensorboardX import SummaryWriter
+    except ModuleNotFoundError:
+        return None
+    return SummaryWriter(
+        str(run_dir),
+        purge_step=purge_step,
+        # Files are named by the second; a run that goes on within one would overwrite its former self.
+        filename_suffix=f".{time.time_ns()}",
+    )
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import struct
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -205,6 +206,17 @@ def test_tensorboard_is_given_what_is_finite(tmp_path):
 
 
 # --- The screen
+
+
+def test_without_tensorboard_the_log_says_so_once_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)  # as where it is not installed
+    console = quiet()
+    with Log(tmp_path, steps=100, console=console) as log:
+        log.write(1, {"loss": 1.0})
+        log.write(2, {"loss": 0.5})
+    assert console.file.getvalue().count("tensorboardX") == 1
+    assert losses(tmp_path) == {1: 1.0, 2: 0.5}
+    assert not list(tmp_path.glob("events.*"))
 
 
 def test_a_pipe_gets_a_line_a_record():
