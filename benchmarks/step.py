@@ -104,109 +104,23 @@ def jax_contender(batch, dtype):
 
 def torch_contender(batch, dtype):
     import torch
-    import torch.nn.functional as F
-    from torch import nn
+    from accelerator_phases import peers
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = peers.device()
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
-
-    class Block(nn.Module):
-        def __init__(self, inputs, outputs, stride):
-            super().__init__()
-            self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-            self.bn1 = nn.BatchNorm2d(outputs)
-            self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-            self.bn2 = nn.BatchNorm2d(outputs)
-            self.short = None
-            if stride != 1 or inputs != outputs:
-                self.short = nn.Sequential(
-                    nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-                )
-
-        def forward(self, x):
-            y = F.relu(self.bn1(self.conv1(x)))
-            y = self.bn2(self.conv2(y))
-            return F.relu(y + (x if self.short is None else self.short(x)))
-
-    layers = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    inputs = 64
-    for i, outputs in enumerate((64, 128, 256, 512)):
-        layers += [Block(inputs, outputs, 1 if i == 0 else 2), Block(outputs, outputs, 1)]
-        inputs = outputs
-    head = [nn.Linear(512, 512, bias=False), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 128, bias=False)]
-    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head, nn.BatchNorm1d(128))
+    net = peers.with_head(*peers.resnet(18, stem="cifar"))
     net = net.to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(net.parameters(), 0.12, momentum=0.9, weight_decay=5e-4)
-    amp = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
-
-    def gray(x):
-        return (x * torch.tensor([0.2989, 0.587, 0.114], device=device).view(3, 1, 1)).sum(1, keepdim=True)
-
-    def hue(x, shift):
-        value, _ = x.max(1)
-        chroma = value - x.amin(1)
-        r, g, b = x.unbind(1)
-        safe = chroma.clamp_min(1e-8)
-        h = torch.where(
-            value == r, (g - b) / safe % 6, torch.where(value == g, (b - r) / safe + 2, (r - g) / safe + 4)
-        )
-        h = (h + 6 * shift.view(-1, 1, 1)) % 6
-        corners = []
-        for n in (5, 3, 1):
-            k = (n + h) % 6
-            corners.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
-        return torch.stack(corners, 1)
-
-    def augment(images):
-        n = len(images)
-        x = images.permute(0, 3, 1, 2).float() / 255
-
-        def uniform(low, high):
-            return torch.empty(n, device=device).uniform_(low, high)
-
-        area, log_ratio = uniform(0.08, 1), uniform(-0.2877, 0.2877)
-        h, w = (area / log_ratio.exp()).sqrt().clamp_max(1), (area * log_ratio.exp()).sqrt().clamp_max(1)
-        cx, cy = (1 - w) * uniform(-1, 1), (1 - h) * uniform(-1, 1)
-        flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
-        zero = torch.zeros_like(w)
-        theta = torch.stack([torch.stack([w * flip, zero, cx], 1), torch.stack([zero, h, cy], 1)], 1)
-        grid = F.affine_grid(theta, x.shape, align_corners=False)
-        x = F.grid_sample(x, grid, "bicubic", "reflection", align_corners=False).clamp(0, 1)
-        jittered = x
-        factors = [uniform(0.6, 1.4).view(-1, 1, 1, 1) for _ in range(3)]
-        jittered = (jittered * factors[0]).clamp(0, 1)
-        center = jittered.mean((2, 3), keepdim=True)
-        jittered = ((jittered - center) * factors[1] + center).clamp(0, 1)
-        jittered = torch.lerp(gray(jittered).expand_as(x), jittered, factors[2]).clamp(0, 1)
-        jittered = hue(jittered, uniform(-0.1, 0.1)).clamp(0, 1)
-        x = torch.where(uniform(0, 1).view(-1, 1, 1, 1) < 0.8, jittered, x)
-        x = torch.where(uniform(0, 1).view(-1, 1, 1, 1) < 0.2, gray(x).expand_as(x), x)
-        return x.contiguous(memory_format=torch.channels_last)
-
-    def loss_of(images):
-        x = torch.cat([augment(images), augment(images)])
-        with amp:
-            z = net(x)
-        z = F.normalize(z.float(), dim=1)
-        logits = z @ z.T / 0.5
-        logits = logits.masked_fill(torch.eye(len(z), dtype=torch.bool, device=device), float("-inf"))
-        n = len(images)
-        target = torch.cat([torch.arange(n, 2 * n), torch.arange(n)]).to(device)
-        return F.cross_entropy(logits, target)
-
-    compiled = torch.compile(loss_of)
+    step = peers.training_step(
+        net, peers.by_hand, 32, temperature=0.5, amp=dtype == "bfloat16", blur=False, compile="inductor"
+    )
     images = torch.randint(0, 256, (CLASSES, 32, 32, 3), dtype=torch.uint8)
     carry = {"i": 0}
 
     def run():
         index = (torch.arange(batch) + carry["i"] * batch) % CLASSES
         carry["i"] += 1
-        loss = compiled(images[index].to(device, non_blocking=True))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
+        return float(step(images[index].to(device, non_blocking=True)))
 
     start = time.perf_counter()
     run()

@@ -1,0 +1,190 @@
+"""What the phases share: programs that can be compiled without their device, timing, and counting of arithmetic."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+# A row is a flat dict of numbers and words; `emit` writes it down at once.
+Row = dict[str, Any]
+Emit = Callable[[Row], None]
+
+
+class Program(NamedTuple):
+    """A function and arguments that stand for it: shapes are enough to compile it, values are needed to run it."""
+
+    name: str
+    function: Callable
+    arguments: tuple  # pytrees of jax.ShapeDtypeStruct
+    precision: str | None = None  # jax_default_matmul_precision while it is traced
+    donate: tuple[int, ...] = ()
+
+
+def abstract(*arguments):
+    """The shapes and types of pytrees of arrays."""
+    import jax
+
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
+
+
+def floats(*shape, dtype="float32"):
+    import jax
+
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def random(tree, seed=0):
+    """Values for a pytree of shapes: normal floats, whole numbers below 256, and keys."""
+    import jax
+    import jax.numpy as jnp
+
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(jax.random.key(seed), max(1, len(leaves)))
+
+    def value(key, leaf):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return key
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jax.random.normal(key, leaf.shape, leaf.dtype)
+        return jax.random.randint(key, leaf.shape, 0, 256).astype(leaf.dtype)
+
+    return jax.tree.unflatten(structure, [value(key, leaf) for key, leaf in zip(keys, leaves, strict=True)])
+
+
+def compiled(program: Program, *, mesh=None):
+    """The program compiled for this process's device, or for that of a described one's mesh."""
+    import contextlib
+
+    import jax
+
+    arguments = program.arguments
+    if mesh is not None:
+        whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+        def placed(x):
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole)
+
+        arguments = jax.tree.map(placed, arguments)
+    precision = program.precision
+    with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
+        ready = hasattr(program.function, "lower")  # compiled by jit already, with what it donates
+        function = program.function if ready else jax.jit(program.function, donate_argnums=program.donate)
+        return function.lower(*arguments).compile()
+
+
+def memory(program) -> dict[str, int]:
+    """Bytes that a compiled program plans: temporaries, arguments, results, and all of them at once."""
+    planned = program.memory_analysis()
+    parts = {
+        "temporary_bytes": planned.temp_size_in_bytes,
+        "argument_bytes": planned.argument_size_in_bytes,
+        "output_bytes": planned.output_size_in_bytes,
+    }
+    return parts | {"peak_bytes": sum(parts.values()) - planned.alias_size_in_bytes}
+
+
+def seconds_of(
+    call: Callable[[], Any], wait: Callable[[Any], Any], *, budget: float, calls: int = 1
+) -> list[float]:
+    """Seconds a call, several times over: each entry is a run of as many calls as take a twentieth of the budget.
+
+    call()      starts the work and returns what `wait` waits for; `calls` of them are one unit of work
+    """
+    wait(call())  # not counted: first touches, clocks that rise
+    start = time.perf_counter()
+    wait(call())
+    once = time.perf_counter() - start
+    repeat = max(1, min(1000, int(budget / 20 / max(once, 1e-6))))
+    times, begin = [], time.perf_counter()
+    while len(times) < 3 or (time.perf_counter() - begin < budget and len(times) < 20):
+        start = time.perf_counter()
+        for _ in range(repeat):
+            result = call()
+        wait(result)
+        times.append((time.perf_counter() - start) / repeat / calls)
+        if time.perf_counter() - begin > 4 * budget:
+            break
+    return times
+
+
+def spread(times: list[float]) -> dict[str, float]:
+    """Median, least and most, in milliseconds."""
+    return {
+        "ms": 1e3 * statistics.median(times),
+        "ms_least": 1e3 * min(times),
+        "ms_most": 1e3 * max(times),
+    }
+
+
+def time_program(program: Program, *, budget: float, arguments=None, calls: int = 1) -> Row:
+    """Compiles and runs a program on random arguments: seconds to compile, memory, milliseconds."""
+    import jax
+
+    start = time.perf_counter()
+    run = compiled(program)
+    row: Row = {"compile_seconds": time.perf_counter() - start, **memory(run)}
+    arguments = random(program.arguments) if arguments is None else arguments
+    times = seconds_of(lambda: run(*arguments), jax.block_until_ready, budget=budget, calls=calls)
+    return row | spread(times)
+
+
+def arithmetic(function: Callable, *arguments) -> int:
+    """FLOPs of the convolutions and matrix products in a traced function; loops count as often as they run.
+
+    Products with the zeros of a dilated convolution are counted, so count a forward pass and triple it.
+    """
+    import jax
+
+    return _arithmetic(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _arithmetic(jaxpr) -> int:
+    import math
+
+    total = 0
+    for equation in jaxpr.eqns:
+        name, parameters = equation.primitive.name, equation.params
+        if name == "dot_general":
+            (contract, _), (batch, _) = parameters["dimension_numbers"]
+            left, right = (v.aval.shape for v in equation.invars)
+            inner = math.prod(left[i] for i in contract)
+            shared = math.prod(left[i] for i in batch)
+            rows, columns = math.prod(left) // inner // shared, math.prod(right) // inner // shared
+            total += 2 * shared * rows * columns * inner
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            out_features = parameters["dimension_numbers"].rhs_spec[0]
+            each = math.prod(kernel) // kernel[out_features]
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * each
+        repeats = parameters.get("length", 1) if name == "scan" else 1
+        total += repeats * sum(_arithmetic(inner) for inner in _within(parameters))
+    return total
+
+
+def _within(parameters: Mapping[str, Any]):
+    """The jaxprs among an equation's parameters; of the branches of a condition, all."""
+    for value in parameters.values():
+        for one in value if isinstance(value, (tuple, list)) else (value,):
+            inner = getattr(one, "jaxpr", one)
+            if hasattr(inner, "eqns"):
+                yield inner
+
+
+def table(header: list[str], rows: list[list[Any]]) -> list[str]:
+    """Lines of a Markdown table; the first column is text."""
+
+    def cell(value):
+        if value is None:
+            return ""
+        if isinstance(value, float):
+            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
+    lines = [f"| {' | '.join(header)} |", f"|---|{'---:|' * (len(header) - 1)}"]
+    return lines + [f"| {' | '.join(map(cell, row))} |" for row in rows] + [""]
+
+
+def mib(value: float | None) -> float | None:
+    return None if value is None else value / 2**20
