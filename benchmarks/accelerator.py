@@ -272,7 +272,7 @@ def compile_for(machine: str, out: Path, only: list[str]) -> int:
     # There is nothing to time algorithms on.
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
     import jax
-    from accelerator_phases.common import compiled, memory, mib, table
+    from accelerator_phases.common import WITHOUT_TRITON, compiled, memory, mib, table
     from jax.experimental import topologies
 
     described = (HERE.parent / "accelerator_phases" / f"{machine}.txt").read_text()
@@ -294,9 +294,9 @@ def compile_for(machine: str, out: Path, only: list[str]) -> int:
             if (name, program.name) in done:
                 continue
             start = time.perf_counter()
-            row: dict[str, Any] = {"module": name, "name": program.name}
+            row: dict[str, Any] = {"module": name, "name": program.name, "notes": []}
             try:
-                row |= memory(compiled(program, mesh=mesh))
+                row |= memory(compiled(program, mesh=mesh, notes=row["notes"]))
             except Exception as error:
                 row["error"] = f"{type(error).__name__}: {str(error)[:200]}"
                 failed += 1
@@ -318,6 +318,7 @@ def compile_for(machine: str, out: Path, only: list[str]) -> int:
         f"Compiled by XLA for a described {machine.upper()} of 80 GB on a machine without one, jax {jax.__version__},"
         f" {time.strftime('%Y-%m-%d')}; algorithms were not tuned, as that needs the device. MiB: what the compiled",
         "program plans; the peak counts arguments, results and temporaries. Seconds to compile are this CPU's.",
+        f"(*): {WITHOUT_TRITON}.",
         "",
     ]
     for name in MODULES:

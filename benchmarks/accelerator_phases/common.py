@@ -53,8 +53,12 @@ def random(tree, seed=0):
     return jax.tree.unflatten(structure, [value(key, leaf) for key, leaf in zip(keys, leaves, strict=True)])
 
 
-def compiled(program: Program, *, mesh=None):
-    """The program compiled for this process's device, or for that of a described one's mesh."""
+WITHOUT_TRITON = "products by cuBLAS alone, as XLA found no way to write one of them in Triton"
+
+
+def compiled(program: Program, *, mesh=None, notes: list[str] | None = None):
+    """The program compiled for this process's device, or for that of a described one's mesh; `notes` gets what was
+    out of the ordinary."""
     import contextlib
 
     import jax
@@ -71,7 +75,15 @@ def compiled(program: Program, *, mesh=None):
     with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
         ready = hasattr(program.function, "lower")  # compiled by jit already, with what it donates
         function = program.function if ready else jax.jit(program.function, donate_argnums=program.donate)
-        return function.lower(*arguments).compile()
+        lowered = function.lower(*arguments)
+        try:
+            return lowered.compile()
+        except Exception as error:
+            if "No supported config" not in str(error):
+                raise
+            if notes is not None:
+                notes.append(WITHOUT_TRITON)
+            return lowered.compile(compiler_options={"xla_gpu_enable_triton_gemm": False})
 
 
 def memory(program) -> dict[str, int]:
@@ -122,9 +134,9 @@ def time_program(program: Program, *, budget: float, arguments=None, calls: int 
     """Compiles and runs a program on random arguments: seconds to compile, memory, milliseconds."""
     import jax
 
-    start = time.perf_counter()
-    run = compiled(program)
-    row: Row = {"compile_seconds": time.perf_counter() - start, **memory(run)}
+    start, notes = time.perf_counter(), []
+    run = compiled(program, notes=notes)
+    row: Row = {"compile_seconds": time.perf_counter() - start, **memory(run), "notes": notes}
     arguments = random(program.arguments) if arguments is None else arguments
     times = seconds_of(lambda: run(*arguments), jax.block_until_ready, budget=budget, calls=calls)
     return row | spread(times)
