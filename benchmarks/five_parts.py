@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from contenders import ONE_THREAD, pin, processor
+from jaxcl.experiment import load_config
 
 from jaxcl.cli import knobs_of, words_of
-from jaxcl.experiment import load_config
-from jaxcl.sweep import mean_and_spread
+from jaxcl.tables import mean_and_spread
 from jaxcl.train.log import read_metrics
 
 HOUSE = Path(__file__).parents[1]

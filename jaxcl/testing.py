@@ -40,9 +40,9 @@ def value_and_grad(loss: PlacedLoss, params: PyTree, batch: PyTree, *, placement
     if placement == "one":
         return jax.jit(step)(0, params, batch)[1]
     if placement == "vmap":
-        shares = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+        rows = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
         mapped = jax.jit(jax.vmap(step, in_axes=(None, None, 0), axis_size=devices, axis_name=placing.AXIS))
-        return jax.tree.map(lambda x: x[0], mapped(0, params, shares)[1])
+        return jax.tree.map(lambda x: x[0], mapped(0, params, rows)[1])
     checked = placement != "shard_map_unchecked"
     mesh = placing.make_mesh(devices)
     run = placing.place(step, placement.removesuffix("_unchecked"), mesh, check_vma=checked)

@@ -84,3 +84,12 @@ class Images(NamedTuple):
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+
+
+class About(NamedTuple):
+    """All that a recipe may know of its training images: how many, their shape (h, w, c), the names of their classes
+    (empty without labels)."""
+
+    count: int
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 placement     axis_name   what a step sees
 jit           None        the global batch; XLA splits the work over the mesh (the default)
-shard_map     "devices"   its device's share, with collectives where the code asks for them
+shard_map     "devices"   its device's rows, with collectives where the code asks for them
 pmap          "devices"   the same, in its older form
 """
 

@@ -462,3 +462,30 @@ def test_two_processes_save_and_restore_together(tmp_path):
     for i, process in enumerate(processes):
         out, err = process.communicate(timeout=120)
         assert f"fine {i} {1 - i}" in out, err
+
+
+def test_a_part_is_read_by_its_names_and_the_rest_stays_on_the_disk(tmp_path):
+    whole = a_state()
+    checkpoint.save(tmp_path, 3, whole)
+    assert "params/encoder/layers/0/w" in checkpoint.names(tmp_path, 3)
+    wanted = {"params": {"encoder": whole.params["encoder"]}, "state": {"no_rows": whole.state["no_rows"]}}
+    found, step = checkpoint.restore(tmp_path, wanted, part=True)
+    assert step == 3
+    assert_same(found, wanted)
+    with pytest.raises(ValueError, match="arrays differ"):
+        checkpoint.restore(tmp_path, wanted)
+
+
+def test_a_part_of_another_shape_or_name_is_refused_and_so_is_a_damaged_one(tmp_path):
+    checkpoint.save(tmp_path, 3, a_state())
+    wider = {"params": {"encoder": a_state(width=4).params["encoder"], "head": jnp.ones(2)}}
+    with pytest.raises(ValueError, match="2 of 3 arrays differ") as refused:
+        checkpoint.restore(tmp_path, wider, part=True)
+    assert "params/encoder/layers/0/w" in str(refused.value)
+    assert "params/head" in str(refused.value)
+    victim = next(path for path in (tmp_path / "3/arrays").rglob("d/*") if path.is_file())
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(ValueError, match="No good checkpoint"):
+        checkpoint.restore(tmp_path, {"params": {"half": a_state().params["half"]}}, part=True)

@@ -1,4 +1,4 @@
-"""One page that shows what a run came to: a single HTML file that can be sent by mail."""
+"""Pictures of a run, and one page that shows what it came to: a single HTML file that can be sent by mail."""
 
 from __future__ import annotations
 
@@ -10,12 +10,161 @@ import numbers
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxcl.config import Recipe, load_config, open_data
+from jaxcl.encoder import Encoder, encoder_of
+from jaxcl.runs import Run, evaluations, open_run, other_images
+from jaxcl.tables import accuracy_table
+from jaxcl.typing import Images
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 160
+
+
+class Report(NamedTuple):
+    page: Path
+    left_out: tuple[str, ...]  # what could not be drawn, a sentence each
+
+
+# --- pictures of a run -------------------------------------------------------------------------------------------
+
+
+def plot_run(
+    run_dir: str | Path, *, points: int = 1000, data: str | None = None, data_dir: str | None = None
+) -> Report:
+    """Draws views, curves, a map of the embedding and nearest neighbors into run_dir/plots, and a page of them.
+
+    points
+        how many test images the maps show.
+    data, data_dir
+        other images to show than the run's own, as for `evaluate_run`.
+
+    Where the run's images cannot be read, the curves and tables are drawn all the same, and the page says what is
+    left out.
+    """
+    from jaxcl import plot
+    from jaxcl.train.log import read_metrics
+
+    run = open_run(run_dir)
+    trained = encoder_of(run, run.recipe.method.embed)
+    figures: list[tuple[str, Any]] = []
+    left_out = []
+    try:
+        if data is None:
+            own = run.data()
+            train, test = own.train, own.test
+        else:
+            train, test = other_images(run, data, data_dir)
+    except (FileNotFoundError, ValueError) as error:
+        if data is not None:
+            raise
+        left_out.append(
+            f"Views, map and nearest neighbors are left out: the images cannot be read ({error}) `jaxcl plot"
+            f" {run_dir} --data SPEC` shows others."
+        )
+        train = test = None
+    if train is not None:
+        caption = "Views: an image, and what the method is asked to find the same."
+        figures.append((caption, picture_of_views(run.recipe, train, seed=run.knobs.seed)))
+    if records := read_metrics(run_dir):
+        figures.append(("Training: the raw values, and smoothed over them.", plot.training_curves(records)))
+        if any("positive_histogram" in record for record in records):
+            figures += pictures_of_scores(records)
+    if train is not None:
+        assert test is not None
+        figures += pictures_of_embedding(run, trained, train, test, points)
+    summary = [
+        ("config", run.record["config"]),
+        ("steps", str(trained.step)),
+        ("device", run.record["device"]),
+    ]
+    tables: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = [
+        ("Knobs", ("knob", "value"), [(name, str(value)) for name, value in vars(run.knobs).items()])
+    ]
+    if results := evaluations(run_dir):
+        tables.insert(0, ("Accuracy on test images, percent", *accuracy_table(results)))
+    page = write_report(
+        run.dir / "plots", title=run.dir.name, summary=summary, tables=tables, figures=figures, notes=left_out
+    )
+    return Report(page, tuple(left_out))
+
+
+def picture_of_views(recipe: Recipe, images: Images, *, seed: int, n: int = 8, drawn: bool = False) -> Figure:
+    """The first `n` images beside their views; `drawn`: with what was drawn for each, where the views say it."""
+    from jaxcl import augment, plot
+
+    views = recipe.views
+    shown = np.arange(min(n, len(images.images)))
+    batch = {"image": images.images[shown], "index": shown.astype(np.int32)}
+    key = jax.random.key(seed)
+    made = jax.device_get(jax.jit(lambda batch: views(key, batch))(batch))
+    captions = augment.captions(key, views, batch) if drawn else None
+    return plot.views_sheet(visible(batch["image"]), tuple(map(visible, made)), captions=captions)
+
+
+def draw_views(config: str | Path, knobs: Any, out: str | Path, *, n: int = 8) -> Path:
+    """A picture in the file `out`: n training images and the views that a config makes of them, with what was drawn."""
+    module, out = load_config(config), Path(out)
+    data = open_data(module, knobs)
+    recipe = module.recipe(knobs, data.about)
+    figure = picture_of_views(recipe, data.train, seed=knobs.seed, n=n, drawn=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=DPI, facecolor="white")
+    return out
+
+
+def pictures_of_scores(records: Sequence[dict[str, Any]]) -> list[tuple[str, Any]]:
+    from jaxcl import plot
+
+    return [
+        ("Scores of positives and negatives, before the temperature.", plot.score_curves(records)),
+        ("How the scores are distributed, over the run.", plot.score_distributions(records)),
+    ]
+
+
+def pictures_of_embedding(
+    run: Run, trained: Encoder, train: Images, test: Images, points: int
+) -> list[tuple[str, Any]]:
+    """Captions and figures: a map before and after training, and test images with their nearest training images."""
+    from jaxcl import evaluate, plot
+
+    images, classes = test.images[:points], test.classes
+    labels = None if test.labels is None else test.labels[:points]
+    untrained = encoder_of(run, trained.apply, untrained=True)
+    figures = []
+    for name, encoder in (("untrained", untrained), ("trained", trained)):
+        features = evaluate.embed(encoder.embed, images)
+        caption = f"{len(features)} test images as the {name} encoder places them (t-SNE), colored by class."
+        figures.append((caption, plot.embedding_map(features, labels, classes=classes, seed=run.knobs.seed)))
+    bank = evaluate.embed(trained.embed, train.images)
+    queries = slice(0, 10)
+    index, similarities = evaluate.nearest(bank, features[queries], 8)
+    sheet = plot.neighbors_sheet(
+        visible(images[queries]),
+        visible(train.images[index]),
+        query_labels=None if labels is None else labels[queries],
+        neighbor_labels=None if train.labels is None else train.labels[index],
+        similarities=similarities,
+        classes=classes,
+    )
+    figures.append(
+        ("Ten test images, and the training images nearest to them; green: of the same class.", sheet)
+    )
+    return figures
+
+
+def visible(images: np.ndarray) -> np.ndarray:
+    """What of the channels can be shown: all of 1 or 3, otherwise the first alone (further ones may hold a code)."""
+    return images if images.shape[-1] in (1, 3) else images[..., :1]
+
+
+# --- the page ----------------------------------------------------------------------------------------------------
 
 
 def write_report(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from jaxcl.plot import write_report
+from jaxcl.report import write_report
 
 
 def a_figure():
