@@ -84,3 +84,15 @@ class Images(NamedTuple):
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+
+
+class About(NamedTuple):
+    """What a recipe may know of its data: all of it can be written down, and none of it needs the pixels.
+
+    `count` training images; `shape` of one, (height, width, channels); `classes`, their names, or their numbers as
+    words where they have none; () where there are no labels.
+    """
+
+    count: int
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]

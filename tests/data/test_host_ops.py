@@ -1,37 +1,44 @@
-"""Each op's two forms, on the device and on the host, for the same parameters."""
+"""Each op on the device and its host implementation, for the same parameters."""
 
 import jax
 import numpy as np
 import pytest
 
 from jaxcl import augment
-from jaxcl.augment import ops
-from jaxcl.data.tf_ops import TWINS, host_apply
+from jaxcl.augment import op as ops
+from jaxcl.data.host_ops import IMPLEMENTATIONS, host_apply
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 DRAWS = 10
 OPS = {
-    "crop": ops.random_resized_crop(20),
-    "crop, as large boxes as there are": ops.random_resized_crop(20, area=(0.9, 1.0), law=ops.uniform_height),
-    "crop, bilinear": ops.random_resized_crop((9, 14), method="bilinear"),
-    "crop, antialiased": ops.random_resized_crop(6, antialias=True),
-    "crop, bilinear, antialiased": ops.random_resized_crop(6, method="bilinear", antialias=True),
-    "flip": ops.flip(),
-    "rotate90": ops.rotate90(),
-    "translate": ops.translate(5),
-    "jitter": ops.color_jitter(0.8, 0.8, 0.8, 0.2),
-    "jitter, additive": ops.color_jitter(0.8, 0.8, 0.8, 0.2, brightness_form="add"),
-    "jitter, two changes only": ops.color_jitter(0.0, 0.5, 0.0, 0.5, probability=1.0),
-    "jitter, none": ops.color_jitter(0.0, 0.0, 0.0, 0.0, probability=1.0),
-    "grayscale": ops.grayscale(probability=0.5),
-    "solarize": ops.solarize(probability=0.5),
-    "blur": ops.gaussian_blur(),
+    "crop": augment.random_resized_crop(20),
+    "crop, as large boxes as there are": augment.random_resized_crop(
+        20, area=(0.9, 1.0), distribution=augment.uniform_height
+    ),
+    "crop, bilinear": augment.random_resized_crop((9, 14), method="bilinear"),
+    "crop, antialiased": augment.random_resized_crop(6, antialias=True),
+    "crop, bilinear, antialiased": augment.random_resized_crop(6, method="bilinear", antialias=True),
+    "flip": augment.flip(),
+    "rotate90": augment.rotate90(),
+    "translate": augment.translate(5),
+    "jitter": augment.color_jitter(0.8, 0.8, 0.8, 0.2),
+    "jitter, additive": augment.color_jitter(0.8, 0.8, 0.8, 0.2, brightness_form="add"),
+    "jitter, two changes only": augment.color_jitter(0.0, 0.5, 0.0, 0.5, probability=1.0),
+    "jitter, none": augment.color_jitter(0.0, 0.0, 0.0, 0.0, probability=1.0),
+    "grayscale": augment.grayscale(probability=0.5),
+    "solarize": augment.solarize(probability=0.5),
+    "blur": augment.gaussian_blur(),
     "texture": augment.texture(probability=0.8),
-    "clip": ops.clip(),
-    "first channels": augment.first_channels(ops.color_jitter(0.8, 0.8, 0.8, 0.2), 1),
+    "clip": augment.clip(),
+    "lab": augment.lab(),
+    "ycbcr": augment.ycbcr(),
+    "ydbdr": augment.ydbdr(),
+    "first channels": augment.first_channels(augment.color_jitter(0.8, 0.8, 0.8, 0.2), 1),
     "a recipe": augment.simclr(24),
-    "a recipe of recipes": augment.compose(augment.compose(ops.flip(), ops.clip()), augment.simclr(24)),
+    "a recipe of recipes": augment.compose(
+        augment.compose(augment.flip(), augment.clip()), augment.simclr(24)
+    ),
 }
 
 
@@ -64,7 +71,7 @@ def row(params, i):
 @pytest.mark.parametrize(
     ("name", "channels"), [*((name, 3) for name in OPS), *((name, 1) for name in ("jitter", "grayscale"))]
 )
-def test_both_lanes_do_the_same(name, channels, images):
+def test_device_and_host_do_the_same(name, channels, images):
     theirs, ours = both(OPS[name], images[..., :channels])
     assert theirs.shape == ours.shape
     assert theirs.dtype == np.float32
@@ -83,16 +90,23 @@ def test_a_crop_takes_bytes():
         np.testing.assert_allclose(apply(row(params, i), tf.constant(images[i])), ours[i], atol=1e-4)
 
 
-def test_every_op_of_the_room_has_a_form_for_the_host():
-    made = [ops.random_resized_crop(8), ops.flip(), ops.rotate90(), ops.translate(1), ops.grayscale()]
-    made += [ops.color_jitter(1, 1, 1, 0.1), ops.solarize(), ops.gaussian_blur(), ops.clip()]
-    assert {op.name for op in made} <= set(TWINS)
+def test_every_op_of_the_room_has_a_host_implementation():
+    made = [
+        augment.random_resized_crop(8),
+        augment.flip(),
+        augment.rotate90(),
+        augment.translate(1),
+        augment.grayscale(),
+    ]
+    made += [augment.color_jitter(1, 1, 1, 0.1), augment.solarize(), augment.gaussian_blur(), augment.clip()]
+    made += [augment.texture(), augment.lab(), augment.ycbcr(), augment.ydbdr()]
+    assert {op.name for op in made} <= set(IMPLEMENTATIONS)
 
 
-def test_an_op_of_ones_own_is_refused_by_name_and_taken_with_its_twin():
+def test_an_op_of_ones_own_is_refused_by_name_and_taken_with_its_host_implementation():
     own = ops.Op("invert", lambda key, shape: (), lambda params, image: 1 - image, (), ops.same_shape)
-    recipe = augment.compose(ops.clip(), own)
-    with pytest.raises(ValueError, match="op 'invert' has no form for the host.*pass twins"):
+    recipe = augment.compose(augment.clip(), own)
+    with pytest.raises(ValueError, match="op 'invert' has no host implementation.*pass implementations"):
         host_apply(recipe)
-    apply = host_apply(recipe, twins={"invert": lambda: lambda params, image: 1 - image})
+    apply = host_apply(recipe, implementations={"invert": lambda: lambda params, image: 1 - image})
     assert apply(((), ()), tf.constant([[[0.25]]])).numpy().item() == 0.75

@@ -1,11 +1,13 @@
-"""Data that is too large for memory is decoded when it is asked for, and trains and is evaluated like any other."""
+"""`--input`, resolved in one place: every kind meets the same images and makes the same views."""
 
+import jax
 import numpy as np
 import optax
 import pytest
 from PIL import Image
 
 from jaxcl import augment, data, nets
+from jaxcl.data.host import views_key
 from jaxcl.experiment import Experiment
 from jaxcl.losses import nt_xent
 from jaxcl.methods import simclr
@@ -26,64 +28,107 @@ def spec(tmp_path_factory):
     return f"folder:{root}"
 
 
-def test_what_is_decoded_when_asked_for_is_what_load_decodes_ahead(spec):
-    loaded = data.load(spec, "train", size=16)
-    images = data.as_images(data.find_images(spec, "train"), 16)
-    assert images.images.shape == loaded.images.shape == (48, 16, 16, 3)
-    assert images.images.dtype == np.uint8
-    assert len(images.images) == 48
-    assert images.labels.tolist() == loaded.labels.tolist()
-    assert images.classes == loaded.classes
-    for part in (slice(5, 9), slice(None, None, -7), np.array([3, 40, 3]), loaded.labels == 1, 7, -1):
-        assert np.array_equal(images.images[part], loaded.images[part])
-    assert np.array_equal(images.images[[2, 4], 1:3, ..., 0], loaded.images[[2, 4], 1:3, ..., 0])
-    assert np.array_equal(np.asarray(images.images), loaded.images)
-    with pytest.raises(IndexError):
-        images.images[48]
+KINDS = ("device", "resident", "host")
+RECIPE = augment.compose(augment.random_resized_crop(16), augment.flip(), augment.clip())
+ORDER = {"batch_size": 8, "seed": 3}
 
 
-def test_a_share_is_the_middle_of_the_centre_square(tmp_path):
-    pixels = np.zeros((32, 48, 3), np.uint8)
-    pixels[2:-2, 10:-10] = 255  # 28 x 28 in the middle
-    for i in range(10):
-        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-    found = data.find_images(f"folder:{tmp_path}", "train")
-    assert data.as_images(found, 28, share=7 / 8).images[0].min() == 255
-    assert data.as_images(found, 28).images[0].min() == 0
-
-
-def test_a_damaged_image_is_named_when_it_is_asked_for(tmp_path):
-    for i in range(10):
-        Image.fromarray(np.full((30, 30, 3), i, np.uint8)).save(tmp_path / f"{i}.jpg")
-    content = (tmp_path / "3.jpg").read_bytes()
-    (tmp_path / "3.jpg").write_bytes(content[:-20])
-    images = data.as_images(data.find_images(f"folder:{tmp_path}", "train"), 8).images
-    assert images[4:].shape == (5, 8, 8, 3)
-    with pytest.raises(ValueError, match=r"3\.jpg is damaged: .*truncated.*Mend or remove it"):
-        images[:4]
+def views_of(pipeline, views, steps=3):
+    """What a method sees of each step's batch, by the same line for every kind of input."""
+    made = []
+    for step, batch in enumerate(pipeline.batches(**ORDER, stop_step=steps)):
+        if pipeline.resident is not None:
+            assert set(batch) == {"index"}
+            batch = {"image": pipeline.resident[batch["index"]], **batch}
+        made.append((batch["index"], jax.device_get(jax.jit(views)(views_key(3, step), batch))))
+    return made
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
-    [({"input": "device"}, 'input must be "host" or "images"'), ({"size": 0}, "expected size >= 1")],
+    "views",
+    [
+        augment.two_views(RECIPE),
+        augment.each_view([augment.amdim(24)] * 2, shared=augment.flip()),
+        augment.channel_views(augment.cmc(16), (1, 2)),
+    ],
+    ids=["two_views", "each_view", "channel_views"],
 )
-def test_what_cannot_be_streamed_is_refused(spec, change, says):
+def test_every_kind_of_input_makes_the_same_views_to_rounding(views):
+    pytest.importorskip("tensorflow", reason="the host's input pipeline is TensorFlow's")
+    images = data.from_arrays(np.random.default_rng(0).integers(0, 256, (20, 24, 24, 3), np.uint8))
+    made = {kind: views_of(data.input_pipeline(kind, images, views), views) for kind in KINDS}
+    for kind in KINDS:
+        for (index, here), (same, there) in zip(made[kind], made["device"], strict=True):
+            np.testing.assert_array_equal(index, same)
+            for x, y in zip(here, there, strict=True):
+                np.testing.assert_allclose(x, y, atol=0 if kind == "resident" else 1 / 255)
+                assert np.abs(x - y).mean() < 1e-4
+
+
+def test_the_first_batch_holds_what_views_are_made_of_whatever_the_input(spec):
+    pytest.importorskip("tensorflow", reason="the host's input pipeline is TensorFlow's")
+    images, encoded = data.open("digits").train, data.open(spec, size=16, encoded=True).train
+    views = augment.two_views(RECIPE)
+    for kind, source in [*((kind, images) for kind in KINDS), ("device", encoded), ("host", encoded)]:
+        batch = data.input_pipeline(kind, source, views).first(batch_size=6, seed=0)
+        assert [x.shape for x in jax.eval_shape(views, jax.random.key(0), batch)] == [(6, 16, 16, 3)] * 2
+        assert batch["index"].shape == (6,)
+
+
+def test_the_device_is_sent_encoded_images_larger_than_its_crops(spec):
+    pytest.importorskip("tensorflow", reason="the host's input pipeline is TensorFlow's")
+    images, views = data.open(spec, size=16, encoded=True).train, augment.two_views(RECIPE)
+    for kind in ("device", "images"):
+        assert data.input_pipeline(kind, images).first(**ORDER)["image"].shape == (8, 18, 18, 3)
+    assert data.input_pipeline("device", images, stored=40).first(**ORDER)["image"].shape == (8, 40, 40, 3)
+    found = data.find_images(spec, "train")
+    one, other = (data.input_pipeline("host", source, views).first(**ORDER) for source in (images, found))
+    np.testing.assert_array_equal(one["views"], other["views"])
+    assert one["views"].dtype == np.uint8
+
+
+def test_encoded_images_in_a_color_space_come_as_floats(spec):
+    pytest.importorskip("tensorflow", reason="the host's input pipeline is TensorFlow's")
+    images, views = (
+        data.open(spec, size=16, encoded=True).train,
+        augment.channel_views(augment.cmc(16), (1, 2)),
+    )
+    batch = data.input_pipeline("host", images, views).first(**ORDER)
+    assert batch["views"].dtype == np.float32
+    assert batch["views"].min() < 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoded", "views", "says"),
+    [
+        ("gpu", False, None, "input must be one of device, resident, host, images; got 'gpu'"),
+        ("images", False, None, 'in memory. Take "device" or "resident"'),
+        ("resident", True, None, 'stay encoded in files. Take "device" or "host"'),
+        ("host", False, None, 'needs those of augment.n_views.*got NoneType.*input "device"'),
+        ("host", True, lambda key, batch: (), 'got <lambda>.*input "device"'),
+        ("host", True, augment.two_views(augment.flip()), "must begin with a crop"),
+    ],
+)
+def test_an_input_that_does_not_fit_is_refused_with_one_that_does(spec, kind, encoded, views, says):
+    images = data.open(spec, size=16, encoded=encoded).train
     with pytest.raises(ValueError, match=says):
-        data.streamed(spec, augment.simclr(16), **({"size": 16, "input": "host"} | change))
+        data.input_pipeline(kind, images, views)
 
 
 @pytest.mark.parametrize("input", ["host", "images"])
-def test_a_run_on_streamed_images_trains_and_tells_the_classes_apart(spec, input, tmp_path):
-    pytest.importorskip("tensorflow", reason="the host lane is TensorFlow's")
+def test_a_run_on_encoded_images_trains_and_tells_the_classes_apart(spec, input, tmp_path):
+    pytest.importorskip("tensorflow", reason="the host's input pipeline is TensorFlow's")
     recipe = augment.compose(augment.random_resized_crop(16), augment.flip(), augment.clip())
-    images = data.streamed(spec, recipe, size=16, input=input)
-    batch = next(images.input(batch_size=8, seed=0))
+    views = augment.two_views(recipe)
+    images = data.open(spec, size=16, encoded=True)
+    pipeline = data.input_pipeline(input, images.train, views)
+    batch = next(pipeline.batches(batch_size=8, seed=0))
     assert batch["views" if input == "host" else "image"].dtype == np.uint8
     assert input == "host" or batch["image"].shape == (8, 18, 18, 3)
     norm = nets.batch_norm()
     experiment = Experiment(
         method=simclr(
-            views=images.views,
+            views=views,
             encoder=nets.conv_n(features=(8,), dense=16, norm=norm),
             head=nets.projection_head(layers=2, out=8, norm=norm),
             loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5),
@@ -91,7 +136,7 @@ def test_a_run_on_streamed_images_trains_and_tells_the_classes_apart(spec, input
         optimizer=optax.sgd(0.05),
         train=images.train,
         test=images.test,
-        input=images.input,
+        input=pipeline.batches,
         batch_size=16,
         steps=4,
         log_every=2,
