@@ -89,7 +89,7 @@ def experiment(knobs: Knobs) -> Experiment:
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     build = partial(
         looc,
-        views=augment.from_host(len(views.recipes)) if knobs.input == "host" else views,
+        views=views,
         encoder=nets.small_convnet(features=knobs.features[:-1] if deep else knobs.features, norm=norm),
         branch=nets.conv_stage(features=knobs.features[-1], norm=norm) if deep else None,
         head=nets.mlp_head(norm=nets.no_norm(), hidden=(512,), out=128),

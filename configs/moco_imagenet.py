@@ -69,7 +69,9 @@ class Knobs:
 def experiment(knobs: Knobs) -> Experiment:
     first = knobs.version == "v1"
     recipe = augment.moco_v1(knobs.size) if first else augment.moco_v2(knobs.size)
-    images = data.streamed(knobs.data, recipe, size=knobs.size, input=knobs.input, data_dir=knobs.data_dir)
+    images = data.open(knobs.data, data_dir=knobs.data_dir, size=knobs.size, encoded=True)
+    views = augment.two_views(recipe)
+    pipeline = data.input_pipeline(knobs.input, images.train, views)
     steps = steps_of(knobs.epochs, images.train, knobs.batch_size)
     axis_name = placement.axis_name(knobs.placement)
     norm = nets.batch_norm(axis_name=axis_name, groups=knobs.groups)
@@ -87,7 +89,7 @@ def experiment(knobs: Knobs) -> Experiment:
     )
     return Experiment(
         method=moco(
-            views=images.views,
+            views=views,
             encoder=nets.standardized(encoder, mean=MEAN, deviation=DEVIATION),
             head=nets.mlp_head(norm=nets.no_norm(), hidden=() if first else (2048,), out=128),
             loss=lambda key, q, k, queue: queue_nce(
@@ -103,11 +105,11 @@ def experiment(knobs: Knobs) -> Experiment:
         learning_rate=learning_rate,
         train=images.train,
         test=images.test,
-        views=augment.two_views(recipe),
+        views=views,
         probe_views=augment.n_views(augment.crop_and_flip(knobs.size), 1),
         batch_size=knobs.batch_size,
         steps=steps,
         seed=knobs.seed,
-        input=images.input,
+        input=pipeline.batches,
         placement=knobs.placement,
     )

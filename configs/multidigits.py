@@ -66,7 +66,7 @@ def experiment(knobs: Knobs) -> Experiment:
     axis_name = placement.axis_name(knobs.run_as)
     norm = nets.batch_norm(axis_name=axis_name)
     crop = augment.random_resized_crop(
-        knobs.canvas, area=(knobs.min_area, 1.0), law=augment.uniform_height, method="bilinear"
+        knobs.canvas, area=(knobs.min_area, 1.0), distribution=augment.uniform_height, method="bilinear"
     )
     views = augment.two_views(crop)
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 10)

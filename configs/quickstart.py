@@ -50,7 +50,7 @@ def experiment(knobs: Knobs) -> Experiment:
 
     # No flip: a mirrored digit is another sign.
     recipe = augment.simclr(
-        size, strength=0.5, blur=False, flip=False, min_area=knobs.min_area, law=augment.uniform_area
+        size, strength=0.5, blur=False, flip=False, min_area=knobs.min_area, distribution=augment.uniform_area
     )
     views = augment.two_views(recipe)
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 10)

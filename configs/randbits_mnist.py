@@ -69,7 +69,9 @@ def experiment(knobs: Knobs) -> Experiment:
     # Keras's 0.99, twice: the notebook updates the running averages with each view, here both views do it in one go.
     norm = nets.batch_norm(momentum=0.99**2, epsilon=1e-3, axis_name=axis_name)
 
-    crop = augment.random_resized_crop(size, area=(0.5, 1.0), law=augment.uniform_height, method="bilinear")
+    crop = augment.random_resized_crop(
+        size, area=(0.5, 1.0), distribution=augment.uniform_height, method="bilinear"
+    )
     crop = augment.first_channels(crop, channels)
     encoder = nets.conv_n(norm=norm)
     method = simclr(

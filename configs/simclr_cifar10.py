@@ -89,7 +89,7 @@ def experiment(knobs: Knobs) -> Experiment:
     views = augment.two_views(recipe)
     return Experiment(
         method=simclr(
-            views=augment.from_host(2) if knobs.input == "host" else views,
+            views=views,
             encoder=nets.resnet(knobs.depth, stem="cifar", width=knobs.width, norm=norm, dtype=dtype),
             head=nets.projection_head(layers=knobs.head_layers, out=128, norm=norm),
             loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature, axis_name=axis_name),

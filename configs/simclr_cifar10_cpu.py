@@ -64,7 +64,7 @@ def experiment(knobs: Knobs) -> Experiment:
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     return Experiment(
         method=simclr(
-            views=augment.from_host(2) if knobs.input == "host" else views,
+            views=views,
             encoder=nets.small_convnet(features=knobs.features, norm=norm),
             head=nets.projection_head(layers=knobs.head_layers, width=512, out=128, norm=norm),
             loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature, axis_name=axis_name),

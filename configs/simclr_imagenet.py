@@ -67,7 +67,9 @@ class Knobs:
 
 def experiment(knobs: Knobs) -> Experiment:
     recipe = augment.simclr(knobs.size, strength=knobs.strength, brightness_form=knobs.brightness_form)
-    images = data.streamed(knobs.data, recipe, size=knobs.size, input=knobs.input, data_dir=knobs.data_dir)
+    images = data.open(knobs.data, data_dir=knobs.data_dir, size=knobs.size, encoded=True)
+    views = augment.two_views(recipe)
+    pipeline = data.input_pipeline(knobs.input, images.train, views)
     steps = steps_of(knobs.epochs, images.train, knobs.batch_size)
     warmup_steps = steps_of(knobs.warmup_epochs, images.train, knobs.batch_size)
     axis_name = placement.axis_name(knobs.placement)
@@ -78,7 +80,7 @@ def experiment(knobs: Knobs) -> Experiment:
     learning_rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=warmup_steps)
     return Experiment(
         method=simclr(
-            views=images.views,
+            views=views,
             encoder=nets.resnet(knobs.depth, stem="imagenet", width=knobs.width, norm=norm, dtype=dtype),
             head=nets.projection_head(layers=knobs.head_layers, out=128, norm=norm),
             loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature, axis_name=axis_name),
@@ -88,11 +90,11 @@ def experiment(knobs: Knobs) -> Experiment:
         learning_rate=learning_rate,
         train=images.train,
         test=images.test,
-        views=augment.two_views(recipe),
+        views=views,
         probe_views=augment.n_views(augment.crop_and_flip(knobs.size), 1),
         batch_size=knobs.batch_size,
         steps=steps,
         seed=knobs.seed,
-        input=images.input,
+        input=pipeline.batches,
         placement=knobs.placement,
     )

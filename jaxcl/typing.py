@@ -87,9 +87,12 @@ class Images(NamedTuple):
 
 
 class About(NamedTuple):
-    """All that a recipe may know of its training images: how many, their shape (h, w, c), the names of their classes
-    (empty without labels)."""
+    """What a recipe may know of its data: all of it can be written down, and none of it needs the pixels.
+
+    `count` training images; `shape` of one, (height, width, channels); `classes`, their names, or their numbers as
+    words where they have none; () where there are no labels.
+    """
 
     count: int
     shape: tuple[int, int, int]
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcl.augment import ops
+from jaxcl.augment.color import adjust_hue
 from jaxcl.evaluate.embed import EmbedFn, Progress, as_partial, embed, told
 from jaxcl.evaluate.linear import L2, LinearProbe, hold_out, linear_probe
 from jaxcl.typing import Array
@@ -73,7 +73,7 @@ def hue_probe(
     """Tells from an image's features whether its hues were shifted by 0, 90, 180 or 270 degrees of the color circle.
 
     Our own counterpart of `rotation_probe` for what color jitter changes; it is in no paper. The shift is
-    `augment.ops.adjust_hue`, which a gray pixel survives unchanged: a data set of gray images scores chance, and one
+    `augment.color.adjust_hue`, which a gray pixel survives unchanged: a data set of gray images scores chance, and one
     channel is an error.
     """
     for images in (train_images, test_images):
@@ -91,7 +91,7 @@ def hue_probe(
 
 
 def _of_shifted(embed_fn: Any, turns: Any, images: Array) -> Array:
-    return embed_fn(jax.vmap(lambda image: ops.adjust_hue(turns, image))(images))
+    return embed_fn(jax.vmap(lambda image: adjust_hue(turns, image))(images))
 
 
 def _transform_probe(

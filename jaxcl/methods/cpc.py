@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxcl.augment import patches
 from jaxcl.extract import Maps, pool
+from jaxcl.images import patches
 from jaxcl.methods import checks
 from jaxcl.monitor import contrast_monitor
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxcl import nets
-from jaxcl.augment import patches
 from jaxcl.extract import last, pool
+from jaxcl.images import patches
 from jaxcl.losses import patch_nce
 from jaxcl.methods import cpc, falcon_cho_rows, henaff_rows
 

@@ -1,4 +1,4 @@
-"""The host lane: tf.data decodes, crops and augments on the CPU while the accelerator trains.
+"""The host input pipeline: tf.data decodes, crops and augments on the CPU while the accelerator trains.
 
     input = host_views(images_or_files, recipe)        # batch["views"]: n augmented views of every image
     input = host_images(files, 256)                    # batch["image"]: decoded alone; the device makes the views
@@ -7,7 +7,7 @@
 An input is `data.batches` with its first argument given: the same order of the images, the same sharing among
 processes, and the step number as its only state. Which images a step meets is computed, not shuffled in a buffer, so a
 run goes on at any step at once. What is drawn for a view is drawn by the recipe itself, from the same keys as on the
-device: both lanes make the same views.
+device: device and host make the same views.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcl.augment.ops import Op
-from jaxcl.augment.pipelines import RecipeViews, each_view, flat, flat_params, n_views
-from jaxcl.data import sources
+from jaxcl.augment.compose import flat, flat_params
+from jaxcl.augment.op import Op
+from jaxcl.augment.spaces import SPACES
+from jaxcl.augment.views import RecipeViews, each_view, n_views
 from jaxcl.data.batches import index_batches
-from jaxcl.data.files import Encoded, read_bytes, read_rgb
-from jaxcl.data.tf_ops import Twin, host_apply
-from jaxcl.data.tf_pipeline import _square, tensorflow
+from jaxcl.data.decode import first, read_rgb, reason
+from jaxcl.data.host_ops import Implementation, host_apply
+from jaxcl.data.stream import Encoded, read_bytes
+from jaxcl.data.tf_read import square, tensorflow
 from jaxcl.typing import Array, Images, Views
 
 # (batch_size, seed, start_step, stop_step, process_index, process_count, by name) -> this process's batches.
@@ -45,7 +47,7 @@ def host_views(
     dtype: str = "float32",
     threads: int | None = None,
     tolerate: float = 0.01,
-    twins: dict[str, Twin] | None = None,
+    implementations: dict[str, Implementation] | None = None,
 ) -> Input:
     """An input that makes n views of every image on the host: {"views": [b, n, h, w, c], "index": int32 [b]}; where the
     views' sizes differ, "views" is a tuple of n arrays [b, h, w, c].
@@ -55,21 +57,22 @@ def host_views(
         decoded.
     recipe
         one for all n views, or a sequence of one a view; or the views themselves, if they are made by recipes: those of
-        `augment.n_views`, `each_view` and `leave_one_out` are. A recipe for files must begin with a crop.
+        `augment.n_views`, `each_view`, `channel_views` (the host makes the whole picture, the views object cuts it)
+        and `leave_one_out` are. A recipe for files must begin with a crop.
     dtype
-        "float32" in [0, 1], or "uint8", a quarter of the bytes to move and a rounding of 1/510 at most;
-        `augment.from_host` reads both.
+        "float32" in [0, 1], or "uint8", a quarter of the bytes to move and a rounding of 1/510 at most; views
+        objects read both. What ends in a color space is not within [0, 1] and needs "float32".
     threads
         how many images are worked on at once; by default as many as there are cores.
     tolerate
-        the share of the files that may turn out damaged when they are decoded. Such a file is named in a warning and
-        in `source.damaged`, and wherever its turn comes, the next good file stands in for it (and `index` says so).
-        Beyond that share a ValueError names them; 0 refuses the first.
-    twins
-        host forms of ops of your own; see `tf_ops.host_apply`.
+        the fraction of the files that may turn out damaged when they are decoded. Such a file is named in a warning
+        and in `source.damaged`, and wherever its turn comes, the next good file stands in for it (and `index` says
+        so). Beyond that fraction a ValueError names them; 0 refuses the first.
+    implementations
+        those of ops of your own; see `host_ops.host_apply`.
 
-    The views are those that `augment.n_views(recipe, n)` makes in `methods` that split their key in two and take the
-    first for their views, as all here do, to within rounding.
+    The views are those that `augment.n_views(recipe, n)` makes in a method of ours, to within rounding. Give the batch
+    to the same views object: it takes what is under "views".
     """
     views: Any = recipe
     if isinstance(views, Op):
@@ -78,13 +81,17 @@ def host_views(
         views = each_view(views)
     if not isinstance(views, RecipeViews):
         raise ValueError(
-            "the host makes only views that say what is drawn for them and what is done with it, as those of"
-            f" augment.n_views, each_view and leave_one_out do; got a {type(recipe).__name__}. Make others on the"
-            " device."
+            "the host makes views from recipes, those of augment.n_views, each_view, channel_views and leave_one_out;"
+            f" got a {type(recipe).__name__}. Make other views on the device (--input device)."
         )
     recipes = views.recipes
     if dtype not in ("float32", "uint8"):
         raise ValueError(f'dtype must be "float32" or "uint8"; got {dtype!r}.')
+    if dtype == "uint8" and any(map(ends_in_a_space, recipes)):
+        raise ValueError(
+            f"bytes hold values in [0, 1], and what ends in a color space is in [-1, 1]; got {recipes[0].name}."
+            ' Take dtype="float32".'
+        )
     files = source if isinstance(source, Encoded) else None
     images: Any = None if isinstance(source, Encoded) else source.images
     cropped = all(flat(op)[0].name == "crop" for op in recipes)
@@ -96,7 +103,7 @@ def host_views(
 
     def start(*, seed, **order):
         tf = tensorflow()
-        applies = [host_apply(op, twins=twins) for op in recipes]
+        applies = [host_apply(op, implementations=implementations) for op in recipes]
         draw = draws(views, source, seed)
 
         def made(step, index):
@@ -142,7 +149,7 @@ def host_images(source: Encoded, size: int, *, threads: int | None = None, toler
             return None, {"index": index, **where(source, index, box)}
 
         def one(tree, row):
-            return {"image": _square(tf, decoded(tf, row), size), "index": row["index"]}
+            return {"image": square(tf, decoded(tf, row), size), "index": row["index"]}
 
         return run(tf, source, made, one, threads, tolerate, **order)
 
@@ -165,7 +172,7 @@ def run(
         )
 
     order(start_step, stop_step)  # refuses at once what cannot be dealt out
-    share = batch_size // processes.get("process_count", 1)
+    rows_here = batch_size // processes.get("process_count", 1)
 
     def dataset(first):
         tree, example = made(first, stand_in(source, next(order(first, None))["index"]))
@@ -179,7 +186,7 @@ def run(
         rows = tf.data.Dataset.from_generator(batches, output_signature=signature).unbatch()
         work = tf.autograph.experimental.do_not_convert(lambda row: one(tree, row))
         ready = rows.map(work, num_parallel_calls=threads, deterministic=True)
-        ready = ready.batch(share, drop_remainder=True).prefetch(2)
+        ready = ready.batch(rows_here, drop_remainder=True).prefetch(2)
         options = tf.data.Options()
         # A pool of its own, and one thread an image: the training's threads are left alone.
         options.threading.private_threadpool_size = threads
@@ -222,12 +229,10 @@ def draws(views: RecipeViews, source: Images | Encoded, seed: int) -> Callable[[
     fixed = None if isinstance(source, Encoded) else source.images.shape[1:]
 
     def of_batch(step: Array, index: Array, sizes: Array):
-        # What train.loop and a method's loss do with the seed, to arrive at the key of a step's views.
-        run_key = jax.random.split(jax.random.key(seed))[1]
-        views_key = jax.random.split(jax.random.fold_in(run_key, step))[0]
+        key = views_key(seed, step)
 
         def of_image(index, size):
-            return views.sample(views_key, index, fixed or (size[0], size[1], 3))
+            return views.sample(key, index, fixed or (size[0], size[1], 3))
 
         return jax.vmap(of_image)(index, sizes)
 
@@ -243,6 +248,18 @@ def draws(views: RecipeViews, source: Images | Encoded, seed: int) -> Callable[[
             return jax.tree.map(np.asarray, compiled(jnp.int32(step), index, sizes))
 
     return draw
+
+
+def ends_in_a_space(op: Op) -> bool:
+    """Whether what a recipe makes is in a color space, within [-1, 1]."""
+    return flat(op)[-1].name in SPACES
+
+
+def views_key(seed: int, step: Array | int) -> Array:
+    """The key of a training step's views: what train.loop and a method's page make of the seed."""
+    # To be replaced by jaxcl.keys, which says who splits what.
+    run_key = jax.random.split(jax.random.key(seed))[1]
+    return jax.random.split(jax.random.fold_in(run_key, step))[0]
 
 
 # ---------------------------------------------------------------------------------------------- files
@@ -275,7 +292,7 @@ def decoded(tf, row: dict[str, Any]) -> Any:
         content = tf.io.read_file(row["path"])
 
     def plain():
-        # The accurate transform, as Pillow's: both lanes then see the same pixels.
+        # The accurate transform, as Pillow's: device and host then see the same pixels.
         some = tf.io.decode_and_crop_jpeg(content, blocks, channels=3, dct_method="INTEGER_ACCURATE")
         top, left = box[0] - blocks[0], box[1] - blocks[1]
         return some[top : top + box[2], left : left + box[3]]
@@ -316,7 +333,7 @@ def look_closer(tf, source: Encoded, index: np.ndarray, tolerate: float) -> bool
                     source.plain[i], learnt = False, True  # Pillow may know better
             read_whole(content, source.sizes[i])
         except Exception as error:  # whatever is wrong with it
-            source.damaged[i], learnt = sources._reason(error), True
+            source.damaged[i], learnt = reason(error), True
             warnings.warn(
                 f"{source.where(i)} is damaged and left out: {source.damaged[i]}. ({len(source.damaged)} of"
                 f" {len(source.paths)} so far)",
@@ -325,8 +342,8 @@ def look_closer(tf, source: Encoded, index: np.ndarray, tolerate: float) -> bool
     if len(source.damaged) > tolerate * len(source.paths):
         names = [f"{source.where(i)}: {reason}" for i, reason in sorted(source.damaged.items())]
         raise ValueError(
-            f"{len(names)} of the {len(source.paths)} images of {source.name} are damaged, more than the share of"
-            f" {tolerate:g} that is tolerated: {sources._first(names)} Mend or remove them, or raise tolerate."
+            f"{len(names)} of the {len(source.paths)} images of {source.name} are damaged, more than the fraction of"
+            f" {tolerate:g} that is tolerated: {first(names)} Mend or remove them, or raise tolerate."
         )
     if not learnt and source.plain[index].any():
         # Whole they can be decoded, in part they cannot: let Pillow have them all.
@@ -342,9 +359,9 @@ def stand_in(source: Images | Encoded, index: np.ndarray) -> np.ndarray:
     if len(source.damaged) == n:
         raise ValueError(f"all {n} images of {source.name} are damaged.")
     out = index.copy()
-    for place in np.flatnonzero(np.isin(index, list(source.damaged))):
-        while int(out[place]) in source.damaged:
-            out[place] = (out[place] + 1) % n
+    for i in np.flatnonzero(np.isin(index, list(source.damaged))):
+        while int(out[i]) in source.damaged:
+            out[i] = (out[i] + 1) % n
     return out
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jaxcl.data import find_images, load, sources
-from jaxcl.data.files import header, read_rgb
+from jaxcl.data import as_images, find_images, load
+from jaxcl.data.decode import header, read_rgb, readable_formats
 
 
 def picture(i, size=(40, 30)):
@@ -125,7 +125,7 @@ def damaged(draw):
 def test_a_damaged_file_is_read_or_refused_and_never_anything_else(content):
     with np.errstate(all="ignore"):
         try:
-            (h, w), plain = header(io.BytesIO(content), sources.readable_formats())
+            (h, w), plain = header(io.BytesIO(content), readable_formats())
         except Exception:  # all that find_images and the pipeline expect of a damaged file
             return
         assert h > 0
@@ -140,3 +140,56 @@ def test_a_damaged_file_is_read_or_refused_and_never_anything_else(content):
     assert image.dtype == np.uint8
     assert image.ndim == 3
     assert image.shape[2] == 3
+
+
+# ---------------------------------------------------------------------------------------------- decoded when asked for
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    """48 training and 16 test images of two classes, the one dark and the other bright."""
+    root = tmp_path_factory.mktemp("streamed")
+    for i in range(64):
+        path = root / ("test" if i % 4 == 0 else "train") / "ab"[i // 4 % 2] / f"{i:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = np.random.default_rng(i).integers(0, 100, (5, 6, 3)) + 150 * (i // 4 % 2)
+        size = [(40, 30), (26, 50)][i % 2]
+        Image.fromarray(coarse.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC).save(path)
+    return f"folder:{root}"
+
+
+def test_what_is_decoded_when_asked_for_is_what_load_decodes_ahead(spec):
+    loaded = load(spec, "train", size=16)
+    images = as_images(find_images(spec, "train"), 16)
+    assert images.images.shape == loaded.images.shape == (48, 16, 16, 3)
+    assert images.images.dtype == np.uint8
+    assert len(images.images) == 48
+    assert images.labels.tolist() == loaded.labels.tolist()
+    assert images.classes == loaded.classes
+    for part in (slice(5, 9), slice(None, None, -7), np.array([3, 40, 3]), loaded.labels == 1, 7, -1):
+        assert np.array_equal(images.images[part], loaded.images[part])
+    assert np.array_equal(images.images[[2, 4], 1:3, ..., 0], loaded.images[[2, 4], 1:3, ..., 0])
+    assert np.array_equal(np.asarray(images.images), loaded.images)
+    with pytest.raises(IndexError):
+        images.images[48]
+
+
+def test_a_fraction_is_the_middle_of_the_centre_square(tmp_path):
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[2:-2, 10:-10] = 255  # 28 x 28 in the middle
+    for i in range(10):
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    found = find_images(f"folder:{tmp_path}", "train")
+    assert as_images(found, 28, fraction=7 / 8).images[0].min() == 255
+    assert as_images(found, 28).images[0].min() == 0
+
+
+def test_a_damaged_image_is_named_when_it_is_asked_for(tmp_path):
+    for i in range(10):
+        Image.fromarray(np.full((30, 30, 3), i, np.uint8)).save(tmp_path / f"{i}.jpg")
+    content = (tmp_path / "3.jpg").read_bytes()
+    (tmp_path / "3.jpg").write_bytes(content[:-20])
+    images = as_images(find_images(f"folder:{tmp_path}", "train"), 8).images
+    assert images[4:].shape == (5, 8, 8, 3)
+    with pytest.raises(ValueError, match=r"3\.jpg is damaged: .*truncated.*Mend or remove it"):
+        images[:4]

@@ -5,7 +5,6 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcl import augment
-from jaxcl.augment import ops
 from jaxcl.train import placement as placing
 
 KEY = jax.random.key(11)
@@ -194,17 +193,37 @@ def test_crop_and_flip_leaves_colors_alone(batch):
     np.testing.assert_allclose(x, np.broadcast_to(np.array([10, 128, 250]) / 255, x.shape), atol=1e-6)
 
 
-def test_switches_of_the_recipe_take_ops_in_and_out():
-    assert augment.simclr(8).name == "crop > flip > jitter > grayscale > clip > blur"
-    assert augment.simclr(8, blur=False, flip=False).name == "crop > jitter > grayscale > clip"
-    assert augment.crop_and_flip(8).name == "crop > flip > clip"
-
-
 def test_min_area_bounds_the_crops(batch):
     crop = jax.device_get(
         jax.jit(lambda: augment.draw(KEY, augment.crop_and_flip(20, min_area=0.7), batch))()
     )[0]
     assert (crop.height * crop.width).min() >= 0.7 * 24 * 24
+
+
+def test_views_that_came_with_the_batch_are_taken_by_any_views_object(batch):
+    made = np.random.default_rng(3).integers(0, 256, (B, 2, 8, 8, 3), np.uint8)
+    recipe = augment.compose(augment.random_resized_crop(8), augment.clip())
+    for views in (
+        augment.two_views(recipe),
+        augment.each_view([recipe] * 2, shared=augment.flip()),
+        augment.leave_one_out({"flip": augment.flip()}, before=augment.random_resized_crop(8)).views,
+    ):
+        n = len(views.recipes)
+        out = views(KEY, {"views": made[:, :1].repeat(n, axis=1), "index": batch["index"]})
+        assert len(out) == n
+        close(out, [made[:, 0] / 255] * n)
+    halves = augment.two_views(recipe, dtype=jnp.bfloat16)(KEY, {"views": made})
+    assert halves[0].dtype == jnp.bfloat16
+    sizes = augment.each_view([recipe, augment.random_resized_crop(4)])
+    close(
+        sizes(KEY, {"views": (made[:, 0], made[:, 1, :4, :4])}), [made[:, 0] / 255, made[:, 1, :4, :4] / 255]
+    )
+
+
+def test_a_picture_that_came_with_the_batch_is_cut_into_channels():
+    picture = np.random.default_rng(3).uniform(-1, 1, (4, 1, 8, 8, 3)).astype(np.float32)
+    light, color = augment.channel_views(augment.cmc(8), (1, 2))(KEY, {"views": picture})
+    close([light, color], [picture[:, 0, ..., :1], picture[:, 0, ..., 1:]])
 
 
 def test_views_made_by_the_host_are_unpacked():
@@ -215,28 +234,6 @@ def test_views_made_by_the_host_are_unpacked():
         np.testing.assert_allclose(out[view], made[:, view] / 255, atol=1e-6)
     floats = augment.from_host(3, dtype=jnp.bfloat16)(KEY, {"views": jnp.asarray(made / 255)})
     assert floats[0].dtype == jnp.bfloat16
-
-
-def test_a_description_tells_what_was_done_and_only_that():
-    params = (
-        ops.Crop(*(np.array([n]) for n in (1, 2, 3, 4))),
-        (ops.Flip(np.array([False])), ops.Blur(np.array([True]), np.array([0.5]))),
-        ops.Jitter(
-            np.array([True]), np.array([[3, 0, 2, 1]]), *(np.array([x]) for x in (0.5, 1.5, 1.0, -0.1))
-        ),
-        ops.Turn(np.array([2])),
-        (),
-        ops.Shift(np.array([1]), np.array([-2])),
-    )
-    assert augment.describe(params) == [
-        [
-            "crop 3 x 4 at (1, 2)",
-            "blur sigma 0.50",
-            "jitter hue -0.10, brightness 0.50, saturation 1.00, contrast 1.50",
-            "turn 180 degrees",
-            "shift down 1, right -2",
-        ]
-    ]
 
 
 @pytest.mark.parametrize(
@@ -258,6 +255,8 @@ def test_a_description_tells_what_was_done_and_only_that():
         ),
         (lambda v: augment.from_host(2)(KEY, {"image": jnp.zeros(1)}), "n_views"),
         (lambda v: augment.from_host(2)(KEY, {"views": jnp.zeros((4, 3, 8, 8, 3))}), "of shape"),
+        (lambda v: v(KEY, {"views": jnp.zeros((4, 3, 8, 8, 3))}), "of shape"),
+        (lambda v: v(KEY, {"views": (jnp.zeros((4, 8, 8, 3)),) * 3}), "expected 2 views.*got 3"),
     ],
 )
 def test_what_is_wrong_is_said(call, says):
@@ -265,27 +264,53 @@ def test_what_is_wrong_is_said(call, says):
         call(augment.two_views(augment.grayscale()))
 
 
-def test_a_step_that_draws_by_a_key_of_its_own_leaves_the_other_draws_as_they_are():
-    own = augment.Op("own", lambda key, shape: ops.Flip(ops.uniform(key) < 0.5), lambda params, image: image)
-    plain = augment.compose(augment.translate(3), augment.grayscale(probability=0.5))
-    mixed = augment.compose(
-        augment.translate(3), own, augment.compose(own, augment.grayscale(probability=0.5))
+# -------------------------------------------------------------------------------------------- several recipes
+
+
+def test_each_view_of_the_same_recipe_is_n_views(batch):
+    recipe = augment.compose(augment.random_resized_crop(8), augment.clip())
+    one = jax.jit(augment.n_views(recipe, 2))(KEY, batch)
+    other = jax.jit(lambda key, batch: augment.each_view([recipe] * 2)(key, batch))(KEY, batch)
+    for x, y in zip(one, other, strict=True):
+        np.testing.assert_allclose(x, y, atol=2e-6)
+
+
+def test_views_may_differ_in_size_and_chunks_change_nothing(batch):
+    recipes = [augment.random_resized_crop(8), augment.random_resized_crop((4, 6)), augment.flip()]
+    whole, parts = (
+        jax.jit(lambda batch, chunk=chunk: augment.each_view(recipes, chunk=chunk)(KEY, batch))(batch)
+        for chunk in (1000, 4)
     )
-    assert plain.numbers == 4
-    assert mixed.decide is None
-
-    @jax.jit
-    def both(keys):
-        return [jax.vmap(lambda key, op=op: op.sample(key, (8, 8, 3)))(keys) for op in (plain, mixed)]
-
-    (shift, _), (same, first, (second, gray)) = both(jax.random.split(KEY, 2000))
-    jax.tree.map(np.testing.assert_array_equal, shift, same)
-    coins = np.stack([first.on, second.on, gray.on, shift.down > 0]).astype(float)
-    assert np.abs(np.corrcoef(coins) - np.eye(4)).max() < 0.1
+    assert [x.shape for x in whole] == [
+        (B, 8, 8, 3),
+        (B, 4, 6, 3),
+        (B, 20, 20, 3),
+    ]
+    for x, y in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(x, y, atol=2e-6)
 
 
-def test_a_composition_of_compositions_draws_its_numbers_in_a_row():
-    flat = augment.compose(augment.flip(), augment.grayscale(), augment.translate(3))
-    nested = augment.compose(augment.flip(), augment.compose(augment.grayscale(), augment.translate(3)))
-    a, b, c = flat.sample(KEY, (8, 8, 3))
-    jax.tree.map(np.testing.assert_array_equal, nested.sample(KEY, (8, 8, 3)), (a, (b, c)))
+def test_what_is_shared_is_done_to_all_views_of_an_image_or_to_none(batch):
+    many = {"image": np.repeat(batch["image"][:1], 64, 0), "index": np.arange(64)}
+    views = augment.each_view([augment.clip(), augment.clip()], shared=augment.flip())
+    x1, x2 = jax.jit(lambda batch: views(KEY, batch))(many)
+    np.testing.assert_array_equal(x1, x2)
+    original = many["image"][0] / np.float32(255)
+    flipped = [np.allclose(x, original[:, ::-1]) for x in x1]
+    assert all(np.allclose(x, original) for x, done in zip(x1, flipped, strict=True) if not done)
+    assert 15 < sum(flipped) < 49
+    with pytest.raises(ValueError, match="shared must keep the shape"):
+        jax.eval_shape(
+            lambda: augment.each_view([augment.clip()], shared=augment.random_resized_crop(8))(KEY, batch)
+        )
+
+
+def test_cmcs_views_are_the_two_parts_of_one_picture(batch):
+    recipe = augment.cmc(8)
+    light, color = jax.jit(lambda batch: augment.channel_views(recipe, (1, 2))(KEY, batch))(batch)
+    (whole,) = jax.jit(lambda batch: augment.n_views(recipe, 1)(KEY, batch))(batch)
+    assert light.shape == (B, 8, 8, 1)
+    np.testing.assert_allclose(np.concatenate([light, color], 3), whole, atol=1e-6)
+    assert np.abs(whole).max() <= 1.0001
+    with pytest.raises(ValueError, match="sum to"):
+        jax.eval_shape(lambda: augment.channel_views(recipe, (1, 1))(KEY, batch))

@@ -1,4 +1,4 @@
-"""The host lane makes the device's views, of the same images in the same order, from arrays and from files."""
+"""The host makes the device's views, of the same images in the same order, from arrays and from files."""
 
 import os
 import warnings
@@ -10,7 +10,7 @@ from PIL import Image
 
 from jaxcl import augment
 from jaxcl.data import batches, find_images, from_arrays, host_images, host_views, load
-from jaxcl.data.files import read_rgb
+from jaxcl.data.decode import read_rgb
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
@@ -66,7 +66,7 @@ def folder(tmp_path_factory):
     return root
 
 
-def test_both_lanes_make_the_same_views_of_the_same_images(arrays, from_host):
+def test_device_and_host_make_the_same_views_of_the_same_images(arrays, from_host):
     assert len(from_host) == 5
     for step, (there, here) in enumerate(zip(from_host, batches(arrays, **ORDER, stop_step=5), strict=True)):
         assert there["views"].shape == (8, 2, 12, 12, 3)
@@ -139,20 +139,20 @@ MANY = {
     ).views,
     "multi-crop": augment.each_view(augment.multi_crop(20, 8, counts=(2, 3))),
     "one flip for all": augment.each_view([COLOR] * 3, shared=augment.flip()),
+    "brightness and color": augment.channel_views(augment.cmc(12), (1, 2)),
+    "brightness and color, ycbcr": augment.channel_views(augment.cmc(12, space="ycbcr"), (1, 2)),
 }
 
 
 @pytest.mark.parametrize("name", MANY)
 def test_views_that_share_draws_or_differ_in_size_are_the_device_s(arrays, name):
     views = MANY[name]
-    device = jax.jit(
-        lambda key, batch: augment.from_host(len(views.recipes))(key, {"views": views(key, batch)})
-    )
-    lane = host_views(arrays, views)(**ORDER, start_step=2, stop_step=4)
+    device = jax.jit(views)
+    pipeline = host_views(arrays, views)(**ORDER, start_step=2, stop_step=4)
     for step, (there, here) in enumerate(
-        zip(lane, batches(arrays, **ORDER, start_step=2), strict=False), start=2
+        zip(pipeline, batches(arrays, **ORDER, start_step=2), strict=False), start=2
     ):
-        made = augment.from_host(len(views.recipes))(None, there)
+        made = views(None, there)
         for one, other in zip(made, device(step_key(3, step), here), strict=True):
             np.testing.assert_allclose(one, other, atol=1 / 255)
             assert np.abs(one - other).mean() < 1e-4
@@ -219,7 +219,9 @@ def test_more_damage_than_tolerated_ends_it_by_name(damaged):
     files = found(damaged)
     with (
         pytest.warns(UserWarning, match="is damaged"),
-        pytest.raises(ValueError, match=r"images of folder:.* are damaged, more than the share of 0 .*-cut"),
+        pytest.raises(
+            ValueError, match=r"images of folder:.* are damaged, more than the fraction of 0 .*-cut"
+        ),
     ):
         list(host_views(files, RECIPE, tolerate=0)(batch_size=16, seed=1, stop_step=3))
 
@@ -241,9 +243,10 @@ def test_a_file_that_goes_away_is_named(folder, tmp_path):
         ({"recipe": augment.compose(augment.flip(), RECIPE)}, "must begin with a crop"),
         ({"recipe": augment.each_view([RECIPE], shared=augment.flip())}, "must begin with a crop"),
         (
-            {"recipe": augment.channel_views(RECIPE, (1, 2))},
-            "only views that say what is drawn.*got a function",
+            {"recipe": augment.channel_views(augment.cmc(12), (1, 2)), "dtype": "uint8"},
+            'color space is in .* got crop > flip > clip > lab.*dtype="float32"',
         ),
+        ({"recipe": augment.from_host(2)}, "makes views from recipes.*got a function.*--input device"),
         ({"recipe": augment.leave_one_out({"color": COLOR}, before=CROP)}, "got a LeaveOneOut"),
     ],
 )

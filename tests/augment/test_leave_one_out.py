@@ -1,11 +1,13 @@
+"""A key for each augmentation that it shares with the query."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxcl import augment
-from jaxcl.augment import ops
-from jaxcl.augment.shared import Texture, same_effect
+from jaxcl.augment import blur, color, geometry, op
+from jaxcl.augment.leave_one_out import same_effect
 
 KEY = jax.random.key(5)
 B = 12
@@ -15,7 +17,7 @@ def marks(name, place):
     """An op that writes what it drew into one channel, and so tells who shares with whom."""
 
     def sample(key, shape):
-        return ops.Blur(on=jnp.array(True), sigma=ops.uniform(key))
+        return blur.Blur(on=jnp.array(True), sigma=op.uniform(key))
 
     return augment.Op(name, sample, lambda params, image: image.at[..., place].set(params.sigma))
 
@@ -73,9 +75,9 @@ def test_collisions_are_where_a_key_drew_the_querys_rotation_by_chance_one_in_th
 def test_two_draws_do_the_same_if_both_coins_fell_against_it():
     def jitter(on, hue):
         value = jnp.float32(1)
-        return ops.Jitter(jnp.array(on), jnp.arange(4), value, value, value, jnp.float32(hue)), ops.Turn(
-            jnp.int32(1)
-        )
+        return color.Jitter(
+            jnp.array(on), jnp.arange(4), value, value, value, jnp.float32(hue)
+        ), geometry.Rotation(jnp.int32(1))
 
     assert same_effect(jitter(False, 0.1), jitter(False, 0.2))
     assert not same_effect(jitter(True, 0.1), jitter(True, 0.2))
@@ -86,52 +88,3 @@ def test_two_draws_do_the_same_if_both_coins_fell_against_it():
 def test_no_augmentation_is_refused():
     with pytest.raises(ValueError, match="at least one named augmentation"):
         augment.leave_one_out({})
-
-
-# --- texture
-
-
-def textured(image, on=True, angle=0.3, phase=1.0):
-    params = Texture(*(jnp.asarray(x) for x in (on, angle, 4.0, phase, 2.0, 1.0)))
-    return np.asarray(augment.texture().apply(params, jnp.asarray(image, jnp.float32)))
-
-
-@pytest.fixture(scope="module")
-def scene():
-    """A smooth picture whose right half is rough."""
-    y, x = np.mgrid[:32, :32] / 32
-    smooth = np.stack([0.3 + 0.4 * x, 0.7 - 0.3 * y, 0.5 + 0 * x], axis=-1)
-    return smooth + 0.15 * np.random.default_rng(0).uniform(-1, 1, (32, 32, 1)) * (x > 0.5)[..., None]
-
-
-def test_texture_changes_what_is_fine_and_keeps_what_is_coarse(scene):
-    def coarse(image):
-        return image.reshape(4, 8, 4, 8, 3).mean(axis=(1, 3))
-
-    one, other = textured(scene), textured(scene, angle=2.0)
-    assert np.abs(one - scene)[:, 20:].mean() > 0.05
-    assert np.abs(one - other)[:, 20:].mean() > 0.05
-    assert np.abs(coarse(one) - coarse(scene)).max() < 0.06
-
-
-def test_texture_comes_where_the_image_was_rough(scene):
-    rough = [
-        np.abs(np.diff(textured(scene), axis=1))[4:-4, part].mean() for part in (slice(4, 12), slice(20, 28))
-    ]
-    assert rough[0] < 0.03
-    assert rough[1] > 3 * rough[0]
-
-
-def test_texture_stays_in_range_is_left_out_by_its_coin_and_draws_half_of_the_time(scene):
-    made = textured(scene)
-    assert made.min() >= 0
-    assert made.max() <= 1
-    np.testing.assert_array_equal(textured(scene, on=False), scene.astype(np.float32))
-    op = augment.texture()
-    drawn = jax.vmap(lambda key: op.sample(key, (64, 64, 3)))(jax.random.split(KEY, 2000))
-    assert float(jnp.mean(drawn.on)) == pytest.approx(0.5, abs=0.04)
-    assert float(drawn.period.min()) >= 4
-    assert float(drawn.period.max()) <= 16
-    assert augment.describe(jax.tree.map(lambda x: x[:1], drawn._replace(on=jnp.ones(2000, bool))))[0][
-        0
-    ].startswith("texture angle")

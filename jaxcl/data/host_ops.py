@@ -1,7 +1,7 @@
-"""The ops of `augment`, done by TensorFlow on the host.
+"""The host implementations of the ops of `augment`, in TensorFlow.
 
-A recipe is written once, for both lanes: its draws are its own (`op.sample`, in JAX, wherever it is used), so both
-lanes draw the very same parameters, and only what is done with them exists twice. `host_apply(op)` builds
+A recipe is written once, for device and host: its draws are its own (`op.sample`, in JAX, wherever it is used), so both
+draw the very same parameters, and only what is done with them exists twice. `host_apply(op)` builds
 TensorFlow's form of `op.apply` from the op's name and settings:
 
     apply = host_apply(augment.simclr(32))
@@ -20,28 +20,31 @@ from typing import Any
 
 import numpy as np
 
-from jaxcl.augment.ops import JITTERS, Op, blur_radius
-from jaxcl.augment.pipelines import flat, flat_params
-from jaxcl.augment.shared import gaussian_matrix
-from jaxcl.data.tf_pipeline import tensorflow
+from jaxcl.augment.blur import blur_radius
+from jaxcl.augment.color import JITTERS
+from jaxcl.augment.compose import flat, flat_params
+from jaxcl.augment.op import Op
+from jaxcl.augment.spaces import LAB_RANGE, XYZ, YCBCR, YCBCR_RANGE, YDBDR, YDBDR_RANGE
+from jaxcl.data.tf_read import tensorflow
+from jaxcl.images import gaussian_matrix
 
 # (params, image [h, w, c]) -> image: tensors; float32 in [0, 1], or uint8 where the op is a crop.
 Apply = Callable[[Any, Any], Any]
-# What makes an op's host form: settings by name -> Apply.
-Twin = Callable[..., Apply]
+# What makes an op's host implementation: settings by name -> Apply.
+Implementation = Callable[..., Apply]
 
 
-def host_apply(op: Op, *, twins: Mapping[str, Twin] | None = None) -> Apply:
+def host_apply(op: Op, *, implementations: Mapping[str, Implementation] | None = None) -> Apply:
     """TensorFlow's form of `op.apply`, for one image [h, w, c], uint8 or float in [0, 1].
 
-    twins
-        host forms of ops of your own: the op's name -> a function of its settings that returns
+    implementations
+        those of ops of your own: the op's name -> a function of its settings that returns
         `(params, image) -> image`. An op says what it was made with in `Op.settings`.
 
-    Raises ValueError for an op (or a step of a composed one) that has no host form.
+    Raises ValueError for an op (or a step of a composed one) that has no host implementation.
     """
     tf = tensorflow()
-    first, *rest = [step_apply(step, {**TWINS, **(twins or {})}) for step in flat(op)]
+    first, *rest = [step_apply(step, {**IMPLEMENTATIONS, **(implementations or {})}) for step in flat(op)]
     crops = flat(op)[0].name == "crop"
 
     def apply(params, image):
@@ -55,16 +58,17 @@ def host_apply(op: Op, *, twins: Mapping[str, Twin] | None = None) -> Apply:
     return apply
 
 
-def step_apply(op: Op, twins: Mapping[str, Twin]) -> Apply:
+def step_apply(op: Op, implementations: Mapping[str, Implementation]) -> Apply:
     settings = dict(op.settings)
     if "first_channels" in settings:
-        return first_channels(step_apply(settings["op"], twins), settings["first_channels"])
-    if op.name not in twins:
+        return first_channels(step_apply(settings["op"], implementations), settings["first_channels"])
+    if op.name not in implementations:
         raise ValueError(
-            f"the op {op.name!r} has no form for the host; there are {', '.join(sorted(twins))}. Make the views on"
-            f" the device, or pass twins={{{op.name!r}: f}}, f(**settings) returning (params, image) -> image."
+            f"the op {op.name!r} has no host implementation; there are {', '.join(sorted(implementations))}. Make the"
+            f" views on the device (--input device), or pass implementations={{{op.name!r}: f}}, f(**settings)"
+            " returning (params, image) -> image."
         )
-    return twins[op.name](**settings)
+    return implementations[op.name](**settings)
 
 
 def as_float(tf: Any, image: Any) -> Any:
@@ -109,8 +113,8 @@ def rotate90(**how_it_is_drawn: Any) -> Apply:
     def apply(params, image):
         if image.shape[0] != image.shape[1]:
             raise ValueError(f"rotate90 needs a square image, so that its shape stays; got {image.shape}.")
-        turned = [functools.partial(tf.image.rot90, image, k) for k in range(4)]
-        return tf.ensure_shape(tf.switch_case(params.turns, turned), image.shape)
+        rotated = [functools.partial(tf.image.rot90, image, k) for k in range(4)]
+        return tf.ensure_shape(tf.switch_case(params.quarters, rotated), image.shape)
 
     return apply
 
@@ -136,13 +140,13 @@ def translate(*, border: str, **how_it_is_drawn: Any) -> Apply:
 
 def jitter(*, brightness_form: str, probability: float, **strengths: float) -> Apply:
     tf = tensorflow()
-    kept = [place for place, name in enumerate(JITTERS) if strengths[name] != 0]
+    kept = [i for i, name in enumerate(JITTERS) if strengths[name] != 0]
     # Every order of the changes is one branch: a single jump an image instead of four.
     orders = list(itertools.permutations(range(4)))
     digits = [64, 16, 4, 1]
     number = [0] * 256
     for i, order in enumerate(orders):
-        number[sum(place * digit for place, digit in zip(order, digits, strict=True))] = i
+        number[sum(change * digit for change, digit in zip(order, digits, strict=True))] = i
 
     def apply(params, image):
         def brighter(x):
@@ -154,17 +158,17 @@ def jitter(*, brightness_form: str, probability: float, **strengths: float) -> A
         def saturated(x):
             return tf.raw_ops.AdjustSaturation(images=x, scale=params.saturation)
 
-        def turned(x):
+        def shifted(x):
             return tf.raw_ops.AdjustHue(images=x, delta=params.hue)
 
-        changes = (brighter, contrasted, saturated, turned)
-        done = [place for place in kept if place < 2 or image.shape[-1] == 3]
+        changes = (brighter, contrasted, saturated, shifted)
+        done = [i for i in kept if i < 2 or image.shape[-1] == 3]
 
         def in_order(order):
             x = image
-            for place in order:
+            for i in order:
                 # Clipped where a change is left out, too, as on the device: a crop overshoots.
-                x = changes[place](x) if place in done else x
+                x = changes[i](x) if i in done else x
                 x = clipped(tf, x)
             return x
 
@@ -265,6 +269,50 @@ def texture(**how_it_is_drawn: Any) -> Apply:
     return apply
 
 
+# ---------------------------------------------------------------------------------------------- color spaces
+
+
+def lab() -> Apply:
+    tf = tensorflow()
+
+    def apply(params, image):
+        x = clipped(tf, image)
+        x = tf.where(x > 0.04045, ((x + 0.055) / 1.055) ** 2.4, x / 12.92)
+        x = by_channel(tf, x, XYZ)
+        x = tf.where(x > 0.008856, tf.maximum(x, 0.008856) ** (1 / 3), 7.787 * x + 16 / 116)
+        x, y, z = tf.unstack(x, axis=-1)
+        return scaled_to_one(tf.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1), LAB_RANGE)
+
+    return apply
+
+
+def ycbcr() -> Apply:
+    tf = tensorflow()
+    offset = np.array([16, 128, 128], np.float32)
+    return lambda params, image: scaled_to_one(
+        by_channel(tf, clipped(tf, image), YCBCR) + offset, YCBCR_RANGE
+    )
+
+
+def ydbdr() -> Apply:
+    tf = tensorflow()
+    return lambda params, image: scaled_to_one(by_channel(tf, clipped(tf, image), YDBDR), YDBDR_RANGE)
+
+
+def by_channel(tf: Any, x: Any, matrix: np.ndarray) -> Any:
+    """The matrix [3, 3] times each pixel of x [h, w, 3]."""
+    flat_pixels = tf.matmul(tf.reshape(x, (-1, 3)), tf.constant(matrix.T.astype(np.float32)))
+    return tf.ensure_shape(tf.reshape(flat_pixels, tf.shape(x)), x.shape)
+
+
+def scaled_to_one(x: Any, limits: tuple[np.ndarray, np.ndarray]) -> Any:
+    low, high = limits
+    return (x - ((low + high) / 2).astype(np.float32)) / ((high - low) / 2).astype(np.float32)
+
+
+# ---------------------------------------------------------------------------------------------- parts
+
+
 def clip() -> Apply:
     tf = tensorflow()
     return lambda params, image: clipped(tf, image)
@@ -283,7 +331,7 @@ def first_channels(inner: Apply, channels: int) -> Apply:
     return apply
 
 
-TWINS: dict[str, Twin] = {
+IMPLEMENTATIONS: dict[str, Implementation] = {
     "crop": crop,
     "flip": flip,
     "rotate90": rotate90,
@@ -294,4 +342,7 @@ TWINS: dict[str, Twin] = {
     "blur": blur,
     "texture": texture,
     "clip": clip,
+    "lab": lab,
+    "ycbcr": ycbcr,
+    "ydbdr": ydbdr,
 }

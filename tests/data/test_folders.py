@@ -1,10 +1,8 @@
-"""Every way of storing images gives the same thing, and every way of being wrong its own message."""
+"""Folders: every layout and kind of pixel gives the same thing, and every way of being wrong its own message."""
 
 import io
 import os
-import time
 import warnings
-import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jaxcl.data import from_arrays, load, sources
+from jaxcl.data import arrays, load
 
 
 def picture(seed=0, height=20, width=20):
@@ -31,49 +29,6 @@ def class_folder(root, classes=("cat", "dog"), each=10):
         for i in range(each):
             save(root / name / f"{i:02}.png", np.full((8, 8, 3), 100 * k + i, np.uint8))
     return root
-
-
-# Specs
-
-
-@pytest.mark.parametrize(
-    ("spec", "guess"),
-    [
-        ("digit", "digits"),
-        ("digits:32", "digits"),
-        ("cifar10", "tfds:cifar10"),
-        ("cifar-10", "tfds:cifar10"),
-        ("tdfs:mnist", "tfds:mnist"),
-        ("foldr:/x", "folder:/x"),
-        ("images.npz", "npz:images.npz"),
-        ("/", "folder:/"),
-    ],
-)
-def test_an_unknown_spec_names_what_is_understood_and_the_nearest(spec, guess):
-    with pytest.raises(ValueError, match="digits .*tfds:NAME .*folder:PATH .*npz:PATH") as error:
-        load(spec, "train")
-    assert str(error.value).endswith(f"Did you mean {guess}?")
-
-
-@pytest.mark.parametrize("spec", ["", "tfds:", "folder:", "npz", "::", "xyzzy:1"])
-def test_nonsense_gets_no_guess_but_the_list(spec):
-    with pytest.raises(ValueError, match="names no data set. Understood are: digits"):
-        load(spec, "train")
-
-
-@pytest.mark.parametrize("size", [0, -1, 2.5, True, "32"])
-def test_a_size_that_is_none_is_an_error(size):
-    with pytest.raises(ValueError, match="positive int"):
-        load("digits", "train", size=size)
-
-
-@pytest.mark.parametrize("spec", ["digits", "folder:/", "npz:/x.npz"])
-def test_splits_are_train_and_test(spec):
-    with pytest.raises(ValueError, match='"train" or "test"'):
-        load(spec, "validation")
-
-
-# Folders
 
 
 def test_sub_folders_are_classes_and_every_tenth_file_is_held_out(tmp_path):
@@ -285,7 +240,7 @@ def test_more_pixels_than_fit_in_memory_are_mapped_from_a_file(tmp_path, monkeyp
     (tmp_path / "cat" / "03.png").write_bytes(b"broken")
     with pytest.warns(UserWarning, match="1 of 18"):
         in_memory = load(f"folder:{tmp_path}", "train")
-    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 100)
     with pytest.warns(UserWarning, match="1 of 18"):
         mapped = load(f"folder:{tmp_path}", "train")
     assert isinstance(mapped.images, np.memmap)
@@ -296,8 +251,8 @@ def test_more_pixels_than_fit_in_memory_are_mapped_from_a_file(tmp_path, monkeyp
 
 def test_a_disk_that_is_too_small_is_an_error_before_it_is_full(tmp_path, monkeypatch):
     class_folder(tmp_path)
-    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 100)
-    monkeypatch.setattr(sources.shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
+    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(arrays.shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
     with pytest.raises(OSError, match="TMPDIR"):
         load(f"folder:{tmp_path}", "train")
 
@@ -341,208 +296,3 @@ def test_a_damaged_file_is_an_image_or_is_skipped(data, sound_files, tmp_path):
     assert len(got.images) + len(got.skipped) == 2
     assert got.images.dtype == np.uint8
     assert np.array_equal(got.images[-1], picture(1))
-
-
-# Archives
-
-
-def arrays(n=20):
-    images = np.zeros((n, 6, 6, 3), np.uint8) + np.arange(n, dtype=np.uint8)[:, None, None, None]
-    return images, np.arange(n) % 3
-
-
-def test_archives_with_and_without_splits(tmp_path):
-    images, labels = arrays()
-    np.savez_compressed(
-        tmp_path / "split.npz",
-        train_images=images,
-        train_labels=labels,
-        test_images=images[:5],
-        classes=["a", "b", "c"],
-    )
-    train, test = load(f"npz:{tmp_path}/split.npz", "train"), load(f"npz:{tmp_path}/split.npz", "test")
-    assert np.array_equal(train.images, images)
-    assert np.array_equal(train.labels, labels)
-    assert train.classes == ("a", "b", "c")
-    assert len(test.images) == 5
-    assert test.labels is None
-
-    np.savez(tmp_path / "whole.npz", images=images[..., 0], labels=labels)
-    train, test = load(f"npz:{tmp_path}/whole.npz", "train"), load(f"npz:{tmp_path}/whole.npz", "test")
-    assert train.images.shape == (18, 6, 6, 1)
-    assert test.images[:, 0, 0, 0].tolist() == [9, 19]
-    assert test.labels.tolist() == [0, 1]
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_archives_are_resized_as_folders_are(tmp_path, channels):
-    pixels = picture(1, 10, 16)
-    save(tmp_path / "folder" / "0.png", pixels if channels == 3 else pixels[..., 0])
-    np.savez(tmp_path / "0.npz", train_images=pixels[None, ..., :channels])
-    from_folder = load(f"folder:{tmp_path}/folder", "train", size=5).images
-    assert np.array_equal(load(f"npz:{tmp_path}/0.npz", "train", size=5).images, from_folder[..., :channels])
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (
-            {"images": np.zeros((20, 6, 6, 3), np.float32)},
-            r"must be uint8 in 0..255; got float32.*255 \* images",
-        ),
-        ({"images": np.zeros((20, 3, 6, 6), np.uint8)}, r"got \[20, 3, 6, 6\].*transpose\(0, 2, 3, 1\)"),
-        ({"images": np.zeros((20, 6, 6, 4), np.uint8)}, r"1 or 3\]"),
-        ({"images": np.zeros((20, 6), np.uint8)}, r"got \[20, 6\]"),
-        ({"images": np.zeros((0, 6, 6, 3), np.uint8)}, "there are no images"),
-        ({"labels": np.zeros(19, int)}, r"shape \[20\]; got labels of the shape \[19\]"),
-        ({"labels": np.zeros((20, 1), int)}, r"Take labels\[:, 0\]"),
-        ({"labels": np.zeros(20, np.float32)}, "must be integers.*float32"),
-        ({"labels": np.arange(20) - 1}, "got -1 at index 0"),
-        ({"labels": np.full(20, 3), "classes": np.array(["a", "b"])}, "label 3 at index 0 has no class"),
-        ({"labels": np.full(20, 2**40)}, "int32"),
-        ({"labels": np.array([None] * 20)}, "pickle can run any code"),
-        (
-            {"images": np.array([np.zeros((2, 2)), np.zeros((3, 2))], object)},
-            "lists? of images of different sizes",
-        ),
-        ({"classes": np.zeros(3)}, "classes must be a list of names"),
-    ],
-)
-def test_what_is_wrong_with_an_archive_is_said(tmp_path, change, says):
-    images, labels = arrays()
-    np.savez(tmp_path / "a.npz", **({"images": images, "labels": labels} | change))
-    with pytest.raises(ValueError, match=says):
-        load(f"npz:{tmp_path}/a.npz", "train")
-
-
-def test_archives_that_are_none(tmp_path):
-    np.save(tmp_path / "single.npy", arrays()[0])
-    np.savez(tmp_path / "other.npz", x_train=arrays()[0])
-    (tmp_path / "a.npz").write_bytes(b"not a zip")
-    with pytest.raises(ValueError, match="no .npz archive"):
-        load(f"npz:{tmp_path}/single.npy", "train")
-    with pytest.raises(ValueError, match="no .npz archive"):
-        load(f"npz:{tmp_path}/a.npz", "train")
-    with pytest.raises(ValueError, match="holds x_train; expected train_images"):
-        load(f"npz:{tmp_path}/other.npz", "train")
-    with pytest.raises(ValueError, match=f"Did you mean folder:{tmp_path}"):
-        load(f"npz:{tmp_path}", "train")
-    with pytest.raises(FileNotFoundError, match="Did you mean .*a.npz"):
-        load(f"npz:{tmp_path}/aa.npz", "train")
-
-
-def test_a_small_archive_that_asks_for_much_memory_is_refused(tmp_path):
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 200, 200, 3)}
-    )
-    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
-        archive.writestr("images.npy", header.getvalue())
-    with pytest.raises(ValueError, match="is damaged: .* needs 120000000000 bytes, and 0 are there"):
-        load(f"npz:{tmp_path}/a.npz", "train")
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data(), compressed=st.booleans())
-def test_a_damaged_archive_is_read_right_or_is_a_value_error(data, compressed, tmp_path):
-    images, labels = arrays()
-    (np.savez_compressed if compressed else np.savez)(tmp_path / "a.npz", images=images, labels=labels)
-    bytes_ = bytearray((tmp_path / "a.npz").read_bytes())
-    bytes_[data.draw(st.integers(0, len(bytes_) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    (tmp_path / "a.npz").write_bytes(bytes_[: data.draw(st.sampled_from([len(bytes_), len(bytes_) // 2]))])
-    try:
-        got = load(f"npz:{tmp_path}/a.npz", "train")
-    except ValueError:
-        return
-    # Zip's checksum guards the pixels.
-    assert np.array_equal(got.images, images[sources._held_out(20, "train")])
-
-
-def test_arrays_are_looked_at_and_kept_as_they_are():
-    images, labels = arrays()
-    data = from_arrays(images, labels.astype(np.uint8), name="mine")
-    assert data.images is images
-    assert data.labels.dtype == np.int32
-    assert data.name == "mine"
-
-
-# TensorFlow data sets: only what needs no TensorFlow; the rest is in test_tf_pipeline.py
-
-
-def fake_tfds(root, where="flags/1.0.0", splits=("train", "test")):
-    (root / where).mkdir(parents=True)
-    listed = ", ".join(f'{{"name": "{name}", "shardLengths": ["3"]}}' for name in splits)
-    (root / where / "dataset_info.json").write_text(f'{{"splits": [{listed}]}}')
-
-
-@pytest.fixture
-def installed(monkeypatch):
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: True)
-
-
-def test_without_tensorflow_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install 'jaxcl\[tfds\]'"):
-        load("tfds:mnist", "train", data_dir=tmp_path)
-
-
-def test_what_is_not_prepared_is_said_within_a_second(tmp_path, installed, monkeypatch):
-    fake_tfds(tmp_path)
-    start = time.monotonic()
-    with pytest.raises(
-        FileNotFoundError, match=r"not prepared under .*prepared there: flags.*tfds.load\('mnist'"
-    ):
-        load("tfds:mnist", "train", data_dir=tmp_path)
-    with pytest.raises(FileNotFoundError, match="Did you mean tfds:cifar10"):
-        load("tfds:ciffar10", "train", data_dir=tmp_path)
-    with pytest.raises(FileNotFoundError, match="Did you mean tfds:flags"):
-        load("tfds:flag", "train", data_dir=tmp_path)
-    with pytest.raises(FileNotFoundError, match="nothing is prepared there"):
-        load("tfds:mnist", "train", data_dir=tmp_path / "nowhere")
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "from environment"))
-    with pytest.raises(FileNotFoundError, match="from environment"):
-        load("tfds:mnist", "train")
-    assert time.monotonic() - start < 1
-
-
-def test_a_preparation_that_was_broken_off_is_no_data_set(tmp_path, installed):
-    (tmp_path / "flags" / "incomplete.ABC_1.0.0").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="begun and not finished"):
-        load("tfds:flags", "train", data_dir=tmp_path)
-
-
-def test_an_unknown_split_names_those_there_are(tmp_path, installed):
-    fake_tfds(tmp_path)
-    with pytest.raises(ValueError, match="splits train, test; got 'tain'. Did you mean 'train'?"):
-        load("tfds:flags", "tain", data_dir=tmp_path)
-
-
-def test_configs_and_versions_are_found(tmp_path):
-    for where in ("flags/1.9.0", "flags/1.10.0", "shapes/big/1.0.0", "shapes/small/1.0.0", "only/one/2.0.0"):
-        fake_tfds(tmp_path, where)
-    found = {
-        "flags": "flags/1.10.0",
-        "flags:1.9.0": "flags/1.9.0",
-        "shapes/small": "shapes/small/1.0.0",
-        "only": "only/one/2.0.0",
-    }
-    for where, folder in found.items():
-        assert sources._prepared(where, tmp_path) == tmp_path / folder
-    with pytest.raises(ValueError, match="prepared as big, small; say which"):
-        sources._prepared("shapes", tmp_path)
-    with pytest.raises(FileNotFoundError, match="not prepared"):
-        sources._prepared("flags:3.0.0", tmp_path)
-    for where in ("a b", "../x", "x/../y", "x:latest"):
-        with pytest.raises(ValueError, match="expected tfds:NAME"):
-            sources._prepared(where, tmp_path)
-
-
-def test_secret_labels_are_refused_with_the_splits_that_have_some(monkeypatch, tmp_path):
-    from jaxcl.data import tf_pipeline
-
-    monkeypatch.setattr(
-        sources, "tfds_splits", lambda *_, **__: (tmp_path, ["test"], ["train", "validation"])
-    )
-    monkeypatch.setattr(tf_pipeline, "read", lambda *_, **__: None)
-    with pytest.raises(ValueError, match="not public .* Load another split: train, validation"):
-        load("tfds:photos", "test")

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxcl.data import load, sources, tf_pipeline
+from jaxcl.data import arrays, load, tf_read
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 tfds = pytest.importorskip("tensorflow_datasets", reason="TensorFlow Datasets is not installed")
@@ -101,13 +101,13 @@ def test_the_centre_square_at_its_own_size_is_untouched(root):
 def test_resizing_agrees_with_that_of_folders(root):
     whole = load("tfds:tiny_flags", "validation", data_dir=root).images
     here = load("tfds:tiny_flags", "validation", data_dir=root, size=3).images
-    there = sources._resized(whole, 3)
+    there = arrays.resized(whole, 3)
     # The same kernel (Keys's cubic, a = -0.5), antialiased by both; Pillow rounds to 8 bits between its two passes.
     assert np.abs(here.astype(int) - there).max() <= 2
 
 
 def test_more_than_fits_in_memory_is_mapped(root, monkeypatch):
-    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 100)
     assert isinstance(load("tfds:tiny_flags", "validation", data_dir=root).images, np.memmap)
 
 
@@ -121,8 +121,8 @@ def test_damage_is_said_to_be_damage(root, tmp_path):
 
 def test_a_name_that_no_one_knows_cannot_be_downloaded(root):
     with pytest.raises(ValueError, match="knows no data set 'no_such_flags'"):
-        tf_pipeline.prepare("no_such_flags", root)
+        tf_read.prepare("no_such_flags", root)
 
 
 def test_what_is_prepared_is_not_prepared_again(root):
-    assert tf_pipeline.prepare("tiny_flags", root) == root / "tiny_flags" / "1.0.0"
+    assert tf_read.prepare("tiny_flags", root) == root / "tiny_flags" / "1.0.0"

@@ -8,13 +8,18 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from jaxcl.data import records, sources
+from jaxcl.data import records
+from jaxcl.data.arrays import HELD_OUT, HOLD_OUT_EVERY, held_out
+from jaxcl.data.decode import first, header, in_parallel, read, readable_formats, reason
+from jaxcl.data.folders import folder_files
 from jaxcl.data.records import Span
+from jaxcl.data.tfds import tfds_splits
+from jaxcl.typing import Images
 
 
 class Encoded(NamedTuple):
@@ -38,7 +43,7 @@ class Encoded(NamedTuple):
     spans: np.ndarray | None = None
 
     def where(self, i: int) -> str:
-        """Image i's place, as a person is told it."""
+        """Where image i lies, in words."""
         return self.paths[i] if self.spans is None else f"{self.paths[i]} (at byte {self.spans[i, 0]})"
 
     def content(self, i: int) -> bytes:
@@ -53,7 +58,7 @@ def find_images(
 
     spec
         "folder:PATH", with layouts and splits as in `data.load`.
-        "tfds:NAME", prepared by TensorFlow Datasets as TFRecords under `data_dir`; names, splits and places as in
+        "tfds:NAME", prepared by TensorFlow Datasets as TFRecords under `data_dir`; names, splits and folders as in
         `data.load`.
         "tfrecord:PATTERN", files of tf.train.Examples with "image" and "label", or "image/encoded" and
         "image/class/label" (labels may be missing from all). In a pattern, * and ? stand for what they do in a shell,
@@ -96,7 +101,7 @@ def find_images(
     if found.skipped:
         warnings.warn(
             f"{len(found.skipped)} of {len(found.skipped) + len(found.paths)} files or records of {found.name} were"
-            f" left out (all are in Encoded.skipped): {sources._first(list(found.skipped))}",
+            f" left out (all are in Encoded.skipped): {first(list(found.skipped))}",
             stacklevel=2,
         )
     return found
@@ -123,7 +128,7 @@ def gathered(
     skipped = [*skipped, *(reason for reason in found if isinstance(reason, str))]
     if not good:
         raise ValueError(
-            f"none of the {len(skipped)} files or records of {name} is an image: {sources._first(skipped)}"
+            f"none of the {len(skipped)} files or records of {name} is an image: {first(skipped)}"
         )
     unlabelled = good[0].label is None
     return Encoded(
@@ -140,8 +145,8 @@ def gathered(
 
 
 def _in_folder(where: str, split: str, data_dir: Any) -> Encoded:
-    root, classes, files, skipped = sources.folder_files(Path(where).expanduser(), split)
-    formats = sources.readable_formats()
+    root, classes, files, skipped = folder_files(Path(where).expanduser(), split)
+    formats = readable_formats()
     numbers: dict[str | None, int] = {name: k for k, name in enumerate(classes)}
     found: list[Any] = [None] * len(files)
 
@@ -151,18 +156,18 @@ def _in_folder(where: str, split: str, data_dir: Any) -> Encoded:
             with open(path, "rb") as file:
                 found[i] = Found(os.fspath(path), None, *header(file, formats), numbers.get(name))
         except Exception as error:  # one file, whatever is wrong with it, must not end the others
-            found[i] = f"{path.relative_to(root)}: {sources._reason(error)}"
+            found[i] = f"{path.relative_to(root)}: {reason(error)}"
 
-    sources._in_parallel(look, len(files))
+    in_parallel(look, len(files))
     return gathered(f"folder:{where}/{split}", classes, found, skipped)
 
 
 def _in_tfds(where: str, split: str, data_dir: Any) -> Encoded:
-    folder, candidates, _ = sources.tfds_splits(where, split, data_dir)
-    from jaxcl.data import tf_pipeline
+    folder, candidates, _ = tfds_splits(where, split, data_dir)
+    from jaxcl.data import tf_read
 
     for name in candidates:
-        paths, counts, keys, classes = tf_pipeline.shards(folder, name)
+        paths, counts, keys, classes = tf_read.shards(folder, name)
         found = in_records(paths, [keys], classes, counts)
         images = gathered(f"tfds:{where}/{name}", classes, found)
         if images.labels is not None:  # those of a test split may be secret
@@ -175,7 +180,7 @@ KEYS = (("image", "label"), ("image/encoded", "image/class/label"))
 
 
 def _in_tfrecords(where: str, split: str, data_dir: Any) -> Encoded:
-    names = ("train",) if split == "train" else sources.HELD_OUT
+    names = ("train",) if split == "train" else HELD_OUT
     patterns = [where.replace("{split}", name) for name in names] if "{split}" in where else [where]
     listed = (sorted(filter(os.path.isfile, glob.glob(os.path.expanduser(one)))) for one in patterns)
     paths = next(filter(None, listed), [])
@@ -183,10 +188,10 @@ def _in_tfrecords(where: str, split: str, data_dir: Any) -> Encoded:
         raise FileNotFoundError(f"there is no file {' or '.join(patterns)}.")
     found = in_records(paths, KEYS, (), None)
     if "{split}" not in where:
-        chosen = sources._held_out(len(found), split)
+        chosen = held_out(len(found), split)
         if not chosen.any():
             raise ValueError(
-                f"{where} has {len(found)} records, of which every {sources.HOLD_OUT_EVERY}th would be held out for"
+                f"{where} has {len(found)} records, of which every {HOLD_OUT_EVERY}th would be held out for"
                 " testing. Where training and test images lie apart, write {split} for their names in the pattern."
             )
         found = [found[i] for i in np.flatnonzero(chosen)]
@@ -203,7 +208,7 @@ def in_records(
 
     Labels are those of all images, or of none where there is not one from 0 on (TFDS writes -1 for a secret one).
     """
-    formats = sources.readable_formats()
+    formats = readable_formats()
     shards: list[list[Found | str]] = [[] for _ in paths]
 
     def look(k):
@@ -230,9 +235,9 @@ def in_records(
             seen = header(records.Window(file, span), formats)
             return Found(file.name, span, *seen, number)
         except Exception as error:  # one image, whatever is wrong with it, must not end the others
-            return f"{file.name} (at byte {record.start}): {sources._reason(error)}"
+            return f"{file.name} (at byte {record.start}): {reason(error)}"
 
-    sources._in_parallel(look, len(paths), chunk=1)
+    in_parallel(look, len(paths), chunk=1)
     found = [one for shard in shards for one in shard]
     labels = [one.label for one in found if isinstance(one, Found) and one.label is not None]
     if max(labels, default=-1) < 0:
@@ -247,23 +252,7 @@ def in_records(
     return [checked(one) for one in found]
 
 
-# ---------------------------------------------------------------------------------------------- one image
-
-
-def header(file: BinaryIO | records.Window, formats: list[str]) -> tuple[tuple[int, int], bool]:
-    """Height and width as they will be seen, and whether it is a plain JPEG."""
-    with sources._open(file, formats) as image:
-        orientation = image.getexif().get(0x0112, 1)
-        height_width = image.size if orientation in (5, 6, 7, 8) else image.size[::-1]
-        known = orientation not in range(2, 9)
-        plain = known and image.format == "JPEG" and image.mode in ("RGB", "L")
-    return height_width, plain and ends(file)
-
-
-def ends(file: BinaryIO | records.Window) -> bool:
-    """Whether a JPEG has its end marker. A decoder that is asked for a part only may never miss it."""
-    file.seek(max(0, file.seek(0, os.SEEK_END) - 64))
-    return b"\xff\xd9" in file.read()
+# ---------------------------------------------------------------------------------------------- decoding
 
 
 def read_bytes(path: str, start: int, length: int) -> bytes:
@@ -272,6 +261,51 @@ def read_bytes(path: str, start: int, length: int) -> bytes:
         return file.read() if length < 0 else records.read(file, Span(int(start), int(length)))
 
 
-def read_rgb(content: bytes) -> np.ndarray:
-    """An encoded image as uint8 [h, w, 3], whatever its format."""
-    return sources._read(io.BytesIO(content), sources.readable_formats(), None)
+def as_images(source: Encoded, size: int, *, fraction: float = 1.0) -> Images:
+    """Encoded images as if they were in memory: `Images` of [n, size, size, 3] whose pixels are decoded when a part of
+    them is asked for, by Pillow, on all cores. What is asked for twice is decoded twice.
+
+    fraction
+        of the centre square's side that is kept and resized.
+
+    Asking for an image that is damaged raises ValueError that names it.
+    """
+    if size < 1 or not 0 < fraction <= 1:
+        raise ValueError(f"expected size >= 1 and 0 < fraction <= 1; got size={size}, fraction={fraction}.")
+    pixels: Any = Pixels(source, size, fraction)
+    return Images(source.name, pixels, source.labels, source.classes, source.skipped)
+
+
+class Pixels:
+    """What `as_images` makes: looked at like an array uint8 [n, size, size, 3]."""
+
+    dtype, ndim = np.dtype(np.uint8), 4
+
+    def __init__(self, source: Encoded, size: int, fraction: float):
+        self.source, self.fraction = source, fraction
+        self.shape = (len(source.paths), size, size, 3)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, which: Any) -> np.ndarray:
+        first, *rest = which if isinstance(which, tuple) else (which,)
+        numbers = np.arange(len(self))[first]
+        out = np.empty((numbers.size, *self.shape[1:]), np.uint8)
+        formats = readable_formats()
+
+        def decode(k):
+            i = int(numbers.flat[k])
+            try:
+                content = io.BytesIO(self.source.content(i))
+                out[k] = read(content, formats, self.shape[1], self.fraction)
+            except Exception as error:
+                raise ValueError(
+                    f"{self.source.where(i)} is damaged: {reason(error)}. Mend or remove it."
+                ) from error
+
+        in_parallel(decode, numbers.size, chunk=4)
+        return out.reshape(*numbers.shape, *self.shape[1:])[(slice(None),) * numbers.ndim + tuple(rest)]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self[:], dtype)

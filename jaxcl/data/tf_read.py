@@ -1,5 +1,6 @@
-"""What TensorFlow is for: reading prepared TensorFlow data sets. It is imported here and nowhere else, and only when
-one of these functions is called."""
+"""What TensorFlow reads: prepared TensorFlow data sets, and the checksums of TFRecords.
+
+TensorFlow is imported here and nowhere else, and only when one of these functions is called."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ def read(
     """One split of the data set prepared in `folder`: images uint8 [n, h, w, c], labels [n] or None, class names.
 
     The order is that of the files, one shard after the other, whatever the number of threads. `size` as in
-    `sources.load`; `allocate` makes the array that is filled. None where the labels are secret (all -1).
+    `data.load`; `allocate` makes the array that is filled. None where the labels are secret (all -1).
 
     Raises ValueError where there is no image of one or three channels and 8 bits, where the images' sizes differ and
     no size is given, and where the files are damaged.
@@ -43,7 +44,7 @@ def read(
     def prepare_one(example):
         image = example[image_key]
         if size:
-            image = _square(tf, image, size)
+            image = square(tf, image, size)
         return image, example[label_key] if label_key else tf.constant(0, tf.int64)
 
     # One shard after the other: the order then depends on the files alone, not on defaults of the library.
@@ -93,7 +94,7 @@ def shards(folder: Path, split: str) -> tuple[list[str], list[int], tuple[str, s
     info = tfds.builder_from_directory(str(folder)).info
     if info.file_format.value != "tfrecord":
         raise ValueError(
-            f"{folder} is prepared as {info.file_format.value}, whose images cannot be read by their place in a file."
+            f"{folder} is prepared as {info.file_format.value}, whose images cannot be read one by one."
             " Prepare it with file_format='tfrecord'."
         )
     image, label = _keys(info.features, tfds)
@@ -113,7 +114,9 @@ def check_records(paths: Sequence[str]) -> None:
         try:
             tf.data.TFRecordDataset(path).reduce(0, lambda n, _: n + 1)
         except tf.errors.OpError as error:
-            text = error.message.split("}} ")[-1].split(" [Op:")[0]  # without the place in TensorFlow's graph
+            text = error.message.split("}} ")[-1].split(" [Op:")[
+                0
+            ]  # without the position in TensorFlow's graph
             raise ValueError(f"{path} is damaged: {text}. Copy or prepare it again.") from error
 
 
@@ -133,14 +136,14 @@ def prepare(name: str, root: Path) -> Path:
 
 
 def tensorflow() -> Any:
-    """The module, told to leave accelerators alone; imported when it is first asked for."""
+    """The module, set to leave accelerators alone; imported when it is first asked for."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" not in sys.modules:
         with _no_announcements():
             import tensorflow  # noqa: F401
     import tensorflow as tf
 
-    # TensorFlow would take all of an accelerator's memory. It may no longer be told once it has begun to work.
+    # TensorFlow would take all of an accelerator's memory. Once it has begun to work this can no longer be set.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
         tf.config.set_visible_devices([], "TPU")
@@ -188,7 +191,7 @@ def _keys(features, tfds) -> tuple[str, str | None]:
     return image, the(tfds.features.ClassLabel, "label")
 
 
-def _square(tf, image, size: int):
+def square(tf, image, size: int):
     """The shorter side to `size`, the centre square of the other; uint8 [size, size, c].
 
     In one step, as for folders: a long and thin image is never enlarged as a whole.
