@@ -108,14 +108,15 @@ class Encoders(NamedTuple):
 
 def encoders(experiment: Experiment, run_dir: str | Path) -> Encoders:
     """The run's encoder at its newest good checkpoint, and the same encoder as it was initialised."""
-    from jaxcl.train import checkpoint, placement
+    from jaxcl import devices
+    from jaxcl.train import checkpoint
     from jaxcl.train.loop import first_batch
     from jaxcl.train.state import init_state
 
     e = experiment
     key, _ = jax.random.split(jax.random.key(e.seed))
     fresh = init_state(key, e.method, e.optimizer, first_batch(e))
-    fresh = placement.replicate(fresh, placement.make_mesh())
+    fresh = devices.replicate(fresh, devices.make_mesh())
     trained, step = checkpoint.restore(Path(run_dir) / "checkpoints", fresh)
     return Encoders(
         partial(e.method.embed, trained.params, trained.state),

@@ -17,6 +17,7 @@ FILES = sorted(path for path in ROOT.rglob("*.py"))
 EDGES = {
     "typing": set(),
     "collectives": {"typing"},
+    "devices": {"typing"},
     "similarity": {"collectives", "typing"},
     "extract": {"collectives", "typing"},
     "monitor": {"collectives", "similarity", "typing"},
@@ -39,8 +40,8 @@ EDGES = {
         "typing",
     },
     "data": {"data", "augment", "typing"},
-    "evaluate": {"evaluate", "data", "typing", "augment", "similarity"},
-    "train": {"train", "data", "evaluate", "experiment", "collectives", "typing"},
+    "evaluate": {"evaluate", "augment", "devices", "typing"},
+    "train": {"train", "data", "evaluate", "experiment", "collectives", "devices", "typing"},
     "plot": {"plot", "typing"},
     "experiment": {"typing"},
     "five_parts": {"augment", "losses", "similarity", "typing"},

@@ -36,9 +36,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxcl.evaluate.embed import AXIS, EmbedFn, Progress, embed, local_mesh, replicated, told
+from jaxcl import devices
+from jaxcl.evaluate.embed import EmbedFn, Progress, embed, told
 from jaxcl.evaluate.knn import check_labels
 from jaxcl.evaluate.linear import L2, LinearProbe, linear_probe
 from jaxcl.typing import Array, Images
@@ -389,10 +389,9 @@ def corrupt(key: Array, name: str, images: np.ndarray, severity: int, *, batch_s
         raise ValueError(
             f"images must be uint8 [n, h, w, c] with one channel or three; got {images.dtype} {images.shape}."
         )
-    mesh = local_mesh()
+    mesh = devices.local_mesh()
     batch_size = -(-batch_size // mesh.size) * mesh.size
-    split = NamedSharding(mesh, PartitionSpec(AXIS))
-    key = replicated(
+    key = devices.replicate(
         jax.random.fold_in(jax.random.fold_in(key, list(CORRUPTIONS).index(name)), severity), mesh
     )
     made = np.empty_like(images)
@@ -402,7 +401,7 @@ def corrupt(key: Array, name: str, images: np.ndarray, severity: int, *, batch_s
         # A batch that is not full is filled up, so that there is one program for data sets of any length.
         batch = np.concatenate([batch, np.zeros((batch_size - rows, *batch.shape[1:]), np.uint8)])
         index = np.arange(first, first + batch_size, dtype=np.int32)
-        batch, index = jax.device_put((batch, index), split)
+        batch, index = devices.split((batch, index), mesh)
         out = _corrupt(key, batch, index, np.int32(severity), name=name)
         made[first : first + rows] = np.asarray(out)[:rows]
     return made

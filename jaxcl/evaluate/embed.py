@@ -9,12 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 
+from jaxcl import devices
 from jaxcl.typing import Array
-
-AXIS = "devices"
 
 # (images float [b, h, w, c] in [0, 1]) -> features [b, d]
 EmbedFn = Callable[[Array], Array]
@@ -59,10 +57,9 @@ def embed(
     _check_images(images)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
-    mesh = local_mesh()
+    mesh = devices.local_mesh()
     batch_size = -(-batch_size // mesh.size) * mesh.size
-    split = NamedSharding(mesh, PartitionSpec(AXIS))
-    embed_fn = replicated(as_partial(embed_fn), mesh)
+    embed_fn = devices.replicate(as_partial(embed_fn), mesh)
 
     features: np.ndarray | None = None
     running: list[tuple[int, Array]] = []
@@ -78,7 +75,7 @@ def embed(
     for first in range(0, len(images), batch_size):
         batch = np.asarray(images[first : first + batch_size])
         batch = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
-        running.append((first, _forward(embed_fn, jax.device_put(batch, split), dtype=jnp.dtype(dtype))))
+        running.append((first, _forward(embed_fn, devices.split(batch, mesh), dtype=jnp.dtype(dtype))))
         if (
             len(running) > 2
         ):  # The device computes while the host reads the next batch; no more wait than these.
@@ -121,29 +118,6 @@ def as_partial(embed_fn: EmbedFn) -> Partial:
         if all(isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float) for leaf in leaves):
             return Partial(embed_fn.func, *embed_fn.args, **embed_fn.keywords)
     return Partial(embed_fn)
-
-
-def local_mesh(divides: int | None = None) -> Mesh:
-    """This process's devices in a row; only as many as split `divides` rows evenly, where that is given.
-
-    With several processes each one evaluates everything on its own devices: no collective, the same numbers.
-    """
-    devices = jax.local_devices()
-    if divides is not None:
-        devices = devices[: int(np.gcd(divides, len(devices)))]
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
-
-
-def replicated(tree: Any, mesh: Mesh) -> Any:
-    """The same arrays on every device of the mesh."""
-
-    def local(leaf):
-        # Parameters that several processes share: this process's copy is the whole of it.
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            return np.asarray(leaf.addressable_data(0))
-        return leaf
-
-    return jax.device_put(jax.tree.map(local, tree), NamedSharding(mesh, PartitionSpec()))
 
 
 def _check_images(images) -> None:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxcl import augment
-from jaxcl.evaluate.embed import EmbedFn, Progress, as_partial, embed, local_mesh, replicated, told
+from jaxcl import augment, devices
+from jaxcl.evaluate.embed import EmbedFn, Progress, as_partial, embed, told
 from jaxcl.evaluate.fewshot import balanced_subset
 from jaxcl.evaluate.knn import check_features, check_labels
 from jaxcl.evaluate.sgd import cross_entropy, nesterov, sgd
@@ -89,18 +89,18 @@ def finetune(
         views = _crop_and_flip(train.images.shape[1])
 
     pretrained = as_partial(embed_fn)
-    mesh = local_mesh(batch_size)
+    mesh = devices.local_mesh(batch_size)
     # Of a function without arguments the first "parameters" are nothing, and the function itself stays.
     encoder, *frozen = pretrained.args or ((), pretrained)
     apply = pretrained.func if pretrained.args else _without_parameters
     shape = jax.eval_shape(pretrained, jax.ShapeDtypeStruct((1, *train.images.shape[1:]), jnp.float32)).shape
     params = {
         # Copies: what is donated must not be the caller's.
-        "encoder": jax.tree.map(np.asarray, replicated(encoder, mesh)),
+        "encoder": jax.tree.map(np.asarray, devices.replicate(encoder, mesh)),
         "weights": np.zeros((shape[1], len(classes)), np.float32),
         "bias": np.zeros(len(classes), np.float32),
     }
-    frozen, order_key, views_key = replicated((frozen, order_key, views_key), mesh)
+    frozen, order_key, views_key = devices.replicate((frozen, order_key, views_key), mesh)
     params, losses = sgd(
         order_key,
         functools.partial(_step, frozen, views_key, apply=apply, views=views),

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcl.evaluate.embed import EmbedFn, as_partial, embed, local_mesh, replicated
+from jaxcl import devices
+from jaxcl.evaluate.embed import EmbedFn, as_partial, embed
 from jaxcl.evaluate.knn import check_features, check_labels
 from jaxcl.evaluate.sgd import cross_entropy, nesterov, sgd
 from jaxcl.typing import Array, Images, Views
@@ -252,10 +253,10 @@ def linear_sgd(
             "The encoder's features", embed(embed_fn, train.images, batch_size=batch_size)
         )
 
-    mesh = local_mesh(batch_size)
+    mesh = devices.local_mesh(batch_size)
     shape = (test_features.shape[1], len(classes))
     params = {"weights": np.zeros(shape, np.float32), "bias": np.zeros(shape[1], np.float32)}
-    embed_fn, order_key, views_key = replicated((as_partial(embed_fn), *jax.random.split(key)), mesh)
+    embed_fn, order_key, views_key = devices.replicate((as_partial(embed_fn), *jax.random.split(key)), mesh)
     params, losses = sgd(
         order_key,
         functools.partial(_sgd_step, embed_fn, views_key, weight_decay=np.float32(weight_decay), views=views),

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from jaxcl.evaluate.embed import AXIS, replicated
+from jaxcl import devices
 from jaxcl.typing import Array, PyTree
 
 
@@ -40,9 +40,8 @@ def sgd(
 
     The order is a function of (key, epoch); the last incomplete batch of an epoch is dropped.
     """
-    split = NamedSharding(mesh, PartitionSpec(AXIS))
     velocity = jax.tree.map(np.zeros_like, params)
-    carry = replicated((params, velocity, np.zeros((), np.float32)), mesh)
+    carry = devices.replicate((params, velocity, np.zeros((), np.float32)), mesh)
     steps = len(rows) // batch_size
     losses = []
     for epoch in range(epochs):
@@ -58,7 +57,7 @@ def sgd(
             number = epoch * steps + i
             rate = learning_rate * batch_size / 256 * 0.5 * (1 + np.cos(np.pi * number / (epochs * steps)))
             numbers = np.asarray([rate, momentum], np.float32)
-            carry = step(carry, np.int32(number), jax.device_put(batch, split), numbers)
+            carry = step(carry, np.int32(number), devices.split(batch, mesh), numbers)
         losses.append(float(carry[2]) / steps)
         carry = (*carry[:2], carry[2] * 0)
         progress((epoch + 1) / epochs)

@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from rich.console import Console
 
+from jaxcl import devices
 from jaxcl.data import batches, index_batches, prefetch
 from jaxcl.evaluate import embed, knn_accuracy
 from jaxcl.experiment import Experiment
@@ -46,15 +47,15 @@ def train(experiment: Experiment, *, run_dir: str | Path | None = None, quiet: b
     Raises FloatingPointError when the loss is no longer finite, and `Preempted` after a SIGTERM.
     """
     e = experiment
-    mesh = placement.make_mesh()
+    mesh = devices.make_mesh()
     check(e, mesh.size)
     init_key, run_key = jax.random.split(jax.random.key(e.seed))
 
     many = e.steps_per_call > 1
-    step_fn = make_step(e.method, e.optimizer, axis_name=placement.axis_name(e.placement))
+    step_fn = make_step(e.method, e.optimizer, axis_name=devices.axis_name(e.placement))
     step_fn = placement.place(in_one_call(step_fn) if many else step_fn, e.placement, mesh, axis=int(many))
-    state = placement.replicate(init_state(init_key, e.method, e.optimizer, first_batch(e)), mesh)
-    run_key = placement.replicate(run_key, mesh)
+    state = devices.replicate(init_state(init_key, e.method, e.optimizer, first_batch(e)), mesh)
+    run_key = devices.replicate(run_key, mesh)
 
     checkpoints = Path(run_dir) / "checkpoints" if run_dir is not None else None
     start = 0
@@ -138,7 +139,7 @@ def device_batches(e: Experiment, mesh: jax.sharding.Mesh, start: int) -> Genera
         lay_out = placement.resident(e.train.images, mesh, axis=axis)
     else:
         read = e.input or partial(batches, e.train)
-        lay_out = partial(placement.split, mesh=mesh, axis=axis)
+        lay_out = partial(devices.split, mesh=mesh, axis=axis)
     host = read(
         batch_size=e.batch_size,
         seed=e.seed,
