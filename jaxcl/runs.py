@@ -212,23 +212,26 @@ def evaluate_run(
             )
         named |= encoder.parts
 
-    results, folder = [], run_dir / "evaluations"
+    folder = run_dir / "evaluations"
+    found: dict[str, list[dict[str, Any]]] = {protocol: [] for protocol in protocols}
     folder.mkdir(exist_ok=True)
     where = "" if data is None else "@" + re.sub(r"[^\w.-]+", "_", data)
-    for protocol in protocols:
-        rows = []
-        for name, embed_fn in named.items():
-            for labels, (train, test) in sets.items():
+    for i, (name, embed_fn) in enumerate(named.items()):
+        # One encoder after the other: its features serve all protocols, and only those of one are kept.
+        subjects = evaluate.subjects(embed_fn, sets)
+        for protocol, rows in found.items():
+            for labels, subject in subjects.items():
                 key = jax.random.key(e.seed)
-                told = None if watch is None else partial(_told, watch, protocol, name)
+                progress = None if watch is None else partial(_told, watch, protocol, name)
                 result = evaluate.PROTOCOLS[protocol](
-                    key, embed_fn, train, test, views=e.probe_views, progress=told, **settings
+                    key, subject, views=e.probe_views, progress=progress, **settings
                 )
                 kind = {"labels": labels} if labels else {}
                 kind |= {} if data is None else {"data": data}
                 rows.append({"encoder": name, "step": encoder.step, **kind, **result})
-        (folder / f"{protocol}{where}.json").write_text(json.dumps(rows, indent=2) + "\n")
-        results += rows
+            if i + 1 == len(named):
+                (folder / f"{protocol}{where}.json").write_text(json.dumps(rows, indent=2) + "\n")
+    results = [row for rows in found.values() for row in rows]
     if encoder.classify is not None and data is None and e.test is not None:
         row = {"encoder": run_dir.name, "step": encoder.step, **joint(encoder.classify, e.test)}
         (folder / "joint.json").write_text(json.dumps([row], indent=2) + "\n")
