@@ -37,8 +37,8 @@ def online_knn(
     >>> import jax.numpy as jnp, numpy as np
     >>> images = np.array([0, 10, 240, 255], np.uint8).reshape(4, 1, 1, 1)
     >>> data = Images("grays", images, np.array([0, 0, 1, 1]))
-    >>> look = online_knn(lambda params, state, x: jnp.stack([x.ravel(), 1 - x.ravel()], 1), data, data, k=1)
-    >>> look(0, {}, {})
+    >>> evaluate = online_knn(lambda params, state, x: jnp.stack([x.ravel(), 1 - x.ravel()], 1), data, data, k=1)
+    >>> evaluate(0, {}, {})
     {'knn_accuracy': 100.0}
     """
     try:

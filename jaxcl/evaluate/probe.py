@@ -145,7 +145,7 @@ def linear_probe(
 ) -> LinearProbe:
     """`linear_path`, with l2 chosen on a held-out part of the training set and refitted on all of it.
 
-    The test labels are looked at once, at the end. The held-out part is the fraction `held_out` of every class, the
+    The test labels are used once, at the end. The held-out part is the fraction `held_out` of every class, the
     same at every call; or `split`, the rows to fit and the rows to hold out, says which it is. Where several values of
     l2 are right equally often, the largest is taken. `details` holds "l2" (the chosen one), "l2_path",
     "held_out_accuracies" (in percent, one a value of l2), "iterations", "converged" (of the refit), "path_converged",

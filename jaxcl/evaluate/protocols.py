@@ -231,7 +231,7 @@ def _transform(
     most: int = 10000,
     progress: Progress | None = None,
 ) -> Result:
-    """`rotation_probe` or `hue_probe`; the labels of the images are not looked at."""
+    """`rotation_probe` or `hue_probe`; the labels of the images are not used."""
     start = time.perf_counter()
     score = probe_of(key, subject, most=most, progress=progress)
     settings = {"degrees": list(names), "most": most, "optimizer": "L-BFGS", "standardize": True}
@@ -280,7 +280,7 @@ def _corruption(
 
 
 def _seed(key: Array) -> list[int]:
-    """What the draws hang on, as numbers."""
+    """The key that all draws are a function of, as numbers."""
     return np.asarray(jax.random.key_data(key)).tolist()
 
 

@@ -1,5 +1,5 @@
-"""What was done to this image? A linear classifier tells from frozen features by which angle an image was rotated,
-or how its colors were shifted: what the representation keeps of what an augmentation changes."""
+"""What was done to this image? A linear classifier predicts from frozen features by which angle an image was
+rotated, or how its colors were shifted: what the representation keeps of what an augmentation changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHIFTS = (0, 90, 180, 270)  # degrees of the color circle
 
 
 class TransformProbe(NamedTuple):
-    """How often a linear classifier tells t transforms apart; chance is 1 / t."""
+    """How often a linear classifier recognizes which of t transforms an image went through; chance is 1 / t."""
 
     accuracy: float  # over all n test images in all t transforms, in [0, 1]
     by_transform: np.ndarray  # [t]
@@ -38,7 +38,7 @@ def rotation_probe(
     most: int = 10000,
     progress: Progress | None = None,
 ) -> TransformProbe:
-    """Tells from an image's features whether it was rotated by 0, 90, 180 or 270 degrees.
+    """Predicts from an image's features whether it was rotated by 0, 90, 180 or 270 degrees.
 
     LooC's rotation task (Xiao et al. 2020, arXiv:2008.05659, table 1): a linear classifier of four classes, on the
     images that the encoder was pretrained on. Rotation is counterclockwise, as `augment.rotate90`. No labels are
@@ -71,7 +71,7 @@ def hue_probe(
     most: int = 10000,
     progress: Progress | None = None,
 ) -> TransformProbe:
-    """Tells from an image's features whether its hues were shifted by 0, 90, 180 or 270 degrees of the color circle.
+    """Predicts from an image's features whether its hues were shifted by 0, 90, 180 or 270 degrees of the color circle.
 
     Our own counterpart of `rotation_probe` for what color jitter changes; it is in no paper. The shift is
     `augment.ops.adjust_hue`, which a gray pixel survives unchanged: a data set of gray images scores chance, and one

@@ -51,13 +51,13 @@ def test_asking_twice_traces_the_encoder_once_and_sees_the_new_parameters():
         traced.append(images.shape)
         return features(params, state, images)
 
-    look = online_knn(counted, TRAIN, TEST)
+    evaluate = online_knn(counted, TRAIN, TEST)
     state = {"mean": jnp.float32(0.3)}
-    first = look(1, weights(0), state)
+    first = evaluate(1, weights(0), state)
     assert len(traced) == 1  # one shape: both sets are cut into batches of one size
     programs = [f._cache_size() for f in (evaluate_features._forward, evaluate_knn._nearest)]
-    again = look(2, weights(0), state)
-    blind = look(3, {"w": jnp.ones((16, 5))}, state)
+    again = evaluate(2, weights(0), state)
+    blind = evaluate(3, {"w": jnp.ones((16, 5))}, state)
     assert len(traced) == 1
     assert programs == [f._cache_size() for f in (evaluate_features._forward, evaluate_knn._nearest)]
     assert again == first

@@ -13,7 +13,7 @@ KEY = jax.random.key(0)
 
 
 def corner_lit(n, seed):
-    """Images whose upper left corner is bright and red: their rotation and their hue can be told."""
+    """Images whose upper left corner is bright and red: their rotation and their hue can be recognized."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 60, (n, 4, 4, 3))
     images[:, :2, :2, 0] += 150
@@ -73,7 +73,7 @@ def test_every_image_is_shown_in_every_rotation_with_its_own_label():
     assert score.by_transform.shape == (4,)
 
 
-def test_labels_are_not_looked_at_and_the_shapes_are():
+def test_labels_are_not_needed_and_shapes_are_checked():
     with pytest.raises(ValueError, match="must be square"):
         rotation_probe(KEY, of(pixels, TRAIN[:, :3], TEST[:, :3]))
     with pytest.raises(ValueError, match="three channels"):

@@ -193,7 +193,7 @@ def coded(plane: Array, table: Array) -> Array:
 
 
 def halved(plane: Array) -> Array:
-    """The mean of every 2 x 2 pixels, rounded up and down by turns, as libjpeg does."""
+    """The mean of every 2 x 2 pixels, rounded up and down alternately, as libjpeg does."""
     h, w = plane.shape
     padded = jnp.pad(plane, ((0, h % 2), (0, w % 2)), mode="edge")
     total = padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2).sum(axis=(1, 3))
@@ -208,5 +208,5 @@ def upsampled(plane: Array, shape: tuple[int, int]) -> Array:
         return jnp.stack([3 * x + before, 3 * x + after], axis=1).reshape(2 * len(x), -1)
 
     sixteenths = twice(twice(plane).T).T
-    # Rounded up and down by turns, as libjpeg does.
+    # Rounded up and down alternately, as libjpeg does.
     return jnp.floor((sixteenths + 8 - jnp.arange(sixteenths.shape[1]) % 2) / 16)[: shape[0], : shape[1]]
