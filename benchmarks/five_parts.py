@@ -169,15 +169,16 @@ def step(name: str, data: dict[str, str]) -> dict[str, float]:
     """Seconds (a median) and memory of a method's compiled training step, in this process."""
     import jax
 
+    from jaxcl import devices
     from jaxcl.train import init_state, make_step, placement
     from jaxcl.train.loop import first_batch
 
     config, knobs = path_of(METHODS[name][0]), METHODS[name][1]
     e = load_config(config).experiment(knobs_of("step", config, words_of(config, knobs | data)))
-    mesh = placement.make_mesh(1)
-    batch = placement.split(first_batch(e), mesh)
-    key = placement.replicate(jax.random.key(0), mesh)
-    state = placement.replicate(init_state(key, e.method, e.optimizer, batch), mesh)
+    mesh = devices.make_mesh(1)
+    batch = devices.split(first_batch(e), mesh)
+    key = devices.replicate(jax.random.key(0), mesh)
+    state = devices.replicate(init_state(key, e.method, e.optimizer, batch), mesh)
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
     compiled = (
         placement.place(make_step(e.method, e.optimizer), "jit", mesh).lower(state, key, batch).compile()

@@ -21,9 +21,9 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from jax.tree_util import Partial
 
 from jaxcl.config import Apply
+from jaxcl.devices import make_mesh
 from jaxcl.runs import Run, open_run
 from jaxcl.train import checkpoint
-from jaxcl.train.placement import make_mesh
 from jaxcl.train.state import blank_batch
 from jaxcl.typing import About, Array, PyTree
 

@@ -26,7 +26,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -45,6 +45,10 @@ from jaxcl.config import (
 from jaxcl.tables import describe
 from jaxcl.typing import About, Array, Images
 
+if TYPE_CHECKING:
+    from jaxcl.data import Data
+    from jaxcl.train import Callback
+
 BASELINES = ("raw pixels", "untrained encoder")
 PACKAGES = ("jaxcl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -62,7 +66,7 @@ class Run(NamedTuple):
     record: dict[str, Any]  # run.json
     recipe: Recipe
 
-    def data(self) -> Any:
+    def data(self) -> Data:
         """Training and test images, still unread."""
         return open_data(self.config, self.knobs)
 
@@ -183,26 +187,17 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path):
     )
 
 
-def online_knn(knobs: CommonKnobs, recipe: Recipe, data: Any) -> list[Any]:
-    """A callback for kNN accuracy while a run trains (k=10, cosine, the training images as the bank), if asked for."""
-    from jaxcl.evaluate import embed, knn_accuracy
+def online_knn(knobs: CommonKnobs, recipe: Recipe, data: Data) -> list[Callback]:
+    """Online kNN accuracy as a callback for training, where it is asked for."""
+    from jaxcl.evaluate import online_knn
     from jaxcl.train import Callback
 
     if not knobs.knn_every:
         return []
-    train, test = data.train, data.test
-    if train.labels is None or test.labels is None:
-        raise ValueError(f"--knn-every needs labels, and {train.name} has none; set it to 0.")
-
-    def call(step, params, state):
-        features = [
-            embed(partial(recipe.method.embed, params, state), images.images) for images in (train, test)
-        ]
-        accuracy = knn_accuracy(features[0], train.labels, features[1], test.labels, k=10)
-        return {"knn_accuracy": 100 * accuracy}
-
+    if data.test is None:
+        raise ValueError(f"--knn-every needs images to test on, and {data.name} has none; set it to 0.")
     every = int(knobs.knn_every * data.about.count // knobs.batch_size)
-    return [Callback(max(every, 1), call)]
+    return [Callback(max(every, 1), online_knn(recipe.method.embed, data.train, data.test))]
 
 
 # --- evaluating --------------------------------------------------------------------------------------------------
@@ -260,23 +255,26 @@ def evaluate_run(
             raise ValueError(f"The config of {run_dir} names no parts of its representation (Recipe.parts).")
         named |= {name: encoder_of(run, apply).embed for name, apply in recipe.parts.items()}
 
-    results, folder = [], run_dir / "evaluations"
+    folder = run_dir / "evaluations"
+    found: dict[str, list[dict[str, Any]]] = {protocol: [] for protocol in protocols}
     folder.mkdir(exist_ok=True)
     where = "" if data is None else "@" + re.sub(r"[^\w.-]+", "_", data)
-    for protocol in protocols:
-        rows = []
-        for name, embed_fn in named.items():
-            for labels, (train, test) in sets.items():
+    for i, (name, embed_fn) in enumerate(named.items()):
+        # One encoder after the other: its features serve all protocols, and only those of one are kept.
+        subjects = evaluate.subjects(embed_fn, sets)
+        for protocol, rows in found.items():
+            for labels, subject in subjects.items():
                 key = jax.random.key(run.knobs.seed)
                 report = None if progress is None else partial(progress, f"{protocol}, {name}")
                 result = evaluate.PROTOCOLS[protocol](
-                    key, embed_fn, train, test, views=recipe.probe_views, progress=report, **settings
+                    key, subject, views=recipe.probe_views, progress=report, **settings
                 )
                 kind = {"labels": labels} if labels else {}
                 kind |= {} if data is None else {"data": data}
                 rows.append({"encoder": name, "step": encoder.step, **kind, **result})
-        (folder / f"{protocol}{where}.json").write_text(json.dumps(rows, indent=2) + "\n")
-        results += rows
+            if i + 1 == len(named):
+                (folder / f"{protocol}{where}.json").write_text(json.dumps(rows, indent=2) + "\n")
+    results = [row for rows in found.values() for row in rows]
     if recipe.classify is not None and data is None:
         classify = encoder_of(run, recipe.classify).embed
         test = next(iter(sets.values()))[1]
@@ -307,12 +305,15 @@ def images_to_evaluate(run: Run, data: str | None, data_dir: str | None) -> dict
         return {"": other_images(run, data, data_dir)}
     try:
         own = run.data()
-        return dict(getattr(own, "evaluated", None) or {"": (own.train, own.test)})
+        sets = own.evaluated or {"": (own.train, own.test)}
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(
             f"The images of {run.dir} cannot be read, and an evaluation needs labelled images: bring them back, or"
             f" give others with --data. ({error})"
         ) from error
+    if any(test is None for _, test in sets.values()):
+        raise ValueError(f"The data of {run.dir} has no test images, so nothing can be evaluated.")
+    return dict(sets)
 
 
 def other_images(run: Run, data: str, data_dir: str | None) -> tuple[Images, Images]:

@@ -17,6 +17,7 @@ FILES = sorted(path for path in ROOT.rglob("*.py"))
 EDGES = {
     "typing": set(),
     "collectives": {"typing"},
+    "devices": {"typing"},
     "similarity": {"collectives", "typing"},
     "images": {"typing"},
     "extract": {"collectives", "typing"},
@@ -41,8 +42,8 @@ EDGES = {
         "typing",
     },
     "data": {"data", "augment", "images", "typing"},
-    "evaluate": {"evaluate", "data", "typing", "augment", "similarity"},
-    "train": {"train", "data", "evaluate", "experiment", "collectives", "typing"},
+    "evaluate": {"evaluate", "augment", "devices", "images", "typing"},
+    "train": {"train", "data", "config", "collectives", "devices", "typing"},
     "plot": {"plot", "typing"},
     "experiment": {"typing"},
     "five_parts": {"augment", "losses", "similarity", "typing"},

@@ -35,7 +35,7 @@ def batch_norm(
     """Batch normalization (Ioffe and Szegedy, 2015): `scale (x - mean) / sqrt(variance + epsilon) + bias`.
 
     axis_name
-        the axis over which the batch is split (`train.placement.axis_name`), or None where the program sees
+        the axis over which the batch is split (`devices.axis_name`), or None where the program sees
         the whole batch. With the axis given, the result does not depend on how many devices share the
         batch. With None inside `shard_map` or `pmap` every device also keeps running averages of its own,
         which the caller must average before they are returned as replicated.

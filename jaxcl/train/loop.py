@@ -20,10 +20,11 @@ from rich.console import Console
 
 from jaxcl.config import Recipe
 from jaxcl.data import InputPipeline, input_pipeline, prefetch
+from jaxcl.devices import axis_name, make_mesh, replicate, split
 from jaxcl.train import checkpoint
 from jaxcl.train.callbacks import Callback
 from jaxcl.train.log import Log
-from jaxcl.train.placement import axis_name, make_mesh, place, replicate, resident, split
+from jaxcl.train.placement import place, resident
 from jaxcl.train.state import TrainState, init_state, start_from
 from jaxcl.train.step import in_one_call, make_step
 from jaxcl.typing import Batch, Images

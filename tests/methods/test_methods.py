@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcl import augment, nets
+from jaxcl import augment, devices, nets
 from jaxcl.extract import last, of_widths
 from jaxcl.feature_transform import mixing
 from jaxcl.losses import binary_nce, map_nce, nt_xent, patch_nce, queue_nce, regression
@@ -167,15 +167,15 @@ def batch_of(n=16, size=16):
     return {"image": images, "index": np.arange(n, dtype=np.int32)}
 
 
-def two_steps(make_method, place, devices):
-    method = make_method(placement.axis_name(place))
+def two_steps(make_method, place, count):
+    method = make_method(devices.axis_name(place))
     tx = optax.sgd(0.1, momentum=0.9)
-    mesh = placement.make_mesh(devices)
+    mesh = devices.make_mesh(count)
     state = init_state(jax.random.key(0), method, tx, batch_of())
-    state = placement.replicate(state, mesh)
-    step = placement.place(make_step(method, tx, axis_name=placement.axis_name(place)), place, mesh)
-    key = placement.replicate(jax.random.key(1), mesh)
-    batch = batch_of() if place == "pmap" else placement.split(batch_of(), mesh)
+    state = devices.replicate(state, mesh)
+    step = placement.place(make_step(method, tx, axis_name=devices.axis_name(place)), place, mesh)
+    key = devices.replicate(jax.random.key(1), mesh)
+    batch = batch_of() if place == "pmap" else devices.split(batch_of(), mesh)
     for _ in range(2):
         state, metrics = step(state, key, batch)
     return jax.device_get((state.params, state.state, metrics))
@@ -186,7 +186,7 @@ def on_one_device(request):
     return METHODS[request.param], two_steps(METHODS[request.param], "jit", 1)
 
 
-@pytest.mark.parametrize("place", placement.PLACEMENTS)
+@pytest.mark.parametrize("place", devices.PLACEMENTS)
 def test_two_steps_on_eight_devices_are_two_steps_on_one(on_one_device, place):
     make_method, truth = on_one_device
     here = two_steps(make_method, place, 8)

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcl import nets
+from jaxcl import devices, nets
 from jaxcl.losses import nt_xent
 from jaxcl.methods import simclr, with_probe
 from jaxcl.train import init_state, make_step, placement
@@ -48,12 +48,12 @@ def parts(axis_name=None):
     return method, *probed
 
 
-def steps(method, count, *, place="jit", devices=1):
-    mesh, tx = placement.make_mesh(devices), optax.adam(0.01)
-    state = placement.replicate(init_state(jax.random.key(0), method, tx, batch()), mesh)
-    step = placement.place(make_step(method, tx, axis_name=placement.axis_name(place)), place, mesh)
-    key = placement.replicate(jax.random.key(1), mesh)
-    rows = batch() if place == "pmap" else placement.split(batch(), mesh)
+def steps(method, count, *, place="jit", on=1):
+    mesh, tx = devices.make_mesh(on), optax.adam(0.01)
+    state = devices.replicate(init_state(jax.random.key(0), method, tx, batch()), mesh)
+    step = placement.place(make_step(method, tx, axis_name=devices.axis_name(place)), place, mesh)
+    key = devices.replicate(jax.random.key(1), mesh)
+    rows = batch() if place == "pmap" else devices.split(batch(), mesh)
     for _ in range(count):
         state, metrics = step(state, key, rows)
     return jax.device_get(state), jax.device_get(metrics)
@@ -82,7 +82,7 @@ def test_the_classifier_learns_the_labels_of_the_rows_it_is_given(trained):
 
 def test_a_step_on_eight_devices_is_a_step_on_one():
     one = steps(parts()[1], 1)
-    many = steps(parts(placement.AXIS)[1], 1, place="shard_map", devices=8)
+    many = steps(parts(devices.AXIS)[1], 1, place="shard_map", on=8)
     chex.assert_trees_all_close(many[1], one[1], atol=1e-3, rtol=1e-3)
     # Adam's first step is the sign of the gradient, so its moments are compared instead of the parameters.
     chex.assert_trees_all_close(

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcl import nets
+from jaxcl import devices, nets
 from jaxcl.losses import nt_xent
 from jaxcl.memory import by_age
 from jaxcl.methods import simclr, simclr_v2
@@ -72,15 +72,15 @@ def test_the_scores_of_simclr_are_those_of_its_batch_without_an_images_own(batch
     np.testing.assert_allclose(jnp.log(metrics["negative_exp"]) - 4, metrics["uniformity"], atol=1e-4)
 
 
-def two_steps(batch, place, devices):
-    axis_name = placement.axis_name(place)
+def two_steps(batch, place, count):
+    axis_name = devices.axis_name(place)
     method, tx = simclr_v2(**parts(axis_name), queue_size=K, temperature=0.5), optax.sgd(0.1)
-    mesh = placement.make_mesh(devices)
-    state = placement.replicate(init_state(jax.random.key(0), method, tx, batch), mesh)
+    mesh = devices.make_mesh(count)
+    state = devices.replicate(init_state(jax.random.key(0), method, tx, batch), mesh)
     step = placement.place(make_step(method, tx, axis_name=axis_name), place, mesh)
-    key = placement.replicate(jax.random.key(1), mesh)
+    key = devices.replicate(jax.random.key(1), mesh)
     for _ in range(2):
-        state, _ = step(state, key, placement.split(batch, mesh))
+        state, _ = step(state, key, devices.split(batch, mesh))
     return jax.device_get((state.params, state.state))
 
 

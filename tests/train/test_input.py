@@ -9,12 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcl import augment, data, nets
+from jaxcl import augment, data, devices, nets
 from jaxcl.config import Recipe
 from jaxcl.losses import nt_xent
 from jaxcl.methods import simclr
 from jaxcl.train import Callback, Preempted
-from jaxcl.train import placement as placing
 from jaxcl.train import train as loop
 from jaxcl.train.log import read_metrics
 from jaxcl.typing import Images
@@ -24,7 +23,7 @@ NOISE = Images("noise", np.random.default_rng(0).integers(0, 256, (56, 16, 16, 3
 
 
 def recipe(placement="jit"):
-    axis_name = placing.axis_name(placement)
+    axis_name = devices.axis_name(placement)
     norm = nets.batch_norm(axis_name=axis_name)
     crop = augment.random_resized_crop(16)
     views = augment.two_views(augment.compose(crop, augment.flip(), augment.grayscale(), augment.clip()))

@@ -1,6 +1,8 @@
 """Features of a data set do not depend on how it was cut into batches or on how many devices there were."""
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +62,27 @@ def test_new_parameters_and_a_shorter_data_set_compile_nothing_new(w):
     np.testing.assert_allclose(
         again, embed(functools.partial(linear, 2 * w), IMAGES[:3], batch_size=8), rtol=1e-5, atol=1e-5
     )
+
+
+class Trained(NamedTuple):
+    apply: Callable
+    params: jax.Array
+    state: jax.Array
+    about: str
+
+
+def test_an_encoder_that_is_a_value_is_embedded_as_its_function_and_never_compiled_again(w):
+    traces = []
+
+    def apply(w, mean, x):
+        traces.append(None)
+        return linear(w, x - mean)
+
+    first = embed(Trained(apply, w, jnp.float32(0.5), "a run"), IMAGES, batch_size=8)
+    embed(Trained(apply, 2 * w, jnp.float32(0.1), "another"), IMAGES, batch_size=8)
+    assert len(traces) == 1
+    want = embed(lambda x: linear(w, x - 0.5), IMAGES, batch_size=8)
+    np.testing.assert_allclose(first, want, rtol=1e-5, atol=1e-5)
 
 
 def test_parameters_that_live_on_another_mesh_are_brought_along(w):

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from jaxcl.evaluate import CORRUPTIONS, corrupt, corruption, robustness
+from jaxcl.evaluate import CORRUPTIONS, Subject, corrupt, robustness
+from jaxcl.evaluate.corruptions import blur, digital, noise, weather
 from jaxcl.typing import Images
 
 KEY = jax.random.key(5)
@@ -53,7 +54,9 @@ def test_there_are_fifteen_in_the_four_groups_of_the_paper():
         "weather": 4,
         "digital": 4,
     }
-    assert all(len(table) == 5 for both in corruption.CONSTANTS.values() for table in both)
+    constants = {**noise.CONSTANTS, **blur.CONSTANTS, **weather.CONSTANTS, **digital.CONSTANTS}
+    assert list(constants) == list(CORRUPTIONS)
+    assert all(len(table) == 5 for both in constants.values() for table in both)
 
 
 @ALL
@@ -139,11 +142,11 @@ def test_glass_takes_a_color_from_the_pixel_itself_or_its_neighbors_up_and_left(
 
 
 def test_glass_blurs_before_and_after_as_scipy_does(monkeypatch):
-    monkeypatch.setitem(corruption.CONSTANTS, "glass_blur", (((0.4, 1, 0),) * 5, ()))
-    out = np.asarray(corruption.glass_blur(KEY, jnp.asarray(X, jnp.float32), 1))
-    blur = functools.partial(ndimage.gaussian_filter, sigma=(0.4, 0.4, 0), mode="nearest", truncate=4)
-    np.testing.assert_allclose(out, blur(np.floor(255 * blur(X)) / 255), atol=2 / 255)
-    assert np.mean(np.abs(out - blur(np.floor(255 * blur(X)) / 255)) > 1e-5) < 0.01
+    monkeypatch.setitem(blur.CONSTANTS, "glass_blur", (((0.4, 1, 0),) * 5, ()))
+    out = np.asarray(blur.glass_blur(KEY, jnp.asarray(X, jnp.float32), 1))
+    smooth = functools.partial(ndimage.gaussian_filter, sigma=(0.4, 0.4, 0), mode="nearest", truncate=4)
+    np.testing.assert_allclose(out, smooth(np.floor(255 * smooth(X)) / 255), atol=2 / 255)
+    assert np.mean(np.abs(out - smooth(np.floor(255 * smooth(X)) / 255)) > 1e-5) < 0.01
 
 
 def smeared(image, radius, sigma, angle):
@@ -186,7 +189,7 @@ def test_zoom_is_the_mean_of_scipys_zooms(severity):
 # ---------------------------------------------------------------------------------------------- weather
 
 
-plasma = jax.jit(corruption.plasma, static_argnums=(1, 2))
+plasma = jax.jit(weather.plasma, static_argnums=(1, 2))
 
 
 def test_the_fractal_field_is_diamond_squares_on_strided_arrays():
@@ -221,9 +224,9 @@ def test_fog_is_the_field_added_and_scaled_to_the_brightest_value():
 
 
 def test_snow_is_flakes_that_fall_and_an_image_that_pales():
-    mean, deviation, zoom, threshold, radius, sigma, kept = (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85)
+    mean, std, zoom, threshold, radius, sigma, kept = (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85)
     flakes_key, angle_key = jax.random.split(KEY)
-    flakes = mean + deviation * np.asarray(jax.random.normal(flakes_key, (32, 32)), np.float64)
+    flakes = mean + std * np.asarray(jax.random.normal(flakes_key, (32, 32)), np.float64)
     crop = int(np.ceil(32 / zoom))
     top = (32 - crop) // 2
     flakes = ndimage.zoom(flakes[top : top + crop, top : top + crop], zoom, order=1)
@@ -245,7 +248,7 @@ def test_brightness_raises_the_value_of_hsv(severity):
         hue, saturation, value = colorsys.rgb_to_hsv(*X[y, x])
         want = colorsys.hsv_to_rgb(hue, saturation, min(value + raised, 1))
         np.testing.assert_allclose(got[y, x], want, atol=1e-5)
-    black = np.asarray(corruption.brightness(KEY, jnp.zeros((2, 2, 3)), 3))
+    black = np.asarray(weather.brightness(KEY, jnp.zeros((2, 2, 3)), 3))
     np.testing.assert_allclose(black, 0.15, atol=1e-6)
 
 
@@ -278,7 +281,7 @@ def test_elastic_is_an_affine_map_and_a_smooth_displacement(severity):
             [ndimage.map_coordinates(image[..., i], (y, x), order=1, mode=mode) for i in range(3)], 2
         )
 
-    turned = sampled(X, from_y, from_x, "mirror")
+    rotated = sampled(X, from_y, from_x, "mirror")
     dx, dy = (
         strength
         * ndimage.gaussian_filter(
@@ -289,7 +292,7 @@ def test_elastic_is_an_affine_map_and_a_smooth_displacement(severity):
         )
         for k in (x_key, y_key)
     )
-    want = sampled(turned, y + dy, x + dx, "reflect")
+    want = sampled(rotated, y + dy, x + dx, "reflect")
     np.testing.assert_allclose(made("elastic_transform", severity), want, atol=2e-3)
 
 
@@ -335,11 +338,9 @@ def test_a_classifier_of_brightness_survives_contrast_and_not_brightness():
     seen = []
     score = robustness(
         KEY,
-        lambda x: x.mean(axis=(1, 2)),
-        data,
-        data,
+        Subject(lambda x: x.mean(axis=(1, 2)), data, data),
         names=("brightness", "contrast"),
-        progress=lambda what, share: seen.append((what, share)),
+        progress=lambda what, fraction: seen.append((what, fraction)),
     )
     assert score.clean == 1.0
     np.testing.assert_array_equal(score.accuracies["brightness"], 0.5)

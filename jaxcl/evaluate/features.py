@@ -9,27 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 
+from jaxcl import devices
 from jaxcl.typing import Array
 
-AXIS = "devices"
-
-# (images float [b, h, w, c] in [0, 1]) -> features [b, d]
-EmbedFn = Callable[[Array], Array]
-
-# (what is being done, its share that is done, in [0, 1]): for a progress bar.
-Progress = Callable[[str, float], None]
-
-
-def told(progress: Progress | None, what: str) -> Callable[[float], None]:
-    """The listener to one part of the work."""
-    return (lambda share: None) if progress is None else functools.partial(progress, what)
+# (images float [b, h, w, c] in [0, 1]) -> features [b, d], each row a function of its own image.
+EncoderFn = Callable[[Array], Array]
 
 
 def embed(
-    embed_fn: EmbedFn,
+    encoder: EncoderFn,
     images: np.ndarray,
     *,
     batch_size: int = 512,
@@ -38,17 +28,18 @@ def embed(
 ) -> np.ndarray:
     """The features float32 [n, d] of the images uint8 [n, h, w, c].
 
-    embed_fn
+    encoder
         float images [b, h, w, c] in [0, 1] -> features [b, d], each row a function of its own image. Give
-        `functools.partial(method.embed, params, state)`: the weights then travel as arguments, and the next
-        checkpoint of the same method reuses the compiled program. What a lambda closes over is compiled in.
+        `functools.partial(method.embed, params, state)`, or a value with the fields `apply`, `params` and `state`:
+        the weights then travel as arguments, and the next checkpoint of the same method reuses the compiled program.
+        What a lambda closes over is compiled in.
     batch_size
         images in one call. It is rounded up to a multiple of the devices, and the last batch is padded, so one
         program serves data sets of any length.
     dtype
-        of the images that embed_fn gets.
+        of the images that the encoder gets.
     progress
-        is called now and then with the share of the images that is done.
+        is called now and then with the fraction of the images that is done.
 
     The batch is split over all devices of this process. `images` may be memory-mapped: a batch is read at a time.
 
@@ -59,10 +50,9 @@ def embed(
     _check_images(images)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
-    mesh = local_mesh()
+    mesh = devices.local_mesh()
     batch_size = -(-batch_size // mesh.size) * mesh.size
-    split = NamedSharding(mesh, PartitionSpec(AXIS))
-    embed_fn = replicated(as_partial(embed_fn), mesh)
+    frozen = devices.replicate(as_partial(encoder), mesh)
 
     features: np.ndarray | None = None
     running: list[tuple[int, Array]] = []
@@ -78,10 +68,9 @@ def embed(
     for first in range(0, len(images), batch_size):
         batch = np.asarray(images[first : first + batch_size])
         batch = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
-        running.append((first, _forward(embed_fn, jax.device_put(batch, split), dtype=jnp.dtype(dtype))))
-        if (
-            len(running) > 2
-        ):  # The device computes while the host reads the next batch; no more wait than these.
+        running.append((first, _forward(frozen, devices.split(batch, mesh), dtype=jnp.dtype(dtype))))
+        # The device computes while the host reads the next batch; no more wait than these.
+        if len(running) > 2:
             collect()
         if progress is not None:
             progress(min(1.0, (first + batch_size) / len(images)))
@@ -102,48 +91,28 @@ def raw_pixels(images: np.ndarray) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
-def _forward(embed_fn, images, *, dtype):
-    features = embed_fn(images.astype(dtype) / jnp.asarray(255, dtype))
+def _forward(encoder, images, *, dtype):
+    features = encoder(images.astype(dtype) / jnp.asarray(255, dtype))
     if features.ndim != 2 or features.shape[0] != images.shape[0]:
         raise ValueError(
-            f"embed_fn must return one vector an image, ({images.shape[0]}, d); got {features.shape}. Feature maps"
+            f"The encoder must return one vector an image, ({images.shape[0]}, d); got {features.shape}. Feature maps"
             " are made vectors by extract.pool."
         )
     return features.astype(jnp.float32)
 
 
-def as_partial(embed_fn: EmbedFn) -> Partial:
-    """The same function as a pytree: what a `functools.partial` of arrays holds are its leaves."""
-    if isinstance(embed_fn, Partial):
-        return embed_fn
-    if isinstance(embed_fn, functools.partial):
-        leaves = jax.tree.leaves((embed_fn.args, embed_fn.keywords))
+def as_partial(encoder: EncoderFn) -> Partial:
+    """The same function as a pytree, whose leaves are the arrays of a `functools.partial` or of an encoder's value."""
+    if isinstance(encoder, Partial):
+        return encoder
+    value: Any = encoder
+    if all(hasattr(value, name) for name in ("apply", "params", "state")):
+        return Partial(value.apply, value.params, value.state)
+    if isinstance(encoder, functools.partial):
+        leaves = jax.tree.leaves((encoder.args, encoder.keywords))
         if all(isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float) for leaf in leaves):
-            return Partial(embed_fn.func, *embed_fn.args, **embed_fn.keywords)
-    return Partial(embed_fn)
-
-
-def local_mesh(divides: int | None = None) -> Mesh:
-    """This process's devices in a row; only as many as split `divides` rows evenly, where that is given.
-
-    With several processes each one evaluates everything on its own devices: no collective, the same numbers.
-    """
-    devices = jax.local_devices()
-    if divides is not None:
-        devices = devices[: int(np.gcd(divides, len(devices)))]
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
-
-
-def replicated(tree: Any, mesh: Mesh) -> Any:
-    """The same arrays on every device of the mesh."""
-
-    def local(leaf):
-        # Parameters that several processes share: this process's copy is the whole of it.
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            return np.asarray(leaf.addressable_data(0))
-        return leaf
-
-    return jax.device_put(jax.tree.map(local, tree), NamedSharding(mesh, PartitionSpec()))
+            return Partial(encoder.func, *encoder.args, **encoder.keywords)
+    return Partial(encoder)
 
 
 def _check_images(images) -> None:
