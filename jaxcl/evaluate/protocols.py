@@ -206,7 +206,7 @@ def _finetune(
     settings = {
         "optimizer": "SGD, Nesterov",
         "schedule": "cosine",
-        "augmentation": "crop and flip" if views is None else "the experiment's probe_views",
+        "augmentation": "crop and flip" if views is None else "the recipe's probe_views",
         "batch_statistics": "of pretraining",
         "seed": _seed(key),
         **settings,
