@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxcl import keys
 from jaxcl.experiment import (
     Experiment,
     changed_knobs,
@@ -113,7 +114,7 @@ def encoders(experiment: Experiment, run_dir: str | Path) -> Encoders:
     from jaxcl.train.state import init_state
 
     e = experiment
-    key, _ = jax.random.split(jax.random.key(e.seed))
+    key = keys.init_key(e.seed)
     fresh = init_state(key, e.method, e.optimizer, first_batch(e))
     fresh = placement.replicate(fresh, placement.make_mesh())
     trained, step = checkpoint.restore(Path(run_dir) / "checkpoints", fresh)

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcl import keys
 from jaxcl.augment.ops import Op
 from jaxcl.augment.pipelines import RecipeViews, each_view, flat, flat_params, n_views
 from jaxcl.data import sources
@@ -223,8 +224,7 @@ def draws(views: RecipeViews, source: Images | Encoded, seed: int) -> Callable[[
 
     def of_batch(step: Array, index: Array, sizes: Array):
         # What train.loop and a method's loss do with the seed, to arrive at the key of a step's views.
-        run_key = jax.random.split(jax.random.key(seed))[1]
-        views_key = jax.random.split(jax.random.fold_in(run_key, step))[0]
+        views_key = keys.views_key(keys.step_key(keys.run_key(seed), step))
 
         def of_image(index, size):
             return views.sample(views_key, index, fixed or (size[0], size[1], 3))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxcl import keys
 from jaxcl.extract import Maps, of_widths, pool
 from jaxcl.methods import checks
 from jaxcl.monitor import contrast_monitor
@@ -81,7 +82,7 @@ def amdim(
         return picked
 
     def init(key, batch):
-        views_key, encoder_key, *head_keys = jax.random.split(key, 2 + len(heads))
+        views_key, encoder_key, *head_keys = keys.of_init(key, 1 + len(heads))
         x = views(views_key, batch)[0]
         params, state = {}, {}
         params["encoder"], state["encoder"] = encoder.init(encoder_key, x)
@@ -92,7 +93,7 @@ def amdim(
         return params, state
 
     def loss_fn(params, state, key, batch):
-        views_key, place_key, loss_key = jax.random.split(key, 3)
+        views_key, place_key, loss_key = keys.of_step(key, 2)
         x1, x2 = checks.views_of("amdim", views(views_key, batch), 2)
         h1, r1, state = forward(params, state, x1, train=True)
         h2, r2, state = forward(params, state, x2, train=True)

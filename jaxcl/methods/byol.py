@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxcl import keys
 from jaxcl.extract import pool
 from jaxcl.memory import ema
 from jaxcl.methods import checks
@@ -56,7 +57,7 @@ def byol(
     network = projected("byol", encoder, projector, extract, name="projector")
 
     def init(key, batch):
-        views_key, online_key, predictor_key, target_key = jax.random.split(key, 4)
+        views_key, online_key, predictor_key, target_key = keys.of_init(key, 3)
         x = views(views_key, batch)[0]
         params, stats = network.init(*jax.random.split(online_key), x)
         _, z, _ = network.apply(params, stats, x, train=False)
@@ -68,7 +69,7 @@ def byol(
         return params, state
 
     def loss_fn(params, state, key, batch):
-        views_key, *loss_keys = jax.random.split(key, 3)
+        views_key, *loss_keys = keys.of_step(key, 2)
         x = checks.views_of("byol", views(views_key, batch), 2)
         stats = state["online"]
         online = []

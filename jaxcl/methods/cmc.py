@@ -8,7 +8,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxcl import collectives
+from jaxcl import collectives, keys
 from jaxcl.extract import Maps, pool
 from jaxcl.memory import blend, random_bank
 from jaxcl.methods.projected import projected
@@ -84,7 +84,7 @@ def cmc(
             raise ValueError(
                 f'cmc draws so many negatives, 1 or more, or takes the "batch"; got {negatives!r}.'
             )
-        views_key, *keys = jax.random.split(key, 7)
+        views_key, *made_keys = keys.of_init(key, 6)
         params: dict[str, PyTree] = {}
         state: dict[str, PyTree] = {}
         parts = views(views_key, batch)
@@ -101,7 +101,7 @@ def cmc(
                 " must agree, as what is evaluated goes through the same encoders."
             )
         for i, (network, x) in enumerate(zip(networks, parts, strict=True)):
-            part, (encoder_key, head_key, bank_key) = f"part_{i}", keys[3 * i : 3 * i + 3]
+            part, (encoder_key, head_key, bank_key) = f"part_{i}", made_keys[3 * i : 3 * i + 3]
             params[part], state[part] = network.init(encoder_key, head_key, x)
             _, f, _ = network.apply(params[part], state[part], x, train=False)
             if negatives != "batch":
@@ -109,7 +109,7 @@ def cmc(
         return params, {**state, "partition": jnp.ones(2), "step": jnp.zeros((), jnp.int32)}
 
     def loss_fn(params, state, key, batch):
-        views_key, negatives_key, *loss_keys = jax.random.split(key, 4)
+        views_key, negatives_key, *loss_keys = keys.of_step(key, 3)
         h, f, new = forward(params, state, views(views_key, batch), train=True)
         index = jnp.asarray(batch["index"])
 

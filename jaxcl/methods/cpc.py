@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from jaxcl import keys
 from jaxcl.augment import patches
 from jaxcl.extract import Maps, pool
 from jaxcl.methods import checks
@@ -107,7 +108,7 @@ def cpc(
         return {f"predictor_{below}": {below: weight} for below, weight in weights.items()}
 
     def init(key, batch):
-        views_key, encoder_key, target_key, *turn_keys = jax.random.split(key, 3 + turns)
+        views_key, encoder_key, target_key, *turn_keys = keys.of_init(key, 2 + turns)
         (x,) = checks.views_of("cpc", views(views_key, batch), 1)
         params, state = {}, {}
         cut = cut_up(x)
@@ -118,16 +119,16 @@ def cpc(
         for turn, turn_key in enumerate(turn_keys):
             turned = jnp.rot90(z, turn, axes=(1, 2))
             names = predictors(turned.shape[1])
-            context_key, *keys = jax.random.split(turn_key, 1 + len(names))
+            context_key, *predictor_keys = jax.random.split(turn_key, 1 + len(names))
             p, s = {}, {}
             p["context"], s["context"] = context.init(context_key, turned)
-            for name, predictor_key in zip(names, keys, strict=True):
+            for name, predictor_key in zip(names, predictor_keys, strict=True):
                 p[name], s[name] = predictor.init(predictor_key, turned)
             params[f"turn_{turn}"], state[f"turn_{turn}"] = p, s
         return params, state
 
     def loss_fn(params, state, key, batch):
-        views_key, loss_key = jax.random.split(key)
+        views_key, loss_key = keys.of_step(key, 1)
         (x,) = checks.views_of("cpc", views(views_key, batch), 1)
         z, encoder_state = grid_of(params, state, x, train=True)
         targets, target_state = target.apply(params["target"], state["target"], z, train=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxcl import collectives, losses
+from jaxcl import collectives, keys, losses
 from jaxcl.extract import pool
 from jaxcl.memory import Queue, ema, push, random_queue
 from jaxcl.methods import checks
@@ -90,7 +90,7 @@ def looc(
         return jnp.stack(z, axis=1), {**stats, "heads": head_stats}, h
 
     def init(key, batch):
-        views_key, encoder_key, branch_key, head_key, queue_key = jax.random.split(key, 5)
+        views_key, encoder_key, branch_key, head_key, queue_key = keys.of_init(key, 4)
         x = views(views_key, batch)[0]
         params, stats = {}, {}
         params["encoder"], stats["encoder"] = encoder.init(encoder_key, x)
@@ -113,7 +113,7 @@ def looc(
         }
 
     def loss_fn(params, state, key, batch):
-        views_key, shuffle_key = jax.random.split(key)
+        views_key, shuffle_key = keys.of_step(key, 1)
         x, *others = views(views_key, batch)
         if len(others) not in (1, spaces):
             raise ValueError(
@@ -142,8 +142,8 @@ def looc(
         # Space i remembers its own positives: what head i makes of key i.
         positives = [k[i, min(i, len(others) - 1)] for i in range(spaces)]
         queues: list[Queue] = [
-            push(queue, keys, axis_name=axis_name)
-            for queue, keys in zip(state["queues"], positives, strict=True)
+            push(queue, rows, axis_name=axis_name)
+            for queue, rows in zip(state["queues"], positives, strict=True)
         ]
         metrics = contrast_monitor(q[0], positives[0], jnp.concatenate(h, axis=1), axis_name=axis_name)
         if scores is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxcl import collectives
+from jaxcl import collectives, keys
 from jaxcl.extract import pool
 from jaxcl.feature_transform import Transform
 from jaxcl.memory import ema, push, random_queue
@@ -74,19 +74,19 @@ def moco(
         return h, normalize(z), stats
 
     def init(key, batch):
-        views_key, *keys = jax.random.split(key, 4)
-        params, state = with_queue(keys, network, views(views_key, batch)[0], queue_size)
+        views_key, *made_keys = keys.of_init(key, 3)
+        params, state = with_queue(made_keys, network, views(views_key, batch)[0], queue_size)
         return params, {**state, "step": jnp.zeros((), jnp.int32)}
 
     def loss_fn(params, state, key, batch):
-        views_key, *keys = jax.random.split(key, 3)
+        views_key, *direction_keys = keys.of_step(key, 2)
         x1, x2 = checks.views_of("moco", views(views_key, batch), 2)
         target = ema(state["target"], params, decay)
         query_stats, key_stats, queue = state["query"], state["key"], state["queue"]
 
         value, metrics, pushed = jnp.zeros(()), {}, []
         for turn, (x, other) in enumerate([(x1, x2), (x2, x1)] if symmetric else [(x1, x2)]):
-            shuffle_key, mix_key, loss_key = jax.random.split(keys[turn], 3)
+            shuffle_key, mix_key, loss_key = jax.random.split(direction_keys[turn], 3)
             h, q, query_stats = forward(params, query_stats, x)
             k, key_stats = shuffled(
                 shuffle_key if shuffle else None,
@@ -134,9 +134,11 @@ def moco(
     return Method(init, loss_fn, embed, five_parts)
 
 
-def with_queue(keys: Sequence[Array], network: Projected, x: Array, queue_size: int) -> tuple[PyTree, dict]:
+def with_queue(
+    made_keys: Sequence[Array], network: Projected, x: Array, queue_size: int
+) -> tuple[PyTree, dict]:
     """A network's params; and as state its statistics, a key network that starts as its copy, and a random queue."""
-    *network_keys, queue_key = keys
+    *network_keys, queue_key = made_keys
     params, stats = network.init(*network_keys, x)
     d = network.apply(params, stats, x, train=False)[1].shape[1]
     return params, {

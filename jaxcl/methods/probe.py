@@ -9,15 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcl import collectives
+from jaxcl import collectives, keys
 from jaxcl.typing import Array, Method, PyTree, Views
 
 # (params, state, images [b, h, w, c] in [0, 1]) -> logits [b, classes]
 Classify = Callable[[PyTree, PyTree, Array], Array]
-
-# The method is given its key as it came, so that it does what it does alone; the classifier's is folded with a number
-# far from those that a method's own splits reach.
-APART = 2**31 - 1
 
 
 def with_probe(
@@ -56,14 +52,14 @@ def with_probe(
 
     def init(key, batch):
         params, state = method.init(key, batch)
-        views_key, probe_key = jax.random.split(jax.random.fold_in(key, APART))
+        views_key, probe_key = keys.of_init(keys.probe_key(key), 1)
         d = features(params, state, views(views_key, batch)[0]).shape[-1]
         kernel = jax.nn.initializers.glorot_uniform()(probe_key, (d, classes))
         return {"method": params, "probe": {"kernel": kernel, "bias": jnp.zeros(classes)}}, state
 
     def loss(params, state, key, batch):
         value, (new_state, metrics) = method.loss(params["method"], state, key, batch)
-        h = features(params["method"], state, views(jax.random.fold_in(key, APART), batch)[0])
+        h = features(params["method"], state, views(keys.probe_key(key), batch)[0])
         logits = linear(params["probe"], jax.lax.stop_gradient(h))
         own = labels[batch["index"]]
         probe_loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, own))

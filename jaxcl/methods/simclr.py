@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 
-from jaxcl import collectives
+from jaxcl import collectives, keys
 from jaxcl.extract import pool
 from jaxcl.methods import checks
 from jaxcl.methods.projected import projected
@@ -42,11 +41,11 @@ def simclr(
     network = projected("simclr", encoder, head, extract)
 
     def init(key, batch):
-        views_key, encoder_key, head_key = jax.random.split(key, 3)
+        views_key, encoder_key, head_key = keys.of_init(key, 2)
         return network.init(encoder_key, head_key, views(views_key, batch)[0])
 
     def loss_fn(params, state, key, batch):
-        views_key, loss_key = jax.random.split(key)
+        views_key, loss_key = keys.of_step(key, 1)
         x1, x2 = checks.views_of("simclr", views(views_key, batch), 2)
         # Both views in one batch, side by side: they share the batch statistics, and stay on their device.
         h, z, state = network.apply(params, state, interleave(x1, x2), train=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 
-from jaxcl import collectives
+from jaxcl import collectives, keys
 from jaxcl.extract import pool
 from jaxcl.losses import info_nce
 from jaxcl.memory import ema, push
@@ -55,11 +54,11 @@ def simclr_v2(
         return h, normalize(z), stats
 
     def init(key, batch):
-        views_key, *keys = jax.random.split(key, 4)
-        return with_queue(keys, network, views(views_key, batch)[0], queue_size)
+        views_key, *made_keys = keys.of_init(key, 3)
+        return with_queue(made_keys, network, views(views_key, batch)[0], queue_size)
 
     def loss_fn(params, state, key, batch):
-        x = interleave(*checks.views_of("simclr_v2", views(key, batch), 2))
+        x = interleave(*checks.views_of("simclr_v2", views(keys.views_key(key), batch), 2))
         target = ema(state["target"], params, decay)
         h, z, query_stats = forward(params, state["query"], x)
         _, remembered, key_stats = forward(target, state["key"], x)

@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from rich.console import Console
 
+from jaxcl import keys
 from jaxcl.data import batches, index_batches, prefetch
 from jaxcl.evaluate import embed, knn_accuracy
 from jaxcl.experiment import Experiment
@@ -48,7 +49,7 @@ def train(experiment: Experiment, *, run_dir: str | Path | None = None, quiet: b
     e = experiment
     mesh = placement.make_mesh()
     check(e, mesh.size)
-    init_key, run_key = jax.random.split(jax.random.key(e.seed))
+    init_key, run_key = keys.init_key(e.seed), keys.run_key(e.seed)
 
     many = e.steps_per_call > 1
     step_fn = make_step(e.method, e.optimizer, axis_name=placement.axis_name(e.placement))
