@@ -22,7 +22,7 @@ from typing import Literal
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
 from jaxcl.extract import of_widths, scales
-from jaxcl.losses import map_nce
+from jaxcl.losses import keyless, map_nce
 from jaxcl.methods import amdim
 from jaxcl.train import optim, placement
 
@@ -92,7 +92,7 @@ def experiment(knobs: Knobs) -> Experiment:
     encoder = nets.standardized(
         encoders[knobs.encoder],
         mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
-        deviation=(63 / 255, 62.1 / 255, 66.7 / 255),
+        std=(63 / 255, 62.1 / 255, 66.7 / 255),
     )
     own = knobs.encoder == "amdim"  # whose vector is compared as it is
     head = nets.amdim_head(norm=norm, out=knobs.out)
@@ -106,9 +106,7 @@ def experiment(knobs: Knobs) -> Experiment:
             encoder=encoder,
             # A head that nothing goes through would only be pulled to zero.
             heads=[head if number in needed and not (own and number == 0) else None for number in range(3)],
-            loss=lambda key, source, targets: map_nce(
-                source, targets, clip=knobs.clip, penalty=knobs.penalty, axis_name=axis_name
-            ),
+            loss=keyless(map_nce, clip=knobs.clip, penalty=knobs.penalty),
             extract=of_widths(1, 5, 7) if own else scales(3),
             compare=compare,
             axis_name=axis_name,

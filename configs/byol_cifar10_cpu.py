@@ -18,7 +18,7 @@ from typing import Literal
 
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
-from jaxcl.losses import negative_cosine, regression
+from jaxcl.losses import keyless, negative_cosine, regression
 from jaxcl.methods import byol, cosine_decay, simsiam
 from jaxcl.train import optim, placement
 
@@ -83,12 +83,12 @@ def experiment(knobs: Knobs) -> Experiment:
     }
     if knobs.method == "byol":
         method = byol(
-            loss=lambda key, p, z: regression(p, z, axis_name=axis_name),
+            loss=keyless(regression),
             decay=cosine_decay(knobs.decay, steps=steps),
             **parts,
         )
     else:
-        method = simsiam(loss=lambda key, p, z: negative_cosine(p, z, axis_name=axis_name), **parts)
+        method = simsiam(loss=keyless(negative_cosine), **parts)
 
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     optimizer = optim.adamw(learning_rate, weight_decay=knobs.weight_decay)

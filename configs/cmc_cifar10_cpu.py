@@ -16,7 +16,7 @@ from typing import Literal
 
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
-from jaxcl.losses import binary_nce, info_nce
+from jaxcl.losses import binary_nce, keyless, softmax_nce
 from jaxcl.methods import cmc
 from jaxcl.train import optim, placement
 
@@ -65,12 +65,6 @@ def experiment(knobs: Knobs) -> Experiment:
     axis_name = placement.axis_name(knobs.placement)
     norm = nets.batch_norm(axis_name=axis_name)
 
-    def nce(key, scores, partition):
-        return binary_nce(scores, partition, images=images, axis_name=axis_name)
-
-    def softmax(key, scores, partition):
-        return info_nce(scores[:, 0], scores[:, 1:], temperature=1.0, axis_name=axis_name)
-
     views = augment.channel_views(augment.cmc(size, min_area=knobs.min_area, space=knobs.space), (1, 2))
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     return Experiment(
@@ -83,7 +77,7 @@ def experiment(knobs: Knobs) -> Experiment:
             negatives=knobs.negatives or "batch",
             temperature=knobs.temperature,
             momentum=knobs.momentum,
-            loss=nce if knobs.loss == "nce" else softmax,
+            loss=keyless(binary_nce, images=images) if knobs.loss == "nce" else keyless(softmax_nce),
             axis_name=axis_name,
         ),
         optimizer=optim.adamw(learning_rate, weight_decay=knobs.weight_decay),

@@ -22,7 +22,7 @@ from typing import Literal
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
 from jaxcl.extract import average, flatten, larger, pool, pool_to, random_channels
-from jaxcl.losses import patch_nce
+from jaxcl.losses import keyless, patch_nce
 from jaxcl.methods import cpc, falcon_cho_rows, henaff_rows
 from jaxcl.train import optim, placement
 
@@ -84,11 +84,19 @@ VARIANTS = {
 }
 
 
+def average_of_larger(maps):
+    return pool(larger(maps))
+
+
+def random_mixture_of_average(maps):
+    return pool(random_channels(average, 64)(maps))
+
+
 EXTRACTIONS = {
     "average": pool,
     "flat": flatten,
-    "larger": lambda maps: pool(larger(maps)),
-    "random": lambda maps: pool(random_channels(average, 64)(maps)),
+    "larger": average_of_larger,
+    "random": random_mixture_of_average,
 }
 
 REPRESENT = {"quarters": pool_to(2), "average": pool, "flat": flatten}
@@ -112,7 +120,7 @@ def experiment(knobs: Knobs) -> Experiment:
     encoder = nets.standardized(
         encoders[knobs.encoder],
         mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
-        deviation=(63 / 255, 62.1 / 255, 66.7 / 255),
+        std=(63 / 255, 62.1 / 255, 66.7 / 255),
     )
     linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=knobs.out)
     rows, shared_predictor, turns = VARIANTS[knobs.variant]
@@ -129,9 +137,7 @@ def experiment(knobs: Knobs) -> Experiment:
             context=nets.masked_context(hidden=knobs.hidden, blocks=knobs.blocks),
             target=linear,
             predictor=linear,
-            loss=lambda key, p, t, below: patch_nce(
-                p, t, below=below, scale=knobs.scale, axis_name=axis_name
-            ),
+            loss=keyless(patch_nce, scale=knobs.scale),
             patch=patch,
             extract=EXTRACTIONS[knobs.extraction],
             rows=rows,

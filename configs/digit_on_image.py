@@ -13,7 +13,7 @@ from typing import Literal
 
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
-from jaxcl.losses import nt_xent
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
 from jaxcl.train import optim, placement
 
@@ -73,7 +73,7 @@ def experiment(knobs: Knobs) -> Experiment:
             views=views,
             encoder=nets.resnet(knobs.depth, stem="cifar", norm=norm),
             head=nets.projection_head(layers=2, out=128, norm=norm),
-            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature, axis_name=axis_name),
+            loss=keyless(nt_xent, temperature=knobs.temperature),
             axis_name=axis_name,
         ),
         optimizer=optim.sgd(learning_rate, momentum=0.9, weight_decay=knobs.weight_decay),

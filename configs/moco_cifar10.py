@@ -21,12 +21,12 @@ import jax.numpy as jnp
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
 from jaxcl.feature_transform import mixing
-from jaxcl.losses import queue_nce
+from jaxcl.losses import keyless, queue_nce
 from jaxcl.methods import moco
 from jaxcl.monitor import score_monitor
 from jaxcl.train import optim, placement
 
-MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
 @dataclass(frozen=True)
@@ -92,25 +92,21 @@ def experiment(knobs: Knobs) -> Experiment:
     )
     transform = None
     if knobs.extrapolate or knobs.interpolate:
-        transform = mixing(
-            positives=knobs.extrapolate or None, negatives=knobs.interpolate or None, axis_name=axis_name
-        )
+        transform = mixing(positives=knobs.extrapolate or None, negatives=knobs.interpolate or None)
     hidden = {"linear": (), "mlp": (512,)}[knobs.head]
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=0)
     return Experiment(
         method=moco(
             views=views,
-            encoder=nets.standardized(encoder, mean=MEAN, deviation=DEVIATION),
+            encoder=nets.standardized(encoder, mean=MEAN, std=STD),
             head=nets.mlp_head(norm=nets.no_norm(), hidden=hidden, out=128),
-            loss=lambda key, q, k, queue: queue_nce(
-                q, k, queue, temperature=knobs.temperature, axis_name=axis_name
-            ),
+            loss=keyless(queue_nce, temperature=knobs.temperature),
             queue_size=knobs.queue_size,
             decay=knobs.decay,
             symmetric=knobs.symmetric,
             shuffle=knobs.shuffle,
             transform=transform,
-            scores=partial(score_monitor, temperature=knobs.temperature, axis_name=axis_name),
+            scores=partial(score_monitor, temperature=knobs.temperature),
             axis_name=axis_name,
         ),
         optimizer=optim.sgd(learning_rate, momentum=0.9, weight_decay=knobs.weight_decay),

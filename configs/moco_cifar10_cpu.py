@@ -24,7 +24,7 @@ from typing import Literal
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
 from jaxcl.feature_transform import mixing
-from jaxcl.losses import queue_nce
+from jaxcl.losses import keyless, queue_nce
 from jaxcl.methods import moco
 from jaxcl.monitor import score_monitor
 from jaxcl.train import optim, placement
@@ -90,7 +90,6 @@ def experiment(knobs: Knobs) -> Experiment:
             negatives=knobs.interpolate or None,
             dimension_wise=knobs.dimension_wise,
             start=steps_of(knobs.start_epoch, train, knobs.batch_size),
-            axis_name=axis_name,
         )
     heads = {
         "mlp": nets.mlp_head(norm=nets.no_norm(), hidden=(512,), out=128),
@@ -102,14 +101,12 @@ def experiment(knobs: Knobs) -> Experiment:
             views=views,
             encoder=nets.small_convnet(features=knobs.features, norm=norm),
             head=heads[knobs.head],
-            loss=lambda key, q, k, queue: queue_nce(
-                q, k, queue, temperature=knobs.temperature, axis_name=axis_name
-            ),
+            loss=keyless(queue_nce, temperature=knobs.temperature),
             queue_size=knobs.queue_size,
             decay=knobs.decay,
             symmetric=knobs.symmetric,
             transform=transform,
-            scores=partial(score_monitor, temperature=knobs.temperature, axis_name=axis_name),
+            scores=partial(score_monitor, temperature=knobs.temperature),
             axis_name=axis_name,
         ),
         optimizer=optim.adamw(learning_rate, weight_decay=knobs.weight_decay),

@@ -19,12 +19,12 @@ import optax
 
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
-from jaxcl.losses import queue_nce
+from jaxcl.losses import keyless, queue_nce
 from jaxcl.methods import moco
 from jaxcl.monitor import score_monitor
 from jaxcl.train import optim, placement
 
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,13 @@ def experiment(knobs: Knobs) -> Experiment:
     return Experiment(
         method=moco(
             views=images.views,
-            encoder=nets.standardized(encoder, mean=MEAN, deviation=DEVIATION),
+            encoder=nets.standardized(encoder, mean=MEAN, std=STD),
             head=nets.mlp_head(norm=nets.no_norm(), hidden=() if first else (2048,), out=128),
-            loss=lambda key, q, k, queue: queue_nce(
-                q, k, queue, temperature=temperature, axis_name=axis_name
-            ),
+            loss=keyless(queue_nce, temperature=temperature),
             queue_size=knobs.queue_size,
             decay=knobs.decay,
             shuffle=knobs.shuffle,
-            scores=partial(score_monitor, temperature=temperature, axis_name=axis_name),
+            scores=partial(score_monitor, temperature=temperature),
             axis_name=axis_name,
         ),
         optimizer=optim.sgd(learning_rate, momentum=0.9, weight_decay=knobs.weight_decay),

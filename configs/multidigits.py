@@ -21,7 +21,7 @@ from typing import Literal
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
 from jaxcl.extract import pool
-from jaxcl.losses import nt_xent
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
 from jaxcl.train import optim, placement
 
@@ -75,9 +75,9 @@ def experiment(knobs: Knobs) -> Experiment:
             views=views,
             encoder=nets.conv_n(norm=norm, features=(16, 32, 64, 128), dense=1),
             # The map before conv_n's last layer: averaged over space it does not know where a digit stands.
-            extract=lambda maps: pool(maps[:-1]),
+            extract=average_of_last_but_one,
             head=nets.projection_head(layers=2, out=64, norm=norm),
-            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature, axis_name=axis_name),
+            loss=keyless(nt_xent, temperature=knobs.temperature),
             axis_name=axis_name,
         ),
         optimizer=optim.adamw(learning_rate, weight_decay=1e-4),
@@ -92,6 +92,10 @@ def experiment(knobs: Knobs) -> Experiment:
         placement=knobs.run_as,
         log_every=20,
     )
+
+
+def average_of_last_but_one(maps):
+    return pool(maps[:-1])
 
 
 def canvases(knobs: Knobs):

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
-from jaxcl.losses import nt_xent
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
 from jaxcl.train import optim, placement
 
@@ -92,7 +92,7 @@ def experiment(knobs: Knobs) -> Experiment:
             views=augment.from_host(2) if knobs.input == "host" else views,
             encoder=nets.resnet(knobs.depth, stem="cifar", width=knobs.width, norm=norm, dtype=dtype),
             head=nets.projection_head(layers=knobs.head_layers, out=128, norm=norm),
-            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature, axis_name=axis_name),
+            loss=keyless(nt_xent, temperature=knobs.temperature),
             axis_name=axis_name,
         ),
         optimizer=make_optimizer(learning_rate, momentum=0.9, weight_decay=knobs.weight_decay),

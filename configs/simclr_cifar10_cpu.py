@@ -14,7 +14,7 @@ from typing import Literal
 
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
-from jaxcl.losses import nt_xent
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
 from jaxcl.train import optim, placement
 
@@ -67,7 +67,7 @@ def experiment(knobs: Knobs) -> Experiment:
             views=augment.from_host(2) if knobs.input == "host" else views,
             encoder=nets.small_convnet(features=knobs.features, norm=norm),
             head=nets.projection_head(layers=knobs.head_layers, width=512, out=128, norm=norm),
-            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature, axis_name=axis_name),
+            loss=keyless(nt_xent, temperature=knobs.temperature),
             axis_name=axis_name,
         ),
         optimizer=optim.adamw(learning_rate, weight_decay=knobs.weight_decay),

@@ -14,7 +14,7 @@ from typing import Literal
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
 from jaxcl.extract import average, larger, last, random_channels
-from jaxcl.losses import map_nce
+from jaxcl.losses import keyless, map_nce
 from jaxcl.methods import yadim
 from jaxcl.train import optim, placement
 
@@ -79,7 +79,7 @@ def experiment(knobs: Knobs) -> Experiment:
     encoder = nets.standardized(
         encoders[knobs.encoder],
         mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
-        deviation=(63 / 255, 62.1 / 255, 66.7 / 255),
+        std=(63 / 255, 62.1 / 255, 66.7 / 255),
     )
     views = augment.two_views(augment.compose(augment.flip(), augment.amdim(size)))
     learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
@@ -88,9 +88,7 @@ def experiment(knobs: Knobs) -> Experiment:
             views=views,
             encoder=encoder,
             head=nets.amdim_head(norm=norm, out=knobs.out) if knobs.head else None,
-            loss=lambda key, source, targets: map_nce(
-                source, targets, clip=knobs.clip, penalty=knobs.penalty, axis_name=axis_name
-            ),
+            loss=keyless(map_nce, clip=knobs.clip, penalty=knobs.penalty),
             extract=EXTRACTIONS[knobs.extraction],
             axis_name=axis_name,
         ),

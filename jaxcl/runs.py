@@ -377,10 +377,9 @@ def draw_views(config: str | Path, knobs: Any, out: str | Path, *, n: int = 8) -
 def five_parts_of(config: str | Path, knobs: Any) -> dict[str, list[tuple[str, str]]]:
     """Part -> (role, function with its settings), of the method of a config (`jaxcl.five_parts`)."""
     from jaxcl.five_parts import NAMES, described, five_parts
-    from jaxcl.train.loop import first_batch
 
     e = load_config(config).experiment(knobs)
-    parts = five_parts(e.method, first_batch(e))
+    parts = five_parts(e.method)
     if e.input is not None:
         parts[NAMES["views"]].append(("input", described(e.input)))
     return parts

@@ -25,7 +25,7 @@ import optax
 
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment, steps_of
-from jaxcl.losses import nt_xent
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
 from jaxcl.typing import Images
 
@@ -53,7 +53,7 @@ def experiment(knobs):
             views=views,
             encoder=nets.conv_n(features=knobs.features, dense=16, norm=norm),
             head=nets.projection_head(layers=2, out=8, norm=norm),
-            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature),
+            loss=keyless(nt_xent, temperature=knobs.temperature),
         ),
         optimizer=optax.adam(1e-3), train=train, test=train, views=views, batch_size=16,
         steps=steps_of(knobs.epochs, train, 16), log_every=2, seed=knobs.seed,

@@ -4,6 +4,7 @@ with MoCo's memory."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax.numpy as jnp
 
@@ -17,7 +18,7 @@ from jaxcl.methods.projected import projected
 from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import dot, normalize
-from jaxcl.typing import Array, FiveParts, Method, Net, Views
+from jaxcl.typing import Array, FiveParts, Method, Net, Scores, Views
 
 
 def simclr_v2(
@@ -29,7 +30,7 @@ def simclr_v2(
     queue_size: int = 65536,
     decay: float = 0.999,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
-    scores: Callable[..., dict[str, Array]] | None = None,
+    scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """NT-Xent whose denominator also runs over a queue of keys, which a moving average of the network has made.
@@ -43,10 +44,11 @@ def simclr_v2(
     head
         three layers, `nets.projection_head(layers=3)`; fine-tuning starts from its first, which is not done here.
     scores
-        (q, k, negatives, own=rows) -> metrics (`monitor.score_monitor`),
-        of one view's z against the other's within the batch.
+        (q, k, negatives, own=None, axis_name=None) -> metrics (`monitor.score_monitor`), of
+        one view's z against the other's within the batch.
     """
 
+    loss = partial(info_nce, temperature=temperature)
     network = projected("simclr_v2", encoder, head, extract)
 
     def forward(params, stats, images):
@@ -70,7 +72,7 @@ def simclr_v2(
         negatives = jnp.concatenate(
             [jnp.where(others, logits, -jnp.inf), dot(z, state["queue"].keys)], axis=1
         )
-        value = info_nce(jnp.repeat(positive, 2), negatives, temperature=temperature, axis_name=axis_name)
+        value = loss(jnp.repeat(positive, 2), negatives, axis_name=axis_name)
         state = {
             "query": query_stats,
             "key": key_stats,
@@ -87,6 +89,6 @@ def simclr_v2(
         encoder={"encoder": encoder, "decay": decay},
         extraction={"extract": extract, "head": head},
         similarity={"rows": normalize, "scores": dot},
-        loss={"temperature": temperature, "queue_size": queue_size},
+        loss={"loss": loss, "queue_size": queue_size},
     )
     return Method(init, loss_fn, embed, five_parts)

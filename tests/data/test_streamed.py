@@ -7,7 +7,7 @@ from PIL import Image
 
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment
-from jaxcl.losses import nt_xent
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
 from jaxcl.train import train
 from jaxcl.train.log import read_metrics
@@ -86,7 +86,7 @@ def test_a_run_on_streamed_images_trains_and_tells_the_classes_apart(spec, input
             views=images.views,
             encoder=nets.conv_n(features=(8,), dense=16, norm=norm),
             head=nets.projection_head(layers=2, out=8, norm=norm),
-            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5),
+            loss=keyless(nt_xent, temperature=0.5),
         ),
         optimizer=optax.sgd(0.05),
         train=images.train,

@@ -13,7 +13,16 @@ import pytest
 from jaxcl import augment, keys, methods, nets
 from jaxcl.extract import last, of_widths
 from jaxcl.feature_transform import mixing
-from jaxcl.losses import binary_nce, map_nce, negative_cosine, nt_xent, patch_nce, queue_nce, regression
+from jaxcl.losses import (
+    binary_nce,
+    keyless,
+    map_nce,
+    negative_cosine,
+    nt_xent,
+    patch_nce,
+    queue_nce,
+    regression,
+)
 from jaxcl.methods import (
     amdim,
     byol,
@@ -36,8 +45,7 @@ def as_it_is(views):
     return views
 
 
-def seen(axis_name):
-    return partial(score_monitor, temperature=0.2, bins=8, axis_name=axis_name)
+SEEN = partial(score_monitor, temperature=0.2, bins=8)
 
 
 def tiny_simclr(axis_name, views=as_it_is):
@@ -46,8 +54,8 @@ def tiny_simclr(axis_name, views=as_it_is):
         views=views(augment.two_views(augment.simclr(16, strength=0.5, blur=False))),
         encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
         head=nets.projection_head(layers=2, out=8, norm=norm),
-        loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.2, axis_name=axis_name),
-        scores=seen(axis_name),
+        loss=keyless(nt_xent, temperature=0.2),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
@@ -78,9 +86,9 @@ def tiny_moco(axis_name, views=as_it_is):
     return moco(
         views=views(noisy(2)),
         symmetric=True,
-        transform=mixing(dimension_wise="positives", start=1, axis_name=axis_name),
-        scores=seen(axis_name),
-        loss=lambda key, q, k, queue: queue_nce(q, k, queue, temperature=0.2, axis_name=axis_name),
+        transform=mixing(dimension_wise="positives", start=1),
+        scores=SEEN,
+        loss=keyless(queue_nce, temperature=0.2),
         **moco_parts(axis_name),
     )
 
@@ -88,13 +96,11 @@ def tiny_moco(axis_name, views=as_it_is):
 def tiny_looc_plus_plus(axis_name, views=as_it_is):
     norm = nets.batch_norm(axis_name=axis_name, groups=8)
     branch = nets.conv_stage(features=8, norm=norm)
-    return looc(
-        views=views(noisy(3)), spaces=2, branch=branch, scores=seen(axis_name), **moco_parts(axis_name)
-    )
+    return looc(views=views(noisy(3)), spaces=2, branch=branch, scores=SEEN, **moco_parts(axis_name))
 
 
 def tiny_looc(axis_name, views=as_it_is):
-    return looc(views=views(noisy(2)), spaces=2, scores=seen(axis_name), **moco_parts(axis_name))
+    return looc(views=views(noisy(2)), spaces=2, scores=SEEN, **moco_parts(axis_name))
 
 
 def tiny_simclr_v2(axis_name, views=as_it_is):
@@ -106,7 +112,7 @@ def tiny_simclr_v2(axis_name, views=as_it_is):
         temperature=0.5,
         queue_size=40,
         decay=0.9,
-        scores=seen(axis_name),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
@@ -117,8 +123,8 @@ def probed_simclr(axis_name, views=as_it_is):
         views=views(noisy(2)),
         encoder=nets.conv_n(features=(8,), dense=8, norm=norm),
         head=nets.mlp_head(norm=norm, hidden=(), out=8),
-        loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5, axis_name=axis_name),
-        scores=seen(axis_name),
+        loss=keyless(nt_xent, temperature=0.5),
+        scores=SEEN,
         axis_name=axis_name,
     )
     labels = np.arange(256) % 2
@@ -132,9 +138,9 @@ def tiny_byol(axis_name, views=as_it_is):
         encoder=nets.small_convnet(features=(8, 8), norm=norm),
         projector=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
         predictor=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
-        loss=lambda key, p, z: regression(p, z, axis_name=axis_name),
+        loss=keyless(regression),
         decay=cosine_decay(0.9, steps=60),
-        scores=seen(axis_name),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
@@ -146,8 +152,8 @@ def tiny_simsiam(axis_name, views=as_it_is):
         encoder=nets.small_convnet(features=(8, 8), norm=norm),
         projector=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
         predictor=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
-        loss=lambda key, p, z: negative_cosine(p, z, axis_name=axis_name),
-        scores=seen(axis_name),
+        loss=keyless(negative_cosine),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
@@ -159,9 +165,9 @@ def tiny_amdim(axis_name, views=as_it_is):
         views=views(noisy(2)),
         encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
         heads=(head, head, head),
-        loss=lambda key, source, targets: map_nce(source, targets, axis_name=axis_name),
+        loss=keyless(map_nce),
         extract=of_widths(1, 3, 7),
-        scores=seen(axis_name),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
@@ -171,8 +177,8 @@ def tiny_yadim(axis_name, views=as_it_is):
     return yadim(
         views=views(noisy(2)),
         encoder=nets.small_convnet(features=(8, 8), norm=norm),  # its last map has four places
-        loss=lambda key, source, targets: map_nce(source, targets, axis_name=axis_name),
-        scores=seen(axis_name),
+        loss=keyless(map_nce),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
@@ -191,8 +197,8 @@ def tiny_cmc(axis_name, views=as_it_is, *, negatives=32):
         heads=(nets.mlp_head(norm=norm, hidden=(), out=8),) * 2,
         images=256,
         negatives=negatives,
-        loss=lambda key, scores, partition: binary_nce(scores, partition, images=256, axis_name=axis_name),
-        scores=seen(axis_name),
+        loss=keyless(binary_nce, images=256),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
@@ -205,10 +211,10 @@ def tiny_cpc(axis_name, views=as_it_is):
         context=nets.masked_context(hidden=8, blocks=2),
         target=linear,
         predictor=linear,
-        loss=lambda key, p, t, below: patch_nce(p, t, below=below, scale=1.0, axis_name=axis_name),
+        loss=keyless(patch_nce, scale=1.0),
         patch=(8, 4),
         rows=lambda height: {1: 2.0, 2: 0.5},  # the row next below overlaps; nothing else can be foretold
-        scores=seen(axis_name),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
@@ -349,12 +355,10 @@ def test_training_lowers_the_loss_on_images_of_patches_of_color(name):
 
 
 VECTORS = {
-    "simclr": lambda **parts: simclr(loss=lambda key, z1, z2: nt_xent(z1, z2), **parts),
-    "moco": lambda **parts: moco(loss=lambda key, q, k, queue: queue_nce(q, k, queue), queue_size=8, **parts),
+    "simclr": lambda **parts: simclr(loss=keyless(nt_xent), **parts),
+    "moco": lambda **parts: moco(loss=keyless(queue_nce), queue_size=8, **parts),
     "looc": lambda **parts: looc(spaces=1, queue_size=8, **parts),
-    "byol": lambda head, **parts: byol(
-        projector=head, predictor=head, loss=lambda key, p, z: regression(p, z), **parts
-    ),
+    "byol": lambda head, **parts: byol(projector=head, predictor=head, loss=keyless(regression), **parts),
 }
 
 

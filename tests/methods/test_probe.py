@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from jaxcl import nets
-from jaxcl.losses import nt_xent
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr, with_probe
 from jaxcl.train import init_state, make_step, placement
 
@@ -41,7 +41,7 @@ def parts(axis_name=None):
         views=noisy,
         encoder=nets.conv_n(features=(4,), dense=8, norm=norm),
         head=nets.mlp_head(norm=norm, hidden=(), out=4),
-        loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5, axis_name=axis_name),
+        loss=keyless(nt_xent, temperature=0.5),
         axis_name=axis_name,
     )
     probed = with_probe(method, labels=LABELS, classes=CLASSES, views=noisy, axis_name=axis_name)

@@ -11,7 +11,7 @@ import pytest
 
 from jaxcl import augment, data, nets
 from jaxcl.experiment import Experiment
-from jaxcl.losses import nt_xent
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
 from jaxcl.train import Preempted, train
 from jaxcl.train import placement as placing
@@ -35,7 +35,7 @@ def experiment(lane, placement="jit"):
             views=augment.from_host(2) if lane == "host" else augment.two_views(recipe),
             encoder=nets.conv_n(features=(8,), dense=16, norm=norm),
             head=nets.projection_head(layers=2, out=8, norm=norm),
-            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5, axis_name=axis_name),
+            loss=keyless(nt_xent, temperature=0.5),
             axis_name=axis_name,
         ),
         optimizer=optax.sgd(0.05),
