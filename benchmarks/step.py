@@ -41,7 +41,7 @@ def jax_contender(batch, dtype):
     import numpy as np
 
     from jaxcl import augment, devices, nets
-    from jaxcl.losses import nt_xent
+    from jaxcl.losses import keyless, nt_xent
     from jaxcl.methods import simclr
     from jaxcl.train import init_state, make_step, optim, placement
 
@@ -51,7 +51,7 @@ def jax_contender(batch, dtype):
         views=augment.two_views(augment.simclr(32, strength=0.5, blur=False)),
         encoder=encoder,
         head=nets.projection_head(layers=2, out=128, norm=nets.batch_norm()),
-        loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5),
+        loss=keyless(nt_xent, temperature=0.5),
     )
     optimizer = optim.sgd(0.12, momentum=0.9, weight_decay=5e-4)
     mesh = devices.make_mesh(1)

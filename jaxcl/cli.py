@@ -292,14 +292,13 @@ def parts(arguments: list[str]) -> int:
     import textwrap
 
     from jaxcl.config import load_config, open_data
-    from jaxcl.five_parts import five_parts
-    from jaxcl.train.state import blank_batch
+    from jaxcl.five_parts import NAMES, five_parts
 
     path, *rest = arguments
     config, knobs = load_config(path), knobs_of("parts", path, rest)
-    about = open_data(config, knobs).about
-    recipe = config.recipe(knobs, about)
-    for name, lines in five_parts(recipe.method, blank_batch(about)).items():
+    found = five_parts(config.recipe(knobs, open_data(config, knobs).about).method)
+    found[NAMES["views"]].append(("made by", knobs.input))
+    for name, lines in found.items():
         print(name)
         for role, text in lines:
             print(

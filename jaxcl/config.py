@@ -50,6 +50,9 @@ class CommonKnobs:
     """The split that evaluations test on; the training images are always "train"."""
     size: int | None = None
     """Side of the images in pixels, to which they are resized; None leaves them as they are."""
+    encoded: bool = False
+    """The images stay encoded where they are, and each is decoded when its turn comes: for what does not fit into
+    memory. Needs --size."""
     epochs: float = 20
     """Passes over the training images."""
     batch_size: int = 512
@@ -165,7 +168,8 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
         return own(knobs)
     from jaxcl import data
 
-    return data.open(knobs.data, data_dir=knobs.data_dir, size=knobs.size, evaluate_on=knobs.evaluate_on)
+    where = {"data_dir": knobs.data_dir, "size": knobs.size, "evaluate_on": knobs.evaluate_on}
+    return data.open(knobs.data, **where, encoded=knobs.encoded or None)
 
 
 # --- knobs as text -----------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from jax.tree_util import Partial
 
+from jaxcl import keys
 from jaxcl.config import Apply
 from jaxcl.devices import make_mesh
 from jaxcl.runs import Run, open_run
@@ -79,7 +80,7 @@ def load_encoder(run_dir: str | Path, *, untrained: bool = False, part: str | No
 def encoder_of(run: Run, apply: Apply, *, untrained: bool = False) -> Encoder:
     """The encoder `apply` of an opened run; or its classifier, which is one more function of the same arrays."""
     method, about = run.recipe.method, run.about
-    key, _ = jax.random.split(jax.random.key(run.knobs.seed))
+    key = keys.init_key(run.knobs.seed)
 
     def init(key: Array) -> tuple[PyTree, PyTree]:
         return method.init(key, blank_batch(about))

@@ -11,7 +11,7 @@ applies it to MoCo only, so the form for SimCLR's in-batch negatives (`batch_sco
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,22 @@ from jaxcl import collectives
 from jaxcl.similarity import normalize
 from jaxcl.typing import Array
 
-# (key, step [], q [n, d], k [n, d], negatives [m, d]) -> the three as the loss is to see them
-Transform = Callable[[Array, Array, Array, Array, Array], tuple[Array, Array, Array]]
+
+class Transform(Protocol):
+    """(key, step [], q [n, d], k [n, d], negatives [m, d], axis_name=None) -> the three as the loss is to see them. The
+    axis comes from the method."""
+
+    def __call__(
+        self,
+        key: Array,
+        step: Array,
+        q: Array,
+        k: Array,
+        negatives: Array,
+        /,
+        *,
+        axis_name: str | None = None,
+    ) -> tuple[Array, Array, Array]: ...
 
 
 def extrapolate_positives(
@@ -79,8 +93,7 @@ def mixing(
     negatives: float | None = 1.6,
     dimension_wise: bool | str = False,
     renormalize: bool = False,
-    start: int = 0,
-    axis_name: str | None = None,
+    start: int | Array = 0,
 ) -> Transform:
     """The transform that `moco` takes: extrapolated positives, interpolated negatives, or one of the two.
 
@@ -103,7 +116,7 @@ def mixing(
             f'dimension_wise is True, False, "positives" or "negatives"; got {dimension_wise!r}.'
         )
 
-    def transform(key, step, q, k, queue):
+    def transform(key, step, q, k, queue, *, axis_name=None):
         positives_key, negatives_key = jax.random.split(key)
         mixed_q, mixed_k, mixed_queue = q, k, queue
         if positives is not None:
@@ -124,7 +137,7 @@ def mixing(
                 dimension_wise=dimension_wise in (True, "negatives"),
             )
         mixed = mixed_q, mixed_k, mixed_queue
-        if start <= 0:
+        if isinstance(start, int) and start <= 0:
             return mixed
         pairs = zip(mixed, (q, k, queue), strict=True)
         return tuple(jnp.where(step >= start, new, old) for new, old in pairs)
@@ -143,7 +156,9 @@ def batch_scores(
 ) -> tuple[Array, Array]:
     """The same for in-batch negatives: z1, z2 [n, d] -> the scores of a mixed NT-Xent, for `losses.info_nce`.
 
-        loss = lambda key, z1, z2: info_nce(*batch_scores(key, z1, z2), temperature=0.5)
+        def loss(key, z1, z2, *, axis_name=None):
+            scores = batch_scores(key, z1, z2, axis_name=axis_name)
+            return info_nce(*scores, temperature=0.5, axis_name=axis_name)
 
     Rows are normalized here. The 2n anchors are the extrapolated pairs, z1' and z2' of an image in turn, and the score
     of a positive is z1'.z2'. Negatives are the batch's own, unextrapolated rows z_j of other images, interpolated

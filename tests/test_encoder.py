@@ -9,10 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcl import augment, nets
+from jaxcl import augment, keys, nets
 from jaxcl.config import CommonKnobs, Recipe
 from jaxcl.encoder import encoder_of
-from jaxcl.losses import queue_nce
+from jaxcl.losses import keyless, queue_nce
 from jaxcl.methods import moco
 from jaxcl.runs import Run
 from jaxcl.train import checkpoint, init_state
@@ -33,15 +33,14 @@ def run(tmp_path_factory):
             views=views,
             encoder=nets.conv_n(features=(4,), dense=4, norm=nets.batch_norm()),
             head=nets.mlp_head(norm=nets.no_norm(), hidden=(), out=4),
-            loss=lambda key, q, k, queue: queue_nce(q, k, queue, temperature=0.2),
+            loss=keyless(queue_nce, temperature=0.2),
             queue_size=queue_size,
         )
         return Recipe(method, optax.adam(1e-3), optax.constant_schedule(1e-3), views, 10, 16)
 
     folder: Path = tmp_path_factory.mktemp("run")
     small = recipe(8)
-    key, _ = jax.random.split(jax.random.key(0))
-    fresh = init_state(key, small.method, small.optimizer, blank_batch(ABOUT))
+    fresh = init_state(keys.init_key(0), small.method, small.optimizer, blank_batch(ABOUT))
     trained = fresh._replace(step=jnp.int32(3), params=jax.tree.map(lambda x: x + 0.5, fresh.params))
     checkpoint.save(folder / "checkpoints", 3, trained)
     return Run(folder, None, CommonKnobs(), ABOUT, {}, recipe(2**50)), fresh, trained

@@ -30,7 +30,7 @@ import optax
 
 from jaxcl import augment, nets
 from jaxcl.config import CommonKnobs, Recipe, steps_of
-from jaxcl.losses import nt_xent
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
 
 
@@ -54,7 +54,7 @@ def recipe(knobs, about):
             views=views,
             encoder=nets.conv_n(features=knobs.features, dense=16, norm=norm),
             head=nets.projection_head(layers=2, out=8, norm=norm),
-            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature),
+            loss=keyless(nt_xent, temperature=knobs.temperature),
         ),
         optimizer=optax.adam(1e-3),
         learning_rate=optax.constant_schedule(1e-3),

@@ -39,6 +39,7 @@ from jaxcl.augment.views import (
     each_view,
     from_host,
     n_views,
+    probe_views,
     render,
     two_views,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "moco_v2",
     "multi_crop",
     "n_views",
+    "probe_views",
     "random_resized_crop",
     "render",
     "rotate90",

@@ -24,6 +24,7 @@ from jax import lax
 from jaxcl.augment.channels import cut
 from jaxcl.augment.compose import compose
 from jaxcl.augment.op import Op, Shape
+from jaxcl.augment.recipes import crop_and_flip
 from jaxcl.images import as_float
 from jaxcl.typing import Array, Batch, PyTree, Views
 
@@ -133,6 +134,12 @@ def each_view(
 
     whole = recipes if shared is None else tuple(compose(shared, recipe) for recipe in recipes)
     return RecipeViews(views, whole, sample_each(recipes, shared), dtype)
+
+
+def probe_views(size: int) -> RecipeViews:
+    """(key, batch) -> one view [b, size, size, c], cropped and flipped: what a classifier is trained on, by SGD on a
+    frozen encoder or with it."""
+    return n_views(crop_and_flip(size), 1)
 
 
 def sample_each(recipes: Sequence[Op], shared: Op | None = None) -> Callable[..., tuple[PyTree, ...]]:

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcl import keys
 from jaxcl.augment.compose import flat, flat_params
 from jaxcl.augment.op import Op
 from jaxcl.augment.spaces import SPACES
@@ -229,7 +230,7 @@ def draws(views: RecipeViews, source: Images | Encoded, seed: int) -> Callable[[
     fixed = None if isinstance(source, Encoded) else source.images.shape[1:]
 
     def of_batch(step: Array, index: Array, sizes: Array):
-        key = views_key(seed, step)
+        key = keys.views_key(keys.step_key(keys.run_key(seed), step))
 
         def of_image(index, size):
             return views.sample(key, index, fixed or (size[0], size[1], 3))
@@ -253,13 +254,6 @@ def draws(views: RecipeViews, source: Images | Encoded, seed: int) -> Callable[[
 def ends_in_a_space(op: Op) -> bool:
     """Whether what a recipe makes is in a color space, within [-1, 1]."""
     return flat(op)[-1].name in SPACES
-
-
-def views_key(seed: int, step: Array | int) -> Array:
-    """The key of a training step's views: what train.loop and a method's page make of the seed."""
-    # To be replaced by jaxcl.keys, which says who splits what.
-    run_key = jax.random.split(jax.random.key(seed))[1]
-    return jax.random.split(jax.random.fold_in(run_key, step))[0]
 
 
 # ---------------------------------------------------------------------------------------------- files

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from jaxcl.data.archives import about_archive
@@ -57,6 +57,28 @@ class Data:
         self.name = name
         self._open_train, self._open_test = train, test
         self._describe, self._open_evaluated = about, evaluated
+
+    @classmethod
+    def of_kinds(
+        cls, name: str, made: Callable[[str], Mapping[str, Images]], *, evaluate_on: str = "test"
+    ) -> Data:
+        """Images with several kinds of labels: `made(split)` gives the images of a split by the kind of their labels.
+        Training sees those of the first kind; all kinds are evaluated.
+
+            Data.of_kinds("two digits", lambda split: data.two_digits(digits[split], sizes=(20, 60), count=9, seed=0))
+        """
+        made = cache(made)
+
+        def first(split: str) -> Images:
+            return next(iter(made(split).values()))
+
+        def evaluated() -> Mapping[str, tuple[Images, Images]]:
+            train, test = made("train"), made(evaluate_on)
+            return {kind: (train[kind], test[kind]) for kind in train}
+
+        return cls(
+            name, train=lambda: first("train"), test=lambda: first(evaluate_on), evaluated=evaluated
+        )
 
     def __repr__(self) -> str:
         return f"Data({self.name!r})"

@@ -317,6 +317,7 @@ def generalized(
     normalized
         whether rows are scaled to unit length first: True for the sphere, False for `normal` and `uniform_cube`.
 
+    >>> from jaxcl.losses import keyless
     >>> z = jnp.eye(2)
     >>> round(float(generalized(jax.random.key(0), z, z, distribution=keyless(log_sum_exp, temperature=1.0),
     ...                         weight=1.0, per="sample")), 4)  # -1 + log(e + 2)
@@ -327,13 +328,3 @@ def generalized(
         z1, z2 = normalize(z1), normalize(z2)
     spread = distribution(key, interleave((z1, z2)), axis_name=axis_name)
     return alignment(z1, z2, per=per, axis_name=axis_name) + weight * spread
-
-
-def keyless(term: Callable[..., Array], **options) -> Distribution:
-    """(z, axis_name=...) -> scalar as a distribution that takes a key and leaves it alone."""
-
-    def distribution(key: Array, z: Array, *, axis_name: str | None = None) -> Array:
-        del key
-        return term(z, axis_name=axis_name, **options)
-
-    return distribution

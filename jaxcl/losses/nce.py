@@ -9,6 +9,7 @@ from jax.scipy.special import logsumexp
 
 from jaxcl import collectives
 from jaxcl.losses import checks
+from jaxcl.losses.looc import info_nce
 from jaxcl.similarity import dot, scaled_dot, tanh_clip
 from jaxcl.typing import Array, Similarity
 
@@ -140,8 +141,7 @@ def binary_nce(
     arXiv:1906.05849.) Scores are divided by the temperature already. `partition` is a constant: images times the
     mean of exp(score).
 
-    The other form in that code, a softmax over the 1 + k scores, is
-    `info_nce(scores[:, 0], scores[:, 1:], temperature=1.0)`.
+    The other form in that code, a softmax over the 1 + k scores, is `softmax_nce`.
 
     >>> round(float(binary_nce(jnp.zeros((1, 3)), 2.0, images=4)), 4)      # P = k/images = 1/2: 3 log 2
     2.0794
@@ -155,6 +155,23 @@ def binary_nce(
     positive = log_sum[:, 0] - log_p[:, 0]
     negatives = jnp.sum(log_sum[:, 1:] - jnp.log(jnp.asarray(noise, scores.dtype)), axis=1)
     return collectives.mean(jnp.mean(positive + negatives), axis_name)
+
+
+def softmax_nce(scores: Array, partition: Array | float, *, axis_name: str | None = None) -> Array:
+    """CMC's other form: which column of the scores [n, 1 + k] is the positive (the first is)? -> scalar.
+
+        loss = 1/n sum_i -log( exp(s_i0) / sum_j exp(s_ij) )
+
+    It needs no `partition`, and takes one only to stand where `binary_nce` stands.
+
+    >>> round(float(softmax_nce(jnp.zeros((1, 3)), 1.0)), 4)      # log 3
+    1.0986
+    """
+    del partition
+    scores = checks.rows("softmax_nce", "scores", scores)
+    if scores.shape[1] < 2:
+        raise ValueError(f"softmax_nce needs a positive and at least one negative a row; got {scores.shape}.")
+    return info_nce(scores[:, 0], scores[:, 1:], temperature=1.0, axis_name=axis_name)
 
 
 def as_floats(name: str, what: str, x: Array, dimensions: int) -> Array:

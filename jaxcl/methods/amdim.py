@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxcl import keys
 from jaxcl.extract import Maps, of_widths, pool
 from jaxcl.methods import checks
 from jaxcl.monitor import contrast_monitor
-from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
+from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Scores, Views
 
 ONE_FIVE_SEVEN = of_widths(1, 5, 7)
 
@@ -24,7 +25,7 @@ def amdim(
     extract: Callable[[Maps], Maps] = ONE_FIVE_SEVEN,
     compare: Sequence[tuple[int, int]] = ((0, 1), (0, 2), (1, 1)),
     represent: Callable[[Maps], Array] = pool,
-    scores: Callable[..., dict[str, Array]] | None = None,
+    scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """Tell the places of an image's other view from those of all other images, at several scales.
@@ -42,14 +43,14 @@ def amdim(
         (a, b): a vector of r_a in one view against all places of r_b in the other, in both directions. Where r_a has
         several places, one is drawn for each image.
     loss
-        (key, source [n, d], targets [n, places, d]) -> scalar, as
-        `lambda key, source, targets: map_nce(source, targets)`. The two directions are averaged, the pairs of
+        (key, source [n, d], targets [n, positions, d], axis_name=None) -> scalar, as
+        `keyless(map_nce, clip=20.0)`. The two directions are averaged, the pairs of
         `compare` added.
     represent
         what is evaluated, of all of the encoder's maps.
     scores
-        (q, k, negatives, own=rows) -> metrics (`monitor.score_monitor`),
-        of what is evaluated, of one view against the other.
+        (q, k, negatives, own=None, axis_name=None) -> metrics (`monitor.score_monitor`), of
+        what is evaluated, of one view against the other.
 
     As in the authors' code the views are encoded one after the other, each a batch by itself to all norms. With
     `represent=extract.flatten` the features are those of their classifiers; the last map of `nets.amdim` has one
@@ -81,7 +82,7 @@ def amdim(
         return picked
 
     def init(key, batch):
-        views_key, encoder_key, *head_keys = jax.random.split(key, 2 + len(heads))
+        views_key, encoder_key, *head_keys = keys.of_init(key, 1 + len(heads))
         x = views(views_key, batch)[0]
         params, state = {}, {}
         params["encoder"], state["encoder"] = encoder.init(encoder_key, x)
@@ -92,7 +93,7 @@ def amdim(
         return params, state
 
     def loss_fn(params, state, key, batch):
-        views_key, place_key, loss_key = jax.random.split(key, 3)
+        views_key, place_key, loss_key = keys.of_step(key, 2)
         x1, x2 = checks.views_of("amdim", views(views_key, batch), 2)
         h1, r1, state = forward(params, state, x1, train=True)
         h2, r2, state = forward(params, state, x2, train=True)
@@ -107,7 +108,7 @@ def amdim(
             for view, targets in ((0, r2[b]), (1, r1[b])):
                 targets = targets.reshape(len(targets), -1, targets.shape[-1])
                 direction = jax.random.fold_in(pair_key, view)
-                value = value + loss(direction, source(view, a), targets) / 2
+                value = value + loss(direction, source(view, a), targets, axis_name=axis_name) / 2
         return value, (state, contrast_monitor(h1, h2, h1, scores=scores, axis_name=axis_name))
 
     def embed(params, state, images):

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from jaxcl import keys
 from jaxcl.extract import Maps, pool
 from jaxcl.images import patches
 from jaxcl.methods import checks
 from jaxcl.monitor import contrast_monitor
-from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
+from jaxcl.typing import Array, FiveParts, GridLoss, Method, Net, Scores, Views
 
 
 def falcon_cho_rows(height: int) -> Mapping[int, float]:
@@ -40,14 +41,14 @@ def cpc(
     context: Net,
     target: Net,
     predictor: Net,
-    loss: Loss,
+    loss: GridLoss,
     patch: tuple[int, int] = (8, 4),
     rows: Callable[[int], Mapping[int, float]] = falcon_cho_rows,
     shared_predictor: bool = True,
     turns: int = 1,
     extract: Callable[[Maps], Array] = pool,
     represent: Callable[[Maps], Array] = pool,
-    scores: Callable[..., dict[str, Array]] | None = None,
+    scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """Predict the patches below from the patches above, against all patches of the batch.
@@ -68,8 +69,8 @@ def cpc(
         of every place of the grid and of its context, to one width: both
         `mlp_head(norm=no_norm(), hidden=(), out=64)`.
     loss
-        (key, predictions [b, rows, columns, d], targets, below) -> scalar, where `below` is {rows below: weight} of
-        what these predictions are for: `lambda key, p, t, below: patch_nce(p, t, below=below)`.
+        (key, predictions [b, rows, columns, d], targets, below=..., axis_name=None) -> scalar, where `below` is {rows
+        below: weight} of what these predictions are for: `keyless(patch_nce, scale=0.1)`.
     rows, shared_predictor, turns
         height of the grid -> {rows below: weight}; whether one predictor serves all of them; and in how many of the
         four directions (down first, the grid then turned by 90 degrees) it is predicted, each with a context and
@@ -78,8 +79,8 @@ def cpc(
     represent
         (grid,) -> features [b, d]: its average, or `extract.flatten`, of which Falcon and Cho's figures are.
     scores
-        (q, k, negatives, own=rows) -> metrics (`monitor.score_monitor`),
-        of what the top row predicts, against that row of the batch.
+        (q, k, negatives, own=None, axis_name=None) -> metrics (`monitor.score_monitor`), of
+        what the top row predicts, against that row of the batch.
     """
     if not 1 <= turns <= 4:
         raise ValueError(f"a grid is predicted in one to four directions; got turns={turns}.")
@@ -107,7 +108,7 @@ def cpc(
         return {f"predictor_{below}": {below: weight} for below, weight in weights.items()}
 
     def init(key, batch):
-        views_key, encoder_key, target_key, *turn_keys = jax.random.split(key, 3 + turns)
+        views_key, encoder_key, target_key, *turn_keys = keys.of_init(key, 2 + turns)
         (x,) = checks.views_of("cpc", views(views_key, batch), 1)
         params, state = {}, {}
         cut = cut_up(x)
@@ -118,16 +119,16 @@ def cpc(
         for turn, turn_key in enumerate(turn_keys):
             turned = jnp.rot90(z, turn, axes=(1, 2))
             names = predictors(turned.shape[1])
-            context_key, *keys = jax.random.split(turn_key, 1 + len(names))
+            context_key, *predictor_keys = jax.random.split(turn_key, 1 + len(names))
             p, s = {}, {}
             p["context"], s["context"] = context.init(context_key, turned)
-            for name, predictor_key in zip(names, keys, strict=True):
+            for name, predictor_key in zip(names, predictor_keys, strict=True):
                 p[name], s[name] = predictor.init(predictor_key, turned)
             params[f"turn_{turn}"], state[f"turn_{turn}"] = p, s
         return params, state
 
     def loss_fn(params, state, key, batch):
-        views_key, loss_key = jax.random.split(key)
+        views_key, loss_key = keys.of_step(key, 1)
         (x,) = checks.views_of("cpc", views(views_key, batch), 1)
         z, encoder_state = grid_of(params, state, x, train=True)
         targets, target_state = target.apply(params["target"], state["target"], z, train=True)
@@ -141,7 +142,7 @@ def cpc(
             for number, (name, below) in enumerate(predictors(seen.shape[1]).items()):
                 predicted, s[name] = predictor.apply(p[name], s[name], seen, train=True)
                 direction = jax.random.fold_in(jax.random.fold_in(loss_key, turn), number)
-                value = value + loss(direction, predicted, turned[1], below)
+                value = value + loss(direction, predicted, turned[1], below=below, axis_name=axis_name)
                 if not metrics:
                     of_top = (predicted[:, 0], turned[1][:, min(below)])  # what the top row says of one below
                     q, k = (grid.reshape(-1, grid.shape[-1]) for grid in of_top)

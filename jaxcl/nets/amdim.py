@@ -12,8 +12,7 @@ import jax.numpy as jnp
 
 from jaxcl.nets.conv import conv
 from jaxcl.nets.net import from_linen
-from jaxcl.nets.norm import Norm
-from jaxcl.typing import Net
+from jaxcl.typing import Net, Norm
 
 # Image size -> (kernel, stride, width multiplier) of the blocks that shrink the map to 7 x 7.
 DOWN = {

@@ -24,9 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcl import collectives
-
-# (*, scale_init, use_scale, use_bias) -> a layer that is called as layer(x, train=train)
-Norm = Callable[..., nn.Module]
+from jaxcl.typing import Norm
 
 
 def batch_norm(

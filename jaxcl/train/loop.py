@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from rich.console import Console
 
+from jaxcl import keys
 from jaxcl.config import Recipe
 from jaxcl.data import InputPipeline, input_pipeline, prefetch
 from jaxcl.devices import axis_name, make_mesh, replicate, split
@@ -80,7 +81,7 @@ def train(
     """
     mesh = make_mesh()
     check(recipe.batch_size, mesh.size, steps_per_call, log_every, save_every, callbacks)
-    init_key, run_key = jax.random.split(jax.random.key(seed))
+    init_key, run_key = keys.init_key(seed), keys.run_key(seed)
     pipeline = input if isinstance(input, InputPipeline) else input_pipeline(input, images, recipe.views)
     if recipe.classify is not None:
         pipeline = with_labels(pipeline, images)

@@ -7,7 +7,7 @@ import pytest
 
 from jaxcl import nets
 from jaxcl.extract import last, of_widths, pool
-from jaxcl.losses import map_nce
+from jaxcl.losses import keyless, map_nce
 from jaxcl.methods import amdim, yadim
 from jaxcl.methods.amdim import one_place
 from jaxcl.similarity import scaled_dot, tanh_clip
@@ -31,7 +31,7 @@ def batch():
 def test_three_pairs_of_maps_are_compared_in_both_directions_each_halved(batch):
     calls = []
 
-    def loss(key, source, targets):
+    def loss(key, source, targets, *, axis_name):
         calls.append((source, targets))
         return map_nce(source, targets, clip=20.0)
 
@@ -62,7 +62,7 @@ def test_the_drawn_place_is_one_of_the_map_and_hangs_on_the_images_number_alone(
 
 
 def test_yadim_of_single_vectors_is_info_nce_with_the_own_image_for_a_positive_and_all_others_negative(batch):
-    m = yadim(views=two, encoder=ENCODER, loss=lambda key, s, t: map_nce(s, t, clip=3.0, penalty=0.1))
+    m = yadim(views=two, encoder=ENCODER, loss=keyless(map_nce, clip=3.0, penalty=0.1))
     params, state = m.init(jax.random.key(0), batch)
     value, _ = m.loss(params, state, jax.random.key(1), batch)
     r = [pool(ENCODER.apply(params["encoder"], state["encoder"], x, train=True)[0]) for x in two(None, batch)]
@@ -116,7 +116,7 @@ def test_vectors_of_two_widths_are_not_compared(batch):
         views=two,
         encoder=ENCODER,
         heads=(None, wide, wide),
-        loss=lambda key, s, t: map_nce(s, t),
+        loss=keyless(map_nce),
         extract=of_widths(1, 3, 7),
     )
     begun = jax.eval_shape(m.init, jax.random.key(0), batch)

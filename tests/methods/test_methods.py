@@ -1,5 +1,6 @@
 """The contract of every method: pure, the same on any number of devices, and better with training."""
 
+import inspect
 from functools import partial
 
 import chex
@@ -9,27 +10,52 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcl import augment, devices, nets
+from jaxcl import augment, devices, keys, methods, nets
 from jaxcl.extract import last, of_widths
 from jaxcl.feature_transform import mixing
-from jaxcl.losses import binary_nce, map_nce, nt_xent, patch_nce, queue_nce, regression
-from jaxcl.methods import amdim, byol, cmc, cosine_decay, cpc, looc, moco, simclr, yadim
+from jaxcl.losses import (
+    binary_nce,
+    keyless,
+    map_nce,
+    negative_cosine,
+    nt_xent,
+    patch_nce,
+    queue_nce,
+    regression,
+)
+from jaxcl.methods import (
+    amdim,
+    byol,
+    cmc,
+    cosine_decay,
+    cpc,
+    looc,
+    moco,
+    simclr,
+    simclr_v2,
+    simsiam,
+    with_probe,
+    yadim,
+)
 from jaxcl.monitor import score_monitor
 from jaxcl.train import init_state, make_step, placement
 
 
-def seen(axis_name):
-    return partial(score_monitor, temperature=0.2, bins=8, axis_name=axis_name)
+def as_it_is(views):
+    return views
 
 
-def tiny_simclr(axis_name):
+SEEN = partial(score_monitor, temperature=0.2, bins=8)
+
+
+def tiny_simclr(axis_name, views=as_it_is):
     norm = nets.batch_norm(axis_name=axis_name)
     return simclr(
-        views=augment.two_views(augment.simclr(16, strength=0.5, blur=False)),
+        views=views(augment.two_views(augment.simclr(16, strength=0.5, blur=False))),
         encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
         head=nets.projection_head(layers=2, out=8, norm=norm),
-        loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.2, axis_name=axis_name),
-        scores=seen(axis_name),
+        loss=keyless(nt_xent, temperature=0.2),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
@@ -55,64 +81,108 @@ def moco_parts(axis_name):
     return {"encoder": encoder, "head": head, "queue_size": 40, "decay": 0.9, "axis_name": axis_name}
 
 
-def tiny_moco(axis_name):
+def tiny_moco(axis_name, views=as_it_is):
     """All that may go wrong between devices: two directions, mixed, with scores."""
     return moco(
-        views=noisy(2),
+        views=views(noisy(2)),
         symmetric=True,
-        transform=mixing(dimension_wise="positives", start=1, axis_name=axis_name),
-        scores=seen(axis_name),
-        loss=lambda key, q, k, queue: queue_nce(q, k, queue, temperature=0.2, axis_name=axis_name),
+        transform=mixing(dimension_wise="positives", start=1),
+        scores=SEEN,
+        loss=keyless(queue_nce, temperature=0.2),
         **moco_parts(axis_name),
     )
 
 
-def tiny_looc_plus_plus(axis_name):
+def tiny_looc_plus_plus(axis_name, views=as_it_is):
     norm = nets.batch_norm(axis_name=axis_name, groups=8)
     branch = nets.conv_stage(features=8, norm=norm)
-    return looc(views=noisy(3), spaces=2, branch=branch, scores=seen(axis_name), **moco_parts(axis_name))
+    return looc(views=views(noisy(3)), spaces=2, branch=branch, scores=SEEN, **moco_parts(axis_name))
 
 
-def tiny_byol(axis_name):
+def tiny_looc(axis_name, views=as_it_is):
+    return looc(views=views(noisy(2)), spaces=2, scores=SEEN, **moco_parts(axis_name))
+
+
+def tiny_simclr_v2(axis_name, views=as_it_is):
+    norm = nets.batch_norm(axis_name=axis_name)
+    return simclr_v2(
+        views=views(noisy(2)),
+        encoder=nets.small_convnet(features=(8, 8), norm=norm),
+        head=nets.projection_head(layers=2, out=8, norm=norm),
+        temperature=0.5,
+        queue_size=40,
+        decay=0.9,
+        scores=SEEN,
+        axis_name=axis_name,
+    )
+
+
+def probed_simclr(axis_name, views=as_it_is):
+    norm = nets.batch_norm(axis_name=axis_name)
+    method = simclr(
+        views=views(noisy(2)),
+        encoder=nets.conv_n(features=(8,), dense=8, norm=norm),
+        head=nets.mlp_head(norm=norm, hidden=(), out=8),
+        loss=keyless(nt_xent, temperature=0.5),
+        scores=SEEN,
+        axis_name=axis_name,
+    )
+    return with_probe(method, classes=2, views=views(noisy(1)), axis_name=axis_name)[0]
+
+
+def tiny_byol(axis_name, views=as_it_is):
     norm = nets.batch_norm(axis_name=axis_name)
     return byol(
-        views=noisy(2),
+        views=views(noisy(2)),
         encoder=nets.small_convnet(features=(8, 8), norm=norm),
         projector=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
         predictor=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
-        loss=lambda key, p, z: regression(p, z, axis_name=axis_name),
+        loss=keyless(regression),
         decay=cosine_decay(0.9, steps=60),
-        scores=seen(axis_name),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
 
-def tiny_amdim(axis_name):
+def tiny_simsiam(axis_name, views=as_it_is):
+    norm = nets.batch_norm(axis_name=axis_name)
+    return simsiam(
+        views=views(noisy(2)),
+        encoder=nets.small_convnet(features=(8, 8), norm=norm),
+        projector=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
+        predictor=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
+        loss=keyless(negative_cosine),
+        scores=SEEN,
+        axis_name=axis_name,
+    )
+
+
+def tiny_amdim(axis_name, views=as_it_is):
     norm = nets.batch_norm(axis_name=axis_name)
     head = nets.amdim_head(norm=norm, out=8)
     return amdim(
-        views=noisy(2),
+        views=views(noisy(2)),
         encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
         heads=(head, head, head),
-        loss=lambda key, source, targets: map_nce(source, targets, axis_name=axis_name),
+        loss=keyless(map_nce),
         extract=of_widths(1, 3, 7),
-        scores=seen(axis_name),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
 
-def tiny_yadim(axis_name):
+def tiny_yadim(axis_name, views=as_it_is):
     norm = nets.batch_norm(axis_name=axis_name)
     return yadim(
-        views=noisy(2),
+        views=views(noisy(2)),
         encoder=nets.small_convnet(features=(8, 8), norm=norm),  # its last map has four places
-        loss=lambda key, source, targets: map_nce(source, targets, axis_name=axis_name),
-        scores=seen(axis_name),
+        loss=keyless(map_nce),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
 
-def tiny_cmc(axis_name, negatives=32):
+def tiny_cmc(axis_name, views=as_it_is, *, negatives=32):
     norm = nets.batch_norm(axis_name=axis_name)
 
     def halves(key, batch):
@@ -120,51 +190,62 @@ def tiny_cmc(axis_name, negatives=32):
         return x[..., :1], x[..., 1:]
 
     return cmc(
-        views=halves,
+        views=views(halves),
         channels=lambda images: (images[..., :1], images[..., 1:]),
         encoders=(nets.small_convnet(features=(8, 8), norm=norm),) * 2,
         heads=(nets.mlp_head(norm=norm, hidden=(), out=8),) * 2,
         images=256,
         negatives=negatives,
-        loss=lambda key, scores, partition: binary_nce(scores, partition, images=256, axis_name=axis_name),
-        scores=seen(axis_name),
+        loss=keyless(binary_nce, images=256),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
 
-def tiny_cpc(axis_name):
+def tiny_cpc(axis_name, views=as_it_is):
     linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=8)
     return cpc(
-        views=noisy(1),
+        views=views(noisy(1)),
         encoder=nets.small_convnet(features=(8, 8), norm=nets.layer_norm()),
         context=nets.masked_context(hidden=8, blocks=2),
         target=linear,
         predictor=linear,
-        loss=lambda key, p, t, below: patch_nce(p, t, below=below, scale=1.0, axis_name=axis_name),
+        loss=keyless(patch_nce, scale=1.0),
         patch=(8, 4),
         rows=lambda height: {1: 2.0, 2: 0.5},  # the row next below overlaps; nothing else can be foretold
-        scores=seen(axis_name),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
 
-# name -> (axis_name) -> Method
+# function, a comma, and in what variant -> (axis_name, what its views go through) -> Method
 METHODS = {
-    "simclr": tiny_simclr,
-    "moco": tiny_moco,
-    "looc_plus_plus": tiny_looc_plus_plus,
-    "byol": tiny_byol,
     "amdim": tiny_amdim,
-    "yadim": tiny_yadim,
+    "byol": tiny_byol,
     "cmc": tiny_cmc,
-    "cmc_in_batch": partial(tiny_cmc, negatives="batch"),
+    "cmc, negatives of the batch": partial(tiny_cmc, negatives="batch"),
     "cpc": tiny_cpc,
+    "looc": tiny_looc,
+    "looc, branches and keys that leave one out": tiny_looc_plus_plus,
+    "moco, both directions mixed": tiny_moco,
+    "simclr": tiny_simclr,
+    "simclr_v2": tiny_simclr_v2,
+    "simsiam": tiny_simsiam,
+    "with_probe": probed_simclr,
+    "yadim": tiny_yadim,
 }
+
+
+def test_every_exported_method_is_a_row_of_the_table():
+    functions = {name: getattr(methods, name) for name in methods.__all__}
+    makers = {name for name, f in functions.items() if "Method" in inspect.signature(f).return_annotation}
+    assert {name.split(",")[0] for name in METHODS} == makers
 
 
 def batch_of(n=16, size=16):
     images = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
-    return {"image": images, "index": np.arange(n, dtype=np.int32)}
+    index = np.arange(n, dtype=np.int32)
+    return {"image": images, "index": index, "label": index % 2}
 
 
 def two_steps(make_method, place, count):
@@ -192,6 +273,35 @@ def test_two_steps_on_eight_devices_are_two_steps_on_one(on_one_device, place):
     here = two_steps(make_method, place, 8)
     # ReLUs and batch statistics of 32 rows magnify rounding; a wrong gradient is off by whole factors.
     chex.assert_trees_all_close(here, truth, atol=2e-4, rtol=2e-3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_views_are_given_the_same_key_of_a_step_whatever_the_method(name):
+    given = []
+
+    def recorded(views):
+        def record(key, batch):
+            given.append(jax.random.key_data(key))
+            return views(key, batch)
+
+        return record
+
+    method = METHODS[name](None, recorded)
+
+    @jax.jit  # of which only the keys are computed
+    def of_step(key):
+        begun = method.init(key, batch_of())
+        given.clear()
+        method.loss(*begun, key, batch_of())
+        return list(given)
+
+    key = keys.step_key(keys.run_key(0), 3)
+    got, *of_probe = of_step(key)
+    np.testing.assert_array_equal(got, jax.random.key_data(keys.views_key(key)))
+    # What is trained along draws apart from the method, which then learns what it learns alone.
+    assert len(of_probe) == (name == "with_probe")
+    for own in of_probe:
+        np.testing.assert_array_equal(own, jax.random.key_data(keys.probe_key(key)))
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -232,7 +342,8 @@ def test_training_lowers_the_loss_on_images_of_patches_of_color(name):
     images = np.kron(patches, np.ones((1, 4, 4, 1))).astype(np.uint8)
     method, tx = METHODS[name](None), optax.adam(1e-2)
     batches = [
-        {"image": images[rows], "index": rows.astype(np.int32)} for rows in np.split(np.arange(256), 4)
+        {"image": images[rows], "index": rows, "label": rows % 2}
+        for rows in np.split(np.arange(256, dtype=np.int32), 4)
     ]
     state = init_state(jax.random.key(0), method, tx, batches[0])
     step = jax.jit(make_step(method, tx))
@@ -245,12 +356,10 @@ def test_training_lowers_the_loss_on_images_of_patches_of_color(name):
 
 
 VECTORS = {
-    "simclr": lambda **parts: simclr(loss=lambda key, z1, z2: nt_xent(z1, z2), **parts),
-    "moco": lambda **parts: moco(loss=lambda key, q, k, queue: queue_nce(q, k, queue), queue_size=8, **parts),
+    "simclr": lambda **parts: simclr(loss=keyless(nt_xent), **parts),
+    "moco": lambda **parts: moco(loss=keyless(queue_nce), queue_size=8, **parts),
     "looc": lambda **parts: looc(spaces=1, queue_size=8, **parts),
-    "byol": lambda head, **parts: byol(
-        projector=head, predictor=head, loss=lambda key, p, z: regression(p, z), **parts
-    ),
+    "byol": lambda head, **parts: byol(projector=head, predictor=head, loss=keyless(regression), **parts),
 }
 
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from jaxcl import devices, nets
-from jaxcl.losses import nt_xent
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr, with_probe
 from jaxcl.train import init_state, make_step, placement
 
@@ -21,7 +21,7 @@ def batch():
     index = np.arange(5, 5 + N)
     noise = np.random.default_rng(0).integers(0, 100, (N, 16, 16, 1))
     image = (noise + 100 * LABELS[index][:, None, None, None]).astype(np.uint8)
-    return {"image": image, "index": index.astype(np.int32)}
+    return {"image": image, "index": index.astype(np.int32), "label": LABELS[index].astype(np.int32)}
 
 
 def noisy(key, batch):
@@ -41,10 +41,10 @@ def parts(axis_name=None):
         views=noisy,
         encoder=nets.conv_n(features=(4,), dense=8, norm=norm),
         head=nets.mlp_head(norm=norm, hidden=(), out=4),
-        loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5, axis_name=axis_name),
+        loss=keyless(nt_xent, temperature=0.5),
         axis_name=axis_name,
     )
-    probed = with_probe(method, labels=LABELS, classes=CLASSES, views=noisy, axis_name=axis_name)
+    probed = with_probe(method, classes=CLASSES, views=noisy, axis_name=axis_name)
     return method, *probed
 
 
@@ -90,11 +90,17 @@ def test_a_step_on_eight_devices_is_a_step_on_one():
     )
 
 
-def test_labels_that_are_no_column_are_refused():
-    with pytest.raises(ValueError, match=r"one label an image, int \[n\]; got shape \(4, 2\)"):
-        with_probe(parts()[0], labels=np.zeros((4, 2), int), classes=2, views=lambda key, batch: ())
+def test_batches_without_one_label_an_image_are_refused():
+    probed = parts()[1]
+    rows = batch()
+    params, state = probed.init(jax.random.key(0), rows)
+    for label, says in ((None, "got .*'image', 'index'"), (np.zeros((N, 2), int), r"got shape \(16, 2\)")):
+        rows.pop("label", None)
+        given = rows if label is None else {**rows, "label": label}
+        with pytest.raises(ValueError, match=f'one "label" an image.*{says}'):
+            probed.loss(params, state, jax.random.key(0), given)
 
 
 def test_fewer_than_two_classes_are_refused():
     with pytest.raises(ValueError, match=r"two or more; got classes=0"):
-        with_probe(parts()[0], labels=np.zeros(4, int), classes=0, views=lambda key, batch: ())
+        with_probe(parts()[0], classes=0, views=lambda key, batch: ())

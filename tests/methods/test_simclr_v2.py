@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxcl import devices, nets
-from jaxcl.losses import nt_xent
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.memory import by_age
 from jaxcl.methods import simclr, simclr_v2
 from jaxcl.monitor import score_monitor
@@ -62,7 +62,7 @@ def test_the_scores_of_simclr_are_those_of_its_batch_without_an_images_own(batch
 
     method = simclr(
         **(parts() | {"views": twice}),
-        loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.3),
+        loss=keyless(nt_xent, temperature=0.3),
         scores=partial(score_monitor, temperature=0.25),
     )
     params, state = jax.jit(method.init)(jax.random.key(0), batch)

@@ -11,7 +11,7 @@ import pytest
 
 from jaxcl import augment, data, devices, nets
 from jaxcl.config import Recipe
-from jaxcl.losses import nt_xent
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
 from jaxcl.train import Callback, Preempted
 from jaxcl.train import train as loop
@@ -32,7 +32,7 @@ def recipe(placement="jit"):
             views=views,
             encoder=nets.conv_n(features=(8,), dense=16, norm=norm),
             head=nets.projection_head(layers=2, out=8, norm=norm),
-            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5, axis_name=axis_name),
+            loss=keyless(nt_xent, temperature=0.5),
             axis_name=axis_name,
         ),
         optimizer=optax.sgd(0.05),

@@ -15,7 +15,7 @@ import pytest
 
 from jaxcl import augment, nets
 from jaxcl.config import Recipe
-from jaxcl.losses import nt_xent
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
 from jaxcl.train import Callback, Preempted
 from jaxcl.train import train as loop
@@ -40,7 +40,7 @@ def recipe():
             views=views,
             encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
             head=nets.projection_head(layers=2, out=8, norm=norm),
-            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.2),
+            loss=keyless(nt_xent, temperature=0.2),
         ),
         optimizer=optax.adam(1e-3),
         learning_rate=optax.constant_schedule(1e-3),

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from jaxcl import augment, nets
-from jaxcl.losses import queue_nce
+from jaxcl.losses import keyless, queue_nce
 from jaxcl.methods import moco, with_probe
 from jaxcl.train import checkpoint, init_state
 from jaxcl.train.state import blank_batch, start_from
@@ -24,7 +24,7 @@ def method(*, width=4, out=4):
         views=augment.two_views(augment.crop_and_flip(8)),
         encoder=nets.conv_n(features=(width,), dense=4, norm=nets.batch_norm()),
         head=linear,
-        loss=lambda key, q, k, queue: queue_nce(q, k, queue, temperature=0.2),
+        loss=keyless(queue_nce, temperature=0.2),
         queue_size=8,
     )
 
@@ -68,7 +68,6 @@ def test_a_classifier_trained_along_is_no_obstacle(other):
     folder, theirs = other
     probed, _ = with_probe(
         method(),
-        labels=jnp.zeros(64, jnp.int32),
         classes=2,
         views=augment.n_views(augment.crop_and_flip(8), 1),
     )
