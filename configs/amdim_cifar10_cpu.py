@@ -8,8 +8,7 @@
 The published CIFAR-10 network is --features 256 --out 2048 --depth 10 --batch-size 480, trained for 300 epochs with
 Adam at 2e-4. Here --features 16 --out 128 --batch-size 128 --epochs 1 reaches 49.6 +- 2.4 % kNN and 55.6 +- 2.7 %
 linear accuracy in four minutes of one core (three seeds; raw pixels 36.1 and 41.5, its untrained encoder 28.8 and
-33.8). How much hangs on the encoder and on what is extracted from it, here and in yadim_cifar10_cpu.py and
-cpc_cifar10_cpu.py: benchmarks/results/robustness-cifar10.md.
+33.8). How much hangs on encoder and extraction: benchmarks/results/robustness-cifar10.md.
 """
 
 from dataclasses import dataclass

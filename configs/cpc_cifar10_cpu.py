@@ -6,11 +6,9 @@
 The encoder is that of simclr_cifar10_cpu.py, smaller and with layer norm; Falcon and Cho ran `nets.cpc_resnet()`,
 which is here with fewer blocks and channels as --encoder cpc_resnet. With --epochs 1 it reaches 47.9 +- 0.8 % kNN
 and 51.8 +- 1.0 % linear accuracy (three seeds) in six minutes of one core (raw pixels 36.1 and 41.5, its untrained
-encoder 36.4 and 47.0); the linear probe of 3,136 features then takes ten more. Other encoders and extractions:
-benchmarks/results/robustness-cifar10.md. Two defaults are not as Falcon and Cho ran it: patches are changed one by one,
-as Henaff et al. do it (color and light of the whole image tell which patches belong together: after half an epoch kNN
-of the averaged grid was 35.0 % with it, 32.5 without, 31.4 untrained; one seed), and the next three rows count alike
-(--variant falcon_cho: 33.8).
+encoder 36.4 and 47.0); the linear probe then takes ten more. Two defaults are not as Falcon and Cho ran it: patches are
+changed one by one, as Henaff et al. do it (after half an epoch kNN of the averaged grid was 35.0 % with it and 32.5
+without; one seed), and the next three rows count alike (--variant falcon_cho: 33.8).
 """
 
 from dataclasses import dataclass

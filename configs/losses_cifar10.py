@@ -6,8 +6,7 @@
 "Intriguing Properties of Contrastive Losses" (Chen, Luo and Li, 2021, arXiv:2011.02803, figure 1) trains a ResNet-50
 for 100 to 800 epochs and finds linear accuracies of 85.0 (hypercube) to 87.7 (decoupled) after 100 epochs with a
 2-layer head, differences that shrink with longer training and, on ImageNet, vanish with a 3-layer head. Here a small
-encoder sees a few epochs, in minutes on a CPU, at the published temperature and weights
-(benchmarks/results/losses-cifar10.md).
+encoder sees a few epochs, in minutes on a CPU (benchmarks/results/losses-cifar10.md).
 """
 
 from dataclasses import dataclass

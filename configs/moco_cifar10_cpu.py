@@ -8,8 +8,8 @@
 Extrapolation from the first step may keep the features of so small and short a run alike (see
 `feature_transform.mixing`): look at the scores, and try --head projection or --start-epoch. After 3 epochs of a smaller
 encoder MoCo reaches 45.0 % kNN, with extrapolation 42.0, with interpolation 44.4
-(benchmarks/results/feature-transform-cifar10.md); the full 20 epochs were not yet run. A step sees one query and one
-key of each image, where SimCLR's sees two anchors; --symmetric makes both views queries.
+(benchmarks/results/feature-transform-cifar10.md). A step sees one query and one key of each image, where SimCLR's sees
+two anchors; --symmetric makes both views queries.
 """
 
 from dataclasses import dataclass

@@ -4,10 +4,8 @@
     jaxcl train configs/moco_imagenet.py --data-dir DATA_DIR --run-dir runs/moco_imagenet_v1 --version v1
     jaxcl evaluate runs/moco_imagenet --protocol linear_sgd
 
-The papers report 60.6 % (v1) and 67.5 % (v2) linear accuracy after 200 epochs, and 71.1 % (v2) after 800. Not run here:
-neither ImageNet nor the hardware was at hand. `--input` and the preparation of `tfds:imagenet2012` are as in
-simclr_imagenet.py. What differs from the published code is listed in moco_cifar10.py; the blur's kernel is 23 pixels
-wide at 224.
+The papers report 60.6 % (v1) and 67.5 % (v2) linear accuracy after 200 epochs, and 71.1 % (v2) after 800. Not run here.
+Data and `--input` are as in simclr_imagenet.py, differences to the published code as in moco_cifar10.py.
 """
 
 from dataclasses import dataclass

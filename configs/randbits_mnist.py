@@ -10,8 +10,7 @@ arXiv:2011.02803, figure 5a). Its numbers are the accuracy of the linear classif
 images with their bits after the last step ("joint" in the results), a single run each, at temperature 0.1: 89.2, 61.2,
 18.7, 9.8 and 10.3 % with 0, 5, 10, 15 and 20 bits. What differs from the notebook: the hash behind the bits (see
 data.rand_bits), images are shuffled, batch norm sees both views together, the classifier is trained on a third crop of
-each image, and the head's kernels are drawn with variance 1 / (fan in). "linear" in the results is an ordinary linear
-probe after training.
+each image, and the head's kernels are drawn with variance 1 / (fan in). "linear" is a linear probe after training.
 """
 
 from dataclasses import dataclass

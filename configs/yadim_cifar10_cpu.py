@@ -4,8 +4,8 @@
     jaxcl evaluate runs/yadim_cifar10_cpu --protocol knn linear
 
 With --batch-size 128 --epochs 2 it reaches 46.9 +- 0.2 % kNN and 51.6 +- 0.4 % linear accuracy in five minutes of one
-core (three seeds; raw pixels 36.1 and 41.5, its untrained encoder 41.9 and 47.7). How much hangs on the encoder, and on
-what is extracted from it: benchmarks/results/robustness-cifar10.md; amdim_cifar10_cpu.py says how to try others.
+core (three seeds; raw pixels 36.1 and 41.5, its untrained encoder 41.9 and 47.7). How much hangs on encoder and
+extraction: benchmarks/results/robustness-cifar10.md.
 """
 
 from dataclasses import dataclass

@@ -12,8 +12,25 @@ from jaxcl.losses import compare_losses
 from jaxcl.typing import About, Images, Method, Net
 
 if TYPE_CHECKING:
-    from jaxcl import augment, collectives, data, devices, evaluate, extract, feature_transform, keys, losses
-    from jaxcl import memory, methods, monitor, nets, plot, similarity, testing, train
+    from jaxcl import (
+        augment,
+        collectives,
+        data,
+        devices,
+        evaluate,
+        extract,
+        feature_transform,
+        keys,
+        losses,
+        memory,
+        methods,
+        monitor,
+        nets,
+        plot,
+        similarity,
+        testing,
+        train,
+    )
     from jaxcl.encoder import Encoder, load_encoder
     from jaxcl.train import optim
 

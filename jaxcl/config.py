@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxcl import devices
-from jaxcl.typing import Array, Method, PyTree, Views
+from jaxcl.typing import About, Array, Method, PyTree, Views
 
 # (params, state, images) -> features or logits
 Apply = Callable[[PyTree, PyTree, Array], Array]

@@ -10,7 +10,7 @@ import pytest
 
 from jaxcl import augment, extract, losses, methods, nets
 from jaxcl.cli import main
-from jaxcl.experiment import load_config
+from jaxcl.config import load_config
 from jaxcl.five_parts import NAMES, described, five_parts
 from jaxcl.losses import keyless
 from jaxcl.losses.similarities import SIMILARITIES

@@ -47,7 +47,13 @@ EDGES = {
     "evaluate": {"evaluate", "augment", "devices", "images", "typing"},
     "train": {"train", "data", "config", "collectives", "devices", "keys", "typing"},
     "plot": {"plot", "typing"},
-    "experiment": {"typing"},
+    "config": {"data", "devices", "typing"},
+    "tables": {"typing"},
+    "runs": {"config", "data", "encoder", "evaluate", "tables", "train", "typing"},
+    "encoder": {"config", "devices", "keys", "runs", "train", "typing"},
+    "report": {"augment", "config", "encoder", "evaluate", "plot", "runs", "tables", "train", "typing"},
+    "sweep": {"plot", "runs"},
+    "testing": {"collectives", "devices", "train", "typing"},
     "five_parts": {"augment", "losses", "similarity", "typing"},
 }
 # A package -> the only rooms or files that may import it.

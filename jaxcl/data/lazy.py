@@ -76,9 +76,7 @@ class Data:
             train, test = made("train"), made(evaluate_on)
             return {kind: (train[kind], test[kind]) for kind in train}
 
-        return cls(
-            name, train=lambda: first("train"), test=lambda: first(evaluate_on), evaluated=evaluated
-        )
+        return cls(name, train=lambda: first("train"), test=lambda: first(evaluate_on), evaluated=evaluated)
 
     def __repr__(self) -> str:
         return f"Data({self.name!r})"

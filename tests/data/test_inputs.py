@@ -6,12 +6,11 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxcl import augment, data, nets
-from jaxcl.data.host import views_key
-from jaxcl.experiment import Experiment
-from jaxcl.losses import nt_xent
+from jaxcl import augment, data, evaluate, keys, nets
+from jaxcl.config import Recipe
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
-from jaxcl.train import train
+from jaxcl.train import Callback, train
 from jaxcl.train.log import read_metrics
 
 
@@ -40,7 +39,12 @@ def views_of(pipeline, views, steps=3):
         if pipeline.resident is not None:
             assert set(batch) == {"index"}
             batch = {"image": pipeline.resident[batch["index"]], **batch}
-        made.append((batch["index"], jax.device_get(jax.jit(views)(views_key(3, step), batch))))
+        made.append(
+            (
+                batch["index"],
+                jax.device_get(jax.jit(views)(keys.views_key(keys.step_key(keys.run_key(3), step)), batch)),
+            )
+        )
     return made
 
 
@@ -118,31 +122,23 @@ def test_an_input_that_does_not_fit_is_refused_with_one_that_does(spec, kind, en
 @pytest.mark.parametrize("input", ["host", "images"])
 def test_a_run_on_encoded_images_trains_and_tells_the_classes_apart(spec, input, tmp_path):
     pytest.importorskip("tensorflow", reason="the host's input pipeline is TensorFlow's")
-    recipe = augment.compose(augment.random_resized_crop(16), augment.flip(), augment.clip())
-    views = augment.two_views(recipe)
+    change = augment.compose(augment.random_resized_crop(16), augment.flip(), augment.clip())
+    views = augment.two_views(change)
     images = data.open(spec, size=16, encoded=True)
     pipeline = data.input_pipeline(input, images.train, views)
     batch = next(pipeline.batches(batch_size=8, seed=0))
     assert batch["views" if input == "host" else "image"].dtype == np.uint8
     assert input == "host" or batch["image"].shape == (8, 18, 18, 3)
     norm = nets.batch_norm()
-    experiment = Experiment(
-        method=simclr(
-            views=views,
-            encoder=nets.conv_n(features=(8,), dense=16, norm=norm),
-            head=nets.projection_head(layers=2, out=8, norm=norm),
-            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5),
-        ),
-        optimizer=optax.sgd(0.05),
-        train=images.train,
-        test=images.test,
-        input=pipeline.batches,
-        batch_size=16,
-        steps=4,
-        log_every=2,
-        knn_every=4,
+    method = simclr(
+        views=views,
+        encoder=nets.conv_n(features=(8,), dense=16, norm=norm),
+        head=nets.projection_head(layers=2, out=8, norm=norm),
+        loss=keyless(nt_xent, temperature=0.5),
     )
-    train(experiment, run_dir=tmp_path)
+    recipe = Recipe(method, optax.sgd(0.05), optax.constant_schedule(0.05), views, 4, 16)
+    knn = Callback(4, evaluate.online_knn(method.embed, images.train, images.test))
+    train(recipe, images.train, input=input, log_every=2, callbacks=[knn], run_dir=tmp_path)
     records = read_metrics(tmp_path)
     assert [record["epoch"] for record in records if "epoch" in record] == [2 / 3, 4 / 3]
     assert records[-1]["knn_accuracy"] == 100
