@@ -41,7 +41,7 @@ def describe(params: PyTree) -> list[list[str]]:
 
 
 def words(params: Any) -> str:
-    """One step's parameters for one image; empty where its coin fell against it."""
+    """One op's parameters for one image, in words; empty where its coin fell against it."""
     match params:
         case Crop():
             return f"crop {params.height} x {params.width} at ({params.top}, {params.left})"

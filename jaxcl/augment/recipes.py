@@ -129,7 +129,7 @@ def amdim(size: int, *, crop: bool | None = None, hue: Number = 0.2) -> Op:
 
 
 def cpc_patches(size: int, stride: int, *, drop: Number = 0.5) -> Op:
-    """An image -> its patches [rows, columns, size, size, c], each changed by itself; the last step of CPC v2's recipe:
+    """An image -> its patches [rows, columns, size, size, c], each changed by itself; the last op of CPC v2's recipe:
 
         n_views(compose(flip(), amdim(64), cpc_patches(16, 8)), 1)
 
