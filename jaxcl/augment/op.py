@@ -46,6 +46,7 @@ class Op(NamedTuple):
         how many numbers of U(0, 1) it needs, and what it makes of them: `decide(u [numbers], shape) -> params`. Where
         all ops of a composed op say so, their numbers are drawn at once, which halves the time to compile.
 
+    >>> from jaxcl.augment import flip
     >>> op = flip(probability=1.0)
     >>> params = op.sample(jax.random.key(0), (1, 2, 1))
     >>> bool(params.on)

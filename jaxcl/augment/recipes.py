@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from jaxcl.augment import color, geometry
 from jaxcl.augment.blur import gaussian_blur
-from jaxcl.augment.compose import compose
+from jaxcl.augment.composition import compose
 from jaxcl.augment.geometry import CropDistribution, uniform_area_log_ratio, uniform_height
 from jaxcl.augment.op import Number, Op
 from jaxcl.augment.patches import each_patch

@@ -22,13 +22,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcl.augment.channels import cut
-from jaxcl.augment.compose import compose
+from jaxcl.augment.composition import compose
 from jaxcl.augment.op import Op, Shape
 from jaxcl.images import as_float
 from jaxcl.typing import Array, Batch, PyTree, Views
 
 
-@dataclass(frozen=True)
+# Each is itself alone: two are compared, and hashed by jax, without looking at settings, which may be traced.
+@dataclass(frozen=True, eq=False)
 class RecipeViews:
     """Views that know how they are made. `views(key, batch)` makes them of the batch's "image", on the device; where
     the batch holds "views", which the host made, it takes those. So a method meets either input by one object.
