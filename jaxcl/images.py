@@ -29,7 +29,9 @@ def triangle(x: Array) -> Array:
 KERNELS = {"bicubic": cubic, "bilinear": triangle}
 
 
-def resize_matrix(start: Array, length: Array, n: int, out: int, method: str, antialias: bool) -> Array:
+def resize_matrix(
+    start: Array | int, length: Array | int, n: int, out: int, method: str, antialias: bool
+) -> Array:
     """The matrix [out, n] that resizes the `length` pixels from `start` of a line of n pixels to `out` pixels.
 
     >>> resize_matrix(1, 2, n=4, out=2, method="bilinear", antialias=False).tolist()
@@ -63,11 +65,12 @@ def center_matrices(
     aspect = out[1] / out[0]
     height, width = (w / aspect, w) if aspect > w / h else (h, h * aspect)
     matrices = []
-    for n, length, size in ((h, height, out[0]), (w, width, out[1])):
-        if isinstance(fraction, jax.core.Tracer):
-            length = jnp.clip(jnp.round(length * fraction), 1, n).astype(jnp.int32)
+    for n, side, size in ((h, height, out[0]), (w, width, out[1])):
+        kept: Any = side * fraction
+        if isinstance(kept, jax.core.Tracer):
+            length = jnp.clip(jnp.round(kept), 1, n).astype(jnp.int32)
         else:
-            length = min(n, max(1, round(length * fraction)))
+            length = min(n, max(1, round(kept)))
         matrices.append(resize_matrix((n - length + 1) // 2, length, n, size, method, antialias))
     return matrices[0], matrices[1]
 

@@ -182,6 +182,6 @@ class About(NamedTuple):
     words where they have none; () where there are no labels.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # tuples have a method of this name, which nobody needs here
     shape: tuple[int, int, int]
     classes: tuple[str, ...]

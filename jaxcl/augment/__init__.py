@@ -3,8 +3,7 @@
 from jaxcl.augment.blur import gaussian_blur, texture
 from jaxcl.augment.channels import first_channels, split_channels
 from jaxcl.augment.color import clip, color_jitter, drop_channels, grayscale, solarize
-from jaxcl.augment.compose import compose
-from jaxcl.augment.describe import captions, describe
+from jaxcl.augment.composition import compose
 from jaxcl.augment.fused import fuse
 from jaxcl.augment.geometry import (
     center_crop,
@@ -43,6 +42,7 @@ from jaxcl.augment.views import (
     render,
     two_views,
 )
+from jaxcl.augment.words import captions, describe
 
 __all__ = [
     "LeaveOneOut",

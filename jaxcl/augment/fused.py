@@ -20,7 +20,7 @@ from jax import lax
 
 from jaxcl.augment.blur import blur_radius, blur_taps
 from jaxcl.augment.color import JITTERS, Grayscale, Jitter
-from jaxcl.augment.compose import flat, flat_params
+from jaxcl.augment.composition import flat, flat_params
 from jaxcl.augment.op import Op, Shape, known
 from jaxcl.images import BORDERS, center_matrices, resize_matrix, shifted_sum
 from jaxcl.typing import Array, PyTree

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcl.augment.compose import compose, leaves, shape_after
+from jaxcl.augment.composition import compose, leaves, shape_after
 from jaxcl.augment.op import Op
 from jaxcl.augment.views import RecipeViews, checked, chunked, view_keys
 from jaxcl.images import as_float

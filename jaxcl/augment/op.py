@@ -39,13 +39,14 @@ class Op(NamedTuple):
 
     settings
         what its maker was called with, as (name, value) pairs. `name` and `settings` together say what the op is, so
-        that it can be built in another form: on the host (`data.tf_ops`), or fused with its neighbors.
+        that it can be built in another form: on the host (`data.host_ops`), or fused with its neighbors.
     out
         the shape that it makes of a shape; None where that is found out by tracing `apply`.
     numbers, decide
         how many numbers of U(0, 1) it needs, and what it makes of them: `decide(u [numbers], shape) -> params`. Where
         all ops of a composed op say so, their numbers are drawn at once, which halves the time to compile.
 
+    >>> from jaxcl.augment import flip
     >>> op = flip(probability=1.0)
     >>> params = op.sample(jax.random.key(0), (1, 2, 1))
     >>> bool(params.on)
@@ -99,7 +100,7 @@ def whole(u: Array, n: Array | int) -> Array:
 # ---------------------------------------------------------------------------------------------- settings
 
 
-def known(value: Number) -> float | None:
+def known(value: Any) -> float | None:
     """The value of a setting as a number; None where it is traced, and found out when the program runs."""
     return None if isinstance(value, jax.core.Tracer) else float(value)
 

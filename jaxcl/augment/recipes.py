@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from jaxcl.augment import color, geometry
 from jaxcl.augment.blur import gaussian_blur
-from jaxcl.augment.compose import compose
+from jaxcl.augment.composition import compose
 from jaxcl.augment.geometry import CropDistribution, uniform_area_log_ratio, uniform_height
 from jaxcl.augment.op import Number, Op
 from jaxcl.augment.patches import each_patch
@@ -129,7 +129,7 @@ def amdim(size: int, *, crop: bool | None = None, hue: Number = 0.2) -> Op:
 
 
 def cpc_patches(size: int, stride: int, *, drop: Number = 0.5) -> Op:
-    """An image -> its patches [rows, columns, size, size, c], each changed by itself; the last step of CPC v2's recipe:
+    """An image -> its patches [rows, columns, size, size, c], each changed by itself; the last op of CPC v2's recipe:
 
         n_views(compose(flip(), amdim(64), cpc_patches(16, 8)), 1)
 

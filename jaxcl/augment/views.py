@@ -22,14 +22,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcl.augment.channels import cut
-from jaxcl.augment.compose import compose
+from jaxcl.augment.composition import compose
 from jaxcl.augment.op import Op, Shape
 from jaxcl.augment.recipes import crop_and_flip
 from jaxcl.images import as_float
 from jaxcl.typing import Array, Batch, PyTree, Views
 
 
-@dataclass(frozen=True)
+# Each is itself alone: two are compared, and hashed by jax, without looking at settings, which may be traced.
+@dataclass(frozen=True, eq=False)
 class RecipeViews:
     """Views that know how they are made. `views(key, batch)` makes them of the batch's "image", on the device; where
     the batch holds "views", which the host made, it takes those. So a method meets either input by one object.
@@ -74,8 +75,8 @@ def two_views(recipe: Op, *, dtype: Any = jnp.float32, chunk: int | None = None)
 def n_views(recipe: Op, n: int, *, dtype: Any = jnp.float32, chunk: int | None = None) -> RecipeViews:
     """(key, batch) -> n arrays [b, h, w, c] of `dtype`: n independent views of every image.
 
-    The batch holds "image" uint8 [b, h, w, c] (or float in [0, 1]) and "index" int [b]. `key` should differ from step
-    to step. Everything is computed in float32 and then cast to `dtype`.
+    The batch holds "image" uint8 [b, h, w, c] (or float in [0, 1]) and "index" int [b]. `key` should differ from one
+    training step to the next. Everything is computed in float32 and then cast to `dtype`.
 
     chunk
         how many images are worked on at once. By default some 32 thousand pixels' worth on a CPU, so that an image
@@ -162,12 +163,12 @@ def channel_views(
 ) -> RecipeViews:
     """(key, batch) -> one picture of every image, cut into its channels: `channel_views(cmc(224), (1, 2))` gives L
     [b, h, w, 1] and ab [b, h, w, 2], as CMC contrasts them. The host makes the picture, and it is cut here."""
-    whole = n_views(recipe, 1, dtype=dtype, chunk=chunk)
 
     def views(key: Array, batch: Batch) -> tuple[Array, ...]:
-        return cut(whole.make(key, batch)[0], channels)
+        (whole,) = n_views(recipe, 1, dtype=dtype, chunk=chunk).make(key, batch)
+        return cut(whole, channels)
 
-    return RecipeViews(views, (recipe,), whole.sample, dtype, tuple(channels))
+    return RecipeViews(views, (recipe,), sample_each((recipe,)), dtype, tuple(channels))
 
 
 def from_host(n: int, *, dtype: Any = jnp.float32) -> Views:

@@ -43,22 +43,27 @@ def load_archive(path: Path, split: str, size: int | None) -> Images:
     return data if size is None else data._replace(images=resized(data.images, size))
 
 
-def about_archive(path: Path, size: int | None) -> About:
-    """What `load_archive` of the training images would find, by headers, labels and names of classes alone."""
+def about_archive(path: Path, size: int | None) -> About | None:
+    """What `load_archive` of the training images would find, by headers, labels and names of classes alone; None where
+    it would refuse them."""
     check_archive(path)
     try:
         with zipfile.ZipFile(path) as archive:
             prefix = prefix_of(archive, "train", path)
-            n, h, w, *c = shape_of(archive, f"{prefix}images", path)
+            shape = shape_of(archive, f"{prefix}images", path)
             labels = member(archive, f"{prefix}labels", path) if has(archive, f"{prefix}labels") else None
             classes = member(archive, "classes", path) if has(archive, "classes") else np.array([], str)
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {reason(error)}.") from error
+    if len(shape) not in (3, 4) or 0 in shape:
+        return None
+    n, h, w, c = (*shape, 1)[:4]
     chosen = np.ones(n, bool) if prefix else held_out(n, "train")
     if labels is not None:
-        labels = labels[chosen[: len(labels)]]
-    shape = (size or h, size or w, c[0] if c else 1)
-    return About(int(chosen.sum()), shape, tuple(map(str, classes)) or numbered(labels))
+        if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
+            return None
+        labels = labels[chosen]
+    return About(int(chosen.sum()), (size or h, size or w, c), tuple(map(str, classes)) or numbered(labels))
 
 
 def check_archive(path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxcl.typing import Images
 
 SPLITS = {"train": 8000, "test": 2000}
+SIZE = 32
 # The first 1437 originals are for training, the other 360 for testing.
 TRAIN_ORIGINALS = 1437
 # Hues of the background along each side of the canvas.
@@ -26,7 +27,7 @@ def scattered_digits(
     split: str,
     *,
     n: int | None = None,
-    size: int = 32,
+    size: int = SIZE,
     seed: int = 0,
     clutter: float = 1.0,
     colors: float = 0.9,

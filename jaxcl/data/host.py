@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcl import keys
-from jaxcl.augment.compose import flat, flat_params
+from jaxcl.augment.composition import flat, flat_params
 from jaxcl.augment.op import Op
 from jaxcl.augment.spaces import SPACES
 from jaxcl.augment.views import RecipeViews, each_view, n_views

@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxcl.augment.blur import blur_radius
 from jaxcl.augment.color import JITTERS
-from jaxcl.augment.compose import flat, flat_params
+from jaxcl.augment.composition import flat, flat_params
 from jaxcl.augment.op import Op
 from jaxcl.augment.spaces import LAB_RANGE, XYZ, YCBCR, YCBCR_RANGE, YDBDR, YDBDR_RANGE
 from jaxcl.data.tf_read import tensorflow

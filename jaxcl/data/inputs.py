@@ -100,12 +100,14 @@ def input_pipeline(
                 ' views on the device: input "device".'
             )
         dtype = "float32" if source is None or any(map(ends_in_a_space, views.recipes)) else "uint8"
-        how = {"dtype": dtype, "threads": threads, "tolerate": tolerate}
-        return InputPipeline(host_views(images if source is None else source, views, **how))
+        made_of = images if source is None else source
+        return InputPipeline(host_views(made_of, views, dtype=dtype, threads=threads, tolerate=tolerate))
     if source is not None:
-        if stored is None and side is None:
-            raise ValueError("found images have any size, so say what is sent to the device: stored=256.")
-        return InputPipeline(host_images(source, stored or side * 8 // 7, threads=threads, tolerate=tolerate))
+        if stored is None:
+            if side is None:
+                raise ValueError("found images have any size, so say what is sent to the device: stored=256.")
+            stored = side * 8 // 7
+        return InputPipeline(host_images(source, stored, threads=threads, tolerate=tolerate))
     assert isinstance(images, Images)
     if kind == "resident":
         return InputPipeline(partial(index_batches, len(images.images)), np.asarray(images.images))

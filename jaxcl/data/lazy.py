@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jaxcl.data.archives import about_archive
 from jaxcl.data.arrays import about_images
-from jaxcl.data.digits import SPLITS, scattered_digits
+from jaxcl.data.digits import SIZE, SPLITS
 from jaxcl.data.folders import about_folder
 from jaxcl.data.load import KINDS, check_size, load, parsed
 from jaxcl.data.stream import as_images, find_images
@@ -166,7 +166,7 @@ def open(
     def describe() -> About | None:
         match kind:
             case "digits":
-                side = size or scattered_digits.__kwdefaults__["size"]
+                side = size or SIZE
                 return About(SPLITS["train"], (side, side, 3), tuple("0123456789"))
             case "npz":
                 return about_archive(Path(where).expanduser(), size)

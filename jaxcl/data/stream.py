@@ -95,9 +95,9 @@ def find_images(
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         found = finders[kind](where, split, data_dir)
     if check and found.spans is not None:
-        from jaxcl.data import tf_pipeline
+        from jaxcl.data import tf_read
 
-        tf_pipeline.check_records(sorted(set(found.paths)))
+        tf_read.check_records(sorted(set(found.paths)))
     if found.skipped:
         warnings.warn(
             f"{len(found.skipped)} of {len(found.skipped) + len(found.paths)} files or records of {found.name} were"

@@ -27,6 +27,9 @@ def test_captions_tell_of_every_view_what_was_drawn_for_it(batch):
         assert [image[view] for image in told] == [f"flip\n{line}" for line in lines]
     assert augment.captions(KEY, augment.two_views(augment.clip()), batch) == [["", ""]] * B
     assert augment.captions(KEY, augment.from_host(2), batch) is None
+    parts = augment.captions(KEY, augment.channel_views(augment.cmc(8), (1, 2)), batch)  # of one picture
+    assert [len(image) for image in parts] == [2] * B
+    assert all(image[0] == image[1] for image in parts)
     assert augment.draw(KEY, augment.flip(), batch, view=SHARED).on.shape == (B,)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from jaxcl.augment.color import JITTERS, Jitter
-from jaxcl.augment.compose import leaves
+from jaxcl.augment.composition import leaves
 from jaxcl.augment.geometry import Crop, Rotation, Shift
 from jaxcl.augment.views import RecipeViews, checked
 from jaxcl.typing import Array, Batch, PyTree, Views
@@ -28,8 +28,9 @@ def captions(key: Array, views: Views, batch: Batch) -> list[list[str]] | None:
 def describe(params: PyTree) -> list[list[str]]:
     """What `draw` drew, in words: for each of the b images one line an op; what a coin left out is not listed.
 
-    >>> batch = {"image": jnp.zeros((1, 8, 8, 3)), "index": jnp.array([7])}
+    >>> import jax.numpy as jnp
     >>> from jaxcl.augment import clip, compose, draw, flip, translate
+    >>> batch = {"image": jnp.zeros((1, 8, 8, 3)), "index": jnp.array([7])}
     >>> recipe = compose(translate(0), flip(probability=1.0), clip())
     >>> describe(draw(jax.random.key(0), recipe, batch))
     [['shift down 0, right 0', 'flip']]
@@ -41,7 +42,7 @@ def describe(params: PyTree) -> list[list[str]]:
 
 
 def words(params: Any) -> str:
-    """One step's parameters for one image; empty where its coin fell against it."""
+    """One op's parameters for one image, in words; empty where its coin fell against it."""
     match params:
         case Crop():
             return f"crop {params.height} x {params.width} at ({params.top}, {params.left})"

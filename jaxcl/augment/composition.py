@@ -13,47 +13,46 @@ from jaxcl.augment.op import Op, Shape, uniform
 from jaxcl.typing import PyTree
 
 
-def compose(*steps: Op) -> Op:
-    """One after the other; the parameters are a tuple, one entry a step. A composed op is an op and composes again."""
-
-    numbers = sum(step.numbers for step in steps)
+def compose(*ops: Op) -> Op:
+    """One after the other; the parameters are a tuple, one entry an op. A composed op is an op and composes again."""
+    numbers = sum(op.numbers for op in ops)
 
     def take(u, key, shape):
         params, start = [], 0
-        for i, step in enumerate(steps):
-            if step.decide is not None:
-                drawn = step.decide(u[start : start + step.numbers], shape)
-                start += step.numbers
+        for i, op in enumerate(ops):
+            if op.decide is not None:
+                drawn = op.decide(u[start : start + op.numbers], shape)
+                start += op.numbers
             else:
                 # A branch of its own: the numbers above hang on the key itself.
-                drawn = step.sample(jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), i), shape)
-            shape = shape_after(step, drawn, shape)  # what the next step will see
+                drawn = op.sample(jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), i), shape)
+            shape = shape_after(op, drawn, shape)  # what the next op will see
             params.append(drawn)
         return tuple(params)
 
     def sample(key, shape):
         return take(uniform(key, (numbers,)), key, shape)
 
-    decide = None if any(step.decide is None for step in steps) else (lambda u, shape: take(u, None, shape))
+    decide = None if any(op.decide is None for op in ops) else (lambda u, shape: take(u, None, shape))
 
     def apply(params, image):
-        for step, drawn in zip(steps, params, strict=True):
-            image = step.apply(drawn, image)
+        for op, drawn in zip(ops, params, strict=True):
+            image = op.apply(drawn, image)
         return image
 
-    outs = [step.out for step in steps if step.out is not None]
+    outs = [op.out for op in ops if op.out is not None]
 
     def out(shape):
         return functools.reduce(lambda shape, out: out(shape), outs, shape)
 
-    name = " > ".join(step.name for step in steps)
-    known = out if len(outs) == len(steps) else None
-    # What a step without `decide` needs is not counted: such a composed op draws by its own key, too.
-    return Op(name, sample, apply, (("steps", steps),), known, numbers if decide else 0, decide)
+    name = " > ".join(op.name for op in ops)
+    known = out if len(outs) == len(ops) else None
+    # What an op without `decide` needs is not counted: such a composed op draws by its own key, too.
+    return Op(name, sample, apply, (("steps", ops),), known, numbers if decide else 0, decide)
 
 
 def flat(op: Op) -> list[Op]:
-    """The steps of a composed op, of those that are composed themselves too, in order."""
+    """The ops of a composed op, and of those among them that are composed, in order."""
     steps = dict(op.settings).get("steps")
     return [op] if steps is None else [inner for step in steps for inner in flat(step)]
 
@@ -75,7 +74,7 @@ def shape_after(op: Op, params: PyTree, shape: Shape) -> Shape:
 
 
 def leaves(params: PyTree) -> Iterator[NamedTuple]:
-    """The steps' own parameters, in order, out of tuples of tuples."""
+    """The ops' own parameters, in order, out of tuples of tuples."""
     if hasattr(params, "_fields"):
         yield params
     elif isinstance(params, tuple):
