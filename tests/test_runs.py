@@ -186,6 +186,18 @@ def test_evaluate_compares_with_both_baselines_and_writes_its_settings(world, ca
     assert "linear" in out
 
 
+def test_evaluate_embeds_once_per_encoder_however_many_protocols(world, monkeypatch):
+    from jaxcl.evaluate import subject
+
+    embedded, embed = [], subject.embed
+    monkeypatch.setattr(subject, "embed", lambda *args, **more: embedded.append(args) or embed(*args, **more))
+    rows = evaluate_run(world / "run", ("knn", "linear"))
+    encoders = ["raw pixels", "untrained encoder", "run"]
+    assert [row["encoder"] for row in rows] == encoders * 2
+    assert [row["protocol"] for row in rows] == ["knn"] * 3 + ["linear"] * 3
+    assert len(embedded) == 2 * len(encoders)  # training and test images
+
+
 def test_a_sweep_takes_one_baseline_or_both(world, tmp_path, capsys):
     command = ["sweep", str(world / "grays.py"), "--protocol", "knn"]
     for words, beside in ((["untrained"], ["untrained encoder"]), ([], ["raw pixels", "untrained encoder"])):

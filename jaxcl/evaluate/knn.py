@@ -134,18 +134,20 @@ def nearest(
 
 def _unit_bank(bank: np.ndarray, *, rows: int = 4096) -> Array:
     """The rows [m, d] at unit length, on the device: written block by block into the one copy that is kept there."""
+    # XLA on a CPU sums fewer rows than these in another order; so the numbers are those of the bank taken as a whole.
     rows = min(rows, len(bank))
     filled = jnp.zeros(bank.shape, bank.dtype)
     for first in range(0, len(bank), rows):
         # The last block reaches back over rows that are there already, so that there is one program.
         first = min(first, len(bank) - rows)
-        filled = _write(filled, bank[first : first + rows], np.int32(first))
+        filled = _write(filled, _unit_rows(bank[first : first + rows]), np.int32(first))
+        filled.block_until_ready()  # Blocks that wait would be copies, too.
     return filled
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _write(filled: Array, block: Array, first: Array) -> Array:
-    return lax.dynamic_update_slice_in_dim(filled, _unit_rows(block), first, 0)
+    return lax.dynamic_update_slice_in_dim(filled, block, first, 0)
 
 
 @jax.jit
