@@ -60,7 +60,7 @@ def dot_with_own(q: Array, k: Array) -> Array:
     return jnp.einsum("nd,nmd->nm", q, k)
 
 
-def tanh_clip(scores: Array, limit: float) -> Array:
+def tanh_clip(scores: Array, limit: float | Array) -> Array:
     """limit tanh(scores / limit): as they are near 0, never beyond `limit`.
 
     >>> tanh_clip(jnp.array([0.0, 0.1, 1e6]), 20.0).tolist()

@@ -129,7 +129,7 @@ def decoupled_nt_xent(
 
 
 def uniformity(
-    z: Array, *, t: float = 2.0, block_size: int | None = None, axis_name: str | None = None
+    z: Array, *, t: float | Array = 2.0, block_size: int | None = None, axis_name: str | None = None
 ) -> Array:
     """Log of the mean Gaussian potential of all pairs of normalised rows: z [m, d] -> scalar in [-4 t, 0].
 
@@ -141,10 +141,11 @@ def uniformity(
     -8.0
     """
     z = normalize(checks.rows("uniformity", "z", z))
-    checks.positive("uniformity", "t", t)
+    known = checks.positive("uniformity", "t", t)
     total = checks.several("uniformity", len(z), axis_name, "it is a mean over pairs")
     # |a - b|^2 = 2 - 2 a.b, so the potential is a log-partition at temperature 1 / (2 t).
-    log_z, _ = _log_partition(z * np.sqrt(2 * t), 1, 0, 2 * t, block_size, axis_name)
+    root = jnp.sqrt(2 * t) if known is None else np.sqrt(2 * known)
+    log_z, _ = _log_partition(z * root, 1, 0, None if known is None else 2 * known, block_size, axis_name)
     # The largest row is subtracted so that the sum over devices is one of numbers in range.
     top = jax.lax.stop_gradient(jnp.max(collectives.gather(log_z, axis_name)))
     average = collectives.mean(jnp.mean(jnp.exp(log_z - top)), axis_name)
@@ -157,8 +158,8 @@ def alignment_uniformity(
     z2: Array,
     *,
     weight: float | Array = 1.0,
-    alpha: float = 2.0,
-    t: float = 2.0,
+    alpha: float | Array = 2.0,
+    t: float | Array = 2.0,
     block_size: int | None = None,
     axis_name: str | None = None,
 ) -> Array:
@@ -172,7 +173,7 @@ def alignment_uniformity(
     """
     z1, z2 = (normalize(z) for z in checks.views("alignment_uniformity", z1, z2))
     squared = jnp.sum(jnp.square(z1 - z2), axis=1)
-    if alpha != 2:
+    if checks.positive("alignment_uniformity", "alpha", alpha) != 2:  # traced, it may be any
         # |.|^alpha has an infinite slope at 0 where alpha < 1, and nan from the root's rule below 2.
         squared = jnp.maximum(squared, jnp.finfo(squared.dtype).eps ** 2) ** (alpha / 2)
     spread = partial(uniformity, t=t, block_size=block_size, axis_name=axis_name)

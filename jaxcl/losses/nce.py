@@ -18,8 +18,8 @@ def map_nce(
     source: Array,
     targets: Array,
     *,
-    clip: float | None = 20.0,
-    penalty: float = 0.05,
+    clip: float | Array | None = 20.0,
+    penalty: float | Array = 0.05,
     similarity: Similarity = scaled_dot,
     axis_name: str | None = None,
 ) -> Array:
@@ -127,7 +127,7 @@ def binary_nce(
     partition: Array | float,
     *,
     images: int,
-    epsilon: float = 1e-7,
+    epsilon: float | Array = 1e-7,
     axis_name: str | None = None,
 ) -> Array:
     """CMC's: is a row drawn from the data (the first column) or from the noise (the k others)? [n, 1 + k] -> scalar.

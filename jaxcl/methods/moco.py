@@ -26,7 +26,7 @@ def moco(
     head: Net,
     loss: QueueLoss,
     queue_size: int = 65536,
-    decay: float = 0.999,
+    decay: float | Array = 0.999,
     symmetric: bool = False,
     shuffle: bool = True,
     transform: Transform | None = None,
