@@ -123,7 +123,7 @@ def experiment(knobs: Knobs) -> Experiment:
         std=(63 / 255, 62.1 / 255, 66.7 / 255),
     )
     linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=knobs.out)
-    rows, shared_predictor, turns = VARIANTS[knobs.variant]
+    rows, shared_predictor, rotations = VARIANTS[knobs.variant]
     recipe = augment.compose(augment.flip(), augment.amdim(size))
     views = augment.n_views(recipe, 1)
     patch = (knobs.patch, knobs.patch // 2)
@@ -142,7 +142,7 @@ def experiment(knobs: Knobs) -> Experiment:
             extract=EXTRACTIONS[knobs.extraction],
             rows=rows,
             shared_predictor=shared_predictor,
-            turns=turns,
+            rotations=rotations,
             represent=REPRESENT[knobs.represent],
             axis_name=axis_name,
         ),

@@ -162,7 +162,7 @@ def batch_scores(
 
     Rows are normalized here. The 2n anchors are the extrapolated pairs, z1' and z2' of an image in turn, and the score
     of a positive is z1'.z2'. Negatives are the batch's own, unextrapolated rows z_j of other images, interpolated
-    with those of a random other place in the batch; where that would be a view of the anchor's own image, z_j stays
+    with those of a random other row of the batch; where that would be a view of the anchor's own image, z_j stays
     as it is. Mixing is linear, so it is done on the scores. This form is ours (see above).
 
     Returns positives [2n] and negatives [2n, 2N], N the global batch, with -inf where it is the anchor's own image.

@@ -20,7 +20,11 @@ def normalize(z: Array, *, epsilon: float = 1e-12) -> Array:
 
 
 def dot(q: Array, k: Array) -> Array:
-    """q k^T."""
+    """q k^T, the products of all pairs of rows as they come.
+
+    >>> dot(jnp.array([[2.0, 1.0]]), jnp.array([[3.0, 0.0], [0.0, 4.0]])).tolist()
+    [[6.0, 4.0]]
+    """
     return q @ k.T
 
 

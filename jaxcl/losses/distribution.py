@@ -105,7 +105,7 @@ def decoupled_nt_xent(
 
     The two differ by far more than a constant (at d = 64 and equal weight, the second cares 64 times less about
     alignment), so a weight is worth nothing without its convention. temperature 1.0 and weight 0.1 are the published
-    setting, whose convention is not on record.
+    setting, whose convention is not published.
 
     >>> z1, z2 = jnp.eye(3), jnp.eye(3)[:, ::-1]
     >>> from jaxcl.losses.contrast import nt_xent
@@ -237,7 +237,7 @@ def sliced_wasserstein(
         noise. Another estimator, so off by default. Known for `normal` (the normal distribution along every
         direction) and `uniform_sphere` ((1 + u)/2 follows Beta((d-1)/2, (d-1)/2)).
 
-    Under an axis m counts all devices' rows. Where the devices divide `projections`, each sorts its share of them.
+    Under an axis m counts all devices' rows. Where the devices divide `projections`, each sorts its part of them.
 
     >>> key = jax.random.key(0)
     >>> own = uniform_sphere(jax.random.split(key)[1], (8, 4))  # the very sample that the key leads to
@@ -258,9 +258,9 @@ def sliced_wasserstein(
     along = z @ directions
     if count % devices == 0 and axis_name is not None:
         along = collectives.share_columns(along, axis_name)
-        share = count // devices
-        first = collectives.rows(1, axis_name)[0] * share
-        directions = jax.lax.dynamic_slice_in_dim(directions, first, share, axis=1)
+        each = count // devices
+        first = collectives.rows(1, axis_name)[0] * each
+        directions = jax.lax.dynamic_slice_in_dim(directions, first, each, axis=1)
     else:
         along = collectives.gather(along, axis_name)
     if exact_quantiles:
@@ -288,8 +288,8 @@ def _quantiles(prior: Prior, m: int, d: int) -> np.ndarray:
 
         return np.sign(middle - 0.5) if d == 1 else 2 * betaincinv((d - 1) / 2, (d - 1) / 2, middle) - 1
     raise ValueError(
-        "exact_quantiles are known for the priors `normal` and `uniform_sphere`, whose projections follow one law in"
-        f" every direction; got {getattr(prior, '__name__', prior)!r}. Leave exact_quantiles out to compare with a"
+        "exact_quantiles are known for the priors `normal` and `uniform_sphere`, whose projections have one distribution"
+        f" in every direction; got {getattr(prior, '__name__', prior)!r}. Leave exact_quantiles out to compare with a"
         " sample."
     )
 

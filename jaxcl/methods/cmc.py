@@ -32,7 +32,7 @@ def cmc(
     scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> Method:
-    """Tell an image's colors from those of other images by its brightness, and the other way round.
+    """Find an image's colors among those of other images by its brightness, and the other way round.
 
     views
         (key, batch) -> one view of every image in two parts, L [b, h, w, 1] and ab [b, h, w, 2]:

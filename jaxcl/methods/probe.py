@@ -40,14 +40,14 @@ def with_probe(
         representations made with the batch's own statistics.
 
     Returns the new method, whose loss is the sum of both and whose metrics also hold "probe_loss" and
-    "probe_accuracy" (of the training batch, a share), and `classify(params, state, images) -> logits [b, classes]`.
+    "probe_accuracy" (of the training batch, a fraction), and `classify(params, state, images) -> logits [b, classes]`.
     Its parameters are {"method": ..., "probe": {"kernel" [d, classes], "bias" [classes]}}.
     """
     labels = jnp.asarray(labels, jnp.int32)
     if labels.ndim != 1:
         raise ValueError(f"with_probe needs one label an image, int [n]; got shape {labels.shape}.")
     if classes < 2:
-        raise ValueError(f"with_probe tells classes apart and needs two or more; got classes={classes}.")
+        raise ValueError(f"with_probe needs two classes or more; got classes={classes}.")
     features = method.embed if represent is None else represent
 
     def init(key, batch):
