@@ -72,7 +72,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         "wide_resnet": partial(nets.wide_resnet, 10, width=2, norm=norm),
     }
     linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=knobs.out)
-    rows, shared_predictor, turns = VARIANTS[knobs.variant]
+    rows, shared_predictor, rotations = VARIANTS[knobs.variant]
     change, patch = augment.compose(augment.flip(), augment.amdim(size)), (knobs.patch, knobs.patch // 2)
     if knobs.patchwise:
         change = augment.compose(change, augment.cpc_patches(*patch))
@@ -88,7 +88,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         extract=EXTRACTIONS[knobs.extraction],
         rows=rows,
         shared_predictor=shared_predictor,
-        turns=turns,
+        rotations=rotations,
         represent=REPRESENT[knobs.represent],
         axis_name=axis,
     )

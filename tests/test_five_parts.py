@@ -178,7 +178,7 @@ GIVEN = [
 def test_every_argument_of_a_method_is_among_its_parts(make):
     names = set(inspect.signature(make).parameters) - {"axis_name", "scores"}
     things = {name: object() for name in names}
-    things |= {name: 1 for name in ("spaces", "turns") if name in names}
+    things |= {name: 1 for name in ("spaces", "rotations") if name in names}
     things |= {name: (object(), object()) for name in ("embedded", "encoders", "heads") if name in names}
     things |= {"compare": ((0, 1),)} if "compare" in names else {}
     parts = make(**things).five_parts

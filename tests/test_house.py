@@ -126,14 +126,35 @@ print([name for name in ("tensorflow", "tensorflow_datasets", "matplotlib", "tor
     assert out.stdout.strip() == "[]"
 
 
+ROOMS = (
+    "augment",
+    "nets",
+    "losses",
+    "methods",
+    "evaluate",
+    "data",
+    "train",
+    "plot",
+    "memory",
+    "extract",
+    "similarity",
+    "feature_transform",
+    "monitor",
+    "keys",
+    "testing",
+)
+
+
 def public_functions():
+    """Of a room with a list of its public names those; of a room that is one file all that it defines."""
     import importlib
 
-    for room_name in ("augment", "data", "evaluate", "losses", "methods", "nets", "plot", "train"):
+    for room_name in ROOMS:
         module = importlib.import_module(f"jaxcl.{room_name}")
-        for name in getattr(module, "__all__", ()):
+        for name in getattr(module, "__all__", vars(module)):
             member = getattr(module, name)
-            if inspect.isfunction(member):
+            own = hasattr(module, "__all__") or getattr(member, "__module__", "") == module.__name__
+            if inspect.isfunction(member) and own and not name.startswith("_"):
                 yield pytest.param(member, id=f"{room_name}.{name}")
 
 

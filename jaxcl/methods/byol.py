@@ -16,7 +16,7 @@ from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Scores, Views
 
-Decay = float | Callable[[Array], Array]
+Decay = float | Array | Callable[[Array], Array]
 
 
 def byol(
@@ -148,7 +148,7 @@ def simsiam(
     return method._replace(five_parts=method.five_parts._replace(loss={"loss": loss}))
 
 
-def cosine_decay(start: float, *, steps: int) -> Callable[[Array], Array]:
+def cosine_decay(start: float | Array, *, steps: int) -> Callable[[Array], Array]:
     """BYOL's decay by the step: 1 - (1 - start) (1 + cos(pi step / steps)) / 2, from `start` to 1.
 
     Published starts: 0.97 for 40 epochs of ImageNet, 0.99 for 100 and 300, 0.996 for 1000.
@@ -156,7 +156,8 @@ def cosine_decay(start: float, *, steps: int) -> Callable[[Array], Array]:
     >>> [round(float(cosine_decay(0.9, steps=4)(step)), 4) for step in (0, 2, 4, 5)]
     [0.9, 0.95, 1.0, 1.0]
     """
-    if not 0 <= start <= 1 or steps < 1:
+    traced = isinstance(start, jax.core.Tracer)
+    if steps < 1 or not (traced or 0 <= start <= 1):
         raise ValueError(f"cosine_decay needs a start in [0, 1] and steps >= 1; got {start} and {steps}.")
 
     def decay(step: Array) -> Array:

@@ -26,13 +26,13 @@ def cmc(
     images: int,
     loss: Loss,
     negatives: int | Literal["batch"] = 16384,
-    temperature: float = 0.07,
-    momentum: float = 0.5,
+    temperature: float | Array = 0.07,
+    momentum: float | Array = 0.5,
     extract: Callable[[Maps], Array] = pool,
     scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> Method:
-    """Tell an image's colors from those of other images by its brightness, and the other way round.
+    """Find an image's colors among those of other images by its brightness, and the other way round.
 
     views
         (key, batch) -> one view of every image in two parts, L [b, h, w, 1] and ab [b, h, w, 2]:

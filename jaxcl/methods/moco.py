@@ -26,7 +26,7 @@ def moco(
     head: Net,
     loss: QueueLoss,
     queue_size: int = 65536,
-    decay: float = 0.999,
+    decay: float | Array = 0.999,
     symmetric: bool = False,
     shuffle: bool = True,
     transform: Transform | None = None,
@@ -34,7 +34,7 @@ def moco(
     extract: Callable[[tuple[Array, ...]], Array] = pool,
     axis_name: str | None = None,
 ) -> Method:
-    """Tell the key of an image's other view from a long queue of the keys of other images.
+    """Find the key of an image's other view among a long queue of the keys of other images.
 
     views
         (key, batch) -> a query view and a key view, each [b, h, w, c].
@@ -53,8 +53,9 @@ def moco(
     shuffle
         keys go through the network in a random order of the global batch. It matters where rows are normalized by
         less than the global batch (`nets.batch_norm(axis_name=axis_name, groups=8)`: a device each on eight, eight
-        pretended ones on one): then a query and its key do not share their statistics, which would tell them by
-        (section 3.3; without it 4 points are lost on CIFAR-10, says the demo). With `groups=1` it changes nothing.
+        pretended ones on one): a query and its key then have different statistics. With the same ones the network
+        finds the key by its batch (section 3.3; 4 points are lost on CIFAR-10, says the demo). With `groups=1` it
+        changes nothing.
     transform
         what is done to q, k and the queue before the loss sees them (`feature_transform.mixing`). The queue itself
         keeps unmixed keys.
@@ -63,7 +64,7 @@ def moco(
         `transform` also of what it would have seen without, with "unmixed_" before their names.
 
     The order of events is that of the authors' code: the moving average is taken before the keys are made, the queue
-    that the loss sees is that of the steps before. The key encoder keeps batch statistics of its own.
+    that the loss sees is that of the training steps before. The key encoder keeps batch statistics of its own.
     """
 
     network = projected("moco", encoder, head, extract)
@@ -84,8 +85,8 @@ def moco(
         query_stats, key_stats, queue = state["query"], state["key"], state["queue"]
 
         value, metrics, pushed = jnp.zeros(()), {}, []
-        for turn, (x, other) in enumerate([(x1, x2), (x2, x1)] if symmetric else [(x1, x2)]):
-            shuffle_key, mix_key, loss_key = jax.random.split(direction_keys[turn], 3)
+        for direction, (x, other) in enumerate([(x1, x2), (x2, x1)] if symmetric else [(x1, x2)]):
+            shuffle_key, mix_key, loss_key = jax.random.split(direction_keys[direction], 3)
             h, q, query_stats = forward(params, query_stats, x)
             k, key_stats = shuffled(
                 shuffle_key if shuffle else None,
@@ -99,7 +100,7 @@ def moco(
                 seen = transform(mix_key, state["step"], *seen, axis_name=axis_name)
             value = value + loss(loss_key, *seen, axis_name=axis_name)
             pushed.append(k)
-            if turn == 0:
+            if direction == 0:
                 metrics = contrast_monitor(q, k, h, axis_name=axis_name)
                 if scores is not None:
                     metrics |= scores(*seen, axis_name=axis_name)

@@ -42,7 +42,7 @@ def with_probe(
     Its parameters are {"method": ..., "probe": {"kernel" [d, classes], "bias" [classes]}}.
     """
     if classes < 2:
-        raise ValueError(f"with_probe tells classes apart and needs two or more; got classes={classes}.")
+        raise ValueError(f"with_probe needs two classes or more; got classes={classes}.")
     features = method.embed if represent is None else represent
 
     def init(key, batch):

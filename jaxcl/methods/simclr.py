@@ -50,7 +50,7 @@ def simclr(
     def loss_fn(params, state, key, batch):
         views_key, loss_key = keys.of_step(key, 1)
         x1, x2 = checks.views_of("simclr", views(views_key, batch), 2)
-        # Both views in one batch, side by side: they share the batch statistics, and stay on their device.
+        # Both views in one batch, side by side: their batch statistics are the same, and they stay on their device.
         h, z, state = network.apply(params, state, interleave(x1, x2), train=True)
         z1, z2 = z[0::2], z[1::2]
         value = loss(loss_key, z1, z2, axis_name=axis_name)

@@ -31,8 +31,8 @@ def yadim(
         that this is flip, shift or crop, jitter and grayscale, each view with a flip of its own, is inferred:
         `two_views(augment.compose(augment.flip(), augment.amdim(32)))`.
     encoder
-        any; the paper's main results have AMDIM's, whose last map is one place. Then each vector has one positive
-        and n - 1 negatives in each direction. Of a map with several places one is drawn as the source and all are
+        any; the paper's main results have AMDIM's, whose last map is one position. Then each vector has one positive
+        and n - 1 negatives in each direction. Of a map with several positions one is drawn as the source and all are
         targets, as for AMDIM's maps (inferred); for an average instead: `extract=extract.average`.
     loss
         (key, source, targets, axis_name=None) -> scalar: AMDIM's, `keyless(map_nce, clip=20.0)`.

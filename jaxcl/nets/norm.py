@@ -8,7 +8,7 @@ that what the batch statistics mean is said once, in the config:
     batch_norm(axis_name=axis_name)                     the global batch, in every placement
     batch_norm(axis_name=axis_name, groups=8)           its eighth of the global batch, in every placement
     batch_norm()                                        all rows the program sees
-    layer_norm()                                        itself, each place by itself
+    layer_norm()                                        itself, each position by itself
     map_norm()                                          itself, its whole map at once
     no_norm()                                           nothing (a bias is still learnt)
 """
@@ -40,7 +40,7 @@ def batch_norm(
     groups
         the *global* batch is cut into so many groups of neighbouring rows, each normalized on its own; the
         running averages take the mean over the groups. 1 is the ordinary norm (SimCLR's "global" one). 8
-        gives one device the statistics that eight would have, without which MoCo can tell the positive by
+        gives one device the statistics that eight would have, without which MoCo can find the positive by
         its batch (section 3.3 of arXiv:1911.05722); on eight devices every device is its own group, and
         nothing is sent.
     momentum
@@ -131,9 +131,9 @@ class BatchNorm(nn.Module):
                 f"batch_norm cuts its {n} rows into {groups} equal groups;"
                 " choose groups that divide the batch."
             )
-        shares, over = split(x, groups), tuple(range(1, x.ndim))
+        parts, over = split(x, groups), tuple(range(1, x.ndim))
         # Both moments in one pass over x, and one message.
-        moments = jnp.mean(shares, axis=over), jnp.mean(jnp.square(shares), axis=over)
+        moments = jnp.mean(parts, axis=over), jnp.mean(jnp.square(parts), axis=over)
         if self.groups == 1:
             moments = collectives.mean(moments, self.axis_name)
         mean, square = moments

@@ -69,8 +69,8 @@ def test_a_step_is_put_together_by_hand(batch, begun):
             grid[:, r, c] = pool(ENCODER.apply(params["encoder"], state["encoder"], patch, train=True)[0])
     z = jnp.asarray(grid, jnp.float32)
     t, _ = LINEAR.apply(params["target"], {}, z, train=True)
-    seen, _ = CONTEXT.apply(params["turn_0"]["context"], {}, z, train=True)
-    p, _ = LINEAR.apply(params["turn_0"]["predictor"], {}, seen, train=True)
+    seen, _ = CONTEXT.apply(params["rotation_0"]["context"], {}, z, train=True)
+    p, _ = LINEAR.apply(params["rotation_0"]["predictor"], {}, seen, train=True)
     p, t = np.asarray(p, np.float64), np.asarray(t, np.float64)
     total, flat = 0.0, t.reshape(-1, 3)
     for below, weight in {2: 1, 3: 2}.items():
@@ -97,12 +97,12 @@ def test_what_is_below_the_predicted_row_is_no_part_of_its_prediction(batch, beg
 
 def test_four_directions_are_the_image_turned_with_a_context_of_their_own(batch):
     """The second direction alone is the first of the turned image, when it is given the same weights."""
-    m = method(turns=2, shared_predictor=False, rows=lambda height: {1: 1.0, 2: 1.0})
+    m = method(rotations=2, shared_predictor=False, rows=lambda height: {1: 1.0, 2: 1.0})
     params, state = jax.jit(m.init)(jax.random.key(0), batch)
-    assert set(params["turn_1"]) == {"context", "predictor_1", "predictor_2"}
+    assert set(params["rotation_1"]) == {"context", "predictor_1", "predictor_2"}
     calls = []
     spy = method(
-        turns=2,
+        rotations=2,
         shared_predictor=False,
         rows=lambda height: {1: 1.0, 2: 1.0},
         loss=lambda key, p, t, *, below, axis_name: calls.append((p, t)) or jnp.zeros(()),
@@ -111,7 +111,7 @@ def test_four_directions_are_the_image_turned_with_a_context_of_their_own(batch)
     np.testing.assert_allclose(calls[2][1], jnp.rot90(calls[0][1], 1, axes=(1, 2)), atol=1e-6)
     assert not np.allclose(calls[2][0], calls[0][0], atol=1e-3)
     with pytest.raises(ValueError, match="one to four directions"):
-        method(turns=5)
+        method(rotations=5)
 
 
 def test_what_cpc_cannot_predict_it_says(batch):

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcl import augment, devices, keys, methods, nets
+from jaxcl import augment, devices, keys, losses, methods, nets
 from jaxcl.extract import last, of_widths
 from jaxcl.feature_transform import mixing
 from jaxcl.losses import (
@@ -48,13 +48,13 @@ def as_it_is(views):
 SEEN = partial(score_monitor, temperature=0.2, bins=8)
 
 
-def tiny_simclr(axis_name, views=as_it_is):
+def tiny_simclr(axis_name, views=as_it_is, *, temperature=0.2):
     norm = nets.batch_norm(axis_name=axis_name)
     return simclr(
         views=views(augment.two_views(augment.simclr(16, strength=0.5, blur=False))),
         encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
         head=nets.projection_head(layers=2, out=8, norm=norm),
-        loss=keyless(nt_xent, temperature=0.2),
+        loss=keyless(nt_xent, temperature=temperature),
         scores=SEEN,
         axis_name=axis_name,
     )
@@ -73,64 +73,77 @@ def noisy(count):
     return views
 
 
-def moco_parts(axis_name):
+def moco_parts(axis_name, decay):
     # Eight groups, on one device or on eight: with fewer than the global batch, shuffling matters.
     norm = nets.batch_norm(axis_name=axis_name, groups=8)
     encoder = nets.small_convnet(features=(8, 8), norm=norm)
     head = nets.mlp_head(norm=nets.no_norm(), hidden=(8,), out=8)
-    return {"encoder": encoder, "head": head, "queue_size": 40, "decay": 0.9, "axis_name": axis_name}
+    return {"encoder": encoder, "head": head, "queue_size": 40, "decay": decay, "axis_name": axis_name}
 
 
-def tiny_moco(axis_name, views=as_it_is):
+def tiny_moco(axis_name, views=as_it_is, *, temperature=0.2, decay=0.9, positives=2.0, negatives=1.6):
     """All that may go wrong between devices: two directions, mixed, with scores."""
     return moco(
         views=views(noisy(2)),
         symmetric=True,
-        transform=mixing(dimension_wise="positives", start=1),
+        transform=mixing(positives=positives, negatives=negatives, dimension_wise="positives", start=1),
         scores=SEEN,
-        loss=keyless(queue_nce, temperature=0.2),
-        **moco_parts(axis_name),
+        loss=keyless(queue_nce, temperature=temperature),
+        **moco_parts(axis_name, decay),
     )
 
 
-def tiny_looc_plus_plus(axis_name, views=as_it_is):
+def tiny_looc_plus_plus(axis_name, views=as_it_is, *, temperature=0.2, decay=0.9):
     norm = nets.batch_norm(axis_name=axis_name, groups=8)
     branch = nets.conv_stage(features=8, norm=norm)
-    return looc(views=views(noisy(3)), spaces=2, branch=branch, scores=SEEN, **moco_parts(axis_name))
+    return looc(
+        views=views(noisy(3)),
+        spaces=2,
+        branch=branch,
+        temperature=temperature,
+        scores=SEEN,
+        **moco_parts(axis_name, decay),
+    )
 
 
-def tiny_looc(axis_name, views=as_it_is):
-    return looc(views=views(noisy(2)), spaces=2, scores=SEEN, **moco_parts(axis_name))
+def tiny_looc(axis_name, views=as_it_is, *, temperature=0.2, decay=0.9):
+    return looc(
+        views=views(noisy(2)),
+        spaces=2,
+        temperature=temperature,
+        scores=SEEN,
+        **moco_parts(axis_name, decay),
+    )
 
 
-def tiny_simclr_v2(axis_name, views=as_it_is):
+def tiny_simclr_v2(axis_name, views=as_it_is, *, temperature=0.5, decay=0.9):
     norm = nets.batch_norm(axis_name=axis_name)
     return simclr_v2(
         views=views(noisy(2)),
         encoder=nets.small_convnet(features=(8, 8), norm=norm),
         head=nets.projection_head(layers=2, out=8, norm=norm),
-        temperature=0.5,
+        temperature=temperature,
         queue_size=40,
-        decay=0.9,
+        decay=decay,
         scores=SEEN,
         axis_name=axis_name,
     )
 
 
-def probed_simclr(axis_name, views=as_it_is):
+def probed_simclr(axis_name, views=as_it_is, *, temperature=0.5):
     norm = nets.batch_norm(axis_name=axis_name)
     method = simclr(
         views=views(noisy(2)),
         encoder=nets.conv_n(features=(8,), dense=8, norm=norm),
         head=nets.mlp_head(norm=norm, hidden=(), out=8),
-        loss=keyless(nt_xent, temperature=0.5),
+        loss=keyless(nt_xent, temperature=temperature),
         scores=SEEN,
         axis_name=axis_name,
     )
     return with_probe(method, classes=2, views=views(noisy(1)), axis_name=axis_name)[0]
 
 
-def tiny_byol(axis_name, views=as_it_is):
+def tiny_byol(axis_name, views=as_it_is, *, start=0.9):
     norm = nets.batch_norm(axis_name=axis_name)
     return byol(
         views=views(noisy(2)),
@@ -138,7 +151,7 @@ def tiny_byol(axis_name, views=as_it_is):
         projector=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
         predictor=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
         loss=keyless(regression),
-        decay=cosine_decay(0.9, steps=60),
+        decay=cosine_decay(start, steps=60),
         scores=SEEN,
         axis_name=axis_name,
     )
@@ -157,32 +170,32 @@ def tiny_simsiam(axis_name, views=as_it_is):
     )
 
 
-def tiny_amdim(axis_name, views=as_it_is):
+def tiny_amdim(axis_name, views=as_it_is, *, clip=20.0, penalty=0.05):
     norm = nets.batch_norm(axis_name=axis_name)
     head = nets.amdim_head(norm=norm, out=8)
     return amdim(
         views=views(noisy(2)),
         encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
         heads=(head, head, head),
-        loss=keyless(map_nce),
+        loss=keyless(map_nce, clip=clip, penalty=penalty),
         extract=of_widths(1, 3, 7),
         scores=SEEN,
         axis_name=axis_name,
     )
 
 
-def tiny_yadim(axis_name, views=as_it_is):
+def tiny_yadim(axis_name, views=as_it_is, *, clip=20.0, penalty=0.05):
     norm = nets.batch_norm(axis_name=axis_name)
     return yadim(
         views=views(noisy(2)),
-        encoder=nets.small_convnet(features=(8, 8), norm=norm),  # its last map has four places
-        loss=keyless(map_nce),
+        encoder=nets.small_convnet(features=(8, 8), norm=norm),  # its last map has four positions
+        loss=keyless(map_nce, clip=clip, penalty=penalty),
         scores=SEEN,
         axis_name=axis_name,
     )
 
 
-def tiny_cmc(axis_name, views=as_it_is, *, negatives=32):
+def tiny_cmc(axis_name, views=as_it_is, *, negatives=32, temperature=0.07, momentum=0.5, epsilon=1e-7):
     norm = nets.batch_norm(axis_name=axis_name)
 
     def halves(key, batch):
@@ -196,13 +209,15 @@ def tiny_cmc(axis_name, views=as_it_is, *, negatives=32):
         heads=(nets.mlp_head(norm=norm, hidden=(), out=8),) * 2,
         images=256,
         negatives=negatives,
-        loss=keyless(binary_nce, images=256),
+        temperature=temperature,
+        momentum=momentum,
+        loss=keyless(binary_nce, images=256, epsilon=epsilon),
         scores=SEEN,
         axis_name=axis_name,
     )
 
 
-def tiny_cpc(axis_name, views=as_it_is):
+def tiny_cpc(axis_name, views=as_it_is, *, scale=1.0, weight=2.0):
     linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=8)
     return cpc(
         views=views(noisy(1)),
@@ -210,9 +225,9 @@ def tiny_cpc(axis_name, views=as_it_is):
         context=nets.masked_context(hidden=8, blocks=2),
         target=linear,
         predictor=linear,
-        loss=keyless(patch_nce, scale=1.0),
+        loss=keyless(patch_nce, scale=scale),
         patch=(8, 4),
-        rows=lambda height: {1: 2.0, 2: 0.5},  # the row next below overlaps; nothing else can be foretold
+        rows=lambda height: {1: weight, 2: 0.5},  # the row next below overlaps; nothing else can be foretold
         scores=SEEN,
         axis_name=axis_name,
     )
@@ -275,6 +290,35 @@ def test_two_steps_on_eight_devices_are_two_steps_on_one(on_one_device, place):
     chex.assert_trees_all_close(here, truth, atol=2e-4, rtol=2e-3)
 
 
+AXIS = "devices"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if name.split(",")[0] not in ("looc", "simclr_v2")]
+)
+def test_a_page_hands_its_axis_to_its_loss_and_its_scores(name, monkeypatch):
+    """Nothing that a config wrote names the axis, so the loss can only have it from the page."""
+    seen = {"loss": [], "scores": []}
+
+    def recording(part, function):
+        def recorded(*arrays, axis_name=None, **settings):
+            seen[part].append(axis_name)
+            return function(*arrays, axis_name=axis_name, **settings)
+
+        return recorded
+
+    def recorded_keyless(function, **settings):
+        return losses.keyless(recording("loss", function), **settings)
+
+    monkeypatch.setitem(globals(), "keyless", recorded_keyless)
+    monkeypatch.setitem(globals(), "SEEN", recording("scores", SEEN))
+    # Parameters do not depend on the axis, and one device is enough to see who is given it.
+    params, state = jax.eval_shape(METHODS[name](None).init, jax.random.key(0), batch_of())
+    loss = jax.vmap(METHODS[name](AXIS).loss, in_axes=(None, None, None, 0), axis_name=AXIS)
+    jax.eval_shape(loss, params, state, jax.random.key(1), jax.tree.map(lambda x: x[None], batch_of()))
+    assert set(seen["loss"]) == set(seen["scores"]) == {AXIS}
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_views_are_given_the_same_key_of_a_step_whatever_the_method(name):
     given = []
@@ -323,6 +367,25 @@ def test_loss_does_not_change_what_it_was_given_and_repeats_itself(begun):
     np.testing.assert_allclose(
         [metrics[f"{kind}_histogram"].sum() for kind in ("positive", "negative")], 1, rtol=1e-5
     )
+
+
+def numbers_of(make):
+    """The numeric settings of a row of the table, with their values."""
+    parameters = inspect.signature(make).parameters.items()
+    return {name: p.default for name, p in parameters if isinstance(p.default, float)}
+
+
+def test_numeric_settings_may_be_traced(begun, request):
+    """A population of runs maps a step over its settings, so nothing may ask for their values."""
+    method, params, state = begun
+    make = METHODS[request.node.callspec.params["begun"]]
+
+    def loss(numbers):
+        value, (new_state, _) = make(None, **numbers).loss(params, state, jax.random.key(1), batch_of())
+        return value, new_state
+
+    value, (new_state, _) = jax.jit(method.loss)(params, state, jax.random.key(1), batch_of())
+    chex.assert_trees_all_close(jax.jit(loss)(numbers_of(make)), (value, new_state), rtol=1e-4, atol=1e-5)
 
 
 def test_embed_gives_a_row_an_image_whatever_else_is_in_the_batch(begun):
