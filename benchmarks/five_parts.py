@@ -177,7 +177,7 @@ def step(name: str, data: dict[str, str]) -> dict[str, float]:
     config, knobs = load_config(path), knobs_of("step", path, words_of(path, METHODS[name][1] | data))
     about = open_data(config, knobs).about
     recipe = config.recipe(knobs, about)
-    mesh = devices.make_mesh(1)
+    mesh = devices.make_mesh(devices=1)
     batch = devices.split(blank_batch(about, recipe.batch_size), mesh)
     key = devices.replicate(jax.random.key(0), mesh)
     state = devices.replicate(init_state(key, recipe.method, recipe.optimizer, batch), mesh)

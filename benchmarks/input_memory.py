@@ -33,7 +33,7 @@ def lanes(folder: Path):
     pixels = np.random.default_rng(0).integers(0, 256, (N, SIDE, SIDE, 3), np.uint8)
     images = data.from_arrays(pixels)
     recipe = augment.simclr(SIDE, blur=False)
-    mesh = devices.make_mesh(1)
+    mesh = devices.make_mesh(devices=1)
     split = partial(devices.split, mesh=mesh)
     yield "device", lambda: (partial(data.batches, images), split)
     yield "resident", lambda: (partial(data.index_batches, N), placement.resident(pixels, mesh))

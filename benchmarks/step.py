@@ -54,7 +54,7 @@ def jax_contender(batch, dtype):
         loss=keyless(nt_xent, temperature=0.5),
     )
     optimizer = optim.sgd(0.12, momentum=0.9, weight_decay=5e-4)
-    mesh = devices.make_mesh(1)
+    mesh = devices.make_mesh(devices=1)
     step = placement.place(make_step(method, optimizer), "jit", mesh)
     images = np.random.default_rng(0).integers(0, 256, (CLASSES, 32, 32, 3), dtype=np.uint8)
 

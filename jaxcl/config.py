@@ -194,6 +194,7 @@ def resolved(knobs: Any) -> Any:
 
 
 def knobs_to_json(knobs: Any) -> str:
+    """The value of every knob, as `knobs_from_json` reads it."""
     return json.dumps(dataclasses.asdict(knobs), indent=2) + "\n"
 
 

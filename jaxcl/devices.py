@@ -33,7 +33,7 @@ def axis_name(placement: str) -> str | None:
     return None if placement == "jit" else AXIS
 
 
-def make_mesh(devices: int | None = None) -> Mesh:
+def make_mesh(*, devices: int | None = None) -> Mesh:
     """All devices (of all processes), or the first `devices` of them, in a row."""
     chosen = jax.devices()[:devices]
     if devices is not None and len(chosen) < devices:
@@ -44,7 +44,7 @@ def make_mesh(devices: int | None = None) -> Mesh:
     return _row(chosen)
 
 
-def local_mesh(divides: int | None = None) -> Mesh:
+def local_mesh(*, divides: int | None = None) -> Mesh:
     """This process's devices in a row; only as many as split `divides` rows evenly, where that is given.
 
     With several processes each one evaluates everything on its own devices: no collective, the same numbers.

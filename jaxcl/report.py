@@ -10,7 +10,7 @@ import numbers
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,8 +21,8 @@ from jaxcl.runs import Run, evaluations, open_run, other_images
 from jaxcl.tables import accuracy_table
 from jaxcl.typing import Images
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+# A matplotlib Figure; only the room of pictures imports matplotlib.
+Figure = Any
 
 DPI = 160
 

@@ -45,7 +45,7 @@ def value_and_grad(loss: PlacedLoss, params: PyTree, batch: PyTree, *, placement
         mapped = jax.jit(jax.vmap(step, in_axes=(None, None, 0), axis_size=devices, axis_name=AXIS))
         return jax.tree.map(lambda x: x[0], mapped(0, params, rows)[1])
     checked = placement != "shard_map_unchecked"
-    mesh = make_mesh(devices)
+    mesh = make_mesh(devices=devices)
     run = place(step, placement.removesuffix("_unchecked"), mesh, check_vma=checked)
     if placement != "pmap":
         batch = split(batch, mesh)

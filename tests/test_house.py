@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_no_file_imports_another_that_imports_it(room_name):
 
 
 def test_importing_jaxcl_loads_neither_tensorflow_nor_matplotlib():
-    rooms = "augment data evaluate experiment losses methods nets runs train cli"
+    rooms = "augment config data encoder evaluate losses methods nets report runs sweep tables train cli"
     program = f"""
 import sys, jaxcl
 for room in {rooms.split()!r}:
@@ -141,6 +142,10 @@ ROOMS = (
     "feature_transform",
     "monitor",
     "keys",
+    "devices",
+    "config",
+    "encoder",
+    "tables",
     "testing",
 )
 
@@ -175,3 +180,27 @@ def test_keys_are_given_first_and_never_defaulted_and_defaults_are_keyword_only(
 def test_every_public_function_says_what_it_does(function):
     assert function.__doc__
     assert len(function.__doc__) >= 20
+
+
+def test_the_public_names_are_there_and_no_others():
+    for name in jaxcl.__all__:
+        assert getattr(jaxcl, name) is not None
+    assert jaxcl.__all__ == sorted(set(jaxcl.__all__))
+    for name in ("train_run", "nothing_of_the_kind"):
+        with pytest.raises(AttributeError, match=name):
+            getattr(jaxcl, name)
+    assert (ROOT / "py.typed").is_file()
+
+
+def test_notebooks_and_configs_take_public_names_from_jaxcl():
+    for path in [*ROOT.parent.glob("configs/*.py"), *ROOT.parent.glob("notebooks/*.ipynb")]:
+        text = path.read_text()
+        if path.suffix == ".ipynb":
+            cells = json.loads(text)["cells"]
+            code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+            text = "\n".join(
+                line for line in "\n".join(code).splitlines() if not line.lstrip().startswith("%")
+            )
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module == "jaxcl":
+                assert {alias.name for alias in node.names} <= set(jaxcl.__all__), path.name

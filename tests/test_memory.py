@@ -76,7 +76,7 @@ def test_dealt_rows_stay_split_so_that_devices_share_the_work():
     """The hazard: what is taken in another order may be whole on every device, and so may all that follows."""
     from jaxcl import collectives, devices
 
-    mesh = devices.make_mesh(8)
+    mesh = devices.make_mesh(devices=8)
     x = devices.split({"x": np.ones((64, 32), np.float32)}, mesh)["x"]
     order = devices.replicate(jnp.arange(64)[::-1], mesh)
     w = devices.replicate(jnp.ones((32, 16)), mesh)

@@ -66,7 +66,7 @@ def linear_sgd(
     if views is None:
         inputs = check_features("The encoder's features", subject.train_features())
 
-    mesh = devices.local_mesh(batch_size)
+    mesh = devices.local_mesh(divides=batch_size)
     shape = (test_features.shape[1], len(classes))
     params = {"weights": np.zeros(shape, np.float32), "bias": np.zeros(shape[1], np.float32)}
     frozen, order_key, views_key = devices.replicate((as_partial(encoder), *jax.random.split(key)), mesh)

@@ -93,7 +93,7 @@ def test_chunks_change_nothing_also_where_they_do_not_divide_the_batch(batch, pl
 
 
 def on_a_mesh(recipe, chunk):
-    mesh = devices.make_mesh(8)
+    mesh = devices.make_mesh(devices=8)
     whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(devices.AXIS))
     return jax.jit(augment.two_views(recipe, chunk=chunk), in_shardings=(whole, split), out_shardings=split)
 
@@ -112,7 +112,7 @@ def test_chunks_change_nothing_on_eight_devices(batch, plain):
 
 
 def test_eight_devices_make_the_same_views_under_shard_map(batch, recipe, made):
-    mesh, split = devices.make_mesh(8), PartitionSpec(devices.AXIS)
+    mesh, split = devices.make_mesh(devices=8), PartitionSpec(devices.AXIS)
     views = augment.two_views(recipe, chunk=1)
     mapped = jax.shard_map(views, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split)
     close(jax.jit(mapped)(KEY, batch), made)

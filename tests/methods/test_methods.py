@@ -266,7 +266,7 @@ def batch_of(n=16, size=16):
 def two_steps(make_method, place, count):
     method = make_method(devices.axis_name(place))
     tx = optax.sgd(0.1, momentum=0.9)
-    mesh = devices.make_mesh(count)
+    mesh = devices.make_mesh(devices=count)
     state = init_state(jax.random.key(0), method, tx, batch_of())
     state = devices.replicate(state, mesh)
     step = placement.place(make_step(method, tx, axis_name=devices.axis_name(place)), place, mesh)

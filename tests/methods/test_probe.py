@@ -49,7 +49,7 @@ def parts(axis_name=None):
 
 
 def steps(method, count, *, place="jit", on=1):
-    mesh, tx = devices.make_mesh(on), optax.adam(0.01)
+    mesh, tx = devices.make_mesh(devices=on), optax.adam(0.01)
     state = devices.replicate(init_state(jax.random.key(0), method, tx, batch()), mesh)
     step = placement.place(make_step(method, tx, axis_name=devices.axis_name(place)), place, mesh)
     key = devices.replicate(jax.random.key(1), mesh)

@@ -75,7 +75,7 @@ def test_the_scores_of_simclr_are_those_of_its_batch_without_an_images_own(batch
 def two_steps(batch, place, count):
     axis_name = devices.axis_name(place)
     method, tx = simclr_v2(**parts(axis_name), queue_size=K, temperature=0.5), optax.sgd(0.1)
-    mesh = devices.make_mesh(count)
+    mesh = devices.make_mesh(devices=count)
     state = devices.replicate(init_state(jax.random.key(0), method, tx, batch), mesh)
     step = placement.place(make_step(method, tx, axis_name=axis_name), place, mesh)
     key = devices.replicate(jax.random.key(1), mesh)

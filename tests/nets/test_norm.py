@@ -44,7 +44,7 @@ def run(norm, x, placement):
 
     if placement == "one":
         return jax.jit(step)(0, 0, x)[1]
-    mesh = devices.make_mesh(8)
+    mesh = devices.make_mesh(devices=8)
     placed = placing.place(
         step, placement.removesuffix("_unchecked"), mesh, check_vma=placement == "shard_map"
     )
@@ -94,7 +94,7 @@ def test_the_gradient_is_the_same_on_one_device_and_on_eight(groups, x):
 
 
 def test_without_an_axis_every_device_under_shard_map_keeps_to_its_own_rows(x):
-    mesh = devices.make_mesh(8)
+    mesh = devices.make_mesh(devices=8)
     P = jax.sharding.PartitionSpec
     layer = from_linen(batch_norm()())
     params, state = layer.init(jax.random.key(0), x)

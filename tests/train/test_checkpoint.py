@@ -105,7 +105,7 @@ def test_a_restored_optimizer_goes_on_as_the_one_that_never_stopped(tmp_path):
 
 @pytest.mark.parametrize("count", [1, 8])
 def test_arrays_come_back_to_the_devices_of_the_given_state(saved, count):
-    mesh = devices.make_mesh(count)
+    mesh = devices.make_mesh(devices=count)
     like = devices.replicate(a_state(), mesh)
     state, _ = checkpoint.restore(saved, like)
     assert_same(state, a_state(3))
@@ -115,7 +115,7 @@ def test_arrays_come_back_to_the_devices_of_the_given_state(saved, count):
 
 
 def test_a_split_array_is_saved_whole_and_can_be_split_otherwise(tmp_path):
-    mesh = devices.make_mesh(8)
+    mesh = devices.make_mesh(devices=8)
     whole = jnp.arange(48.0).reshape(16, 3)
     split = NamedSharding(mesh, PartitionSpec(devices.AXIS))
     checkpoint.save(tmp_path, 0, {"x": jax.device_put(whole, split)})
