@@ -168,8 +168,13 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
         return own(knobs)
     from jaxcl import data
 
-    where = {"data_dir": knobs.data_dir, "size": knobs.size, "evaluate_on": knobs.evaluate_on}
-    return data.open(knobs.data, **where, encoded=knobs.encoded or None)
+    return data.open(
+        knobs.data,
+        data_dir=knobs.data_dir,
+        size=knobs.size,
+        evaluate_on=knobs.evaluate_on,
+        encoded=knobs.encoded or None,
+    )
 
 
 # --- knobs as text -----------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def encoder_of(run: Run, apply: Apply, *, untrained: bool = False) -> Encoder:
 
     whole = jax.eval_shape(init, key)
     images = jax.ShapeDtypeStruct((2, *about.shape), jnp.float32)
-    used = _used(apply, *whole, images)
+    used = _used(apply, whole, images)
     if untrained:
         # Compiled as a whole: what is not used is not made.
         params, state = jax.jit(lambda key: _only(init(key), used))(key)
@@ -105,11 +105,11 @@ def _features(apply: Apply, params: PyTree, state: PyTree, images: Array) -> Arr
     return apply(params, state, images)
 
 
-def _used(apply: Apply, params: PyTree, state: PyTree, images: Any) -> list[bool]:
+def _used(apply: Apply, whole: tuple[PyTree, PyTree], images: Any) -> list[bool]:
     """For every array of (params, state), in order: whether `apply` reads it."""
-    program = jax.make_jaxpr(apply)(params, state, images).jaxpr
+    program = jax.make_jaxpr(apply)(*whole, images).jaxpr
     read = {id(x) for equation in program.eqns for x in equation.invars} | {id(x) for x in program.outvars}
-    arrays = jax.tree.leaves((params, state))
+    arrays = jax.tree.leaves(whole)
     return [id(x) in read for x in program.invars[: len(arrays)]]
 
 

@@ -55,6 +55,7 @@ def plot_run(
     trained = encoder_of(run, run.recipe.method.embed)
     figures: list[tuple[str, Any]] = []
     left_out = []
+    train, test = None, None
     try:
         if data is None:
             own = run.data()
@@ -68,7 +69,6 @@ def plot_run(
             f"Views, map and nearest neighbors are left out: the images cannot be read ({error}) `jaxcl plot"
             f" {run_dir} --data SPEC` shows others."
         )
-        train = test = None
     if train is not None:
         caption = "Views: an image, and what the method is asked to find the same."
         figures.append((caption, picture_of_views(run.recipe, train, seed=run.knobs.seed)))
@@ -76,8 +76,7 @@ def plot_run(
         figures.append(("Training: the raw values, and smoothed over them.", plot.training_curves(records)))
         if any("positive_histogram" in record for record in records):
             figures += pictures_of_scores(records)
-    if train is not None:
-        assert test is not None
+    if train is not None and test is not None:
         figures += pictures_of_embedding(run, trained, train, test, points)
     summary = [
         ("config", run.record["config"]),

@@ -305,15 +305,18 @@ def images_to_evaluate(run: Run, data: str | None, data_dir: str | None) -> dict
         return {"": other_images(run, data, data_dir)}
     try:
         own = run.data()
-        sets = own.evaluated or {"": (own.train, own.test)}
+        sets: dict[str, tuple[Images, Images | None]] = {"": (own.train, own.test)}
+        if own.evaluated is not None:
+            sets = {kind: (train, test) for kind, (train, test) in own.evaluated.items()}
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(
             f"The images of {run.dir} cannot be read, and an evaluation needs labelled images: bring them back, or"
             f" give others with --data. ({error})"
         ) from error
-    if any(test is None for _, test in sets.values()):
+    found = {kind: (train, test) for kind, (train, test) in sets.items() if test is not None}
+    if not found:
         raise ValueError(f"The data of {run.dir} has no test images, so nothing can be evaluated.")
-    return dict(sets)
+    return found
 
 
 def other_images(run: Run, data: str, data_dir: str | None) -> tuple[Images, Images]:

@@ -192,9 +192,8 @@ def with_labels(pipeline: InputPipeline, images: Images) -> InputPipeline:
         raise ValueError(f"A classifier is trained along, and {images.name} has no labels.")
 
     def batches(**order: Any) -> Iterator[Batch]:
-        with closing(pipeline.batches(**order)) as read:
-            for batch in read:
-                yield {**batch, "label": labels[batch["index"]].astype(np.int32)}
+        for batch in pipeline.batches(**order):
+            yield {**batch, "label": labels[batch["index"]].astype(np.int32)}
 
     return pipeline._replace(batches=batches)
 
