@@ -288,9 +288,9 @@ def _quantiles(prior: Prior, m: int, d: int) -> np.ndarray:
 
         return np.sign(middle - 0.5) if d == 1 else 2 * betaincinv((d - 1) / 2, (d - 1) / 2, middle) - 1
     raise ValueError(
-        "exact_quantiles are known for the priors `normal` and `uniform_sphere`, whose projections have one distribution"
-        f" in every direction; got {getattr(prior, '__name__', prior)!r}. Leave exact_quantiles out to compare with a"
-        " sample."
+        "exact_quantiles are known for the priors `normal` and `uniform_sphere`, whose projections have one"
+        f" distribution in every direction; got {getattr(prior, '__name__', prior)!r}. Leave exact_quantiles out to"
+        " compare with a sample."
     )
 
 
