@@ -110,7 +110,7 @@ def dm_pix(name, images, size):
 
     from jaxcl import augment
 
-    box = augment.random_resized_crop(size, law=augment.uniform_height)
+    box = augment.random_resized_crop(size, distribution=augment.uniform_height)
 
     def one(key, image):
         keys = jax.random.split(key, 12)

@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 from contenders import ONE_THREAD, pin, processor
 
 from jaxcl.cli import knobs_of, words_of
-from jaxcl.experiment import load_config
-from jaxcl.sweep import mean_and_spread
+from jaxcl.config import load_config, open_data
+from jaxcl.tables import mean_and_spread
 from jaxcl.train.log import read_metrics
 
 HOUSE = Path(__file__).parents[1]
@@ -169,19 +169,21 @@ def step(name: str, data: dict[str, str]) -> dict[str, float]:
     """Seconds (a median) and memory of a method's compiled training step, in this process."""
     import jax
 
+    from jaxcl import devices
     from jaxcl.train import init_state, make_step, placement
-    from jaxcl.train.loop import first_batch
+    from jaxcl.train.state import blank_batch
 
-    config, knobs = path_of(METHODS[name][0]), METHODS[name][1]
-    e = load_config(config).experiment(knobs_of("step", config, words_of(config, knobs | data)))
-    mesh = placement.make_mesh(1)
-    batch = placement.split(first_batch(e), mesh)
-    key = placement.replicate(jax.random.key(0), mesh)
-    state = placement.replicate(init_state(key, e.method, e.optimizer, batch), mesh)
+    path = path_of(METHODS[name][0])
+    config, knobs = load_config(path), knobs_of("step", path, words_of(path, METHODS[name][1] | data))
+    about = open_data(config, knobs).about
+    recipe = config.recipe(knobs, about)
+    mesh = devices.make_mesh(devices=1)
+    batch = devices.split(blank_batch(about, recipe.batch_size), mesh)
+    key = devices.replicate(jax.random.key(0), mesh)
+    state = devices.replicate(init_state(key, recipe.method, recipe.optimizer, batch), mesh)
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    compiled = (
-        placement.place(make_step(e.method, e.optimizer), "jit", mesh).lower(state, key, batch).compile()
-    )
+    step = placement.place(make_step(recipe.method, recipe.optimizer), "jit", mesh)
+    compiled = step.lower(state, key, batch).compile()
     memory = compiled.memory_analysis()
     seconds = []
     for _ in range(12):
@@ -193,7 +195,7 @@ def step(name: str, data: dict[str, str]) -> dict[str, float]:
     return {
         "seconds": statistics.median(seconds[2:]),
         "mib": mib,
-        "batch_size": e.batch_size,
+        "batch_size": recipe.batch_size,
         "parameters": parameters,
     }
 

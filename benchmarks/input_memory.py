@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxcl import augment, data
+from jaxcl import augment, data, devices
 from jaxcl.train import placement
 
 SIDE, N, BATCH = 16, 512, 8
@@ -33,8 +33,8 @@ def lanes(folder: Path):
     pixels = np.random.default_rng(0).integers(0, 256, (N, SIDE, SIDE, 3), np.uint8)
     images = data.from_arrays(pixels)
     recipe = augment.simclr(SIDE, blur=False)
-    mesh = placement.make_mesh(1)
-    split = partial(placement.split, mesh=mesh)
+    mesh = devices.make_mesh(devices=1)
+    split = partial(devices.split, mesh=mesh)
     yield "device", lambda: (partial(data.batches, images), split)
     yield "resident", lambda: (partial(data.index_batches, N), placement.resident(pixels, mesh))
     yield "host", lambda: (data.host_views(images, recipe, threads=2), split)

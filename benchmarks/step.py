@@ -40,8 +40,8 @@ def jax_contender(batch, dtype):
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxcl import augment, nets
-    from jaxcl.losses import nt_xent
+    from jaxcl import augment, devices, nets
+    from jaxcl.losses import keyless, nt_xent
     from jaxcl.methods import simclr
     from jaxcl.train import init_state, make_step, optim, placement
 
@@ -51,20 +51,20 @@ def jax_contender(batch, dtype):
         views=augment.two_views(augment.simclr(32, strength=0.5, blur=False)),
         encoder=encoder,
         head=nets.projection_head(layers=2, out=128, norm=nets.batch_norm()),
-        loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5),
+        loss=keyless(nt_xent, temperature=0.5),
     )
     optimizer = optim.sgd(0.12, momentum=0.9, weight_decay=5e-4)
-    mesh = placement.make_mesh(1)
+    mesh = devices.make_mesh(devices=1)
     step = placement.place(make_step(method, optimizer), "jit", mesh)
     images = np.random.default_rng(0).integers(0, 256, (CLASSES, 32, 32, 3), dtype=np.uint8)
 
     def make_batch(i):
         index = (np.arange(batch, dtype=np.int32) + i * batch) % CLASSES
-        return placement.split({"image": images[index], "index": index}, mesh)
+        return devices.split({"image": images[index], "index": index}, mesh)
 
     key = jax.random.key(0)
-    state = placement.replicate(init_state(key, method, optimizer, make_batch(0)), mesh)
-    key = placement.replicate(key, mesh)
+    state = devices.replicate(init_state(key, method, optimizer, make_batch(0)), mesh)
+    key = devices.replicate(key, mesh)
     start = time.perf_counter()
     compiled = step.lower(state, key, make_batch(0)).compile()
     compile_seconds = time.perf_counter() - start

@@ -5,123 +5,66 @@
 
 The default knobs are those of facebookresearch/moco's colab/moco_cifar10_demo.ipynb, which reports 82.6, 86.3 and
 88.7 % kNN accuracy after 200, 400 and 800 epochs, and with --symmetric 85.3, 88.5 and 89.7 (k=200, weights
-exp(cosine / 0.1), on the network's 128 outputs; `knn200` looks at the 512 features below them, so the numbers are
-related but not the same). With feature transformation: --extrapolate 2.0 --interpolate 1.6. Not yet run to its end.
-
-What differs from the demo: the learning rate falls at every step, not every epoch; contrast is jittered about each
-channel's mean, not the gray mean; and the aspect ratio of crops is uniform, not log-uniform.
+exp(cosine / 0.1), on the network's 128 outputs; `knn200` takes the 512 features below them). With feature
+transformation: --extrapolate 2.0 --interpolate 1.6. Not yet run to its end. What differs from the demo: the learning
+rate falls at every step, not every epoch; contrast is jittered about each channel's mean, not the gray mean; and the
+aspect ratio of crops is uniform, not log-uniform.
 """
 
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import jax.numpy as jnp
-
-from jaxcl import augment, data, nets
-from jaxcl.experiment import Experiment, steps_of
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, nonzero, optim
 from jaxcl.feature_transform import mixing
-from jaxcl.losses import queue_nce
-from jaxcl.methods import moco
 from jaxcl.monitor import score_monitor
-from jaxcl.train import optim, placement
 
-MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
 @dataclass(frozen=True)
-class Knobs:
-    data: str = "tfds:cifar10"
-    """Images: tfds:NAME, folder:PATH, npz:PATH or digits."""
-    data_dir: str | None = None
-    """Where TFDS prepared its data sets (its own default if not given)."""
-    depth: int = 18
-    """ResNet-18, 34, 50, 101 or 152."""
+class Knobs(CommonKnobs):
+    epochs: float = 200
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    log_every: int = 50
+    knn_every: float = 10
+    depth: int = 18  # ResNet-18, 34, 50, 101 or 152
     head: Literal["linear", "mlp"] = "linear"
     """MoCo v1's head, or v2's with a hidden layer (which wants --temperature 0.2)."""
-    epochs: float = 200
-    """Passes over the training images."""
-    batch_size: int = 512
-    """Images a step, over all devices."""
-    queue_size: int = 4096
-    """Keys that are remembered."""
-    decay: float = 0.99
-    """Of the key encoder's moving average."""
-    temperature: float = 0.1
-    """Of the loss."""
-    symmetric: bool = False
-    """Both views are queries in turn."""
-    groups: int = 8
-    """Into how many groups batch norm cuts the global batch; 1 is the whole of it."""
-    shuffle: bool = True
-    """Keys go through the network in a random order."""
-    extrapolate: float = 0.0
-    """alpha of the extrapolation of positives (2.0 in the paper); 0 is none."""
-    interpolate: float = 0.0
-    """alpha of the interpolation of negatives (1.6 in the paper); 0 is none."""
-    learning_rate: float = 0.06
-    """For this batch size."""
-    weight_decay: float = 5e-4
-    """L2 penalty on the gradient, of all parameters."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """What the encoder computes in; parameters and loss are float32."""
-    seed: int = 0
-    """Initial weights, order of the images, augmentation."""
-    placement: Literal["jit", "shard_map", "pmap"] = "jit"
-    """Where a step runs."""
+    queue_size: int = 4096  # keys that are remembered
+    decay: float = 0.99  # of the key encoder's moving average
+    temperature: float = 0.1  # of the loss
+    symmetric: bool = False  # both views are queries in turn
+    groups: int = 8  # into how many groups batch norm cuts the global batch; 1 is the whole of it
+    shuffle: bool = True  # keys go through the network in a random order
+    extrapolate: float = 0.0  # alpha of the extrapolation of positives (2.0 in the paper); 0 is none
+    interpolate: float = 0.0  # alpha of the interpolation of negatives (1.6 in the paper); 0 is none
+    learning_rate: float = 0.06  # for this batch size
+    weight_decay: float = 5e-4  # L2 penalty on the gradient, of all parameters
 
 
-def experiment(knobs: Knobs) -> Experiment:
-    train = data.load(knobs.data, "train", data_dir=knobs.data_dir)
-    test = data.load(knobs.data, "test", data_dir=knobs.data_dir)
-    size = train.images.shape[1]
-    steps = steps_of(knobs.epochs, train, knobs.batch_size)
-    axis_name = placement.axis_name(knobs.placement)
-    norm = nets.batch_norm(axis_name=axis_name, groups=knobs.groups)
-    encoder = nets.resnet(
-        knobs.depth, stem="cifar", norm=norm, dtype=jnp.dtype(knobs.dtype), zero_init_last_gamma=False
-    )
-    views = augment.two_views(
-        augment.compose(
-            augment.random_resized_crop(size, method="bilinear", antialias=True),
-            augment.flip(),
-            augment.color_jitter(0.4, 0.4, 0.4, 0.1),
-            augment.grayscale(),
-            augment.clip(),
-        )
-    )
-    transform = None
-    if knobs.extrapolate or knobs.interpolate:
-        transform = mixing(
-            positives=knobs.extrapolate or None, negatives=knobs.interpolate or None, axis_name=axis_name
-        )
+def recipe(knobs: Knobs, about: About) -> Recipe:
+    size, steps, axis, dtype = basics(knobs, about)
+    norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
+    net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": False}
+    crop = augment.random_resized_crop(size, method="bilinear", antialias=True)
+    color, gray = augment.color_jitter(0.4, 0.4, 0.4, 0.1), augment.grayscale()
+    views = augment.two_views(augment.compose(crop, augment.flip(), color, gray, augment.clip()))
+    mix = {"positives": nonzero(knobs.extrapolate), "negatives": nonzero(knobs.interpolate)}
     hidden = {"linear": (), "mlp": (512,)}[knobs.head]
-    learning_rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=0)
-    return Experiment(
-        method=moco(
-            views=views,
-            encoder=nets.standardized(encoder, mean=MEAN, deviation=DEVIATION),
-            head=nets.mlp_head(norm=nets.no_norm(), hidden=hidden, out=128),
-            loss=lambda key, q, k, queue: queue_nce(
-                q, k, queue, temperature=knobs.temperature, axis_name=axis_name
-            ),
-            queue_size=knobs.queue_size,
-            decay=knobs.decay,
-            symmetric=knobs.symmetric,
-            shuffle=knobs.shuffle,
-            transform=transform,
-            scores=partial(score_monitor, temperature=knobs.temperature, axis_name=axis_name),
-            axis_name=axis_name,
-        ),
-        optimizer=optim.sgd(learning_rate, momentum=0.9, weight_decay=knobs.weight_decay),
-        learning_rate=learning_rate,
-        train=train,
-        test=test,
+    rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=0)
+    method = methods.moco(
         views=views,
-        probe_views=augment.n_views(augment.crop_and_flip(size), 1),
-        batch_size=knobs.batch_size,
-        steps=steps,
-        seed=knobs.seed,
-        placement=knobs.placement,
-        knn_every=10 * len(train.images) // knobs.batch_size,
+        encoder=nets.standardized(nets.resnet(knobs.depth, stem="cifar", **net), mean=MEAN, std=STD),
+        head=nets.mlp_head(norm=nets.no_norm(), hidden=hidden, out=128),
+        loss=losses.keyless(losses.queue_nce, temperature=knobs.temperature),
+        queue_size=knobs.queue_size,
+        decay=knobs.decay,
+        symmetric=knobs.symmetric,
+        shuffle=knobs.shuffle,
+        transform=mixing(**mix) if any(alpha is not None for alpha in mix.values()) else None,
+        scores=partial(score_monitor, temperature=knobs.temperature),
+        axis_name=axis,
     )
+    optimizer = optim.sgd(rate, momentum=0.9, weight_decay=knobs.weight_decay)
+    return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, augment.probe_views(size))

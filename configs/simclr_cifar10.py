@@ -5,107 +5,49 @@
 
 The default knobs are those of dkobak/simclr-cifar10 (ResNet-18, 100 epochs, batch 512, SGD with learning rate 0.06 per
 256 images, momentum 0.9, weight decay 5e-4, grayscale with probability 0.1, mixed precision), which reports 83.2 %
-kNN accuracy (k=10, cosine) after 20 minutes on an A100. Not yet run here: no GPU was at hand.
-
-The published run of SimCLR's README (ResNet-18, LARS, 1000 epochs, about 91 % linear) is
-
-    jaxcl train configs/simclr_cifar10.py --data-dir DATA_DIR --run-dir runs/simclr_cifar10_lars --epochs 1000
-        --optimizer lars --learning-rate 1.0 --weight-decay 1e-4 --head-layers 3 --gray 0.2 --dtype float32
+kNN accuracy (k=10, cosine) after 20 minutes on an A100. The published run of SimCLR's README (ResNet-18, LARS, 1000
+epochs, about 91 % linear) is --epochs 1000 --optimizer lars --learning-rate 1.0 --weight-decay 1e-4 --head-layers 3
+--gray 0.2 --dtype float32. Neither was yet run here: no GPU was at hand.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-import jax.numpy as jnp
-
-from jaxcl import augment, data, nets
-from jaxcl.experiment import Experiment, steps_of
-from jaxcl.losses import nt_xent
-from jaxcl.methods import simclr
-from jaxcl.train import optim, placement
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_of
 
 
 @dataclass(frozen=True)
-class Knobs:
-    data: str = "tfds:cifar10"
-    """Images: tfds:NAME, folder:PATH, npz:PATH or digits."""
-    data_dir: str | None = None
-    """Where TFDS prepared its data sets (its own default if not given)."""
-    depth: int = 18
-    """ResNet-18, 34, 50, 101 or 152."""
-    width: int = 1
-    """Width multiplier of the ResNet."""
-    head_layers: int = 2
-    """Layers of the projection head."""
+class Knobs(CommonKnobs):
     epochs: float = 100
-    """Passes over the training images."""
-    batch_size: int = 512
-    """Images a step, over all devices; two views each."""
-    temperature: float = 0.5
-    """NT-Xent's temperature."""
-    optimizer: Literal["sgd", "lars"] = "sgd"
-    """SGD with momentum, or SimCLR's LARS."""
-    learning_rate: float = 0.06
-    """Base rate, for 256 images; grows linearly with the batch."""
-    warmup_epochs: float = 10
-    """Epochs of linear warm-up, before the cosine."""
-    weight_decay: float = 5e-4
-    """L2 penalty on the gradient."""
-    strength: float = 0.5
-    """Strength of the color jitter."""
-    gray: float = 0.1
-    """Probability of grayscale."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """What the encoder computes in; parameters and loss are float32."""
-    seed: int = 0
-    """Initial weights, order of the images, augmentation."""
-    input: Literal["device", "resident", "host"] = "device"
-    """Who makes the views: the device from batches it is sent, or from images it keeps; or the host, by tf.data."""
-    placement: Literal["jit", "shard_map", "pmap"] = "jit"
-    """Where a step runs."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    log_every: int = 50
+    knn_every: float = 10
+    depth: int = 18  # ResNet-18, 34, 50, 101 or 152
+    width: int = 1  # width multiplier of the ResNet
+    head_layers: int = 2  # layers of the projection head
+    temperature: float = 0.5  # NT-Xent's temperature
+    optimizer: Literal["sgd", "lars"] = "sgd"  # SGD with momentum, or SimCLR's LARS
+    learning_rate: float = 0.06  # base rate, for 256 images; grows linearly with the batch
+    warmup_epochs: float = 10  # epochs of linear warm-up, before the cosine
+    weight_decay: float = 5e-4  # L2 penalty on the gradient
+    strength: float = 0.5  # strength of the color jitter
+    gray: float = 0.1  # probability of grayscale
 
 
-def experiment(knobs: Knobs) -> Experiment:
-    train = data.load(knobs.data, "train", data_dir=knobs.data_dir)
-    test = data.load(knobs.data, "test", data_dir=knobs.data_dir)
-    size = train.images.shape[1]
-    steps = steps_of(knobs.epochs, train, knobs.batch_size)
-    warmup_steps = steps_of(knobs.warmup_epochs, train, knobs.batch_size)
-    axis_name = placement.axis_name(knobs.placement)
-    norm = nets.batch_norm(axis_name=axis_name)
-    dtype = jnp.dtype(knobs.dtype)
-
-    peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size, rule="linear")
-    learning_rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=warmup_steps)
-    make_optimizer = {"sgd": optim.sgd, "lars": optim.lars}[knobs.optimizer]
+def recipe(knobs: Knobs, about: About) -> Recipe:
+    size, steps, axis, dtype = basics(knobs, about)
+    warmup_steps = steps_of(knobs.warmup_epochs, about.count, knobs.batch_size)
+    norm = nets.batch_norm(axis_name=axis)
+    peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)
+    rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=warmup_steps)
     jitter = 0.8 * knobs.strength
-    recipe = augment.compose(
-        augment.random_resized_crop(size),
-        augment.flip(),
-        augment.color_jitter(jitter, jitter, jitter, jitter / 4),
-        augment.grayscale(probability=knobs.gray),
-        augment.clip(),
-    )
-    views = augment.two_views(recipe)
-    return Experiment(
-        method=simclr(
-            views=augment.from_host(2) if knobs.input == "host" else views,
-            encoder=nets.resnet(knobs.depth, stem="cifar", width=knobs.width, norm=norm, dtype=dtype),
-            head=nets.projection_head(layers=knobs.head_layers, out=128, norm=norm),
-            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature, axis_name=axis_name),
-            axis_name=axis_name,
-        ),
-        optimizer=make_optimizer(learning_rate, momentum=0.9, weight_decay=knobs.weight_decay),
-        learning_rate=learning_rate,
-        train=train,
-        test=test,
-        views=views,
-        probe_views=augment.n_views(augment.crop_and_flip(size), 1),
-        batch_size=knobs.batch_size,
-        steps=steps,
-        seed=knobs.seed,
-        input=data.host_views(train, recipe) if knobs.input == "host" else None,
-        resident=knobs.input == "resident",
-        placement=knobs.placement,
-        knn_every=10 * len(train.images) // knobs.batch_size,
-    )
+    crop, color = augment.random_resized_crop(size), augment.color_jitter(jitter, jitter, jitter, jitter / 4)
+    gray = augment.grayscale(probability=knobs.gray)
+    views = augment.two_views(augment.compose(crop, augment.flip(), color, gray, augment.clip()))
+    encoder = nets.resnet(knobs.depth, stem="cifar", width=knobs.width, norm=norm, dtype=dtype)
+    head = nets.projection_head(layers=knobs.head_layers, out=128, norm=norm)
+    loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
+    method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
+    make = {"sgd": optim.sgd, "lars": optim.lars}[knobs.optimizer]
+    optimizer = make(rate, momentum=0.9, weight_decay=knobs.weight_decay)
+    return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, augment.probe_views(size))

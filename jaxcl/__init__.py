@@ -1,5 +1,90 @@
-"""jaxcl: contrastive self-supervised learning in JAX. Every part of every method is a pure function."""
+"""jaxcl: contrastive self-supervised learning in JAX. Every part of every method is a pure function.
 
-from jaxcl.losses import compare_losses as compare_losses
+What a notebook or a config needs, by name. Rooms (`jaxcl.augment`, `jaxcl.nets`, ...) are imported when they are asked
+for; none of them loads TensorFlow or matplotlib before it needs them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from jaxcl.config import CommonKnobs, Recipe, basics, load_config, nonzero, steps_of
+from jaxcl.losses import compare_losses
+from jaxcl.typing import About, Images, Method, Net
+
+if TYPE_CHECKING:
+    from jaxcl import (
+        augment,
+        collectives,
+        data,
+        devices,
+        evaluate,
+        extract,
+        feature_transform,
+        keys,
+        losses,
+        memory,
+        methods,
+        monitor,
+        nets,
+        plot,
+        similarity,
+        testing,
+        train,
+    )
+    from jaxcl.encoder import Encoder, load_encoder
+    from jaxcl.train import optim
 
 __version__ = "0.1.0"
+
+# A name -> the module that is imported, or that has it, when it is asked for.
+_LATER = {
+    **dict.fromkeys(
+        "augment collectives data devices evaluate extract feature_transform keys losses memory methods monitor nets"
+        " plot similarity testing train".split(),
+        None,
+    ),
+    "Encoder": "encoder",
+    "load_encoder": "encoder",
+    "optim": "train",
+}
+
+__all__ = [
+    "About",
+    "CommonKnobs",
+    "Encoder",
+    "Images",
+    "Method",
+    "Net",
+    "Recipe",
+    "augment",
+    "basics",
+    "collectives",
+    "compare_losses",
+    "data",
+    "devices",
+    "evaluate",
+    "extract",
+    "feature_transform",
+    "keys",
+    "load_config",
+    "load_encoder",
+    "losses",
+    "memory",
+    "methods",
+    "monitor",
+    "nets",
+    "nonzero",
+    "optim",
+    "plot",
+    "similarity",
+    "steps_of",
+    "testing",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'jaxcl' has no attribute {name!r}")
+    home = _LATER[name]
+    return import_module(f"jaxcl.{name}") if home is None else getattr(import_module(f"jaxcl.{home}"), name)

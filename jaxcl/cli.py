@@ -14,7 +14,7 @@ from typing import Any
 HELP = """\
 jaxcl: contrastive self-supervised learning in JAX.
 
-A config is a Python file with a dataclass of knobs and a function that turns them into an experiment.
+A config is a Python file with a dataclass of knobs and a function that makes a recipe of them.
 Three commands take it from images to a reported accuracy:
 
   jaxcl train configs/quickstart.py                     pretrain; a second time, go on where it stopped
@@ -116,7 +116,7 @@ def knobs_of(command: str, config: str | Path, words: Sequence[str]) -> Any:
     """A config's knobs as the words of a command line set them; --help among them prints the knobs and exits."""
     import tyro
 
-    from jaxcl.experiment import load_config
+    from jaxcl.config import load_config
 
     return tyro.cli(load_config(config).Knobs, args=words, prog=f"jaxcl {command} {config}")
 
@@ -138,7 +138,8 @@ def join_processes(words: Sequence[str]) -> None:
 def evaluate(arguments: list[str]) -> int:
     """`jaxcl evaluate RUN_DIR [--protocol NAME ...] [--data SPEC] [--set NAME=VALUE ...]`"""
     from jaxcl.evaluate import PROTOCOLS
-    from jaxcl.runs import BASELINES, accuracy_table, evaluate_run, robustness_table
+    from jaxcl.runs import BASELINES, evaluate_run
+    from jaxcl.tables import accuracy_table, robustness_table
 
     parser = argparse.ArgumentParser("jaxcl evaluate", description="Accuracy of a run's representation.")
     parser.add_argument("run_dir", type=Path)
@@ -163,7 +164,7 @@ def evaluate(arguments: list[str]) -> int:
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the protocol, as epochs=10"
     )
     own = parser.parse_args(arguments)
-    with watching() as watch:
+    with progress_bar() as progress:
         results = evaluate_run(
             own.run_dir,
             own.protocol,
@@ -172,7 +173,7 @@ def evaluate(arguments: list[str]) -> int:
             data=own.data,
             data_dir=own.data_dir,
             settings=settings_of(own.set),
-            watch=watch,
+            progress=progress,
         )
     show(f"Accuracy on test images, percent ({results[0]['step']} steps)", *accuracy_table(results))
     header, rows = robustness_table(results)
@@ -196,8 +197,8 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def watching() -> Iterator[Callable[[str, str, float], None]]:
-    """A bar that moves as an evaluation does; where nobody looks at a terminal, one line for each encoder."""
+def progress_bar() -> Iterator[Callable[[str, str, float], None]]:
+    """A bar that moves as an evaluation does; where standard output is no terminal, one line for each encoder."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -207,25 +208,25 @@ def watching() -> Iterator[Callable[[str, str, float], None]]:
     bar = Progress(*columns, TextColumn("{task.fields[what]}"), console=console, transient=True)
     tasks: dict[str, Any] = {}
 
-    def watch(name: str, what: str, share: float) -> None:
+    def progress(name: str, what: str, fraction: float) -> None:
         if name not in tasks:
             for task in tasks.values():
                 bar.update(task, visible=False)
             tasks[name] = bar.add_task(name, total=1.0, what=what)
             if not console.is_interactive:
                 console.print(name, markup=False, highlight=False)
-        bar.update(tasks[name], completed=share, what=what)
+        bar.update(tasks[name], completed=fraction, what=what)
 
     if not console.is_interactive:
-        yield watch
+        yield progress
         return
     with bar:
-        yield watch
+        yield progress
 
 
 def plot(arguments: list[str]) -> int:
-    """`jaxcl plot RUN_DIR`, or `jaxcl plot SWEEP_DIR [--knob NAME] [--lines NAME] [--where NAME=VALUE ...]`"""
-    from jaxcl.runs import plot_run
+    """`jaxcl plot RUN_DIR [--data SPEC]`, or `jaxcl plot SWEEP_DIR [--knob NAME] [--lines NAME] [--where ...]`"""
+    from jaxcl.report import plot_run
     from jaxcl.sweep import plot_sweep
 
     parser = argparse.ArgumentParser(
@@ -233,6 +234,9 @@ def plot(arguments: list[str]) -> int:
         description="Pictures of a run, and a report that shows them; or accuracy against a knob of a sweep.",
     )
     parser.add_argument("run_dir", type=Path, help="of a run, or of a sweep")
+    of_run = parser.add_argument_group("of a run")
+    of_run.add_argument("--data", metavar="SPEC", help="other images to show than the run's own")
+    of_run.add_argument("--data-dir", help="where TFDS prepared them (that of the run, if not given)")
     of_sweep = parser.add_argument_group("of a sweep")
     of_sweep.add_argument("--knob", metavar="NAME", help="on the x axis; the first that varies unless given")
     of_sweep.add_argument(
@@ -253,7 +257,10 @@ def plot(arguments: list[str]) -> int:
         )
         print(f"Picture: {picture}")
         return 0
-    print(f"Report: {plot_run(own.run_dir)}")
+    report = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir)
+    for sentence in report.left_out:
+        print(sentence)
+    print(f"Report: {report.page}")
     return 0
 
 
@@ -269,7 +276,7 @@ def views(arguments: list[str]) -> int:
         return 0 if "--help" in rest or "-h" in rest else 2
     if own.images < 1:
         raise ValueError(f"--images is how many images are shown, at least 1; got {own.images}.")
-    from jaxcl.runs import draw_views
+    from jaxcl.report import draw_views
 
     knobs = knobs_of("views", own.config, rest)
     out = own.out or Path(f"{Path(own.config).stem}-views.png")
@@ -284,11 +291,14 @@ def parts(arguments: list[str]) -> int:
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     import textwrap
 
-    from jaxcl.runs import five_parts_of
+    from jaxcl.config import load_config, open_data
+    from jaxcl.five_parts import NAMES, five_parts
 
-    config, *rest = arguments
-    knobs = knobs_of("parts", config, rest)
-    for name, lines in five_parts_of(config, knobs).items():
+    path, *rest = arguments
+    config, knobs = load_config(path), knobs_of("parts", path, rest)
+    found = five_parts(config.recipe(knobs, open_data(config, knobs).about).method)
+    found[NAMES["views"]].append(("made by", knobs.input))
+    for name, lines in found.items():
         print(name)
         for role, text in lines:
             print(
@@ -300,8 +310,8 @@ def parts(arguments: list[str]) -> int:
 def sweep(arguments: list[str]) -> int:
     """`jaxcl sweep CONFIG.py [--run-dir DIR] [--protocol NAME ...] --knob value value ...`"""
     from jaxcl.runs import BASELINES
-    from jaxcl.sweep import summarize
     from jaxcl.sweep import sweep as run_sweep
+    from jaxcl.tables import sweep_table
 
     named = {name.split()[0]: name for name in BASELINES}  # raw, untrained
     parser = argparse.ArgumentParser(
@@ -336,13 +346,13 @@ def sweep(arguments: list[str]) -> int:
         protocols=own.protocol,
         baselines=() if own.baselines is None else [named[word] for word in own.baselines or named],
     )
-    show("Accuracy on test images, percent: mean and standard deviation over seeds", *summarize(results))
+    show("Accuracy on test images, percent: mean and standard deviation over seeds", *sweep_table(results))
     return 0
 
 
 def words_of(config: str | Path, combination: Mapping[str, str]) -> list[str]:
     """One value for each of some knobs of a config, as the words of a command line."""
-    from jaxcl.experiment import load_config
+    from jaxcl.config import load_config
 
     defaults = {field.name: field.default for field in dataclasses.fields(load_config(config).Knobs)}
     return [word for knob, value in combination.items() for word in option(knob, value, defaults.get(knob))]

@@ -21,7 +21,8 @@ def pool(maps: Maps) -> Array:
 def pool_to(side: int) -> Callable[[Maps], Array]:
     """The last map averaged over side x side equal tiles, laid out in a row: [b, h, w, c] -> [b, side side c].
 
-    A place that a tile's edge cuts counts in both by its share. pool_to(1) is `pool`; pool_to(h) of h x h is `flatten`.
+    A position that a tile's edge cuts counts in both by its fraction. pool_to(1) is `pool`; pool_to(h) of h x h is
+    `flatten`.
 
     >>> rows = jnp.broadcast_to(jnp.array([0.0, 3.0, 6.0])[:, None], (1, 3, 3, 1))  # each 0, 3, 6
     >>> pool_to(2)((rows,)).tolist()  # (0 + 3/2) / 1.5 and (3/2 + 6) / 1.5
@@ -30,17 +31,17 @@ def pool_to(side: int) -> Callable[[Maps], Array]:
     if side < 1:
         raise ValueError(f"pool_to averages over one tile or more a side; got {side}.")
 
-    def shares(places: int) -> Array:
-        """How much of each tile each place makes up: [side, places], rows of sum 1."""
-        tiles, edges = jnp.arange(side)[:, None] * (places / side), jnp.arange(places)
-        overlap = jnp.minimum(tiles + places / side, edges + 1) - jnp.maximum(tiles, edges)
-        return jnp.maximum(overlap, 0) * (side / places)
+    def fractions(positions: int) -> Array:
+        """How much of each tile each position makes up: [side, positions], rows of sum 1."""
+        tiles, edges = jnp.arange(side)[:, None] * (positions / side), jnp.arange(positions)
+        overlap = jnp.minimum(tiles + positions / side, edges + 1) - jnp.maximum(tiles, edges)
+        return jnp.maximum(overlap, 0) * (side / positions)
 
     def pooled(maps: Maps) -> Array:
         last = as_map(checked(maps)[-1])
         _, h, w, _ = last.shape
         tiles = jnp.einsum(
-            "th,uw,bhwc->btuc", shares(h).astype(last.dtype), shares(w).astype(last.dtype), last
+            "th,uw,bhwc->btuc", fractions(h).astype(last.dtype), fractions(w).astype(last.dtype), last
         )
         return tiles.reshape(len(last), -1)
 
@@ -57,7 +58,7 @@ def flatten(maps: Maps) -> Array:
 
 
 def last(maps: Maps) -> Maps:
-    """The last map alone, as a tuple of one [b, h, w, c]; a vector [b, d] becomes a map of one place.
+    """The last map alone, as a tuple of one [b, h, w, c]; a vector [b, d] becomes a map of one position.
 
     >>> [m.shape for m in last((jnp.zeros((2, 7, 7, 4)), jnp.zeros((2, 8))))]
     [(2, 1, 1, 8)]
@@ -66,7 +67,7 @@ def last(maps: Maps) -> Maps:
 
 
 def average(maps: Maps) -> Maps:
-    """The last map averaged over space, as a map of one place: [b, 1, 1, c].
+    """The last map averaged over space, as a map of one position: [b, 1, 1, c].
 
     >>> [m.shape for m in average((jnp.zeros((2, 7, 7, 4)), jnp.zeros((2, 3, 3, 8))))]
     [(2, 1, 1, 8)]
@@ -91,9 +92,9 @@ def larger(maps: Maps) -> Maps:
 
 
 def scales(count: int) -> Callable[[Maps], Maps]:
-    """`count` maps of growing size: the last one's average (itself, if it has one place), then each width's deepest.
+    """`count` maps of growing size: the last one's average (itself, if it has one position), then each width's deepest.
 
-    For any encoder what `of_widths(1, 5, 7)` is for AMDIM's own: a vector, and maps to tell it from.
+    For any encoder what `of_widths(1, 5, 7)` is for AMDIM's own: a vector, and maps to find it in.
 
     >>> one, three, seven = jnp.zeros((2, 8)), jnp.zeros((2, 3, 3, 8)), jnp.zeros((2, 7, 7, 4))
     >>> [m.shape for m in scales(2)((seven, three))], [m.shape for m in scales(3)((seven, three, one))]

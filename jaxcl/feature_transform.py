@@ -11,7 +11,7 @@ applies it to MoCo only, so the form for SimCLR's in-batch negatives (`batch_sco
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,22 @@ from jaxcl import collectives
 from jaxcl.similarity import normalize
 from jaxcl.typing import Array
 
-# (key, step [], q [n, d], k [n, d], negatives [m, d]) -> the three as the loss is to see them
-Transform = Callable[[Array, Array, Array, Array, Array], tuple[Array, Array, Array]]
+
+class Transform(Protocol):
+    """(key, step [], q [n, d], k [n, d], negatives [m, d], axis_name=None) -> the three as the loss is to see them. The
+    axis comes from the method."""
+
+    def __call__(
+        self,
+        key: Array,
+        step: Array,
+        q: Array,
+        k: Array,
+        negatives: Array,
+        /,
+        *,
+        axis_name: str | None = None,
+    ) -> tuple[Array, Array, Array]: ...
 
 
 def extrapolate_positives(
@@ -29,7 +43,7 @@ def extrapolate_positives(
     q: Array,
     k: Array,
     *,
-    alpha: float = 2.0,
+    alpha: float | Array = 2.0,
     dimension_wise: bool = False,
     renormalize: bool = False,
     axis_name: str | None = None,
@@ -57,7 +71,7 @@ def extrapolate_positives(
 
 
 def interpolate_negatives(
-    key: Array, negatives: Array, *, alpha: float = 1.6, dimension_wise: bool = False
+    key: Array, negatives: Array, *, alpha: float | Array = 1.6, dimension_wise: bool = False
 ) -> Array:
     """Every negative mixed with another one: [m, d] -> [m, d], all of them replaced.
 
@@ -75,12 +89,11 @@ def interpolate_negatives(
 
 def mixing(
     *,
-    positives: float | None = 2.0,
-    negatives: float | None = 1.6,
+    positives: float | Array | None = 2.0,
+    negatives: float | Array | None = 1.6,
     dimension_wise: bool | str = False,
     renormalize: bool = False,
-    start: int = 0,
-    axis_name: str | None = None,
+    start: int | Array = 0,
 ) -> Transform:
     """The transform that `moco` takes: extrapolated positives, interpolated negatives, or one of the two.
 
@@ -103,7 +116,7 @@ def mixing(
             f'dimension_wise is True, False, "positives" or "negatives"; got {dimension_wise!r}.'
         )
 
-    def transform(key, step, q, k, queue):
+    def transform(key, step, q, k, queue, *, axis_name=None):
         positives_key, negatives_key = jax.random.split(key)
         mixed_q, mixed_k, mixed_queue = q, k, queue
         if positives is not None:
@@ -124,7 +137,7 @@ def mixing(
                 dimension_wise=dimension_wise in (True, "negatives"),
             )
         mixed = mixed_q, mixed_k, mixed_queue
-        if start <= 0:
+        if isinstance(start, int) and start <= 0:
             return mixed
         pairs = zip(mixed, (q, k, queue), strict=True)
         return tuple(jnp.where(step >= start, new, old) for new, old in pairs)
@@ -137,17 +150,19 @@ def batch_scores(
     z1: Array,
     z2: Array,
     *,
-    positives: float | None = 2.0,
-    negatives: float | None = 1.6,
+    positives: float | Array | None = 2.0,
+    negatives: float | Array | None = 1.6,
     axis_name: str | None = None,
 ) -> tuple[Array, Array]:
     """The same for in-batch negatives: z1, z2 [n, d] -> the scores of a mixed NT-Xent, for `losses.info_nce`.
 
-        loss = lambda key, z1, z2: info_nce(*batch_scores(key, z1, z2), temperature=0.5)
+        def loss(key, z1, z2, *, axis_name=None):
+            scores = batch_scores(key, z1, z2, axis_name=axis_name)
+            return info_nce(*scores, temperature=0.5, axis_name=axis_name)
 
     Rows are normalized here. The 2n anchors are the extrapolated pairs, z1' and z2' of an image in turn, and the score
     of a positive is z1'.z2'. Negatives are the batch's own, unextrapolated rows z_j of other images, interpolated
-    with those of a random other place in the batch; where that would be a view of the anchor's own image, z_j stays
+    with those of a random other row of the batch; where that would be a view of the anchor's own image, z_j stays
     as it is. Mixing is linear, so it is done on the scores. This form is ours (see above).
 
     Returns positives [2n] and negatives [2n, 2N], N the global batch, with -inf where it is the anchor's own image.
@@ -170,18 +185,25 @@ def batch_scores(
     return positive, jnp.where(columns // 2 == image, -jnp.inf, scores)
 
 
-def beta(key: Array, alpha: float, shape: tuple[int, ...], dtype) -> Array:
+def beta(key: Array, alpha: float | Array, shape: tuple[int, ...], dtype) -> Array:
     """Beta(alpha, alpha), drawn in float32 always: with 64 bits switched on the same numbers are drawn.
 
     (1 + cos(2 pi V) sqrt(1 - U^(2 / (2 alpha - 1)))) / 2 for uniform U and V (Ulrich 1984), which holds for
     alpha >= 1/2 and has no loop of trials; this matters where every entry of a long queue draws its own.
     """
+
+    def by_trials(alpha):
+        return jax.random.beta(key, alpha, alpha, shape, jnp.float32)
+
+    def at_once(alpha):
+        u, v = jax.random.uniform(key, (2, *shape), jnp.float32)
+        return 0.5 + 0.5 * jnp.cos(2 * jnp.pi * v) * jnp.sqrt(1 - u ** (2 / (2 * alpha - 1)))
+
+    if isinstance(alpha, jax.core.Tracer):
+        return jax.lax.cond(alpha > 0.5, at_once, by_trials, alpha).astype(dtype)
     if not alpha > 0:
         raise ValueError(f"Beta(alpha, alpha) needs alpha above 0; got {alpha}.")
-    if alpha <= 0.5:
-        return jax.random.beta(key, alpha, alpha, shape, jnp.float32).astype(dtype)
-    u, v = jax.random.uniform(key, (2, *shape), jnp.float32)
-    return (0.5 + 0.5 * jnp.cos(2 * jnp.pi * v) * jnp.sqrt(1 - u ** (2 / (2 * alpha - 1)))).astype(dtype)
+    return (at_once if alpha > 0.5 else by_trials)(alpha).astype(dtype)
 
 
 def lerp(factor: Array, a: Array, b: Array) -> Array:

@@ -1,30 +1,28 @@
 """A method in the five parts of Falcon and Cho (2020, arXiv:2009.00104), read off the functions that it was given.
 
-Nothing is written down twice. Names and settings are those of the functions, networks and ops in `Method.five_parts`;
-with which settings a loss is called, and what it compares with, is seen while a step is traced (nothing is computed).
-A setting that is None, an array or the type float32 is not told.
+Nothing is written down twice: names and settings are those of the functions, networks and ops in `Method.five_parts`,
+and what a loss was not given are the defaults of its signature. Nothing is traced or computed. A setting that is None,
+an array or the type float32 is left out.
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType
+from types import FunctionType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcl import losses, similarity
 from jaxcl.augment import Op
-from jaxcl.typing import Batch, Images, Method, Net
+from jaxcl.losses.keyless import Keyless
+from jaxcl.losses.similarities import SIMILARITIES
+from jaxcl.typing import Images, Method, Net
 
 NAMES = {
     "views": "(a) data augmentation",
@@ -38,48 +36,104 @@ NAMES = {
 Line = tuple[str, str]
 
 
-def five_parts(method: Method, batch: Batch) -> dict[str, list[Line]]:
-    """The name of each of the five parts -> its lines; a step on `batch`, of which shapes matter only, is traced.
+def five_parts(method: Method) -> dict[str, list[Line]]:
+    """The name of each of the five parts -> its lines.
 
-    Raises ValueError where the method does not tell its parts.
+    Raises ValueError where the method does not name its parts.
     """
     given = method.five_parts
     if given is None:
         raise ValueError(
-            "This method does not tell its five parts; give its Method a `five_parts` (jaxcl.typing.FiveParts)."
+            "This method does not name its five parts; give its Method a `five_parts` (jaxcl.typing.FiveParts)."
         )
-    # Functions from elsewhere that call a loss of ours, or compare by themselves.
-    outside = {f.__code__ for f in map(innermost, given.loss.values()) if isinstance(f, FunctionType)}
-    with watching(outside) as (called, compared):
-        # A function of its own: what jax has traced before it would not trace again.
-        def step(key, batch):
-            return method.loss(*method.init(key, batch), key, batch)
-
-        jax.eval_shape(step, jax.random.key(0), dict(batch))
-
     parts = {
         NAMES[part]: [
-            (role, described(thing)) for role, thing in roles.items() if thing is not None and thing != ()
+            (role, described_loss(thing) if role == "loss" else described(thing))
+            for role, thing in roles.items()
+            if thing is not None and thing != ()
         ]
         for part, roles in given._asdict().items()
     }
-    for settings in called.values():
-        compared |= dict.fromkeys(settings.pop("similarity", ()))
-    cosine = any(name.startswith("cosine") for name in compared)  # which normalizes
-    kinds = [name for name in compared if not (cosine and name.startswith("normalize"))]
-    if not kinds and not given.similarity:
-        kinds = [f"none of jaxcl.similarity: {next(iter(called), 'the loss')} compares by itself"]
-    parts[NAMES["similarity"]] += [("of the loss", name) for name in kinds]
-    for name, settings in called.items():
-        words = ", ".join(f"{key}={' / '.join(values)}" for key, values in settings.items())
-        parts[NAMES["loss"]].append(("calls", f"{name}({words})" if words else name))
+    if "loss" in given.loss:
+        kinds = dict.fromkeys(compared_with(given.loss["loss"]))
+        parts[NAMES["similarity"]] += [("of the loss", kind) for kind in kinds]
     return parts
+
+
+def described_loss(loss: Any) -> str:
+    """A loss with all its settings, given and default; what it compares with is another part.
+
+    >>> from jaxcl import losses
+    >>> described_loss(losses.keyless(losses.nt_xent, temperature=0.1))
+    'nt_xent(temperature=0.1)'
+    >>> described_loss(partial(losses.generalized, weight=5.0, distribution=losses.sliced_wasserstein))
+    "generalized(distribution=sliced_wasserstein(prior=uniform_sphere, exact_quantiles=False), weight=5, per='entry',
+    normalized=True)"
+    """
+    function, settings = settings_of(loss)
+    words = {
+        name: described_loss(value) if is_loss(value) else described(value)
+        for name, value in settings.items()
+        if name != "similarity" and is_shown(value)
+    }
+    return labelled(described(function), words)
+
+
+def compared_with(loss: Any) -> Iterator[str]:
+    """What a loss compares rows with: its `similarity`; or what `losses.similarities` says of it; or its own word, an
+    attribute `compares_with` of a function from elsewhere. Terms that it was given are asked as well.
+
+    >>> from jaxcl import losses
+    >>> list(compared_with(losses.keyless(losses.queue_nce))), list(compared_with(losses.vicreg))
+    (['dot'], ['squared differences of the pair'])
+    """
+    function, settings = settings_of(loss)
+    if "similarity" in settings:
+        yield described(settings["similarity"])
+    elif function in SIMILARITIES:
+        yield SIMILARITIES[function]
+    else:
+        yield getattr(
+            function, "compares_with", f"none of jaxcl.similarity: {described(function)} compares by itself"
+        )
+    for value in settings.values():
+        if is_loss(value):
+            yield from compared_with(value)
+
+
+def settings_of(loss: Any) -> tuple[Any, dict[str, Any]]:
+    """The function within `keyless` and `partial`, and its settings by name: the given ones and its defaults."""
+    given: dict[str, Any] = {}
+    while isinstance(loss, partial | Keyless):
+        if isinstance(loss, Keyless):
+            loss, given = loss.function, {**loss.settings} | given
+        else:
+            names = list(inspect.signature(loss.func).parameters)
+            first = dict(zip(names, loss.args, strict=False))
+            loss, given = loss.func, first | loss.keywords | given
+    try:
+        parameters = inspect.signature(loss).parameters
+    except (TypeError, ValueError):  # not written in Python
+        return loss, given
+    defaults = {
+        name: p.default for name, p in parameters.items() if p.default is not p.empty and name != "axis_name"
+    }
+    settings = defaults | given
+    known = [name for name in parameters if name in settings]
+    return loss, {name: settings[name] for name in [*known, *(settings.keys() - parameters.keys())]}
+
+
+def is_loss(value: Any) -> bool:
+    """Whether a setting is a loss itself, as the distribution of `generalized` is."""
+    while isinstance(value, partial | Keyless):
+        value = value.func if isinstance(value, partial) else value.function
+    return isinstance(value, FunctionType) and "axis_name" in inspect.signature(value).parameters
 
 
 def described(thing: Any) -> str:
     """A function, network, op or value in words: its name, and in brackets what it was made with.
 
-    >>> from jaxcl import augment, extract, nets
+    >>> from jaxcl import augment, extract, losses, nets
     >>> described(augment.compose(augment.translate(4), augment.flip(probability=1.0)))
     "translate(pixels=4, probability=1, border='edge') > flip(probability=1)"
     >>> described(extract.of_widths(1, 5)), described(partial(losses.nt_xent, temperature=0.2))
@@ -99,6 +153,8 @@ def described(thing: Any) -> str:
     if isinstance(thing, partial):
         values = [described(value) for value in thing.args]
         return signature(described(thing.func), thing.keywords, values)
+    if isinstance(thing, Keyless):
+        return signature(described(thing.function), thing.settings)
     if isinstance(thing, type):
         return thing.__name__
     if isinstance(thing, FunctionType):
@@ -123,10 +179,12 @@ def described(thing: Any) -> str:
 
 
 def described_function(function: FunctionType) -> str:
-    """A function of ours by its maker and what it closes over; a lambda from elsewhere by its text."""
+    """A function of ours by its maker and what it closes over; another by its name, a lambda by its place."""
     maker = function.__qualname__.partition(".<locals>")[0]
     if function.__module__.partition(".")[0] != "jaxcl":
-        return source(function) if function.__name__ == "<lambda>" else function.__name__
+        code = function.__code__
+        place = f"lambda ({Path(code.co_filename).name}, line {code.co_firstlineno})"
+        return place if function.__name__ == "<lambda>" else function.__name__
     settings = closed_over(function, maker)
     module = settings.get("module")
     if dataclasses.is_dataclass(module):  # a network
@@ -151,84 +209,18 @@ def closed_over(function: FunctionType, maker: str) -> dict[str, Any]:
 
 
 def signature(name: str, settings: Mapping[str, Any], first: Sequence[str] = ()) -> str:
-    words = [*first, *(f"{key}={described(value)}" for key, value in settings.items() if told(value))]
+    return labelled(
+        name, {key: described(value) for key, value in settings.items() if is_shown(value)}, first
+    )
+
+
+def labelled(name: str, settings: Mapping[str, str], first: Sequence[str] = ()) -> str:
+    words = [*first, *(f"{key}={value}" for key, value in settings.items())]
     return f"{name}({', '.join(words)})" if words else name
 
 
-def told(value: Any) -> bool:
+def is_shown(value: Any) -> bool:
     if value is None or value is jnp.float32:
         return False
     leaves = jax.tree.leaves(value)
     return not leaves or not all(isinstance(x, jax.Array | np.ndarray) for x in leaves)
-
-
-def source(function: FunctionType) -> str:
-    """A lambda as it is written; where that is not to be found, the place of it."""
-    code = function.__code__
-    try:
-        nodes = ast.walk(ast.parse("".join(inspect.findsource(function)[0])))
-    except (OSError, SyntaxError):
-        nodes = iter(())
-    at = [node for node in nodes if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno]
-    return (
-        ast.unparse(at[0])
-        if len(at) == 1
-        else f"lambda ({Path(code.co_filename).name}, {code.co_firstlineno})"
-    )
-
-
-def innermost(function: Any) -> Any:
-    """What is called in the end: the function within partials, and within functions of ours that wrap one `loss`."""
-    while True:
-        if isinstance(function, partial):
-            function = function.func
-        elif isinstance(function, FunctionType) and "loss" in function.__code__.co_freevars:
-            function = inspect.getclosurevars(function).nonlocals["loss"]
-        else:
-            return function
-
-
-@contextmanager
-def watching(
-    outside: set[CodeType],
-) -> Iterator[tuple[dict[str, dict[str, dict[str, None]]], dict[str, None]]]:
-    """What is called while this lasts, in words: loss -> argument -> the values that it had (arrays left out), and the
-    similarities that are called within losses, ours and those `outside`."""
-    called: dict[str, dict[str, dict[str, None]]] = {}
-    compared: dict[str, None] = {}
-    ours, kinds = codes(losses, losses.__all__), codes(similarity, vars(similarity))
-    within: list[FrameType] = []  # the losses that are being called
-    before = sys.getprofile()
-
-    def look(frame: FrameType, event: str, _: Any) -> None:
-        code = frame.f_code
-        if event == "return" and within and frame is within[-1]:
-            within.pop()
-        if event != "call":
-            return
-        if within and code in kinds:
-            compared[signature(kinds[code], arguments(frame))] = None
-        if code in ours and not any(outer.f_code in ours for outer in within):
-            seen = called.setdefault(ours[code], {})
-            for name, value in arguments(frame).items():
-                seen.setdefault(name, {})[described(value)] = None
-        if code in ours or code in outside:
-            within.append(frame)
-
-    sys.setprofile(look)
-    try:
-        yield called, compared
-    finally:
-        sys.setprofile(before)
-
-
-def codes(module: Any, names: Any) -> dict[CodeType, str]:
-    functions = {name: getattr(module, name) for name in names}
-    return {f.__code__: name for name, f in functions.items() if isinstance(f, FunctionType)}
-
-
-def arguments(frame: FrameType) -> dict[str, Any]:
-    """What a function was called with, as the call begins."""
-    code = frame.f_code
-    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    return {name: frame.f_locals[name] for name in names if told(frame.f_locals[name])}

@@ -72,7 +72,9 @@ def random_bank(key: Array, images: int, d: int) -> Bank:
     return Bank(jax.random.uniform(key, (images, d), jnp.float32, -side, side))
 
 
-def blend(bank: Bank, index: Array, rows: Array, *, momentum: float, axis_name: str | None = None) -> Bank:
+def blend(
+    bank: Bank, index: Array, rows: Array, *, momentum: float | Array, axis_name: str | None = None
+) -> Bank:
     """The bank with all devices' rows blended in: index int [b] and rows [b, d] of this device's images.
 
         row <- normalize(momentum row + (1 - momentum) new)                      for the images of the batch

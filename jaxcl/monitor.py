@@ -87,7 +87,7 @@ def contrast_monitor(
     )
     metrics["uniformity"] = jnp.log(metrics.pop("spread"))
     if scores is not None:
-        metrics |= scores(z1, z2, keys[:, 1], own=own)
+        metrics |= scores(z1, z2, keys[:, 1], own=own, axis_name=axis_name)
     return metrics | {"effective_rank": effective_rank(h, axis_name=axis_name)}
 
 

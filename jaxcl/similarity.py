@@ -20,7 +20,11 @@ def normalize(z: Array, *, epsilon: float = 1e-12) -> Array:
 
 
 def dot(q: Array, k: Array) -> Array:
-    """q k^T."""
+    """q k^T, the products of all pairs of rows as they come.
+
+    >>> dot(jnp.array([[2.0, 1.0]]), jnp.array([[3.0, 0.0], [0.0, 4.0]])).tolist()
+    [[6.0, 4.0]]
+    """
     return q @ k.T
 
 
@@ -60,7 +64,7 @@ def dot_with_own(q: Array, k: Array) -> Array:
     return jnp.einsum("nd,nmd->nm", q, k)
 
 
-def tanh_clip(scores: Array, limit: float) -> Array:
+def tanh_clip(scores: Array, limit: float | Array) -> Array:
     """limit tanh(scores / limit): as they are near 0, never beyond `limit`.
 
     >>> tanh_clip(jnp.array([0.0, 0.1, 1e6]), 20.0).tolist()

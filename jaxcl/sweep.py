@@ -1,17 +1,16 @@
-"""Every combination of some knobs' values, each a run of its own; seeds are averaged, everything else is a row."""
+"""Many runs: every combination of some knobs' values, each in a run directory of its own."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxcl.runs import column, evaluate_run, evaluations, train_run
+from jaxcl.runs import evaluate_run, evaluations, train_run
 
 
 def combinations(grid: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
@@ -55,21 +54,6 @@ def sweep(
     return results
 
 
-def summarize(results: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows: mean and sample standard deviation over seeds of each protocol's accuracy, in percent."""
-    protocols = list(dict.fromkeys(map(column, results)))
-    knobs = [knob for knob in results[0]["knobs"] if knob != "seed"]
-    cells: dict[tuple[str, ...], dict[str, list[float]]] = {}
-    for row in results:
-        at = (*(row["knobs"][knob] for knob in knobs), row["encoder"])
-        cells.setdefault(at, {}).setdefault(column(row), []).append(row["accuracy"])
-    rows = [
-        (*at, *(mean_and_spread(found.get(protocol, [])) for protocol in protocols))
-        for at, found in cells.items()
-    ]
-    return (*knobs, "encoder", *protocols), rows
-
-
 def plot_sweep(
     sweep_dir: str | Path,
     *,
@@ -81,7 +65,7 @@ def plot_sweep(
 ) -> Path:
     """Draws accuracy against a knob (`plot.sweep_curves`) into sweep_dir/sweep.png, or `out`.
 
-    Of what varies and is not said in `where`, the first knob is the x axis and the next, or the protocol, makes lines.
+    Of what varies and is not fixed by `where`, the first knob is the x axis and the next, or the protocol, makes lines.
     """
     from jaxcl.plot import sweep_curves
 
@@ -104,13 +88,3 @@ def plot_sweep(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, facecolor="white", bbox_inches="tight")
     return path
-
-
-def mean_and_spread(values: Sequence[float]) -> str:
-    """
-    >>> mean_and_spread([1.0, 2.0, 3.0]), mean_and_spread([4.0]), mean_and_spread([])
-    ('2.0 ± 1.0 (n=3)', '4.0', '')
-    """
-    if len(values) < 2:
-        return f"{values[0]:.1f}" if values else ""
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} (n={len(values)})"

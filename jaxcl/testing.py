@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from jaxcl import collectives
-from jaxcl.train import placement as placing
+from jaxcl.devices import AXIS, make_mesh, split
+from jaxcl.train.placement import place
 from jaxcl.typing import Array, PyTree
 
 # (params, batch, axis_name) -> scalar
@@ -31,7 +32,7 @@ def value_and_grad(loss: PlacedLoss, params: PyTree, batch: PyTree, *, placement
     placement is one of "one" (a single device), "jit", "shard_map", "shard_map_unchecked" (check_vma=False), "pmap",
     and "vmap" (which pretends `devices` devices on one, for a notebook). `batch`: a pytree of arrays [b, ...].
     """
-    axis_name = None if placement in ("one", "jit") else placing.AXIS
+    axis_name = None if placement in ("one", "jit") else AXIS
 
     def step(carry, params, batch):
         value, grads = jax.value_and_grad(loss)(params, batch, axis_name)
@@ -40,14 +41,14 @@ def value_and_grad(loss: PlacedLoss, params: PyTree, batch: PyTree, *, placement
     if placement == "one":
         return jax.jit(step)(0, params, batch)[1]
     if placement == "vmap":
-        shares = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
-        mapped = jax.jit(jax.vmap(step, in_axes=(None, None, 0), axis_size=devices, axis_name=placing.AXIS))
-        return jax.tree.map(lambda x: x[0], mapped(0, params, shares)[1])
+        rows = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+        mapped = jax.jit(jax.vmap(step, in_axes=(None, None, 0), axis_size=devices, axis_name=AXIS))
+        return jax.tree.map(lambda x: x[0], mapped(0, params, rows)[1])
     checked = placement != "shard_map_unchecked"
-    mesh = placing.make_mesh(devices)
-    run = placing.place(step, placement.removesuffix("_unchecked"), mesh, check_vma=checked)
+    mesh = make_mesh(devices=devices)
+    run = place(step, placement.removesuffix("_unchecked"), mesh, check_vma=checked)
     if placement != "pmap":
-        batch = placing.split(jax.tree.map(np.asarray, batch), mesh)
+        batch = split(batch, mesh)
     return run(np.zeros(()), params, batch)[1]
 
 

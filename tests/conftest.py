@@ -21,7 +21,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 @pytest.fixture(scope="session")
 def small_knobs(tmp_path_factory):
-    """A config's Knobs -> those of them that make its experiment small: few images at a time, and few of them.
+    """A config's Knobs -> those of them that make its recipe small: few images at a time, and few of them.
 
     64 images of 32 x 32 x 3, and of 28 x 28 x 1, of 10 classes; and 64 JPEGs of many sizes, of 3 classes.
     """
@@ -44,9 +44,12 @@ def small_knobs(tmp_path_factory):
 
     def knobs_of(knobs):
         has = {field.name: field.default for field in dataclasses.fields(knobs)}
-        source = next((where for name, where in sources.items() if name in has.get("data", "")), color)
-        small = {"batch_size": 16, "train_canvases": 64, "test_canvases": 32}
-        small |= {"photos": color, "digits": gray} if "photos" in has else {"data": source}
+        source = next((where for name, where in sources.items() if name in has["data"]), color)
+        small = {"data": source, "batch_size": 16, "train_canvases": 64, "test_canvases": 32}
+        if has["encoded"]:
+            small |= {"size": 32}
+        if isinstance(has.get("digits"), str):
+            small |= {"digits": gray}
         return {name: value for name, value in small.items() if name in has}
 
     return knobs_of

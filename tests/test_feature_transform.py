@@ -149,9 +149,11 @@ def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows):
 def test_transforms_are_the_same_on_one_device_and_on_eight(rows):
     def loss(w, batch, axis_name):
         q, k = normalize(batch["x"] @ w), normalize(batch["y"] @ w)
-        mix = mixing(dimension_wise=True, renormalize=True, axis_name=axis_name)
+        mix = mixing(dimension_wise=True, renormalize=True)
         in_batch = info_nce(*batch_scores(KEY, q, k, axis_name=axis_name), axis_name=axis_name)
-        return in_batch + queue_nce(*mix(KEY, jnp.int32(0), q, k, rows[2]), axis_name=axis_name)
+        return in_batch + queue_nce(
+            *mix(KEY, jnp.int32(0), q, k, rows[2], axis_name=axis_name), axis_name=axis_name
+        )
 
     batch = {"x": rows[0], "y": rows[1]}
     w = jnp.eye(6) + 0.1 * jax.random.normal(KEY, (6, 6))

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +18,15 @@ FILES = sorted(path for path in ROOT.rglob("*.py"))
 EDGES = {
     "typing": set(),
     "collectives": {"typing"},
+    "devices": {"typing"},
+    "keys": {"typing"},
     "similarity": {"collectives", "typing"},
+    "images": {"typing"},
     "extract": {"collectives", "typing"},
     "monitor": {"collectives", "similarity", "typing"},
     "memory": {"collectives", "similarity", "typing"},
     "feature_transform": {"collectives", "similarity", "typing"},
-    "augment": {"augment", "collectives", "typing"},
+    "augment": {"augment", "images", "typing"},
     "nets": {"nets", "collectives", "typing"},
     "losses": {"losses", "similarity", "collectives", "typing"},
     "methods": {
@@ -30,27 +34,35 @@ EDGES = {
         "augment",
         "nets",
         "extract",
+        "images",
         "similarity",
         "losses",
         "memory",
         "feature_transform",
         "monitor",
         "collectives",
+        "keys",
         "typing",
     },
-    "data": {"data", "augment", "typing"},
-    "evaluate": {"evaluate", "data", "typing", "augment", "similarity"},
-    "train": {"train", "data", "evaluate", "experiment", "collectives", "typing"},
+    "data": {"data", "augment", "images", "keys", "typing"},
+    "evaluate": {"evaluate", "augment", "devices", "images", "typing"},
+    "train": {"train", "data", "config", "collectives", "devices", "keys", "typing"},
     "plot": {"plot", "typing"},
-    "experiment": {"typing"},
+    "config": {"data", "devices", "typing"},
+    "tables": {"typing"},
+    "runs": {"config", "data", "encoder", "evaluate", "tables", "train", "typing"},
+    "encoder": {"config", "devices", "keys", "runs", "train", "typing"},
+    "report": {"augment", "config", "encoder", "evaluate", "plot", "runs", "tables", "train", "typing"},
+    "sweep": {"plot", "runs"},
+    "testing": {"collectives", "devices", "train", "typing"},
     "five_parts": {"augment", "losses", "similarity", "typing"},
 }
-# A package -> the only places that may import it.
+# A package -> the only rooms or files that may import it.
 KEEPERS = {
     "flax": {"nets"},
     "matplotlib": {"plot"},
-    "tensorflow": {"data/tf_"},
-    "tensorflow_datasets": {"data/tf_pipeline"},
+    "tensorflow": {"data/tf_read"},
+    "tensorflow_datasets": {"data/tf_read"},
     "tyro": {"cli"},
     "orbax": {"train/checkpoint"},
     "tensorboardX": {"train/log"},
@@ -65,7 +77,8 @@ def imported(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "jaxcl")
+            if node.module.partition(".")[0] == "jaxcl":  # a name may be a file
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def room(path):
@@ -86,11 +99,24 @@ def test_each_outside_package_is_spoken_to_in_one_place(path):
     here = str(path.relative_to(ROOT).with_suffix(""))
     for name in imported(path):
         keepers = KEEPERS.get(name.split(".")[0])
-        assert keepers is None or any(here.startswith(keeper) for keeper in keepers), f"{here} imports {name}"
+        inside = keepers is None or any(here == keeper or here.startswith(f"{keeper}/") for keeper in keepers)
+        assert inside, f"{here} imports {name}"
+
+
+@pytest.mark.parametrize("room_name", ["augment", "data"])
+def test_no_file_imports_another_that_imports_it(room_name):
+    files = {path.stem: set(imported(path)) for path in (ROOT / room_name).glob("*.py")}
+    ahead = {
+        name: {other for other in files if f"jaxcl.{room_name}.{other}" in files[name]} for name in files
+    }
+    while free := [name for name, others in ahead.items() if not others & ahead.keys()]:
+        for name in free:
+            del ahead[name]
+    assert not ahead, f"these import each other: {sorted(ahead)}"
 
 
 def test_importing_jaxcl_loads_neither_tensorflow_nor_matplotlib():
-    rooms = "augment data evaluate experiment losses methods nets runs train cli"
+    rooms = "augment config data encoder evaluate losses methods nets report runs sweep tables train cli"
     program = f"""
 import sys, jaxcl
 for room in {rooms.split()!r}:
@@ -101,14 +127,39 @@ print([name for name in ("tensorflow", "tensorflow_datasets", "matplotlib", "tor
     assert out.stdout.strip() == "[]"
 
 
+ROOMS = (
+    "augment",
+    "nets",
+    "losses",
+    "methods",
+    "evaluate",
+    "data",
+    "train",
+    "plot",
+    "memory",
+    "extract",
+    "similarity",
+    "feature_transform",
+    "monitor",
+    "keys",
+    "devices",
+    "config",
+    "encoder",
+    "tables",
+    "testing",
+)
+
+
 def public_functions():
+    """Of a room with a list of its public names those; of a room that is one file all that it defines."""
     import importlib
 
-    for room_name in ("augment", "data", "evaluate", "losses", "methods", "nets", "plot", "train"):
+    for room_name in ROOMS:
         module = importlib.import_module(f"jaxcl.{room_name}")
-        for name in getattr(module, "__all__", ()):
+        for name in getattr(module, "__all__", vars(module)):
             member = getattr(module, name)
-            if inspect.isfunction(member):
+            own = hasattr(module, "__all__") or getattr(member, "__module__", "") == module.__name__
+            if inspect.isfunction(member) and own and not name.startswith("_"):
                 yield pytest.param(member, id=f"{room_name}.{name}")
 
 
@@ -129,3 +180,27 @@ def test_keys_are_given_first_and_never_defaulted_and_defaults_are_keyword_only(
 def test_every_public_function_says_what_it_does(function):
     assert function.__doc__
     assert len(function.__doc__) >= 20
+
+
+def test_the_public_names_are_there_and_no_others():
+    for name in jaxcl.__all__:
+        assert getattr(jaxcl, name) is not None
+    assert jaxcl.__all__ == sorted(set(jaxcl.__all__))
+    for name in ("train_run", "nothing_of_the_kind"):
+        with pytest.raises(AttributeError, match=name):
+            getattr(jaxcl, name)
+    assert (ROOT / "py.typed").is_file()
+
+
+def test_notebooks_and_configs_take_public_names_from_jaxcl():
+    for path in [*ROOT.parent.glob("configs/*.py"), *ROOT.parent.glob("notebooks/*.ipynb")]:
+        text = path.read_text()
+        if path.suffix == ".ipynb":
+            cells = json.loads(text)["cells"]
+            code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+            text = "\n".join(
+                line for line in "\n".join(code).splitlines() if not line.lstrip().startswith("%")
+            )
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module == "jaxcl":
+                assert {alias.name for alias in node.names} <= set(jaxcl.__all__), path.name

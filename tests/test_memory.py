@@ -74,13 +74,12 @@ def test_a_permutation_of_the_global_batch_is_undone_in_every_placement():
 
 def test_dealt_rows_stay_split_so_that_devices_share_the_work():
     """The hazard: what is taken in another order may be whole on every device, and so may all that follows."""
-    from jaxcl import collectives
-    from jaxcl.train import placement
+    from jaxcl import collectives, devices
 
-    mesh = placement.make_mesh(8)
-    x = placement.split({"x": np.ones((64, 32), np.float32)}, mesh)["x"]
-    order = placement.replicate(jnp.arange(64)[::-1], mesh)
-    w = placement.replicate(jnp.ones((32, 16)), mesh)
+    mesh = devices.make_mesh(devices=8)
+    x = devices.split({"x": np.ones((64, 32), np.float32)}, mesh)["x"]
+    order = devices.replicate(jnp.arange(64)[::-1], mesh)
+    w = devices.replicate(jnp.ones((32, 16)), mesh)
     program = jax.jit(lambda x, w, order: jnp.sum(jnp.tanh(collectives.take(x, order) @ w)))
     text = program.lower(x, w, order).compile().as_text()
     assert "f32[8,16]" in text

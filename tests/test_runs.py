@@ -1,5 +1,6 @@
 """From the command line to a report, on a few digits."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,79 +9,171 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
+import jax
 import numpy as np
 import pytest
 
 from jaxcl.cli import main
-from jaxcl.runs import evaluate_run
+from jaxcl.encoder import load_encoder
+from jaxcl.report import picture_of_views
+from jaxcl.runs import evaluate_run, open_run
 from jaxcl.train.log import read_metrics
+from jaxcl.typing import About
 
 CONFIG = '''
 """A run of seconds."""
 
 from dataclasses import dataclass
 
-import numpy as np
 import optax
 
-from jaxcl import augment, data, nets
-from jaxcl.experiment import Experiment, steps_of
-from jaxcl.losses import nt_xent
+from jaxcl import augment, nets
+from jaxcl.config import CommonKnobs, Recipe, steps_of
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
-from jaxcl.typing import Images
 
 
 @dataclass(frozen=True)
-class Knobs:
+class Knobs(CommonKnobs):
+    data: str = "npz:grays.npz"
     epochs: float = 1
-    """Passes over the training images."""
+    batch_size: int = 16
+    log_every: int = 2
     temperature: float = 0.5
     """NT-Xent's temperature."""
     features: tuple[int, ...] = (8, 8)
     """Channels of the encoder's convolutions."""
-    seed: int = 0
 
 
-def experiment(knobs):
-    rng = np.random.default_rng(0)
-    labels = np.arange(64) % 2
-    images = (rng.integers(0, 100, (64, 16, 16, 3)) + 100 * labels[:, None, None, None]).astype(np.uint8)
-    train = Images("two grays", images, labels, ("dark", "light"))
+def recipe(knobs, about):
     norm = nets.batch_norm()
     views = augment.two_views(augment.crop_and_flip(16))
-    return Experiment(
+    return Recipe(
         method=simclr(
             views=views,
             encoder=nets.conv_n(features=knobs.features, dense=16, norm=norm),
             head=nets.projection_head(layers=2, out=8, norm=norm),
-            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=knobs.temperature),
+            loss=keyless(nt_xent, temperature=knobs.temperature),
         ),
-        optimizer=optax.adam(1e-3), train=train, test=train, views=views, batch_size=16,
-        steps=steps_of(knobs.epochs, train, 16), log_every=2, seed=knobs.seed,
+        optimizer=optax.adam(1e-3),
+        learning_rate=optax.constant_schedule(1e-3),
+        views=views,
+        batch_size=knobs.batch_size,
+        steps=steps_of(knobs.epochs, about.count, knobs.batch_size),
     )
 '''
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A folder with a config and its finished run."""
+    """A folder with a config, its images (two grays), and its finished run."""
     folder = tmp_path_factory.mktemp("world")
+    rng = np.random.default_rng(0)
+    labels = np.arange(64) % 2
+    images = (rng.integers(0, 100, (64, 16, 16, 3)) + 100 * labels[:, None, None, None]).astype(np.uint8)
+    arrays = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    np.savez(folder / "grays.npz", classes=["dark", "light"], **arrays)
     (folder / "grays.py").write_text(CONFIG)
-    assert main(["train", str(folder / "grays.py"), "--run-dir", str(folder / "run")]) == 0
+    with contextlib.chdir(folder):
+        assert main(["train", "grays.py", "--run-dir", str(folder / "run"), "--knn-every", "0.5"]) == 0
     return folder
 
 
-def test_a_run_directory_tells_what_was_run(world):
+@pytest.fixture(autouse=True)
+def at_home(request, monkeypatch):
+    """Most commands are given where the images are."""
+    if "world" in request.fixturenames:
+        monkeypatch.chdir(request.getfixturevalue("world"))
+
+
+@pytest.fixture
+def without_images(world, tmp_path, monkeypatch):
+    """The run, seen from another directory, after its images have gone."""
+    (world / "grays.npz").rename(world / "gone.npz")
+    monkeypatch.chdir(tmp_path)
+    yield world / "run"
+    (world / "gone.npz").rename(world / "grays.npz")
+
+
+def test_a_run_directory_records_what_was_run(world):
     run = world / "run"
-    knobs = {"epochs": 1, "temperature": 0.5, "features": [8, 8], "seed": 0}
-    assert json.loads((run / "knobs.json").read_text()) == knobs
+    knobs = json.loads((run / "knobs.json").read_text())
+    assert knobs["features"] == [8, 8]
+    assert knobs["data"] == f"npz:{world}/grays.npz"
+    assert knobs["seed"] == 0
     assert (run / "config.py").read_text() == CONFIG
-    about = json.loads((run / "run.json").read_text())
-    assert {"jax", "flax", "python"} <= set(about["versions"])
-    assert "cpu" in about["device"].lower()
+    record = json.loads((run / "run.json").read_text())
+    assert record["about"] == {"count": 64, "shape": [16, 16, 3], "classes": ["dark", "light"]}
+    assert {"jax", "flax", "python"} <= set(record["versions"])
+    assert "cpu" in record["device"].lower()
     assert (run / "metrics.jsonl").exists()
     assert list(run.rglob("events.out.tfevents*"))
     assert list((run / "checkpoints").iterdir())
+
+
+def test_online_knn_is_computed_as_often_as_asked(world):
+    found = {r["step"]: r["knn_accuracy"] for r in read_metrics(world / "run") if "knn_accuracy" in r}
+    assert list(found) == [2, 4]
+    assert all(0 <= accuracy <= 100 for accuracy in found.values())
+
+
+def test_an_encoder_opens_without_its_images_and_from_elsewhere(world, without_images):
+    with np.load(world / "gone.npz") as stored:
+        images = stored["test_images"][:4]
+    encoder, before = load_encoder(without_images), load_encoder(without_images, untrained=True)
+    assert (encoder.step, before.step) == (4, 0)
+    assert encoder.about == About(64, (16, 16, 3), ("dark", "light"))
+    features = encoder(images)
+    chex.assert_shape(features, (4, 16))
+    np.testing.assert_allclose(features, encoder(images.astype(np.float32) / 255), rtol=1e-5, atol=1e-6)
+    assert np.abs(np.asarray(features) - before(images)).max() > 1e-4
+    with pytest.raises(ValueError, match="names no part 'head'"):
+        load_encoder(without_images, part="head")
+    with pytest.raises(ValueError, match=r"takes images \[b, h, w, c\]; got \(16, 16, 3\)"):
+        encoder(images[0])
+
+
+def test_an_evaluation_without_images_says_so_and_takes_others(world, without_images, capsys):
+    command = ["evaluate", str(without_images), "--protocol", "knn", "--no-baselines"]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "cannot be read" in error
+    assert "--data" in error
+    assert main([*command, "--data", f"npz:{world}/gone.npz"]) == 0
+    (file,) = (without_images / "evaluations").glob("knn@*.json")
+    file.unlink()  # other tests read the folder
+
+
+def test_a_report_without_images_draws_the_rest_and_says_what_it_leaves_out(world, without_images, capsys):
+    assert main(["plot", str(without_images)]) == 0
+    assert "Views, map and nearest neighbors are left out" in capsys.readouterr().out
+    page = (without_images / "plots/report.html").read_text()
+    assert "left out" in page
+    assert page.count("data:image/png;base64") == 1
+    assert main(["plot", str(without_images), "--data", f"npz:{world}/gone.npz"]) == 0
+    assert "left out" not in capsys.readouterr().out
+    assert (without_images / "plots/report.html").read_text().count("data:image/png;base64") >= 5
+
+
+def test_other_images_than_the_run_began_with_are_refused(world, tmp_path, capsys):
+    shutil.copytree(world / "run", tmp_path / "run")
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    record["about"]["count"] = 63
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    assert main(["train", "grays.py", "--run-dir", str(tmp_path / "run"), "--knn-every", "0.5"]) == 1
+    assert "began with 63 images of 16 x 16 x 3, 2 classes; now there are 64" in capsys.readouterr().err
+
+
+def test_a_run_may_start_from_the_encoder_of_another(world, tmp_path):
+    command = ["train", "grays.py", "--init", "run", "--temperature", "0.2", "--epochs", "0.25"]
+    assert main([*command, "--run-dir", str(tmp_path / "next")]) == 0
+    assert json.loads((tmp_path / "next/knobs.json").read_text())["init"] == f"{world}/run"
+    kernels = [
+        jax.tree.leaves(load_encoder(run).params["encoder"]) for run in (world / "run", tmp_path / "next")
+    ]
+    # One step of Adam moves an entry by its rate at most.
+    assert all(np.abs(np.asarray(a) - b).max() < 1.1e-3 for a, b in zip(*kernels, strict=True))
 
 
 def test_evaluate_compares_with_both_baselines_and_writes_its_settings(world, capsys):
@@ -91,6 +184,18 @@ def test_evaluate_compares_with_both_baselines_and_writes_its_settings(world, ca
     out = capsys.readouterr().out
     assert "raw pixels" in out
     assert "linear" in out
+
+
+def test_evaluate_embeds_once_per_encoder_however_many_protocols(world, monkeypatch):
+    from jaxcl.evaluate import subject
+
+    embedded, embed = [], subject.embed
+    monkeypatch.setattr(subject, "embed", lambda *args, **more: embedded.append(args) or embed(*args, **more))
+    rows = evaluate_run(world / "run", ("knn", "linear"))
+    encoders = ["raw pixels", "untrained encoder", "run"]
+    assert [row["encoder"] for row in rows] == encoders * 2
+    assert [row["protocol"] for row in rows] == ["knn"] * 3 + ["linear"] * 3
+    assert len(embedded) == 2 * len(encoders)  # training and test images
 
 
 def test_a_sweep_takes_one_baseline_or_both(world, tmp_path, capsys):
@@ -129,11 +234,11 @@ def test_evaluate_takes_other_data_and_settings_and_says_so(world, tmp_path, cap
 def test_plot_leaves_a_report_with_pictures(world):
     assert main(["plot", str(world / "run")]) == 0
     report = (world / "run/plots/report.html").read_text()
-    assert report.count("data:image/png;base64") >= 4
+    assert report.count("data:image/png;base64") >= 5
 
 
 def test_a_changed_knob_in_a_resumed_run_is_named(world, capsys):
-    command = ["train", str(world / "grays.py"), "--run-dir", str(world / "run"), "--temperature", "0.1"]
+    command = ["train", "grays.py", "--run-dir", "run", "--knn-every", "0.5", "--temperature", "0.1"]
     assert main(command) == 1
     message = capsys.readouterr().err
     assert "--temperature: the run has 0.5, you ask for 0.1" in message
@@ -145,10 +250,11 @@ def test_a_changed_program_is_refused_and_changed_comments_are_not(world, tmp_pa
     shutil.copytree(world / "run", run)
     config = tmp_path / "grays.py"
     config.write_text(CONFIG.replace("optax.adam(1e-3)", "optax.adam(2e-3)"))
-    assert main(["train", str(config), "--run-dir", str(run)]) == 1
+    command = ["train", str(config), "--run-dir", str(run), "--knn-every", "0.5"]
+    assert main(command) == 1
     assert "another version" in capsys.readouterr().err
     config.write_text("# a remark\n" + CONFIG)
-    assert main(["train", str(config), "--run-dir", str(run)]) == 0
+    assert main(command) == 0
 
 
 def test_a_misspelt_knob_suggests_the_right_one(world, capsys):
@@ -225,7 +331,7 @@ def test_two_processes_with_two_devices_train_what_one_with_four_does(world, tmp
     def start(run_dir, devices, *distributed):
         command = [sys.executable, "-m", "jaxcl", "train", str(world / "grays.py"), "--run-dir", str(run_dir)]
         flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
-        return subprocess.Popen([*command, *distributed], env=os.environ | flags)
+        return subprocess.Popen([*command, *distributed], env=os.environ | flags, cwd=world)
 
     both = [start(tmp_path / "two", 2, "--distributed", address, "2", str(i)) for i in range(2)]
     assert [process.wait(timeout=300) for process in both] == [0, 0]
@@ -244,14 +350,11 @@ def test_views_are_drawn_before_any_training_with_what_was_drawn_under_each(worl
 
 
 def test_the_sheet_of_views_says_what_was_drawn(world):
-    from jaxcl.experiment import load_config
-    from jaxcl.runs import picture_of_views
-
-    config = load_config(world / "grays.py")
-    figure = picture_of_views(config.experiment(config.Knobs()), n=2, drawn=True)
-    told = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert len(told) == 4
-    assert all("crop" in text for text in told)
+    run = open_run(world / "run")
+    figure = picture_of_views(run.recipe, run.data().train, seed=0, n=2, drawn=True)
+    drawn = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert len(drawn) == 4
+    assert all("crop" in text for text in drawn)
 
 
 def test_views_say_what_they_need(capsys):

@@ -1,60 +1,53 @@
 """Part 1: augmentation. Ops are pure functions on one image; recipes compose them; views are what a method asks for."""
 
+from jaxcl.augment.blur import gaussian_blur, texture
 from jaxcl.augment.channels import first_channels, split_channels
+from jaxcl.augment.color import clip, color_jitter, drop_channels, grayscale, solarize
+from jaxcl.augment.composition import compose
 from jaxcl.augment.fused import fuse
-from jaxcl.augment.ops import (
-    Op,
+from jaxcl.augment.geometry import (
     center_crop,
-    clip,
-    color_jitter,
-    drop_channels,
-    each_patch,
     flip,
-    gaussian_blur,
-    grayscale,
-    lab,
-    mosaic,
-    patches,
     random_resized_crop,
     rotate90,
-    solarize,
     translate,
     uniform_area,
     uniform_area_log_ratio,
     uniform_height,
-    ycbcr,
-    ydbdr,
 )
-from jaxcl.augment.pipelines import (
-    captions,
-    channel_views,
-    compose,
-    crop_and_flip,
-    describe,
-    draw,
-    each_view,
-    from_host,
-    n_views,
-    render,
-    simclr,
-    two_views,
-)
+from jaxcl.augment.leave_one_out import LeaveOneOut, leave_one_out
+from jaxcl.augment.op import Op
+from jaxcl.augment.patches import each_patch
 from jaxcl.augment.recipes import (
     amdim,
     byol,
     cmc,
-    color_space,
     cpc_patches,
+    crop_and_flip,
     evaluation,
     moco_v1,
     moco_v2,
     multi_crop,
+    simclr,
 )
-from jaxcl.augment.shared import LeaveOneOut, leave_one_out, texture
+from jaxcl.augment.spaces import color_space, lab, ycbcr, ydbdr
+from jaxcl.augment.views import (
+    RecipeViews,
+    channel_views,
+    draw,
+    each_view,
+    from_host,
+    n_views,
+    probe_views,
+    render,
+    two_views,
+)
+from jaxcl.augment.words import captions, describe
 
 __all__ = [
     "LeaveOneOut",
     "Op",
+    "RecipeViews",
     "amdim",
     "byol",
     "captions",
@@ -83,10 +76,9 @@ __all__ = [
     "leave_one_out",
     "moco_v1",
     "moco_v2",
-    "mosaic",
     "multi_crop",
     "n_views",
-    "patches",
+    "probe_views",
     "random_resized_crop",
     "render",
     "rotate90",

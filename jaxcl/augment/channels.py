@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcl.augment.ops import Op
+from jaxcl.augment.op import Op
 from jaxcl.typing import Array
 
 

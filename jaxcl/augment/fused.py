@@ -18,9 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcl.augment import ops
-from jaxcl.augment.ops import Op
-from jaxcl.augment.pipelines import flat, flat_params
+from jaxcl.augment.blur import blur_radius, blur_taps
+from jaxcl.augment.color import JITTERS, Grayscale, Jitter
+from jaxcl.augment.composition import flat, flat_params
+from jaxcl.augment.op import Op, Shape, known
+from jaxcl.images import BORDERS, center_matrices, resize_matrix, shifted_sum
 from jaxcl.typing import Array, PyTree
 
 
@@ -51,7 +53,7 @@ def fuse(recipe: Op, *, dtype: Any = jnp.float32) -> Op:
     - nothing is clipped on the way; and the mean color about which contrast is changed is that of unclipped pixels.
 
     Recipes without jitter, such as `crop_and_flip`, come out equal up to rounding. With a jitter and a flip or a blur
-    the pictures differ where colors are driven out of [0, 1] or hues are turned far: `simclr(32,
+    the pictures differ where colors leave [0, 1] on the way or hues change by much: `simclr(32,
     strength=0.5, blur=False)` on CIFAR-10 by 0.018 on average (nine images in ten by less than 0.045), `simclr(32)` by
     0.027 (0.07), where the whole range is 1.
 
@@ -184,7 +186,7 @@ def mean_color(rows: Array | None, columns: Array | None, image: Array) -> Array
 # ---------------------------------------------------------------------------------------------- the ops' linear forms
 
 
-def linear(op: Op, params: Any, shape: ops.Shape) -> Linear | None:
+def linear(op: Op, params: Any, shape: Shape) -> Linear | None:
     """What `op` does to an image of `shape` with these params, as linear maps; None where it is not (nearly) that."""
     # By name *and* settings: an op of the same name that was made otherwise is left as it is.
     settings, (h, w, _) = dict(op.settings), shape
@@ -193,25 +195,25 @@ def linear(op: Op, params: Any, shape: ops.Shape) -> Linear | None:
             how = settings["method"], settings["antialias"]
             out_h, out_w = settings["size"]
             return Linear(
-                rows=ops.resize_matrix(params.top, params.height, h, out_h, *how),
-                columns=ops.resize_matrix(params.left, params.width, w, out_w, *how),
+                rows=resize_matrix(params.top, params.height, h, out_h, *how),
+                columns=resize_matrix(params.left, params.width, w, out_w, *how),
             )
         case "flip" if "probability" in settings:
             return Linear(columns=lambda matrix: jnp.where(params.on, matrix[::-1], matrix))
         case "translate" if "border" in settings:
-            place = ops.BORDERS[settings["border"]]
+            pixel = BORDERS[settings["border"]]
             return Linear(
-                rows=lambda matrix: matrix[place(jnp.arange(h) - params.down, h)],
-                columns=lambda matrix: matrix[place(jnp.arange(w) - params.right, w)],
+                rows=lambda matrix: matrix[pixel(jnp.arange(h) - params.down, h)],
+                columns=lambda matrix: matrix[pixel(jnp.arange(w) - params.right, w)],
             )
-        case "center crop" if "share" in settings:
-            rest = settings["share"], settings["method"], settings["antialias"]
-            return Linear(*ops.center_matrices((h, w), settings["size"], *rest))
+        case "center crop" if "fraction" in settings:
+            rest = settings["fraction"], settings["method"], settings["antialias"]
+            return Linear(*center_matrices((h, w), settings["size"], *rest))
         case "blur" if "sigma" in settings:
-            radius = ops.blur_radius(h)
+            radius = blur_radius(h)
             if radius == 0:
                 return Linear()
-            blur = partial(ops.shifted_sum, ops.blur_taps(params, radius))
+            blur = partial(shifted_sum, blur_taps(params, radius))
             return Linear(rows=blur, columns=blur)
         case "jitter" if "brightness_form" in settings:
             return Linear(color=lambda mean: jitter_color(params, mean, settings), clips=True)
@@ -228,21 +230,21 @@ YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
 def hue_matrices() -> np.ndarray:
-    """[3, 3, 3]: the matrix that turns hues by an angle is the first + cos times the second + sin times the third."""
+    """[3, 3, 3]: the matrix that rotates hues by an angle is the first + cos times the second + sin times the third."""
     back = np.linalg.inv(YIQ)
-    turn = np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]])
-    return np.stack([back @ part @ YIQ for part in (np.diag([1, 0, 0]), np.diag([0, 1, 1]), turn)]).astype(
+    quarter = np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]])
+    return np.stack([back @ part @ YIQ for part in (np.diag([1, 0, 0]), np.diag([0, 1, 1]), quarter)]).astype(
         np.float32
     )
 
 
-def gray_matrix(params: ops.Grayscale, channels: int) -> Array:
+def gray_matrix(params: Grayscale, channels: int) -> Array:
     if channels == 1:
         return jnp.eye(1)
     return jnp.where(params.on, jnp.asarray([[0.2989, 0.587, 0.114]] * 3, jnp.float32), jnp.eye(3))
 
 
-def jitter_color(params: ops.Jitter, mean: Array, settings: dict[str, Any]) -> tuple[Array, Array]:
+def jitter_color(params: Jitter, mean: Array, settings: dict[str, Any]) -> tuple[Array, Array]:
     """The jitter's four changes in their order, as one matrix [c, c] and one offset [c], given the mean color [c]."""
     c = len(mean)
     eye = np.eye(c, dtype=np.float32)
@@ -259,12 +261,12 @@ def jitter_color(params: ops.Jitter, mean: Array, settings: dict[str, Any]) -> t
         angle = 2 * math.pi * params.hue
         matrices[2] = params.saturation * eye + (1 - params.saturation) * gray
         matrices[3] = base + jnp.cos(angle) * cosine + jnp.sin(angle) * sine
-    matrices = [eye if settings[name] == 0 else m for name, m in zip(ops.JITTERS, matrices, strict=True)]
+    matrices = [eye if known(settings[name]) == 0 else m for name, m in zip(JITTERS, matrices, strict=True)]
     # To [x, 1] with x the color: what each change multiplies, what it adds, and how much of the mean it adds.
     pull = jnp.stack(
         [
             jnp.float32(0),
-            1 - params.contrast if settings["contrast"] else jnp.float32(0),
+            1 - params.contrast if known(settings["contrast"]) != 0 else jnp.float32(0),
             *2 * [jnp.float32(0)],
         ]
     )
@@ -272,8 +274,8 @@ def jitter_color(params: ops.Jitter, mean: Array, settings: dict[str, Any]) -> t
     every = jnp.stack([jnp.broadcast_to(m, (c, c)) for m in matrices])
 
     matrix, offset, now = jnp.asarray(eye), jnp.zeros(c), mean
-    for place in range(4):
-        change = params.order[place]
+    for i in range(4):
+        change = params.order[i]
         of = every[change]
         more = pull[change] * now + add[change]
         matrix, offset, now = product(of, matrix), times(of, offset) + more, times(of, now) + more

@@ -37,7 +37,7 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
             f"the number of images must lie in [1, 2^31), as their indices are int32; got n={n}."
         )
     words = _philox(seed, epoch).random_raw(n)
-    # Stable: two equal words, should they ever come, keep their places on every machine.
+    # Stable: two equal words, should they ever come, keep their order on every machine.
     return np.argsort(words, kind="stable").astype(np.int32)
 
 
@@ -49,8 +49,8 @@ def indices(seed: int, step: int, batch_size: int, n: int) -> np.ndarray:
     >>> [indices(0, step, 2, 5).tolist() for step in range(3)]
     [[0, 2], [1, 4], [3, 2]]
     """
-    epoch, place = divmod(_checked(step), _steps_per_epoch(batch_size, n))
-    return order(seed, epoch, n)[place * batch_size : (place + 1) * batch_size]
+    epoch, batch = divmod(_checked(step), _steps_per_epoch(batch_size, n))
+    return order(seed, epoch, n)[batch * batch_size : (batch + 1) * batch_size]
 
 
 def batches(
@@ -66,11 +66,11 @@ def batches(
     """The batches of steps start_step, start_step + 1, ..., stop_step - 1; without end where stop_step is None.
 
     Each is {"image": uint8 [b, h, w, c], "index": int32 [b]}: this process's b = batch_size / process_count rows of
-    the global batch, in the order of the processes. `index` is the image's place in the data set, on which its
+    the global batch, in the order of the processes. `index` is the image's number in the data set, on which its
     augmentation hangs.
 
     Raises ValueError at once (not at the first batch) where batch_size is larger than the data set or cannot be
-    shared evenly among the processes.
+    split evenly among the processes.
     """
     walk = index_batches(
         len(images.images),
@@ -102,10 +102,10 @@ def index_batches(
         raise ValueError(f"process_index must lie in [0, {process_count}); got {process_index}.")
     if batch_size % process_count:
         raise ValueError(
-            f"a batch of {batch_size} cannot be shared evenly among {process_count} processes;"
+            f"a batch of {batch_size} cannot be split evenly among {process_count} processes;"
             f" take a multiple of {process_count}."
         )
-    share = batch_size // process_count
+    rows = batch_size // process_count
 
     def walk():
         step, epoch, now = start_step, -1, np.empty(0, np.int32)
@@ -113,8 +113,8 @@ def index_batches(
             if step // steps != epoch:  # the order is made once an epoch
                 epoch = step // steps
                 now = order(seed, epoch, n)
-            first = (step % steps) * batch_size + process_index * share
-            yield {"index": now[first : first + share]}
+            first = (step % steps) * batch_size + process_index * rows
+            yield {"index": now[first : first + rows]}
             step += 1
 
     return walk()
@@ -123,7 +123,7 @@ def index_batches(
 def prefetch(iterator: Iterable[T], *, size: int = 2) -> Generator[T, None, None]:
     """The same items, made up to `size` ahead by a background thread.
 
-    The thread starts with the first item asked for. What the iterator raises is raised here, in its place in the
+    The thread starts with the first item asked for. What the iterator raises is raised here, at its position in the
     sequence. The thread ends when the items do, and when the returned generator is closed or forgotten; its iterator
     is closed with it.
     """

@@ -1,10 +1,10 @@
 """The embedded data set: handwritten digits, scattered.
 
 The 1797 digits of 8 x 8 pixels that come with scikit-learn (Alpaydin and Kaynak 1998, "Optical Recognition of
-Handwritten Digits", UCI) are drawn at a random place and size over a net of random colors, with some clutter. Nothing
-is downloaded, and a second is enough to draw them. They are hard for raw pixels and for an untrained network, because
-colors and place vary more than the digit does; and colors, place and size are what cropping, color jitter and
-grayscale take away.
+Handwritten Digits", UCI) are drawn at a random position and size over a net of random colors, with some clutter.
+Nothing is downloaded, and a second is enough to draw them. They are hard for raw pixels and for an untrained
+network, because colors and position vary more than the digit does; and colors, position and size are what cropping,
+color jitter and grayscale take away.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from jaxcl.typing import Images
 
 SPLITS = {"train": 8000, "test": 2000}
+SIZE = 32
 # The first 1437 originals are for training, the other 360 for testing.
 TRAIN_ORIGINALS = 1437
 # Hues of the background along each side of the canvas.
@@ -26,7 +27,7 @@ def scattered_digits(
     split: str,
     *,
     n: int | None = None,
-    size: int = 32,
+    size: int = SIZE,
     seed: int = 0,
     clutter: float = 1.0,
     colors: float = 0.9,

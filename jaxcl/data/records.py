@@ -28,7 +28,7 @@ def record_spans(file: BinaryIO) -> Iterator[Span]:
 
     Raises ValueError at the first record whose length is damaged, or within which the file ends: nobody knows where
     the next one would begin. The checksums of the lengths are compared; those of the contents are not, as that would
-    take reading them (`tf_pipeline.check_records` does).
+    take reading them (`tf_read.check_records` does).
     """
     end, at, n = file.seek(0, os.SEEK_END), 0, 0
     while at < end:

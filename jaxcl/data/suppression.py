@@ -33,7 +33,7 @@ def rand_bits(images: Images, *, bits: int, seed: int) -> Images:
     Augmentation must leave the code alone: `augment.first_channels(op, c)`.
 
     The published notebook (`randbits_mnist.ipynb`) hashes the JPEG file with FarmHash; here it is BLAKE2 of the
-    pixels, so single codes differ from the notebook's, while their law does not.
+    pixels, so single codes differ from the notebook's, while their distribution does not.
 
     Raises ValueError unless 0 <= bits <= 64.
 
@@ -91,7 +91,7 @@ def multi_digits(
 def two_digits(
     images: Images, *, sizes: tuple[int, int], count: int, seed: int, canvas: int = 112
 ) -> dict[str, Images]:
-    """Modified MultiDigits: two digits at random places, resized to `sizes` pixels (in the paper 20, and 20 to 80).
+    """Modified MultiDigits: two digits at random positions, resized to `sizes` pixels (in the paper 20, and 20 to 80).
 
     Returns the same canvases twice, labelled by either: {"first digit": ..., "second digit": ...}. Where both sizes
     are the same nothing tells the first from the second, so either label can at best be guessed half of the time.
@@ -126,10 +126,10 @@ def scatter(
         raise ValueError(f"Digits of {tuple(sizes)} pixels do not fit on a canvas of {canvas}.")
     # A generator for each quantity, so that more canvases do not change the first ones.
     chosen = np.random.default_rng([seed, 0]).integers(0, len(images.images), (count, len(sizes)))
-    draw_place = np.random.default_rng([seed, 1])
+    draw_position = np.random.default_rng([seed, 1])
     if placement == "random":
         corners = (
-            draw_place.random((count, len(sizes), 2)) * (canvas + 1 - np.array(sizes)[:, None])
+            draw_position.random((count, len(sizes), 2)) * (canvas + 1 - np.array(sizes)[:, None])
         ).astype(int)
     elif placement == "grid":
         side = canvas // max(sizes)
@@ -137,7 +137,7 @@ def scatter(
             raise ValueError(
                 f"{len(sizes)} digits of {max(sizes)} pixels do not fit on a grid of {side} x {side} cells."
             )
-        cells = np.argsort(draw_place.random((count, side * side)), axis=1)[:, : len(sizes)]
+        cells = np.argsort(draw_position.random((count, side * side)), axis=1)[:, : len(sizes)]
         corners = np.stack(np.divmod(cells, side), axis=-1) * max(sizes)
     else:
         raise ValueError(f'placement must be "random" or "grid"; got {placement!r}.')
@@ -147,14 +147,18 @@ def scatter(
         for i in range(count):
             digit = resized(images.images[chosen[i, j]], size)
             top, left = corners[i, j]
-            place = made[i, top : top + size, left : left + size]
-            place += np.minimum(digit, 255 - place)  # added, clipped at 255
+            under = made[i, top : top + size, left : left + size]
+            under += np.minimum(digit, 255 - under)  # added, clipped at 255
     return made, labels[chosen]
 
 
 # --- digits on photographs ---------------------------------------------------------------------------------------
 
-PLACES = (0.15, 0.45, 0.75)  # of a pasted digit's upper left corner, as shares of the image, on both axes
+POSITIONS = (
+    0.15,
+    0.45,
+    0.75,
+)  # of a pasted digit's upper left corner, as fractions of the image, on both axes
 
 
 def digit_on_image(
@@ -163,8 +167,8 @@ def digit_on_image(
     """DigitOnImageNet: a digit pasted nine times over each photograph, resized to [size, size].
 
     The digit is one of the first `unique` of `digits`, drawn once an image; more of them make it a finer shortcut.
-    It is `size` / 8 pixels wide (28 at the published 224), stands at nine fixed places, and the brighter of digit and
-    photograph counts, pixel by pixel and channel by channel (`digits_on_tf_flowers.ipynb`). All this comes before
+    It is `size` / 8 pixels wide (28 at the published 224), stands at nine fixed positions, and the brighter of digit
+    and photograph counts, pixel by pixel and channel by channel (`digits_on_tf_flowers.ipynb`). All this comes before
     augmentation, so the views share the digit. Give the same `digits` for training and test images.
 
     Returns the same images under each kind of label that there is: {"photo": ..., "digit": ...}.
@@ -177,11 +181,11 @@ def digit_on_image(
     wide = max(1, round(size / 8))
     overlays = np.zeros((unique, size, size, 1), np.uint8)
     for overlay, digit in zip(overlays, digits.images[:unique], strict=True):
-        for top in (int(size * place) for place in PLACES):
-            for left in (int(size * place) for place in PLACES):
-                place = overlay[top : top + wide, left : left + wide]
-                small = resized(digit, wide)[: place.shape[0], : place.shape[1]]
-                np.maximum(place, small, out=place)
+        for top in (int(size * position) for position in POSITIONS):
+            for left in (int(size * position) for position in POSITIONS):
+                under = overlay[top : top + wide, left : left + wide]
+                small = resized(digit, wide)[: under.shape[0], : under.shape[1]]
+                np.maximum(under, small, out=under)
 
     drawn = np.random.default_rng(seed).integers(0, unique, len(photos.images))
     made = np.empty((len(photos.images), size, size, photos.images.shape[3]), np.uint8)

@@ -1,18 +1,26 @@
 """How good a representation is: features of a frozen encoder, read by neighbors and by linear classifiers; and what
-becomes of it with few labels, on corrupted images, on other data."""
+becomes of it with few labels, on corrupted images, on other data.
 
-from jaxcl.evaluate.corruption import CORRUPTIONS, Corruption, Robustness, corrupt, robustness
-from jaxcl.evaluate.embed import embed, raw_pixels
+Two kinds of functions. On features, arrays [n, d] that were computed once: `knn`, `linear_probe`, `few_shot`. On a
+`Subject`, an encoder with its images, whose features are computed once for all of them: `linear_sgd`, `finetune`,
+`robustness`, `rotation_probe`, `hue_probe`, and PROTOCOLS, the table of them all.
+"""
+
+from jaxcl.evaluate.corruptions import CORRUPTIONS, Corruption, corrupt
+from jaxcl.evaluate.features import embed, raw_pixels
 from jaxcl.evaluate.fewshot import FewShot, balanced_subset, few_shot
 from jaxcl.evaluate.finetune import FineTuned, finetune
 from jaxcl.evaluate.knn import knn, knn_accuracy, nearest
-from jaxcl.evaluate.linear import LinearPath, LinearProbe, hold_out, linear_path, linear_probe, linear_sgd
-from jaxcl.evaluate.protocols import FEATURE_PROTOCOLS, PROTOCOLS, evaluate_features
+from jaxcl.evaluate.online import online_knn
+from jaxcl.evaluate.probe import LinearPath, LinearProbe, hold_out, linear_path, linear_probe
+from jaxcl.evaluate.protocols import PROTOCOLS
+from jaxcl.evaluate.robustness import Robustness, robustness
+from jaxcl.evaluate.sgd import linear_sgd
+from jaxcl.evaluate.subject import Subject, subjects
 from jaxcl.evaluate.transforms import TransformProbe, hue_probe, rotation_probe
 
 __all__ = [
     "CORRUPTIONS",
-    "FEATURE_PROTOCOLS",
     "PROTOCOLS",
     "Corruption",
     "FewShot",
@@ -20,11 +28,11 @@ __all__ = [
     "LinearPath",
     "LinearProbe",
     "Robustness",
+    "Subject",
     "TransformProbe",
     "balanced_subset",
     "corrupt",
     "embed",
-    "evaluate_features",
     "few_shot",
     "finetune",
     "hold_out",
@@ -35,7 +43,9 @@ __all__ = [
     "linear_probe",
     "linear_sgd",
     "nearest",
+    "online_knn",
     "raw_pixels",
     "robustness",
     "rotation_probe",
+    "subjects",
 ]

@@ -12,7 +12,7 @@ import optax
 from jax import lax
 from scipy import stats
 
-from jaxcl.evaluate.knn import check_features, check_labels
+from jaxcl.evaluate.checks import check_features, check_labels
 from jaxcl.typing import Array
 
 
@@ -21,7 +21,7 @@ class FewShot(NamedTuple):
 
     accuracies: np.ndarray  # [r], in [0, 1]
     mean: float
-    interval: float  # half the width of the mean's 95 % interval over draws; NaN for a single draw
+    interval: float  # half the width of the mean's 95 % confidence interval over draws; NaN for a single draw
 
 
 def few_shot(
@@ -39,14 +39,14 @@ def few_shot(
     """Accuracy on the test set of linear classifiers that have seen `shots` images a class, over several draws.
 
     The protocol of LooC (Xiao et al. 2020, arXiv:2008.05659, on Flowers-102): all classes at once, 5 or 10 labelled
-    images of each, a linear layer trained by Adam with learning rate 0.03 for 250 iterations, the mean and the 95 %
-    interval over 10 draws.
+    images of each, a linear layer trained by Adam with learning rate 0.03 for 250 iterations, the mean and its
+    95 % confidence interval over 10 draws.
 
     The paper says no more, so the rest is ours: every iteration sees all labelled images; the layer starts at zero;
     features are centered and divided by one number, their root mean square over the draw's labelled images, so that
-    the learning rate means the same for every encoder. The interval is Student's, mean ± t s / sqrt(draws), with s the
-    standard deviation over draws (whether the paper's is, is not known); it tells of the draw of labelled images, not
-    of the test images, which are the same in every draw.
+    the learning rate means the same for every encoder. The confidence interval is Student's, mean ± t s / sqrt(draws),
+    with s the standard deviation over draws (the paper does not say how it computes its own). It covers the draw of
+    labelled images, not that of the test images, which are the same in every draw.
 
     Draw r takes `balanced_subset(fold_in(key, r), train_labels, shots)`: a function of key and labels alone, so
     encoders are compared on the same images.

@@ -10,19 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxcl import augment
-from jaxcl.evaluate.embed import EmbedFn, Progress, as_partial, embed, local_mesh, replicated, told
+from jaxcl import augment, devices
+from jaxcl.evaluate.checks import check_features, check_sets, numbered_classes
+from jaxcl.evaluate.features import EncoderFn, as_partial, embed
 from jaxcl.evaluate.fewshot import balanced_subset
-from jaxcl.evaluate.knn import check_features, check_labels
+from jaxcl.evaluate.progress import Progress, stage
 from jaxcl.evaluate.sgd import cross_entropy, nesterov, sgd
-from jaxcl.typing import Array, Images, Views
+from jaxcl.evaluate.subject import Subject
+from jaxcl.typing import Array, Views
 
 
 class FineTuned(NamedTuple):
     """An encoder and a classifier, trained together, with what they scored."""
 
     accuracy: float  # on the test set, in [0, 1]
-    embed_fn: EmbedFn  # float images [b, h, w, c] in [0, 1] -> features [b, d]
+    encoder: EncoderFn  # float images [b, h, w, c] in [0, 1] -> features [b, d]
     weights: np.ndarray  # [d, c]
     bias: np.ndarray  # [c]
     classes: np.ndarray  # [c], the labels that the columns stand for
@@ -32,11 +34,9 @@ class FineTuned(NamedTuple):
 
 def finetune(
     key: Array,
-    embed_fn: EmbedFn,
-    train: Images,
-    test: Images,
+    subject: Subject,
     *,
-    share: float,
+    fraction: float,
     views: Views | None = None,
     epochs: int = 30,
     batch_size: int = 128,
@@ -44,7 +44,7 @@ def finetune(
     momentum: float = 0.9,
     progress: Progress | None = None,
 ) -> FineTuned:
-    """Trains all parameters of the encoder, and a linear layer on its features, on `share` of the labels.
+    """Trains all parameters of the encoder, and a linear layer on its features, on a fraction of the labels.
 
     As SimCLR (Chen et al. 2020, arXiv:2002.05709, appendix B.5): Nesterov momentum 0.9, learning rate 0.05 times batch
     size over 256, no warm-up, no weight decay, random crop and flip; 60 epochs for 1 % of the labels, 30 for 10 %. Its
@@ -56,11 +56,12 @@ def finetune(
     taken: SimCLRv2's fine-tuning from the first layer of the projection head (arXiv:2006.10029) needs a method whose
     `embed` gives that layer.
 
-    embed_fn
-        a `functools.partial(method.embed, params, state)`: of its arguments the first, `params`, is trained, and the
-        others stay. A function without arguments (raw pixels) has nothing to train: then it is the layer alone.
-    share
-        of every class, in (0, 1]: `balanced_subset(key, labels, round(share n / classes))`, at least one image a
+    subject
+        its encoder is a `functools.partial(method.embed, params, state)`: of its arguments the first,
+        `params`, is trained, and the others stay. A function without arguments (raw pixels) has nothing to train:
+        then it is the layer alone.
+    fraction
+        of every class, in (0, 1]: `balanced_subset(key, labels, round(fraction n / classes))`, at least one image a
         class, a function of key and labels, so encoders are compared on the same labels.
     views
         (key, batch) -> views; the first is used. `augment.crop_and_flip` if not given: give another where left and
@@ -72,35 +73,33 @@ def finetune(
 
     Raises ValueError where labels are missing, a number is out of its range, or the loss is no longer finite.
     """
-    labels = check_labels(f"Fine-tuning on {train.name!r}", train.labels, len(train.images))
-    test_labels = check_labels(f"Fine-tuning on {test.name!r}", test.labels, len(test.images))
-    if not 0 < share <= 1:
-        raise ValueError(f"share is the part of the labels that is seen, in (0, 1]; got {share}.")
+    pretrained = as_partial(subject.encoder_for("Fine-tuning"))
+    train, test = subject.train, subject.test
+    labels, test_labels = check_sets("Fine-tuning", train, test)
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction is the part of the labels that is seen, in (0, 1]; got {fraction}.")
     if epochs < 1 or batch_size < 1:
         raise ValueError(f"epochs and batch_size must be at least 1; got {epochs} and {batch_size}.")
-    classes, numbered = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(f"Fine-tuning needs two classes at least; every label is {classes.tolist()}.")
+    classes, numbered = numbered_classes("Fine-tuning", labels)
     subset_key, order_key, views_key = jax.random.split(key, 3)
-    rows = balanced_subset(subset_key, labels, max(1, round(share * len(labels) / len(classes))))
+    rows = balanced_subset(subset_key, labels, max(1, round(fraction * len(labels) / len(classes))))
     n = len(rows)
     batch_size = min(batch_size, n)
     if views is None:
         views = _crop_and_flip(train.images.shape[1])
 
-    pretrained = as_partial(embed_fn)
-    mesh = local_mesh(batch_size)
+    mesh = devices.local_mesh(divides=batch_size)
     # Of a function without arguments the first "parameters" are nothing, and the function itself stays.
     encoder, *frozen = pretrained.args or ((), pretrained)
     apply = pretrained.func if pretrained.args else _without_parameters
     shape = jax.eval_shape(pretrained, jax.ShapeDtypeStruct((1, *train.images.shape[1:]), jnp.float32)).shape
     params = {
         # Copies: what is donated must not be the caller's.
-        "encoder": jax.tree.map(np.asarray, replicated(encoder, mesh)),
+        "encoder": jax.tree.map(np.asarray, devices.replicate(encoder, mesh)),
         "weights": np.zeros((shape[1], len(classes)), np.float32),
         "bias": np.zeros(len(classes), np.float32),
     }
-    frozen, order_key, views_key = replicated((frozen, order_key, views_key), mesh)
+    frozen, order_key, views_key = devices.replicate((frozen, order_key, views_key), mesh)
     params, losses = sgd(
         order_key,
         functools.partial(_step, frozen, views_key, apply=apply, views=views),
@@ -113,7 +112,7 @@ def finetune(
         learning_rate=learning_rate,
         momentum=momentum,
         mesh=mesh,
-        progress=told(progress, "fine-tuning"),
+        progress=stage(progress, "fine-tuning"),
     )
     if not np.isfinite(losses[-1]):
         raise ValueError(
@@ -123,7 +122,7 @@ def finetune(
     tuned = Partial(apply, params["encoder"], *frozen)
     features = check_features(
         "The fine-tuned encoder's features",
-        embed(tuned, test.images, progress=told(progress, "embedding test images")),
+        embed(tuned, test.images, progress=stage(progress, "embedding test images")),
     )
     predictions = classes[np.argmax(features @ params["weights"] + params["bias"], axis=1)]
     details = {
@@ -141,8 +140,8 @@ def _crop_and_flip(size: int) -> Views:
     return augment.n_views(augment.crop_and_flip(size), 1)
 
 
-def _without_parameters(nothing: tuple, embed_fn: EmbedFn, images: Array) -> Array:
-    return embed_fn(images)
+def _without_parameters(nothing: tuple, encoder: EncoderFn, images: Array) -> Array:
+    return encoder(images)
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "views"), donate_argnames="carry")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcl.evaluate.checks import check_features, check_labels
 from jaxcl.typing import Array
 
 VOTES = ("majority", "weighted")
@@ -81,7 +82,7 @@ def knn_accuracy(
     test_labels: np.ndarray,
     **settings,
 ) -> float:
-    """The part, in [0, 1], of the test features that `knn` labels correctly; `settings` as there (k is needed).
+    """The fraction, in [0, 1], of the test features that `knn` labels correctly; `settings` as there (k is needed).
 
     >>> x = np.array([[1.0, 0.0], [0.0, 1.0]])
     >>> knn_accuracy(x, np.array([0, 1]), x, np.array([0, 0]), k=1)
@@ -97,7 +98,8 @@ def nearest(
     """The k rows of the bank most similar to every test feature: indices int32 [n, k], cosine similarities [n, k].
 
     The nearest comes first; of equally similar rows, the one with the smaller index. The n x m matrix of
-    similarities is never made: a block of it lives at a time, and is merged into a running top k.
+    similarities is never made: a block of it lives at a time, and is merged into a running top k. Beside the features
+    that are given, memory holds one copy of the bank, at unit length, and blocks.
 
     >>> indices, similarities = nearest(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[3.0, 4.0]]), 2)
     >>> indices.tolist(), similarities.round(4).tolist()
@@ -116,7 +118,7 @@ def nearest(
     if rows < 1 or columns < 1:
         raise ValueError(f"block must be two positive numbers, (queries, bank rows); got {block}.")
     rows = min(rows, len(queries))
-    unit_bank = _unit_rows(bank)
+    unit_bank = _unit_bank(bank)
     parts = []
     for first in range(0, len(queries), rows):
         part = queries[first : first + rows]
@@ -128,6 +130,24 @@ def nearest(
         np.concatenate([np.asarray(x) for x in column]) for column in zip(*parts, strict=True)
     )
     return indices[: len(queries)], similarities[: len(queries)]
+
+
+def _unit_bank(bank: np.ndarray, *, rows: int = 4096) -> Array:
+    """The rows [m, d] at unit length, on the device: written block by block into the one copy that is kept there."""
+    # XLA on a CPU sums fewer rows than these in another order; so the numbers are those of the bank taken as a whole.
+    rows = min(rows, len(bank))
+    filled = jnp.zeros(bank.shape, bank.dtype)
+    for first in range(0, len(bank), rows):
+        # The last block reaches back over rows that are there already, so that there is one program.
+        first = min(first, len(bank) - rows)
+        filled = _write(filled, _unit_rows(bank[first : first + rows]), np.int32(first))
+        filled.block_until_ready()  # Blocks that wait would be copies, too.
+    return filled
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _write(filled: Array, block: Array, first: Array) -> Array:
+    return lax.dynamic_update_slice_in_dim(filled, block, first, 0)
 
 
 @jax.jit
@@ -151,10 +171,10 @@ def _nearest(bank: Array, queries: Array, *, k: int, block: int) -> tuple[Array,
     def merge(i, best):
         # The last block reaches back over rows that were seen, which are struck out: no padded copy of the bank.
         first = jnp.minimum(i * block, m - block)
-        tile = lax.dynamic_slice_in_dim(bank, first, block)
+        part = lax.dynamic_slice_in_dim(bank, first, block)
         similarities = lax.dot_general(
             queries,
-            tile,
+            part,
             (((1,), (1,)), ((), ())),
             precision=lax.Precision.HIGHEST,
             preferred_element_type=bank.dtype,
@@ -163,9 +183,8 @@ def _nearest(bank: Array, queries: Array, *, k: int, block: int) -> tuple[Array,
         similarities = jnp.pad(similarities, ((0, 0), (0, groups * group - block)), constant_values=-jnp.inf)
         similarities = similarities.reshape(n, groups, group)
         _, chosen = lax.top_k(jnp.max(similarities, axis=2), picked)
-        chosen = jnp.sort(chosen, axis=1)[
-            :, :, None
-        ]  # In the bank's order, so that of equals the first wins.
+        # In the bank's order, so that of equals the first wins.
+        chosen = jnp.sort(chosen, axis=1)[:, :, None]
         candidates = jnp.take_along_axis(similarities, chosen, axis=1).reshape(n, -1)
         numbers = (first + chosen * group + jnp.arange(group)).reshape(n, -1).astype(jnp.int32)
         best_numbers, best_similarities = best
@@ -176,38 +195,3 @@ def _nearest(bank: Array, queries: Array, *, k: int, block: int) -> tuple[Array,
 
     nothing = jnp.zeros((n, k), jnp.int32), jnp.full((n, k), -jnp.inf, bank.dtype)
     return lax.fori_loop(0, -(-m // block), merge, nothing)
-
-
-def check_features(name: str, features: np.ndarray, *, keep_double: bool = False) -> np.ndarray:
-    """The features as float32 [n, d] (or float64, where asked for and jax computes in it), or an error that says what
-    is wrong with them."""
-    features = np.asarray(features)
-    if features.ndim != 2 or 0 in features.shape:
-        raise ValueError(f"{name} must be [n, d], one row an image; got {features.shape}.")
-    double = keep_double and features.dtype == np.float64 and jax.config.read("jax_enable_x64")
-    features = features.astype(np.float64 if double else np.float32, copy=False)
-    bad = ~np.isfinite(features).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"{name} hold NaN or infinity in {bad.sum()} of {len(bad)} rows (the first is row {int(np.argmax(bad))}):"
-            " the encoder diverged, or was evaluated in a type too narrow for it."
-        )
-    return features
-
-
-def check_labels(who: str, labels: np.ndarray | None, n: int) -> np.ndarray:
-    """The labels as integers [n], or an error that says what is wrong with them."""
-    if labels is None:
-        raise ValueError(
-            f"{who} needs labels: this data set has none. Evaluate on a labelled split; an unlabelled one serves to"
-            " pre-train."
-        )
-    labels = np.asarray(labels)
-    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{who} needs labels: one integer a row, ({n},); got {labels.dtype} {labels.shape}.")
-    if n and labels.min() < 0:
-        raise ValueError(
-            f"{who} needs labels: {(labels < 0).sum()} of {n} are negative, which marks unlabelled images"
-            " (as in STL-10's unlabelled split). Leave those out."
-        )
-    return labels

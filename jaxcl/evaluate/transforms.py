@@ -1,5 +1,5 @@
-"""What was done to this image? A linear classifier tells from frozen features by which angle an image was turned, or
-how its colors were shifted: what the representation keeps of what an augmentation changes."""
+"""What was done to this image? A linear classifier predicts from frozen features by which angle an image was
+rotated, or how its colors were shifted: what the representation keeps of what an augmentation changes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcl.augment import ops
-from jaxcl.evaluate.embed import EmbedFn, Progress, as_partial, embed, told
-from jaxcl.evaluate.linear import L2, LinearProbe, hold_out, linear_probe
+from jaxcl.augment.color import adjust_hue
+from jaxcl.evaluate.features import as_partial, embed
+from jaxcl.evaluate.probe import L2, LinearProbe, hold_out, linear_probe
+from jaxcl.evaluate.progress import Progress, stage
+from jaxcl.evaluate.subject import Subject
 from jaxcl.typing import Array
 
 ANGLES = (0, 90, 180, 270)  # degrees, counterclockwise
@@ -20,7 +22,7 @@ SHIFTS = (0, 90, 180, 270)  # degrees of the color circle
 
 
 class TransformProbe(NamedTuple):
-    """How often a linear classifier tells t transforms apart; chance is 1 / t."""
+    """How often a linear classifier recognizes which of t transforms an image went through; chance is 1 / t."""
 
     accuracy: float  # over all n test images in all t transforms, in [0, 1]
     by_transform: np.ndarray  # [t]
@@ -31,67 +33,68 @@ class TransformProbe(NamedTuple):
 
 def rotation_probe(
     key: Array,
-    embed_fn: EmbedFn,
-    train_images: np.ndarray,
-    test_images: np.ndarray,
+    subject: Subject,
     *,
     most: int = 10000,
     progress: Progress | None = None,
 ) -> TransformProbe:
-    """Tells from an image's features whether it was turned by 0, 90, 180 or 270 degrees.
+    """Predicts from an image's features whether it was rotated by 0, 90, 180 or 270 degrees.
 
     LooC's rotation task (Xiao et al. 2020, arXiv:2008.05659, table 1): a linear classifier of four classes, on the
-    images that the encoder was pretrained on. Turning is counterclockwise, as `augment.rotate90`. No labels are
+    images that the encoder was pretrained on. Rotation is counterclockwise, as `augment.rotate90`. No labels are
     needed. The classifier is `linear_probe`; the paper's optimizer for this task was not found.
 
-    images
-        uint8 [n, h, h, c]. Every test image is shown in all four rotations, and so are `most` training images (all,
-        if there are no more), which are chosen by the key. To choose l2, all rotations of an image are held out
-        together.
+    subject
+        its images are uint8 [n, h, h, c]. Every test image is shown in all four rotations, and so are `most` training
+        images (all, if there are no more), which are chosen by the key. To choose l2, all rotations of an image are
+        held out together.
     """
+    train_images, test_images = subject.train.images, subject.test.images
     for images in (train_images, test_images):
         if images.shape[1] != images.shape[2]:
             raise ValueError(
-                f"The rotation task turns images by 90 degrees, so they must be square; got {images.shape}."
+                f"The rotation task rotates images by 90 degrees, so they must be square; got {images.shape}."
             )
 
-    def turned(images: np.ndarray, which: int, watch: Callable[[float], None]) -> np.ndarray:
-        return embed(embed_fn, np.rot90(images, which, axes=(1, 2)), progress=watch)
+    encoder = subject.encoder_for("The rotation task")
 
-    return _transform_probe(key, turned, len(ANGLES), train_images, test_images, most, progress)
+    def rotated(images: np.ndarray, which: int, progress: Callable[[float], None]) -> np.ndarray:
+        return embed(encoder, np.rot90(images, which, axes=(1, 2)), progress=progress)
+
+    return _transform_probe(key, rotated, len(ANGLES), train_images, test_images, most, progress)
 
 
 def hue_probe(
     key: Array,
-    embed_fn: EmbedFn,
-    train_images: np.ndarray,
-    test_images: np.ndarray,
+    subject: Subject,
     *,
     most: int = 10000,
     progress: Progress | None = None,
 ) -> TransformProbe:
-    """Tells from an image's features whether its hues were shifted by 0, 90, 180 or 270 degrees of the color circle.
+    """Predicts from an image's features whether its hues were shifted by 0, 90, 180 or 270 degrees of the color circle.
 
     Our own counterpart of `rotation_probe` for what color jitter changes; it is in no paper. The shift is
-    `augment.ops.adjust_hue`, which a gray pixel survives unchanged: a data set of gray images scores chance, and one
+    `augment.color.adjust_hue`, which a gray pixel survives unchanged: a data set of gray images scores chance, and one
     channel is an error.
     """
+    train_images, test_images = subject.train.images, subject.test.images
     for images in (train_images, test_images):
         if images.shape[3] != 3:
             raise ValueError(
                 f"The color task shifts hues, so images need three channels; got {images.shape}."
             )
-    frozen = as_partial(embed_fn)
+    frozen = as_partial(subject.encoder_for("The color task"))
 
-    def shifted(images: np.ndarray, which: int, watch: Callable[[float], None]) -> np.ndarray:
-        turns = np.float32(SHIFTS[which] / 360)
-        return embed(functools.partial(_of_shifted, frozen, turns), images, progress=watch)
+    def shifted(images: np.ndarray, which: int, progress: Callable[[float], None]) -> np.ndarray:
+        circle = np.float32(SHIFTS[which] / 360)
+        return embed(functools.partial(_of_shifted, frozen, circle), images, progress=progress)
 
     return _transform_probe(key, shifted, len(SHIFTS), train_images, test_images, most, progress)
 
 
-def _of_shifted(embed_fn: Any, turns: Any, images: Array) -> Array:
-    return embed_fn(jax.vmap(lambda image: ops.adjust_hue(turns, image))(images))
+def _of_shifted(encoder: Any, circle: Any, images: Array) -> Array:
+    """Of images whose hues are shifted by this fraction of the color circle."""
+    return encoder(jax.vmap(lambda image: adjust_hue(circle, image))(images))
 
 
 def _transform_probe(
@@ -105,9 +108,9 @@ def _transform_probe(
 
     def features(images, name):
         """[n t, d]: an image's transforms side by side."""
-        watch = told(progress, f"embedding {name} images")
+        part_done = stage(progress, f"embedding {name} images")
         parts = [
-            features_of(images, t, lambda share, t=t: watch((t + share) / transforms))
+            features_of(images, t, lambda fraction, t=t: part_done((t + fraction) / transforms))
             for t in range(transforms)
         ]
         return np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
@@ -120,7 +123,7 @@ def _transform_probe(
     test_labels = np.tile(np.arange(transforms), len(test_images))
     # An image's other transforms would give away what is held out of it.
     fitted, held = map(with_all_transforms, hold_out(np.zeros(len(train_images), int), 0.1))
-    told(progress, "fitting")(0.0)
+    stage(progress, "fitting")(0.0)
     probe = linear_probe(train, labels, test, test_labels, l2=L2, split=(fitted, held))
     right = np.argmax(test @ probe.weights + probe.bias, axis=1) == test_labels
     right = right.reshape(len(test_images), transforms)

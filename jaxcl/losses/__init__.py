@@ -15,7 +15,6 @@ from jaxcl.losses.distribution import (
     alignment_uniformity,
     decoupled_nt_xent,
     generalized,
-    keyless,
     log_sum_exp,
     normal,
     orthogonal_directions,
@@ -24,8 +23,9 @@ from jaxcl.losses.distribution import (
     uniform_sphere,
     uniformity,
 )
+from jaxcl.losses.keyless import keyless
 from jaxcl.losses.looc import info_nce, looc
-from jaxcl.losses.nce import binary_nce, map_nce, patch_nce
+from jaxcl.losses.nce import binary_nce, map_nce, patch_nce, softmax_nce
 from jaxcl.losses.regression import negative_cosine, regression
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "queue_nce",
     "regression",
     "sliced_wasserstein",
+    "softmax_nce",
     "supervised_contrastive",
     "uniform_cube",
     "uniform_sphere",

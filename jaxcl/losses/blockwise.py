@@ -158,14 +158,14 @@ def products(q: Array, k: Array) -> Array:
     return lax.dot_general(q, k, (((1,), (1,)), ((), ())))
 
 
-def _companions(block: int, views: int) -> np.ndarray:
+def _positives_of(block: int, views: int) -> np.ndarray:
     """Which entries of a tile on the diagonal are products of two views of one image: bool [block, block]."""
     image = np.arange(block) // max(views, 1)
     return (image[:, None] == image) & ~np.eye(block, dtype=bool) & (views > 1)
 
 
 def _others(x: Array, views: int) -> Array:
-    """The mean of each row's companions: [v n, ...] -> [v n, ...]."""
+    """The mean of each row's positives: [v n, ...] -> [v n, ...]."""
     own = x.reshape(-1, views, *x.shape[1:])
     total = own[:, ::-1] if views == 2 else (jnp.sum(own, axis=1, keepdims=True) - own) / (views - 1)
     return total.reshape(x.shape)
@@ -203,11 +203,11 @@ def _symmetric_sums(z: Array, group: int, views: int, bound: float | None, block
     filled = zb.shape[0] * block != rows
 
     # An image's views lie beside each other, so its products lie in a tile on the diagonal.
-    companions = _companions(block, views)
+    own = _positives_of(block, views)
 
     def on_diagonal(sums, i):
         s = products(zb[i], zb[i])
-        positive = jnp.sum(jnp.where(companions, s, 0), axis=1) / max(views - 1, 1)
+        positive = jnp.sum(jnp.where(own, s, 0), axis=1) / max(views - 1, 1)
         return _add(sums, i, _mask(s, i, i, rows, group), bound, 1), positive
 
     def above(sums, pair):
@@ -234,7 +234,7 @@ def _symmetric_forward(z, group, views, bound, block):
 def _symmetric_backward(group, views, bound, block, kept, cotangents):
     (z, log_z), (c, c_positive) = kept, cotangents
     rows, zb, lb, cb, pb = len(z), *(_blocks(x, block) for x in (z, log_z, c, c_positive))
-    companions = _companions(block, views)
+    own = _positives_of(block, views)
     filled = zb.shape[0] * block != rows
     share = cb if bound is None else cb * jnp.exp(bound - lb)
 
@@ -248,7 +248,7 @@ def _symmetric_backward(group, views, bound, block, kept, cotangents):
 
     def on_diagonal(dz, i):
         w = both(_mask(products(zb[i], zb[i]), i, i, rows, group), i, i)
-        w += jnp.where(companions, (pb[i][:, None] + pb[i][None, :]) / max(views - 1, 1), 0)
+        w += jnp.where(own, (pb[i][:, None] + pb[i][None, :]) / max(views - 1, 1), 0)
         return dz.at[i].add(w @ zb[i]), None
 
     def above(dz, pair):

@@ -20,7 +20,7 @@ class LossComparison(NamedTuple):
     values       [k]
     agreement    [k, k] cosines between the gradients with respect to (z1, z2); nan where a gradient is zero
     similarity   [p] the cosine of every negative pair
-    weights      [k, p] each negative's share of sum |d loss / d similarity|; a row sums to 1
+    weights      [k, p] each negative's fraction of sum |d loss / d similarity|; a row sums to 1
     unexplained  [k] the length of what similarities do not explain of the gradient, over the gradient's: about 0 for a
                  loss of pairs (its weights mean what they say), large, even above 1, for one that prescribes
                  coordinates or a distribution
@@ -34,7 +34,7 @@ class LossComparison(NamedTuple):
     unexplained: np.ndarray
 
     def profile(self, edges=(-1.0, -0.5, 0.0, 0.25, 0.5, 0.75, 1.0)) -> np.ndarray:
-        """[k, bins]: the share of weight that falls on negatives whose similarity lies between two edges."""
+        """[k, bins]: the fraction of weight that falls on negatives whose similarity lies between two edges."""
         edges = np.asarray(edges)
         inside = np.clip(np.digitize(self.similarity, edges) - 1, 0, len(edges) - 2)
         return np.stack([np.bincount(inside, row, len(edges) - 1) for row in self.weights])
@@ -54,14 +54,14 @@ class LossComparison(NamedTuple):
             lines.append(
                 f"{name:{width}} {value:10.4f} {left:8.2f}" + "".join(f" {cosine:10.3f}" for cosine in row)
             )
-        lines += ["", "share of the weight on negatives, by their similarity"]
+        lines += ["", "fraction of the weight on negatives, by their similarity"]
         lines.append(f"{'':{width}}" + "".join(f" {label:>10}" for label in bins))
         lines.append(
             f"{'negatives':{width}}"
-            + "".join(f" {share:10.3f}" for share in counts / max(len(self.similarity), 1))
+            + "".join(f" {fraction:10.3f}" for fraction in counts / max(len(self.similarity), 1))
         )
         for name, row in zip(self.names, self.profile(edges), strict=True):
-            lines.append(f"{name:{width}}" + "".join(f" {share:10.3f}" for share in row))
+            lines.append(f"{name:{width}}" + "".join(f" {fraction:10.3f}" for fraction in row))
         return "\n".join(lines)
 
     def __str__(self) -> str:

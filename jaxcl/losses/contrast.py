@@ -7,10 +7,11 @@ over the global batch, the same on every device; `axis_name` names the axis over
 Computed in float32 at least: bfloat16 in, float32 out; float64 stays. A zero row has cosine 0 to every other and a
 finite gradient. A nan anywhere makes the loss nan.
 
-`block_size` chooses how the sum over all pairs is made: 0 stores the matrix of similarities, b > 0 makes it in b x b
-tiles and again in the backward pass (`jaxcl.losses.blockwise`: exact, memory proportional to the rows), None decides
-by size. Tiles need dot products, so a similarity other than `cosine` and `dot` is always computed plainly. Under
-`jit` over a mesh of several devices every device walks all tiles; under `shard_map` they share the work.
+`block_size` chooses how the sum over all pairs is made: 0 stores the matrix of similarities, b > 0 makes it blockwise,
+b rows by b columns at a time, and again in the backward pass (`jaxcl.losses.blockwise`: exact, memory proportional to
+the rows), None decides by size. Blocks need dot products, so a similarity other than `cosine` and `dot` is always
+computed plainly. Under `jit` over a mesh of several devices every device computes all blocks; under `shard_map` each
+its own.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def nt_xent(
 
         loss = 1/(2n) sum_i -log( exp(s_ij / temperature) / sum_{k != i} exp(s_ik / temperature) ).
 
-    In nats; log(2n - 1) where all rows are alike, 0 for a batch of one image (nothing to tell apart). The authors'
+    In nats; log(2n - 1) where all rows are alike, 0 for a batch of one image (there is no other). The authors'
     code adds the means of the two views, which is twice this.
 
     With v > 2 views every anchor has v - 1 positives, and -log(...) is averaged over them, the denominator still
@@ -125,7 +126,7 @@ def supervised_contrastive(
         )
     checks.several("supervised_contrastive", len(views) * len(z1), axis_name, "an anchor needs another row")
     known = checks.positive("supervised_contrastive", "temperature", temperature)
-    z, is_dot = _scaled(views, temperature, similarity, _tiles(views, block_size, axis_name))
+    z, is_dot = _scaled(views, temperature, similarity, _is_blockwise(views, block_size, axis_name))
     labels = jnp.repeat(labels, len(views))
     keys, all_labels = collectives.gather(z, axis_name), collectives.gather(labels, axis_name)
     if is_dot:
@@ -137,7 +138,7 @@ def supervised_contrastive(
         count = jnp.bincount(classes, length=len(keys))[own_class] - 1
         total = jnp.sum(z * (sums[own_class] - z), axis=1)
     else:
-        _refuse_tiles("supervised_contrastive", block_size)
+        _refuse_blocks("supervised_contrastive", block_size)
         s = similarity(z, keys) / temperature
         is_self = collectives.rows(len(z), axis_name)[:, None] == jnp.arange(len(keys))
         log_z = logsumexp(jnp.where(is_self, -jnp.inf, s), axis=1)
@@ -145,8 +146,8 @@ def supervised_contrastive(
         count, total = jnp.sum(same, axis=1), jnp.sum(jnp.where(same, s, 0), axis=1)
     has_positive = count > 0
     each = jnp.where(has_positive, log_z - total / jnp.maximum(count, 1), 0)
-    share = collectives.mean(jnp.mean(has_positive.astype(each.dtype)), axis_name)
-    return collectives.mean(jnp.mean(each), axis_name) / jnp.where(share > 0, share, 1)
+    fraction = collectives.mean(jnp.mean(has_positive.astype(each.dtype)), axis_name)
+    return collectives.mean(jnp.mean(each), axis_name) / jnp.where(fraction > 0, fraction, 1)
 
 
 def queue_nce(
@@ -188,7 +189,7 @@ def queue_nce(
         else:
             log_negatives = logsumexp(q @ queue.T, axis=1)
     else:
-        _refuse_tiles("queue_nce", block_size)
+        _refuse_blocks("queue_nce", block_size)
         positive = _row_by_row(similarity, q, k) / temperature
         log_negatives = logsumexp(similarity(q, queue) / temperature, axis=1)
     return collectives.mean(jnp.mean(jnp.logaddexp(log_negatives, positive) - positive), axis_name)
@@ -210,7 +211,7 @@ def nt_logistic(
     (Chen et al. 2020, table 2; the table writes one negative, the mean over the 2n - 2 of them is ours). With
     `semi_hard` an anchor's only negative is the most similar of those that are less similar than its positive (Schroff
     et al. 2015); an anchor that has none has no negative term. Memory grows with the square of the batch. The
-    temperature that SimCLR's table 4 tuned for it is not on record; 0.5 is ours.
+    temperature that SimCLR's table 4 tuned for it is not published; 0.5 is ours.
 
     >>> round(float(nt_logistic(jnp.eye(2), jnp.eye(2), temperature=1.0)), 4)  # log(1 + 1/e) + log 2
     1.0064
@@ -237,7 +238,7 @@ def margin_triplet(
     (Schroff et al. 2015, arXiv:1503.03832, as in Chen et al. 2020, table 2). In units of similarity. With `semi_hard`
     an anchor's only negative is the most similar of those that are less similar than its positive, so its term lies
     in [0, margin]; an anchor that has none contributes 0. Memory grows with the square of the batch. The margin that
-    SimCLR's table 4 tuned is not on record; 0.4 is ours.
+    SimCLR's table 4 tuned is not published; 0.4 is ours.
 
     >>> round(float(margin_triplet(jnp.eye(2), jnp.eye(2), margin=1.5)), 4)
     0.5
@@ -248,7 +249,7 @@ def margin_triplet(
     return collectives.mean(jnp.mean(_over_negatives(hinge, s, positive, negatives, semi_hard)), axis_name)
 
 
-# --- what they share --------------------------------------------------------------------------------------------
+# --- what they use --------------------------------------------------------------------------------------------
 
 
 def interleave(views: tuple[Array, ...]) -> Array:
@@ -260,11 +261,11 @@ def _anchors(name, views, temperature, similarity, block_size, axis_name, *, lea
     """Of every row of every view: the log of its denominator, and the mean of its positives' s/temperature."""
     known = checks.positive(name, "temperature", temperature)
     v = len(views)
-    z, is_dot = _scaled(views, temperature, similarity, _tiles(views, block_size, axis_name))
+    z, is_dot = _scaled(views, temperature, similarity, _is_blockwise(views, block_size, axis_name))
     group = v if leave_out_positives else 1
     if is_dot:
         return _log_partition(z, group, v, _bound(similarity, known), block_size, axis_name)
-    _refuse_tiles(name, block_size)
+    _refuse_blocks(name, block_size)
     own = jax.vmap(similarity)(z.reshape(-1, v, z.shape[1]), z.reshape(-1, v, z.shape[1])) / temperature
     positive = (jnp.sum(own, axis=2) - jnp.diagonal(own, axis1=1, axis2=2)) / (v - 1)
     s = similarity(z, collectives.gather(z, axis_name)) / temperature
@@ -273,7 +274,7 @@ def _anchors(name, views, temperature, similarity, block_size, axis_name, *, lea
     )
 
 
-def _scaled(views, temperature, similarity, tiles: bool) -> tuple[Array, bool]:
+def _scaled(views, temperature, similarity, is_blockwise: bool) -> tuple[Array, bool]:
     """(rows of all views, whether s/temperature is their dot product)."""
     if similarity is not cosine and similarity is not dot:
         return interleave(views), False
@@ -282,9 +283,9 @@ def _scaled(views, temperature, similarity, tiles: bool) -> tuple[Array, bool]:
     def scale(views):
         return jnp.stack([(normalize(z) if similarity is cosine else z) * root for z in views])
 
-    if not tiles:
+    if not is_blockwise:
         return jnp.moveaxis(scale(views), 0, 1).reshape(-1, views[0].shape[1]), True
-    # Some rows at a time, made again for the gradient: done at once, this alone would need more memory than the tiles.
+    # Some rows at a time, made again for the gradient: done at once, this alone would need more memory than the blocks.
     views = tuple(collectives.gather(z) for z in views)  # does nothing but on an explicitly sharded mesh
     rows = lax.map(jax.checkpoint(scale), views, batch_size=128)
     return rows.reshape(-1, views[0].shape[1]), True
@@ -313,23 +314,23 @@ def _outside(n: int, s: Array, group: int, axis_name: str | None) -> Array:
 
 
 def _choose(block_size: int | None, rows: int, columns: int) -> bool:
-    """Whether to work in tiles."""
+    """Whether to compute blockwise."""
     if block_size is not None and block_size < 0:
         raise ValueError(
-            f"block_size is None (decide by size), 0 (plain) or the rows of a tile; got {block_size}."
+            f"block_size is None (decide by size), 0 (plain) or the rows of a block; got {block_size}."
         )
     return blockwise.is_worth_it(rows, columns) if block_size is None else block_size > 0
 
 
-def _tiles(views: tuple[Array, ...], block_size: int | None, axis_name: str | None) -> bool:
+def _is_blockwise(views: tuple[Array, ...], block_size: int | None, axis_name: str | None) -> bool:
     rows = len(views) * len(views[0])
     return _choose(block_size, rows, rows * collectives.size(axis_name))
 
 
-def _refuse_tiles(name: str, block_size: int | None) -> None:
+def _refuse_blocks(name: str, block_size: int | None) -> None:
     if block_size:
         raise ValueError(
-            f"{name} can work in tiles only where s is a dot product: similarity=cosine or similarity=dot."
+            f"{name} computes blockwise only where s is a dot product: similarity=cosine or similarity=dot."
             " Leave block_size out for another similarity."
         )
 

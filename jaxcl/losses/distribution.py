@@ -105,7 +105,7 @@ def decoupled_nt_xent(
 
     The two differ by far more than a constant (at d = 64 and equal weight, the second cares 64 times less about
     alignment), so a weight is worth nothing without its convention. temperature 1.0 and weight 0.1 are the published
-    setting, whose convention is not on record.
+    setting, whose convention is not published.
 
     >>> z1, z2 = jnp.eye(3), jnp.eye(3)[:, ::-1]
     >>> from jaxcl.losses.contrast import nt_xent
@@ -129,7 +129,7 @@ def decoupled_nt_xent(
 
 
 def uniformity(
-    z: Array, *, t: float = 2.0, block_size: int | None = None, axis_name: str | None = None
+    z: Array, *, t: float | Array = 2.0, block_size: int | None = None, axis_name: str | None = None
 ) -> Array:
     """Log of the mean Gaussian potential of all pairs of normalised rows: z [m, d] -> scalar in [-4 t, 0].
 
@@ -141,10 +141,11 @@ def uniformity(
     -8.0
     """
     z = normalize(checks.rows("uniformity", "z", z))
-    checks.positive("uniformity", "t", t)
+    known = checks.positive("uniformity", "t", t)
     total = checks.several("uniformity", len(z), axis_name, "it is a mean over pairs")
     # |a - b|^2 = 2 - 2 a.b, so the potential is a log-partition at temperature 1 / (2 t).
-    log_z, _ = _log_partition(z * np.sqrt(2 * t), 1, 0, 2 * t, block_size, axis_name)
+    root = jnp.sqrt(2 * t) if known is None else np.sqrt(2 * known)
+    log_z, _ = _log_partition(z * root, 1, 0, None if known is None else 2 * known, block_size, axis_name)
     # The largest row is subtracted so that the sum over devices is one of numbers in range.
     top = jax.lax.stop_gradient(jnp.max(collectives.gather(log_z, axis_name)))
     average = collectives.mean(jnp.mean(jnp.exp(log_z - top)), axis_name)
@@ -157,8 +158,8 @@ def alignment_uniformity(
     z2: Array,
     *,
     weight: float | Array = 1.0,
-    alpha: float = 2.0,
-    t: float = 2.0,
+    alpha: float | Array = 2.0,
+    t: float | Array = 2.0,
     block_size: int | None = None,
     axis_name: str | None = None,
 ) -> Array:
@@ -172,7 +173,7 @@ def alignment_uniformity(
     """
     z1, z2 = (normalize(z) for z in checks.views("alignment_uniformity", z1, z2))
     squared = jnp.sum(jnp.square(z1 - z2), axis=1)
-    if alpha != 2:
+    if checks.positive("alignment_uniformity", "alpha", alpha) != 2:  # traced, it may be any
         # |.|^alpha has an infinite slope at 0 where alpha < 1, and nan from the root's rule below 2.
         squared = jnp.maximum(squared, jnp.finfo(squared.dtype).eps ** 2) ** (alpha / 2)
     spread = partial(uniformity, t=t, block_size=block_size, axis_name=axis_name)
@@ -236,7 +237,7 @@ def sliced_wasserstein(
         noise. Another estimator, so off by default. Known for `normal` (the normal distribution along every
         direction) and `uniform_sphere` ((1 + u)/2 follows Beta((d-1)/2, (d-1)/2)).
 
-    Under an axis m counts all devices' rows. Where the devices divide `projections`, each sorts its share of them.
+    Under an axis m counts all devices' rows. Where the devices divide `projections`, each sorts its part of them.
 
     >>> key = jax.random.key(0)
     >>> own = uniform_sphere(jax.random.split(key)[1], (8, 4))  # the very sample that the key leads to
@@ -257,9 +258,9 @@ def sliced_wasserstein(
     along = z @ directions
     if count % devices == 0 and axis_name is not None:
         along = collectives.share_columns(along, axis_name)
-        share = count // devices
-        first = collectives.rows(1, axis_name)[0] * share
-        directions = jax.lax.dynamic_slice_in_dim(directions, first, share, axis=1)
+        each = count // devices
+        first = collectives.rows(1, axis_name)[0] * each
+        directions = jax.lax.dynamic_slice_in_dim(directions, first, each, axis=1)
     else:
         along = collectives.gather(along, axis_name)
     if exact_quantiles:
@@ -287,9 +288,9 @@ def _quantiles(prior: Prior, m: int, d: int) -> np.ndarray:
 
         return np.sign(middle - 0.5) if d == 1 else 2 * betaincinv((d - 1) / 2, (d - 1) / 2, middle) - 1
     raise ValueError(
-        "exact_quantiles are known for the priors `normal` and `uniform_sphere`, whose projections follow one law in"
-        f" every direction; got {getattr(prior, '__name__', prior)!r}. Leave exact_quantiles out to compare with a"
-        " sample."
+        "exact_quantiles are known for the priors `normal` and `uniform_sphere`, whose projections have one"
+        f" distribution in every direction; got {getattr(prior, '__name__', prior)!r}. Leave exact_quantiles out to"
+        " compare with a sample."
     )
 
 
@@ -317,6 +318,7 @@ def generalized(
     normalized
         whether rows are scaled to unit length first: True for the sphere, False for `normal` and `uniform_cube`.
 
+    >>> from jaxcl.losses import keyless
     >>> z = jnp.eye(2)
     >>> round(float(generalized(jax.random.key(0), z, z, distribution=keyless(log_sum_exp, temperature=1.0),
     ...                         weight=1.0, per="sample")), 4)  # -1 + log(e + 2)
@@ -327,13 +329,3 @@ def generalized(
         z1, z2 = normalize(z1), normalize(z2)
     spread = distribution(key, interleave((z1, z2)), axis_name=axis_name)
     return alignment(z1, z2, per=per, axis_name=axis_name) + weight * spread
-
-
-def keyless(term: Callable[..., Array], **options) -> Distribution:
-    """(z, axis_name=...) -> scalar as a distribution that takes a key and leaves it alone."""
-
-    def distribution(key: Array, z: Array, *, axis_name: str | None = None) -> Array:
-        del key
-        return term(z, axis_name=axis_name, **options)
-
-    return distribution

@@ -65,11 +65,11 @@ def looc(
 
     Space 0 is invariant to everything: its positive is key 0, and the other keys play no part in it. In space i >= 1
     the positive is key i, whose i-th augmentation is the query's own, and all *other keys of the same image*, key 0
-    among them, are negatives: so this space has to tell how the i-th augmentation was applied.
+    among them, are negatives: so this space has to know how the i-th augmentation was applied.
 
     where
         bool [s, s, b]: which same-image keys count as negatives of a space (all, as in the paper, if not given). A
-        key may have drawn the very same parameters by chance (`augment.leave_one_out` tells which).
+        key may have drawn the very same parameters by chance (`augment.leave_one_out` says which).
 
     With a single key view, k [s, 1, b, d], it is the positive in every space and there are no same-image negatives:
     the mean of s MoCo losses, as in the paper's control MoCo++. With s = 1 it is `queue_nce`.
@@ -92,11 +92,11 @@ def looc(
     total = jnp.zeros((), dtype)
     for i in range(spaces):
         own = jnp.sum(q[i] * k[i], axis=-1)  # [views, b]
-        place = min(i, len(own) - 1)
+        positive = min(i, len(own) - 1)
         negatives = dot(q[i], queue[i].astype(dtype))
         for j in range(len(own)):
-            if i > 0 and j != place:
+            if i > 0 and j != positive:
                 same_image = own[j] if where is None else jnp.where(where[i, j], own[j], -jnp.inf)
                 negatives = jnp.concatenate([same_image[:, None], negatives], axis=1)
-        total += info_nce(own[place], negatives, temperature=temperature, axis_name=axis_name)
+        total += info_nce(own[positive], negatives, temperature=temperature, axis_name=axis_name)
     return total / spaces

@@ -9,6 +9,7 @@ from jax.scipy.special import logsumexp
 
 from jaxcl import collectives
 from jaxcl.losses import checks
+from jaxcl.losses.looc import info_nce
 from jaxcl.similarity import dot, scaled_dot, tanh_clip
 from jaxcl.typing import Array, Similarity
 
@@ -17,21 +18,21 @@ def map_nce(
     source: Array,
     targets: Array,
     *,
-    clip: float | None = 20.0,
-    penalty: float = 0.05,
+    clip: float | Array | None = 20.0,
+    penalty: float | Array = 0.05,
     similarity: Similarity = scaled_dot,
     axis_name: str | None = None,
 ) -> Array:
-    """AMDIM's: one vector of an image tells the places of its other view's map from those of all other images.
+    """AMDIM's: one vector of an image finds the positions of its other view's map among those of all images.
 
-    source [n, d] and targets [n, l, d], the l places of a map -> scalar. With s_ijk the similarity of source i and
-    place k of image j's map (by default their product over sqrt(d)), and c(s) = clip tanh(s / clip):
+    source [n, d] and targets [n, l, d], the l positions of a map -> scalar. With s_ijk the similarity of source i and
+    position k of image j's map (by default their product over sqrt(d)), and c(s) = clip tanh(s / clip):
 
         loss =  1/(n l) sum_i sum_k -log( exp c(s_iik) / ( exp c(s_iik) + sum_{j != i, m} exp c(s_ijm) ) )
               + penalty mean(s^2)
 
     (Bachman et al. 2019, arXiv:1906.00910, eq. 4 and section 3.4, in the order of their code: the penalty is on scores
-    before they are clipped, all of them.) Other places of the image's own map are neither positives nor negatives.
+    before they are clipped, all of them.) Other positions of the image's own map are neither positives nor negatives.
 
     clip
         20 in the authors' code, 10 in PyTorch Lightning Bolts' default; None: not clipped.
@@ -47,18 +48,18 @@ def map_nce(
     source, targets = checks.rows("map_nce", "source", source), as_floats("map_nce", "targets", targets, 3)
     if targets.shape[::2] != source.shape:
         raise ValueError(
-            "map_nce pairs source [n, d] with targets [n, places, d];"
+            "map_nce pairs source [n, d] with targets [n, positions, d];"
             f" got {source.shape} and {targets.shape}. Embed both with the same width."
         )
-    n, places = targets.shape[:2]
+    n, positions = targets.shape[:2]
     total = checks.several("map_nce", n, axis_name, "the negatives are other images")
     if clip is not None:
         checks.positive("map_nce", "clip", clip)
     everyone = collectives.gather(targets, axis_name).astype(source.dtype)
-    raw = similarity(source, everyone.reshape(total * places, -1)).reshape(n, total, places)
+    raw = similarity(source, everyone.reshape(total * positions, -1)).reshape(n, total, positions)
     scores = raw if clip is None else tanh_clip(raw, clip)
     own = (collectives.rows(n, axis_name)[:, None] == jnp.arange(total))[:, :, None]
-    positive = jnp.sum(jnp.where(own, scores, 0), axis=1)  # [n, places]
+    positive = jnp.sum(jnp.where(own, scores, 0), axis=1)  # [n, positions]
     negatives = logsumexp(jnp.where(own, -jnp.inf, scores), axis=(1, 2))[:, None]
     nce = jnp.mean(jnp.logaddexp(positive, negatives) - positive)
     return collectives.mean(nce + penalty * jnp.mean(jnp.square(raw)), axis_name)
@@ -73,7 +74,7 @@ def patch_nce(
     similarity: Similarity = dot,
     axis_name: str | None = None,
 ) -> Array:
-    """CPC's: each prediction tells the patch so many rows below from all patches of the batch.
+    """CPC's: each prediction finds the patch so many rows below among all patches of the batch.
 
     predictions, targets [n, h, w, d], of grids of patches -> scalar. With s = scale * similarity (a product) of the
     prediction at row r, column c of image i and a target,
@@ -126,7 +127,7 @@ def binary_nce(
     partition: Array | float,
     *,
     images: int,
-    epsilon: float = 1e-7,
+    epsilon: float | Array = 1e-7,
     axis_name: str | None = None,
 ) -> Array:
     """CMC's: is a row drawn from the data (the first column) or from the noise (the k others)? [n, 1 + k] -> scalar.
@@ -140,8 +141,7 @@ def binary_nce(
     arXiv:1906.05849.) Scores are divided by the temperature already. `partition` is a constant: images times the
     mean of exp(score).
 
-    The other form in that code, a softmax over the 1 + k scores, is
-    `info_nce(scores[:, 0], scores[:, 1:], temperature=1.0)`.
+    The other form in that code, a softmax over the 1 + k scores, is `softmax_nce`.
 
     >>> round(float(binary_nce(jnp.zeros((1, 3)), 2.0, images=4)), 4)      # P = k/images = 1/2: 3 log 2
     2.0794
@@ -155,6 +155,23 @@ def binary_nce(
     positive = log_sum[:, 0] - log_p[:, 0]
     negatives = jnp.sum(log_sum[:, 1:] - jnp.log(jnp.asarray(noise, scores.dtype)), axis=1)
     return collectives.mean(jnp.mean(positive + negatives), axis_name)
+
+
+def softmax_nce(scores: Array, partition: Array | float, *, axis_name: str | None = None) -> Array:
+    """CMC's other form: which column of the scores [n, 1 + k] is the positive (the first is)? -> scalar.
+
+        loss = 1/n sum_i -log( exp(s_i0) / sum_j exp(s_ij) )
+
+    It needs no `partition`, and takes one only to stand where `binary_nce` stands.
+
+    >>> round(float(softmax_nce(jnp.zeros((1, 3)), 1.0)), 4)      # log 3
+    1.0986
+    """
+    del partition
+    scores = checks.rows("softmax_nce", "scores", scores)
+    if scores.shape[1] < 2:
+        raise ValueError(f"softmax_nce needs a positive and at least one negative a row; got {scores.shape}.")
+    return info_nce(scores[:, 0], scores[:, 1:], temperature=1.0, axis_name=axis_name)
 
 
 def as_floats(name: str, what: str, x: Array, dimensions: int) -> Array:

@@ -1,5 +1,5 @@
 """Losses without negatives: a prediction p is to point where a target z points. They stand only with what keeps all
-rows from pointing to one place (a predictor, and a target through which no gradient flows)."""
+rows from pointing to one point (a predictor, and a target through which no gradient flows)."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def _sorted_with_origin(x: Array) -> tuple[Array, Array]:
         return ~jnp.all(values[:, :-1] <= values[:, 1:])
 
     def swap_neighbours(state):
-        """Odd-even transposition, two half rounds: values and origins change places where the left is larger."""
+        """Odd-even transposition, two half rounds: values and origins are exchanged where the left is larger."""
         step, values, origin = state
         for first in (0, 1):
             last = first + (m - first) // 2 * 2

@@ -8,14 +8,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxcl import keys
 from jaxcl.extract import pool
 from jaxcl.memory import ema
 from jaxcl.methods import checks
 from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
-from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
+from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Scores, Views
 
-Decay = float | Callable[[Array], Array]
+Decay = float | Array | Callable[[Array], Array]
 
 
 def byol(
@@ -27,7 +28,7 @@ def byol(
     loss: Loss,
     decay: Decay | None = 0.996,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
-    scores: Callable[..., dict[str, Array]] | None = None,
+    scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """Predict the target network's projection of one view from the other; nothing is pushed away.
@@ -38,14 +39,14 @@ def byol(
         h = extract(encoder(x)), z = projector(h), p = predictor(z). BYOL's projector and predictor are both
         `mlp_head(norm=batch_norm(...), hidden=(4096,), out=256, bias=False)`.
     loss
-        (key, p, z) -> scalar of one direction, as `lambda key, p, z: regression(p, z)`; both directions are added.
+        (key, p, z, axis_name=None) -> scalar of one direction, as `keyless(regression)`; both directions are added.
     decay
         of the target, a moving average of the online network's parameters: a number, or a function of the step
         (`cosine_decay(0.996, steps=steps)`). None: the target is the online network itself, without a gradient
         (`simsiam`).
     scores
-        (q, k, negatives, own=rows) -> metrics (`monitor.score_monitor`),
-        of predictions p against the target's z of the global batch.
+        (q, k, negatives, own=None, axis_name=None) -> metrics (`monitor.score_monitor`), of
+        predictions p against the target's z of the global batch.
 
     As in the authors' code: the target starts from weights of its own, not as a copy; it is averaged after each of
     the optimizer's steps, with that step's decay (here, before it is next used, which is the same); it runs in
@@ -56,7 +57,7 @@ def byol(
     network = projected("byol", encoder, projector, extract, name="projector")
 
     def init(key, batch):
-        views_key, online_key, predictor_key, target_key = jax.random.split(key, 4)
+        views_key, online_key, predictor_key, target_key = keys.of_init(key, 3)
         x = views(views_key, batch)[0]
         params, stats = network.init(*jax.random.split(online_key), x)
         _, z, _ = network.apply(params, stats, x, train=False)
@@ -68,7 +69,7 @@ def byol(
         return params, state
 
     def loss_fn(params, state, key, batch):
-        views_key, *loss_keys = jax.random.split(key, 3)
+        views_key, *loss_keys = keys.of_step(key, 2)
         x = checks.views_of("byol", views(views_key, batch), 2)
         stats = state["online"]
         online = []
@@ -95,7 +96,8 @@ def byol(
 
         z1, z2 = (jax.lax.stop_gradient(z) for z in targets)
         (h, _, p1), (_, _, p2) = online
-        value = loss(loss_keys[0], p1, z2) + loss(loss_keys[1], p2, z1)
+        value = loss(loss_keys[0], p1, z2, axis_name=axis_name)
+        value = value + loss(loss_keys[1], p2, z1, axis_name=axis_name)
         return value, (state, contrast_monitor(p1, z2, h, scores=scores, axis_name=axis_name))
 
     def embed(params, state, images):
@@ -119,28 +121,34 @@ def simsiam(
     predictor: Net,
     loss: Loss,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
-    scores: Callable[..., dict[str, Array]] | None = None,
+    scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """BYOL whose target is the online network itself, without a gradient; the two directions are averaged.
 
-    Arguments as in `byol`; the loss is `lambda key, p, z: negative_cosine(p, z)`. Without the predictor, or with a
+    Arguments as in `byol`; the loss is `keyless(negative_cosine)`. Without the predictor, or with a
     gradient through z, all images come to one point (sections 4.1 and 4.2 of the paper).
     """
-    return byol(
+
+    def half(key, p, z, *, axis_name=None):
+        return loss(key, p, z, axis_name=axis_name) / 2
+
+    method = byol(
         views=views,
         encoder=encoder,
         projector=projector,
         predictor=predictor,
-        loss=lambda key, p, z: loss(key, p, z) / 2,
+        loss=half,
         decay=None,
         extract=extract,
         scores=scores,
         axis_name=axis_name,
     )
+    assert method.five_parts is not None
+    return method._replace(five_parts=method.five_parts._replace(loss={"loss": loss}))
 
 
-def cosine_decay(start: float, *, steps: int) -> Callable[[Array], Array]:
+def cosine_decay(start: float | Array, *, steps: int) -> Callable[[Array], Array]:
     """BYOL's decay by the step: 1 - (1 - start) (1 + cos(pi step / steps)) / 2, from `start` to 1.
 
     Published starts: 0.97 for 40 epochs of ImageNet, 0.99 for 100 and 300, 0.996 for 1000.
@@ -148,7 +156,8 @@ def cosine_decay(start: float, *, steps: int) -> Callable[[Array], Array]:
     >>> [round(float(cosine_decay(0.9, steps=4)(step)), 4) for step in (0, 2, 4, 5)]
     [0.9, 0.95, 1.0, 1.0]
     """
-    if not 0 <= start <= 1 or steps < 1:
+    traced = isinstance(start, jax.core.Tracer)
+    if steps < 1 or not (traced or 0 <= start <= 1):
         raise ValueError(f"cosine_decay needs a start in [0, 1] and steps >= 1; got {start} and {steps}.")
 
     def decay(step: Array) -> Array:

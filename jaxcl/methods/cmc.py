@@ -8,13 +8,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxcl import collectives
+from jaxcl import collectives, keys
 from jaxcl.extract import Maps, pool
 from jaxcl.memory import blend, random_bank
 from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import dot, dot_with_own, normalize
-from jaxcl.typing import Array, FiveParts, Loss, Method, Net, PyTree, Views
+from jaxcl.typing import Array, FiveParts, Loss, Method, Net, PyTree, Scores, Views
 
 
 def cmc(
@@ -26,13 +26,13 @@ def cmc(
     images: int,
     loss: Loss,
     negatives: int | Literal["batch"] = 16384,
-    temperature: float = 0.07,
-    momentum: float = 0.5,
+    temperature: float | Array = 0.07,
+    momentum: float | Array = 0.5,
     extract: Callable[[Maps], Array] = pool,
-    scores: Callable[..., dict[str, Array]] | None = None,
+    scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> Method:
-    """Tell an image's colors from those of other images by its brightness, and the other way round.
+    """Find an image's colors among those of other images by its brightness, and the other way round.
 
     views
         (key, batch) -> one view of every image in two parts, L [b, h, w, 1] and ab [b, h, w, 2]:
@@ -52,15 +52,14 @@ def cmc(
         and both parts learn from each query. Banks want many epochs: in the first they hold noise, and for long after
         it f of an encoder that has since moved on.
     loss
-        (key, scores [n, 1 + negatives], partition) -> scalar, of scores divided by the temperature, the first the
-        positive; the two parts' losses are added. NCE: `lambda key, scores, partition: binary_nce(scores, partition,
-        images=images)`; softmax: `lambda key, scores, partition: info_nce(scores[:, 0], scores[:, 1:],
-        temperature=1.0)`.
+        (key, scores [n, 1 + negatives], partition, axis_name=None) -> scalar, of scores divided by the temperature, the
+        first the positive; the two parts' losses are added. NCE: `keyless(binary_nce, images=images)`; softmax:
+        `keyless(softmax_nce)`.
     temperature
         0.07; 0.1 for STL-10.
     scores
-        (q, k, negatives, own=rows) -> metrics (`monitor.score_monitor`),
-        of the parts' f against each other within the batch.
+        (q, k, negatives, own=None, axis_name=None) -> metrics (`monitor.score_monitor`), of
+        the parts' f against each other within the batch.
 
     The partition, one number a part, is `images` times the mean of exp(score) over the first batch, and never changed
     after it. What is evaluated is the two representations h beside each other, [b, 2 d].
@@ -84,7 +83,7 @@ def cmc(
             raise ValueError(
                 f'cmc draws so many negatives, 1 or more, or takes the "batch"; got {negatives!r}.'
             )
-        views_key, *keys = jax.random.split(key, 7)
+        views_key, *made_keys = keys.of_init(key, 6)
         params: dict[str, PyTree] = {}
         state: dict[str, PyTree] = {}
         parts = views(views_key, batch)
@@ -101,7 +100,7 @@ def cmc(
                 " must agree, as what is evaluated goes through the same encoders."
             )
         for i, (network, x) in enumerate(zip(networks, parts, strict=True)):
-            part, (encoder_key, head_key, bank_key) = f"part_{i}", keys[3 * i : 3 * i + 3]
+            part, (encoder_key, head_key, bank_key) = f"part_{i}", made_keys[3 * i : 3 * i + 3]
             params[part], state[part] = network.init(encoder_key, head_key, x)
             _, f, _ = network.apply(params[part], state[part], x, train=False)
             if negatives != "batch":
@@ -109,7 +108,7 @@ def cmc(
         return params, {**state, "partition": jnp.ones(2), "step": jnp.zeros((), jnp.int32)}
 
     def loss_fn(params, state, key, batch):
-        views_key, negatives_key, *loss_keys = jax.random.split(key, 4)
+        views_key, negatives_key, *loss_keys = keys.of_step(key, 3)
         h, f, new = forward(params, state, views(views_key, batch), train=True)
         index = jnp.asarray(batch["index"])
 
@@ -124,7 +123,7 @@ def cmc(
             logits = logits_of(i)
             of_batch = collectives.mean(jnp.mean(jnp.exp(jax.lax.stop_gradient(logits))), axis_name)
             partitions.append(jnp.where(state["step"] == 0, of_batch * images, state["partition"][i]))
-            value = value + loss(loss_keys[i], logits, partitions[i])
+            value = value + loss(loss_keys[i], logits, partitions[i], axis_name=axis_name)
         for i in (0, 1) if negatives != "batch" else ():
             new[f"bank_{i}"] = blend(state[f"bank_{i}"], index, f[i], momentum=momentum, axis_name=axis_name)
         new |= {"partition": jnp.stack(partitions), "step": state["step"] + 1}

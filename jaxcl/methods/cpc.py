@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxcl.augment import patches
+from jaxcl import keys
 from jaxcl.extract import Maps, pool
+from jaxcl.images import patches
 from jaxcl.methods import checks
 from jaxcl.monitor import contrast_monitor
-from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
+from jaxcl.typing import Array, FiveParts, GridLoss, Method, Net, Scores, Views
 
 
 def falcon_cho_rows(height: int) -> Mapping[int, float]:
@@ -40,14 +41,14 @@ def cpc(
     context: Net,
     target: Net,
     predictor: Net,
-    loss: Loss,
+    loss: GridLoss,
     patch: tuple[int, int] = (8, 4),
     rows: Callable[[int], Mapping[int, float]] = falcon_cho_rows,
     shared_predictor: bool = True,
-    turns: int = 1,
+    rotations: int = 1,
     extract: Callable[[Maps], Array] = pool,
     represent: Callable[[Maps], Array] = pool,
-    scores: Callable[..., dict[str, Array]] | None = None,
+    scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """Predict the patches below from the patches above, against all patches of the batch.
@@ -65,24 +66,24 @@ def cpc(
     context
         from the grid of z [b, rows, columns, c] to one that sees nothing below: `nets.masked_context()`.
     target, predictor
-        of every place of the grid and of its context, to one width: both
+        of every position of the grid and of its context, to one width: both
         `mlp_head(norm=no_norm(), hidden=(), out=64)`.
     loss
-        (key, predictions [b, rows, columns, d], targets, below) -> scalar, where `below` is {rows below: weight} of
-        what these predictions are for: `lambda key, p, t, below: patch_nce(p, t, below=below)`.
-    rows, shared_predictor, turns
+        (key, predictions [b, rows, columns, d], targets, below=..., axis_name=None) -> scalar, where `below` is {rows
+        below: weight} of what these predictions are for: `keyless(patch_nce, scale=0.1)`.
+    rows, shared_predictor, rotations
         height of the grid -> {rows below: weight}; whether one predictor serves all of them; and in how many of the
-        four directions (down first, the grid then turned by 90 degrees) it is predicted, each with a context and
+        four directions (down first, the grid then rotated by 90 degrees) it is predicted, each with a context and
         predictors of its own. Losses are added. Falcon and Cho: `falcon_cho_rows`, True, 1, as by default. The paper
         (not verified): `henaff_rows`, False, 4.
     represent
         (grid,) -> features [b, d]: its average, or `extract.flatten`, of which Falcon and Cho's figures are.
     scores
-        (q, k, negatives, own=rows) -> metrics (`monitor.score_monitor`),
-        of what the top row predicts, against that row of the batch.
+        (q, k, negatives, own=None, axis_name=None) -> metrics (`monitor.score_monitor`), of
+        what the top row predicts, against that row of the batch.
     """
-    if not 1 <= turns <= 4:
-        raise ValueError(f"a grid is predicted in one to four directions; got turns={turns}.")
+    if not 1 <= rotations <= 4:
+        raise ValueError(f"a grid is predicted in one to four directions; got rotations={rotations}.")
 
     def cut_up(view):
         return view if view.ndim == 6 else patches(view, *patch)
@@ -107,7 +108,7 @@ def cpc(
         return {f"predictor_{below}": {below: weight} for below, weight in weights.items()}
 
     def init(key, batch):
-        views_key, encoder_key, target_key, *turn_keys = jax.random.split(key, 3 + turns)
+        views_key, encoder_key, target_key, *rotation_keys = keys.of_init(key, 2 + rotations)
         (x,) = checks.views_of("cpc", views(views_key, batch), 1)
         params, state = {}, {}
         cut = cut_up(x)
@@ -115,38 +116,41 @@ def cpc(
         params["encoder"], state["encoder"] = encoder.init(encoder_key, flat)
         z, _ = grid_of(params, state, x, train=False)
         params["target"], state["target"] = target.init(target_key, z)
-        for turn, turn_key in enumerate(turn_keys):
-            turned = jnp.rot90(z, turn, axes=(1, 2))
-            names = predictors(turned.shape[1])
-            context_key, *keys = jax.random.split(turn_key, 1 + len(names))
+        for rotation, rotation_key in enumerate(rotation_keys):
+            rotated = jnp.rot90(z, rotation, axes=(1, 2))
+            names = predictors(rotated.shape[1])
+            context_key, *predictor_keys = jax.random.split(rotation_key, 1 + len(names))
             p, s = {}, {}
-            p["context"], s["context"] = context.init(context_key, turned)
-            for name, predictor_key in zip(names, keys, strict=True):
-                p[name], s[name] = predictor.init(predictor_key, turned)
-            params[f"turn_{turn}"], state[f"turn_{turn}"] = p, s
+            p["context"], s["context"] = context.init(context_key, rotated)
+            for name, predictor_key in zip(names, predictor_keys, strict=True):
+                p[name], s[name] = predictor.init(predictor_key, rotated)
+            params[f"rotation_{rotation}"], state[f"rotation_{rotation}"] = p, s
         return params, state
 
     def loss_fn(params, state, key, batch):
-        views_key, loss_key = jax.random.split(key)
+        views_key, loss_key = keys.of_step(key, 1)
         (x,) = checks.views_of("cpc", views(views_key, batch), 1)
         z, encoder_state = grid_of(params, state, x, train=True)
         targets, target_state = target.apply(params["target"], state["target"], z, train=True)
         new = {"encoder": encoder_state, "target": target_state}
         value = jnp.zeros(())
         metrics: dict[str, Array] = {}
-        for turn in range(turns):
-            p, s = params[f"turn_{turn}"], dict(state[f"turn_{turn}"])
-            turned = [jnp.rot90(grid, turn, axes=(1, 2)) for grid in (z, targets)]
-            seen, s["context"] = context.apply(p["context"], s["context"], turned[0], train=True)
+        for rotation in range(rotations):
+            p, s = params[f"rotation_{rotation}"], dict(state[f"rotation_{rotation}"])
+            rotated = [jnp.rot90(grid, rotation, axes=(1, 2)) for grid in (z, targets)]
+            seen, s["context"] = context.apply(p["context"], s["context"], rotated[0], train=True)
             for number, (name, below) in enumerate(predictors(seen.shape[1]).items()):
                 predicted, s[name] = predictor.apply(p[name], s[name], seen, train=True)
-                direction = jax.random.fold_in(jax.random.fold_in(loss_key, turn), number)
-                value = value + loss(direction, predicted, turned[1], below)
+                direction = jax.random.fold_in(jax.random.fold_in(loss_key, rotation), number)
+                value = value + loss(direction, predicted, rotated[1], below=below, axis_name=axis_name)
                 if not metrics:
-                    of_top = (predicted[:, 0], turned[1][:, min(below)])  # what the top row says of one below
+                    of_top = (
+                        predicted[:, 0],
+                        rotated[1][:, min(below)],
+                    )  # what the top row says of one below
                     q, k = (grid.reshape(-1, grid.shape[-1]) for grid in of_top)
                     metrics = contrast_monitor(q, k, pool((z,)), scores=scores, axis_name=axis_name)
-            new[f"turn_{turn}"] = s
+            new[f"rotation_{rotation}"] = s
         return value, (new, metrics)
 
     def embed(params, state, images):
@@ -162,7 +166,7 @@ def cpc(
             "predictor": predictor,
             "rows": rows,
             "shared_predictor": shared_predictor,
-            "turns": turns,
+            "rotations": rotations,
             "represent": represent,
         },
         similarity={},

@@ -4,11 +4,12 @@ arXiv:2008.05659, first version) on one page."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from jaxcl import collectives, losses
+from jaxcl import collectives, keys, losses
 from jaxcl.extract import pool
 from jaxcl.memory import Queue, ema, push, random_queue
 from jaxcl.methods import checks
@@ -16,7 +17,7 @@ from jaxcl.methods.moco import shuffled
 from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import normalize
-from jaxcl.typing import Array, Batch, FiveParts, Method, Net, Views
+from jaxcl.typing import Array, Batch, FiveParts, Method, Net, Scores, Views
 
 
 def looc(
@@ -26,14 +27,14 @@ def looc(
     head: Net,
     spaces: int,
     branch: Net | None = None,
-    temperature: float = 0.2,
+    temperature: float | Array = 0.2,
     queue_size: int = 16384,
-    decay: float = 0.999,
+    decay: float | Array = 0.999,
     shuffle: bool = True,
     collisions: Callable[[Array, Batch], Array] | None = None,
     embedded: Sequence[int] | None = None,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
-    scores: Callable[..., dict[str, Array]] | None = None,
+    scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """MoCo in several spaces at once: one invariant to every augmentation, each of the others to all but one.
@@ -56,7 +57,7 @@ def looc(
     embedded
         the spaces whose branches are concatenated for evaluation; all of them if not given.
     scores
-        (q, k, negatives) -> metrics (`monitor.score_monitor`), of the invariant space and its queue.
+        (q, k, negatives, axis_name=None) -> metrics (`monitor.score_monitor`), of the invariant space and its queue.
     queue_size
         keys in each space's queue, 16384 in the paper. decay, shuffle: as in `moco`.
 
@@ -65,6 +66,7 @@ def looc(
     """
     if spaces < 1:
         raise ValueError(f"looc needs a space to compare in; got spaces={spaces}.")
+    loss = partial(losses.looc, temperature=temperature)
     shown = tuple(range(spaces)) if embedded is None else tuple(embedded)
 
     def trunk(params, stats, images, *, train):
@@ -90,7 +92,7 @@ def looc(
         return jnp.stack(z, axis=1), {**stats, "heads": head_stats}, h
 
     def init(key, batch):
-        views_key, encoder_key, branch_key, head_key, queue_key = jax.random.split(key, 5)
+        views_key, encoder_key, branch_key, head_key, queue_key = keys.of_init(key, 4)
         x = views(views_key, batch)[0]
         params, stats = {}, {}
         params["encoder"], stats["encoder"] = encoder.init(encoder_key, x)
@@ -113,7 +115,7 @@ def looc(
         }
 
     def loss_fn(params, state, key, batch):
-        views_key, shuffle_key = jax.random.split(key)
+        views_key, shuffle_key = keys.of_step(key, 1)
         x, *others = views(views_key, batch)
         if len(others) not in (1, spaces):
             raise ValueError(
@@ -131,23 +133,22 @@ def looc(
         # [b views, spaces, d] -> [spaces, views, b, d]
         k = jnp.moveaxis(k.reshape(len(x), len(others), *k.shape[1:]), (2, 1), (0, 1))
         k, q = jax.lax.stop_gradient(k), jnp.swapaxes(q, 0, 1)
-        value = losses.looc(
+        value = loss(
             q,
             k,
             [queue.keys for queue in state["queues"]],
             where=None if collisions is None else ~collisions(views_key, batch),
-            temperature=temperature,
             axis_name=axis_name,
         )
         # Space i remembers its own positives: what head i makes of key i.
         positives = [k[i, min(i, len(others) - 1)] for i in range(spaces)]
         queues: list[Queue] = [
-            push(queue, keys, axis_name=axis_name)
-            for queue, keys in zip(state["queues"], positives, strict=True)
+            push(queue, rows, axis_name=axis_name)
+            for queue, rows in zip(state["queues"], positives, strict=True)
         ]
         metrics = contrast_monitor(q[0], positives[0], jnp.concatenate(h, axis=1), axis_name=axis_name)
         if scores is not None:
-            metrics |= scores(q[0], positives[0], state["queues"][0].keys)
+            metrics |= scores(q[0], positives[0], state["queues"][0].keys, axis_name=axis_name)
         return value, (
             {"query": query_stats, "key": key_stats, "target": target, "queues": queues},
             metrics | space_monitor(q, k, axis_name=axis_name),
@@ -162,7 +163,7 @@ def looc(
         encoder={"encoder": encoder, "branch": branch, "decay": decay, "shuffle": shuffle},
         extraction={"extract": extract, "head": head, "spaces": spaces, "embedded": embedded},
         similarity={"rows": normalize},
-        loss={"temperature": temperature, "queue_size": queue_size, "collisions": collisions},
+        loss={"loss": loss, "queue_size": queue_size, "collisions": collisions},
     )
     return Method(init, loss_fn, embed, five_parts)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxcl import collectives
+from jaxcl import collectives, keys
 from jaxcl.extract import pool
 from jaxcl.feature_transform import Transform
 from jaxcl.memory import ema, push, random_queue
@@ -16,7 +16,7 @@ from jaxcl.methods import checks
 from jaxcl.methods.projected import Projected, projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import normalize
-from jaxcl.typing import Array, FiveParts, Loss, Method, Net, PyTree, Views
+from jaxcl.typing import Array, FiveParts, Method, Net, PyTree, QueueLoss, Scores, Views
 
 
 def moco(
@@ -24,17 +24,17 @@ def moco(
     views: Views,
     encoder: Net,
     head: Net,
-    loss: Loss,
+    loss: QueueLoss,
     queue_size: int = 65536,
-    decay: float = 0.999,
+    decay: float | Array = 0.999,
     symmetric: bool = False,
     shuffle: bool = True,
     transform: Transform | None = None,
-    scores: Callable[[Array, Array, Array], dict[str, Array]] | None = None,
+    scores: Scores | None = None,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
     axis_name: str | None = None,
 ) -> Method:
-    """Tell the key of an image's other view from a long queue of the keys of other images.
+    """Find the key of an image's other view among a long queue of the keys of other images.
 
     views
         (key, batch) -> a query view and a key view, each [b, h, w, c].
@@ -42,9 +42,8 @@ def moco(
         the query is q = normalize(head(extract(encoder(x)))). v1: `mlp_head(hidden=())`, v2: `hidden=(2048,)`, both
         without norm.
     loss
-        (key, q, k, queue [m, d]) -> scalar, as
-        `lambda key, q, k, queue: queue_nce(q, k, queue, temperature=0.2)`. The temperature belongs to the head: 0.07
-        for v1, 0.2 for v2.
+        (key, q, k, queue [m, d], axis_name=None) -> scalar, as `keyless(queue_nce, temperature=0.2)`. The temperature
+        belongs to the head: 0.07 for v1, 0.2 for v2.
     queue_size, decay
         K keys are remembered; the key encoder's parameters are a moving average of the query encoder's,
         decay * old + (1 - decay) * new.
@@ -54,17 +53,18 @@ def moco(
     shuffle
         keys go through the network in a random order of the global batch. It matters where rows are normalized by
         less than the global batch (`nets.batch_norm(axis_name=axis_name, groups=8)`: a device each on eight, eight
-        pretended ones on one): then a query and its key do not share their statistics, which would tell them by
-        (section 3.3; without it 4 points are lost on CIFAR-10, says the demo). With `groups=1` it changes nothing.
+        pretended ones on one): a query and its key then have different statistics. With the same ones the network
+        finds the key by its batch (section 3.3; 4 points are lost on CIFAR-10, says the demo). With `groups=1` it
+        changes nothing.
     transform
         what is done to q, k and the queue before the loss sees them (`feature_transform.mixing`). The queue itself
         keeps unmixed keys.
     scores
-        (q, k, negatives) -> metrics (`monitor.score_monitor`), of what the loss sees; with a `transform` also of
-        what it would have seen without, with "unmixed_" before their names.
+        (q, k, negatives, axis_name=None) -> metrics (`monitor.score_monitor`), of what the loss sees; with a
+        `transform` also of what it would have seen without, with "unmixed_" before their names.
 
     The order of events is that of the authors' code: the moving average is taken before the keys are made, the queue
-    that the loss sees is that of the steps before. The key encoder keeps batch statistics of its own.
+    that the loss sees is that of the training steps before. The key encoder keeps batch statistics of its own.
     """
 
     network = projected("moco", encoder, head, extract)
@@ -74,19 +74,19 @@ def moco(
         return h, normalize(z), stats
 
     def init(key, batch):
-        views_key, *keys = jax.random.split(key, 4)
-        params, state = with_queue(keys, network, views(views_key, batch)[0], queue_size)
+        views_key, *made_keys = keys.of_init(key, 3)
+        params, state = with_queue(made_keys, network, views(views_key, batch)[0], queue_size)
         return params, {**state, "step": jnp.zeros((), jnp.int32)}
 
     def loss_fn(params, state, key, batch):
-        views_key, *keys = jax.random.split(key, 3)
+        views_key, *direction_keys = keys.of_step(key, 2)
         x1, x2 = checks.views_of("moco", views(views_key, batch), 2)
         target = ema(state["target"], params, decay)
         query_stats, key_stats, queue = state["query"], state["key"], state["queue"]
 
         value, metrics, pushed = jnp.zeros(()), {}, []
-        for turn, (x, other) in enumerate([(x1, x2), (x2, x1)] if symmetric else [(x1, x2)]):
-            shuffle_key, mix_key, loss_key = jax.random.split(keys[turn], 3)
+        for direction, (x, other) in enumerate([(x1, x2), (x2, x1)] if symmetric else [(x1, x2)]):
+            shuffle_key, mix_key, loss_key = jax.random.split(direction_keys[direction], 3)
             h, q, query_stats = forward(params, query_stats, x)
             k, key_stats = shuffled(
                 shuffle_key if shuffle else None,
@@ -97,15 +97,15 @@ def moco(
             k = jax.lax.stop_gradient(k)
             seen = (q, k, queue.keys)
             if transform is not None:
-                seen = transform(mix_key, state["step"], *seen)
-            value = value + loss(loss_key, *seen)
+                seen = transform(mix_key, state["step"], *seen, axis_name=axis_name)
+            value = value + loss(loss_key, *seen, axis_name=axis_name)
             pushed.append(k)
-            if turn == 0:
+            if direction == 0:
                 metrics = contrast_monitor(q, k, h, axis_name=axis_name)
                 if scores is not None:
-                    metrics |= scores(*seen)
+                    metrics |= scores(*seen, axis_name=axis_name)
                     if transform is not None:
-                        unmixed = scores(q, k, queue.keys)
+                        unmixed = scores(q, k, queue.keys, axis_name=axis_name)
                         metrics |= {f"unmixed_{name}": x for name, x in unmixed.items()}
 
         for k in reversed(pushed):
@@ -134,9 +134,11 @@ def moco(
     return Method(init, loss_fn, embed, five_parts)
 
 
-def with_queue(keys: Sequence[Array], network: Projected, x: Array, queue_size: int) -> tuple[PyTree, dict]:
+def with_queue(
+    made_keys: Sequence[Array], network: Projected, x: Array, queue_size: int
+) -> tuple[PyTree, dict]:
     """A network's params; and as state its statistics, a key network that starts as its copy, and a random queue."""
-    *network_keys, queue_key = keys
+    *network_keys, queue_key = made_keys
     params, stats = network.init(*network_keys, x)
     d = network.apply(params, stats, x, train=False)[1].shape[1]
     return params, {

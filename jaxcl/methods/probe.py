@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcl import collectives
-from jaxcl.typing import Array, Method, PyTree, Views
+from jaxcl import collectives, keys
+from jaxcl.typing import Array, Batch, Method, PyTree, Views
 
 # (params, state, images [b, h, w, c] in [0, 1]) -> logits [b, classes]
 Classify = Callable[[PyTree, PyTree, Array], Array]
-
-# The method is given its key as it came, so that it does what it does alone; the classifier's is folded with a number
-# far from those that a method's own splits reach.
-APART = 2**31 - 1
 
 
 def with_probe(
     method: Method,
     *,
-    labels: Any,
     classes: int,
     views: Views,
     represent: Callable[[PyTree, PyTree, Array], Array] | None = None,
@@ -35,8 +29,8 @@ def with_probe(
     what it learns alone, unless the optimizer couples the two (by the norm of all gradients, say). SimCLR's code and
     the notebooks of arXiv:2011.02803 report accuracy in this way while they pretrain.
 
-    labels
-        int [n], those of the whole training set: the batch says by "index" which of them are its own.
+    classes
+        how many; batches hold "label", int [b], in [0, classes). (`train` adds them where a recipe has `classify`.)
     views
         (key, batch) -> what the classifier is trained on; of several views it takes the first.
     represent
@@ -44,28 +38,25 @@ def with_probe(
         representations made with the batch's own statistics.
 
     Returns the new method, whose loss is the sum of both and whose metrics also hold "probe_loss" and
-    "probe_accuracy" (of the training batch, a share), and `classify(params, state, images) -> logits [b, classes]`.
+    "probe_accuracy" (of the training batch, a fraction), and `classify(params, state, images) -> logits [b, classes]`.
     Its parameters are {"method": ..., "probe": {"kernel" [d, classes], "bias" [classes]}}.
     """
-    labels = jnp.asarray(labels, jnp.int32)
-    if labels.ndim != 1:
-        raise ValueError(f"with_probe needs one label an image, int [n]; got shape {labels.shape}.")
     if classes < 2:
-        raise ValueError(f"with_probe tells classes apart and needs two or more; got classes={classes}.")
+        raise ValueError(f"with_probe needs two classes or more; got classes={classes}.")
     features = method.embed if represent is None else represent
 
     def init(key, batch):
         params, state = method.init(key, batch)
-        views_key, probe_key = jax.random.split(jax.random.fold_in(key, APART))
+        views_key, probe_key = keys.of_init(keys.probe_key(key), 1)
         d = features(params, state, views(views_key, batch)[0]).shape[-1]
         kernel = jax.nn.initializers.glorot_uniform()(probe_key, (d, classes))
         return {"method": params, "probe": {"kernel": kernel, "bias": jnp.zeros(classes)}}, state
 
     def loss(params, state, key, batch):
         value, (new_state, metrics) = method.loss(params["method"], state, key, batch)
-        h = features(params["method"], state, views(jax.random.fold_in(key, APART), batch)[0])
+        h = features(params["method"], state, views(keys.probe_key(key), batch)[0])
         logits = linear(params["probe"], jax.lax.stop_gradient(h))
-        own = labels[batch["index"]]
+        own = labels_of(batch)
         probe_loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, own))
         right = jnp.mean(jnp.argmax(logits, axis=-1) == own, dtype=jnp.float32)
         probe_loss, right = collectives.mean((probe_loss, right), axis_name)
@@ -78,6 +69,14 @@ def with_probe(
         return linear(params["probe"], embed(params, state, images))
 
     return Method(init, loss, embed, method.five_parts), classify
+
+
+def labels_of(batch: Batch) -> Array:
+    labels = batch.get("label")
+    if labels is None or labels.shape != batch["index"].shape:
+        got = f"got {sorted(batch)}" if labels is None else f"got shape {labels.shape}"
+        raise ValueError(f'with_probe needs batches with one "label" an image, int [b]; {got}.')
+    return jnp.asarray(labels, jnp.int32)
 
 
 def linear(params: PyTree, h: Array) -> Array:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 
-from jaxcl import collectives
+from jaxcl import collectives, keys
 from jaxcl.extract import pool
 from jaxcl.methods import checks
 from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import normalize
-from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Views
+from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Scores, Views
 
 
 def simclr(
@@ -22,7 +21,7 @@ def simclr(
     encoder: Net,
     head: Net,
     loss: Loss,
-    scores: Callable[..., dict[str, Array]] | None = None,
+    scores: Scores | None = None,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
     axis_name: str | None = None,
 ) -> Method:
@@ -33,31 +32,34 @@ def simclr(
     encoder, head
         f and g: the representation is h = extract(f(x)), the projection z = g(h).
     loss
-        (key, z1, z2) -> scalar, as `lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5)`.
+        (key, z1, z2, axis_name=None) -> scalar, as `keyless(nt_xent, temperature=0.5)`.
     scores
-        (q, k, negatives, own=rows) -> metrics (`monitor.score_monitor`), of normalized projections: every view is a
-        query in turn, the negatives are the rows of other images in the global batch.
+        (q, k, negatives, own=None, axis_name=None) -> metrics, as `partial(score_monitor, temperature=0.5)`, of
+        normalized projections: every view is a query in turn, the negatives are the rows of other images in the global
+        batch.
+    axis_name
+        the axis over which the batch is split under `shard_map` or `pmap`; loss and scores are given it too.
     """
 
     network = projected("simclr", encoder, head, extract)
 
     def init(key, batch):
-        views_key, encoder_key, head_key = jax.random.split(key, 3)
+        views_key, encoder_key, head_key = keys.of_init(key, 2)
         return network.init(encoder_key, head_key, views(views_key, batch)[0])
 
     def loss_fn(params, state, key, batch):
-        views_key, loss_key = jax.random.split(key)
+        views_key, loss_key = keys.of_step(key, 1)
         x1, x2 = checks.views_of("simclr", views(views_key, batch), 2)
-        # Both views in one batch, side by side: they share the batch statistics, and stay on their device.
+        # Both views in one batch, side by side: their batch statistics are the same, and they stay on their device.
         h, z, state = network.apply(params, state, interleave(x1, x2), train=True)
         z1, z2 = z[0::2], z[1::2]
-        value = loss(loss_key, z1, z2)
+        value = loss(loss_key, z1, z2, axis_name=axis_name)
         metrics = contrast_monitor(z1, z2, h, axis_name=axis_name)
         if scores is not None:
             z, positives = normalize(z), normalize(interleave(z2, z1))
             rows = collectives.rows(len(z), axis_name)
             own = jnp.stack([rows, rows ^ 1], axis=1)
-            metrics |= scores(z, positives, collectives.gather(z, axis_name), own=own)
+            metrics |= scores(z, positives, collectives.gather(z, axis_name), own=own, axis_name=axis_name)
         return value, (state, metrics)
 
     return Method(

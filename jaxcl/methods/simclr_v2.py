@@ -4,11 +4,11 @@ with MoCo's memory."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-import jax
 import jax.numpy as jnp
 
-from jaxcl import collectives
+from jaxcl import collectives, keys
 from jaxcl.extract import pool
 from jaxcl.losses import info_nce
 from jaxcl.memory import ema, push
@@ -18,7 +18,7 @@ from jaxcl.methods.projected import projected
 from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import dot, normalize
-from jaxcl.typing import Array, FiveParts, Method, Net, Views
+from jaxcl.typing import Array, FiveParts, Method, Net, Scores, Views
 
 
 def simclr_v2(
@@ -26,11 +26,11 @@ def simclr_v2(
     views: Views,
     encoder: Net,
     head: Net,
-    temperature: float = 0.1,
+    temperature: float | Array = 0.1,
     queue_size: int = 65536,
-    decay: float = 0.999,
+    decay: float | Array = 0.999,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
-    scores: Callable[..., dict[str, Array]] | None = None,
+    scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """NT-Xent whose denominator also runs over a queue of keys, which a moving average of the network has made.
@@ -44,10 +44,11 @@ def simclr_v2(
     head
         three layers, `nets.projection_head(layers=3)`; fine-tuning starts from its first, which is not done here.
     scores
-        (q, k, negatives, own=rows) -> metrics (`monitor.score_monitor`),
-        of one view's z against the other's within the batch.
+        (q, k, negatives, own=None, axis_name=None) -> metrics (`monitor.score_monitor`), of
+        one view's z against the other's within the batch.
     """
 
+    loss = partial(info_nce, temperature=temperature)
     network = projected("simclr_v2", encoder, head, extract)
 
     def forward(params, stats, images):
@@ -55,11 +56,11 @@ def simclr_v2(
         return h, normalize(z), stats
 
     def init(key, batch):
-        views_key, *keys = jax.random.split(key, 4)
-        return with_queue(keys, network, views(views_key, batch)[0], queue_size)
+        views_key, *made_keys = keys.of_init(key, 3)
+        return with_queue(made_keys, network, views(views_key, batch)[0], queue_size)
 
     def loss_fn(params, state, key, batch):
-        x = interleave(*checks.views_of("simclr_v2", views(key, batch), 2))
+        x = interleave(*checks.views_of("simclr_v2", views(keys.views_key(key), batch), 2))
         target = ema(state["target"], params, decay)
         h, z, query_stats = forward(params, state["query"], x)
         _, remembered, key_stats = forward(target, state["key"], x)
@@ -71,7 +72,7 @@ def simclr_v2(
         negatives = jnp.concatenate(
             [jnp.where(others, logits, -jnp.inf), dot(z, state["queue"].keys)], axis=1
         )
-        value = info_nce(jnp.repeat(positive, 2), negatives, temperature=temperature, axis_name=axis_name)
+        value = loss(jnp.repeat(positive, 2), negatives, axis_name=axis_name)
         state = {
             "query": query_stats,
             "key": key_stats,
@@ -88,6 +89,6 @@ def simclr_v2(
         encoder={"encoder": encoder, "decay": decay},
         extraction={"extract": extract, "head": head},
         similarity={"rows": normalize, "scores": dot},
-        loss={"temperature": temperature, "queue_size": queue_size},
+        loss={"loss": loss, "queue_size": queue_size},
     )
     return Method(init, loss_fn, embed, five_parts)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from jaxcl.extract import Maps, last, pool
 from jaxcl.methods.amdim import amdim
-from jaxcl.typing import Array, Loss, Method, Net, Views
+from jaxcl.typing import Array, Loss, Method, Net, Scores, Views
 
 
 def yadim(
@@ -21,7 +21,7 @@ def yadim(
     head: Net | None = None,
     extract: Callable[[Maps], Maps] = last,
     represent: Callable[[Maps], Array] = pool,
-    scores: Callable[..., dict[str, Array]] | None = None,
+    scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """AMDIM without its scales: the last map of one view against the last map of the other, in both directions.
@@ -31,11 +31,11 @@ def yadim(
         that this is flip, shift or crop, jitter and grayscale, each view with a flip of its own, is inferred:
         `two_views(augment.compose(augment.flip(), augment.amdim(32)))`.
     encoder
-        any; the paper's main results have AMDIM's, whose last map is one place. Then each vector has one positive
-        and n - 1 negatives in each direction. Of a map with several places one is drawn as the source and all are
+        any; the paper's main results have AMDIM's, whose last map is one position. Then each vector has one positive
+        and n - 1 negatives in each direction. Of a map with several positions one is drawn as the source and all are
         targets, as for AMDIM's maps (inferred); for an average instead: `extract=extract.average`.
     loss
-        (key, source, targets) -> scalar: AMDIM's, `lambda key, source, targets: map_nce(source, targets)`.
+        (key, source, targets, axis_name=None) -> scalar: AMDIM's, `keyless(map_nce, clip=20.0)`.
         The published similarity is a dot product; that it is divided by sqrt(d), clipped and has a penalty, as
         AMDIM's, is inferred.
     head

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 
 from jaxcl.nets.conv import conv
 from jaxcl.nets.net import from_linen
-from jaxcl.nets.norm import Norm
-from jaxcl.typing import Net
+from jaxcl.typing import Net, Norm
 
 # Image size -> (kernel, stride, width multiplier) of the blocks that shrink the map to 7 x 7.
 DOWN = {
@@ -35,7 +34,7 @@ def amdim(
     inner_norm: Norm | None = None,
     dtype: Any = jnp.float32,
 ) -> Net:
-    """A residual network without padding, so that the places of a map see different parts of the image.
+    """A residual network without padding, so that the positions of a map see different parts of the image.
 
     Images of 32, 64 or 128 pixels -> maps, shallow to deep. With n = `features`:
 
@@ -49,7 +48,7 @@ def amdim(
     norm
         of the last map, which always has one.
     depth
-        layers in a block: one with the block's kernel and stride, then `depth - 1` that look at one place.
+        layers in a block: one with the block's kernel and stride, then `depth - 1` that look at one position.
     inner_norm
         within all layers, and of the 7 x 7 map; None, as published, is none at all.
 
@@ -63,7 +62,7 @@ def amdim(
 def amdim_head(
     *, norm: Norm, out: int = 2048, inner_norm: Norm | None = None, dtype: Any = jnp.float32
 ) -> Net:
-    """What embeds every place of a map by itself: [b, h, w, c] -> [b, h, w, out].
+    """What embeds every position of a map by itself: [b, h, w, c] -> [b, h, w, out].
 
     A hidden layer as wide as `out` beside a shortcut, and `norm` after their sum. The shortcut starts near the
     identity (with c <= out), the second layer at zero. (The code's "fake RKHS" network.)
@@ -129,7 +128,7 @@ class Layer(nn.Module):
         y = convolution(self.features, self.kernel, self.stride, bias=False, dtype=self.dtype)(x)
         if self.norm is not None:
             y = self.norm()(y, train=train)
-        y = place_wise(self.features, nn.initializers.zeros, dtype=self.dtype)(nn.relu(y))
+        y = pointwise(self.features, nn.initializers.zeros, dtype=self.dtype)(nn.relu(y))
         more = self.features - x.shape[-1]
         if more < 0:
             shortcut = convolution(self.features, self.kernel, self.stride, bias=True, dtype=self.dtype)(x)
@@ -148,10 +147,10 @@ class AmdimHead(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        y = place_wise(self.out, uniform, dtype=self.dtype)(x)
+        y = pointwise(self.out, uniform, dtype=self.dtype)(x)
         if self.inner_norm is not None:
             y = self.inner_norm()(y, train=train)
-        y = place_wise(self.out, nn.initializers.zeros, dtype=self.dtype)(nn.relu(y))
+        y = pointwise(self.out, nn.initializers.zeros, dtype=self.dtype)(nn.relu(y))
         shortcut = nn.Dense(
             self.out,
             kernel_init=near_identity if x.shape[-1] <= self.out else uniform,
@@ -162,9 +161,9 @@ class AmdimHead(nn.Module):
 
 
 def convolution(features, kernel, stride, *, bias, dtype):
-    """kernel x kernel without padding; of one place it is a matrix product."""
+    """kernel x kernel without padding; of one position it is a matrix product."""
     if kernel == stride == 1 and not bias:
-        return place_wise(features, uniform, dtype=dtype)
+        return pointwise(features, uniform, dtype=dtype)
     return conv(
         features,
         kernel=kernel,
@@ -176,12 +175,12 @@ def convolution(features, kernel, stride, *, bias, dtype):
     )
 
 
-def place_wise(features, kernel_init, *, dtype):
+def pointwise(features, kernel_init, *, dtype):
     return nn.Dense(features, use_bias=False, dtype=dtype, kernel_init=kernel_init)
 
 
 def average(x, kernel: int, stride: int):
-    """Means of kernel x kernel places: [b, h, w, c] -> [b, h', w', c], as slices (their gradient is quick on a CPU)."""
+    """Means of kernel x kernel positions: [b, h, w, c] -> [b, h', w', c], as slices (quick gradients on a CPU)."""
     for axis in (1, 2):
         span = (x.shape[axis] - kernel) // stride * stride + 1
         x = sum(jax.lax.slice_in_dim(x, i, i + span, stride, axis) for i in range(kernel)) / kernel

@@ -2,7 +2,7 @@
 
 XLA's gradient by the kernel is several times slower there than the convolution itself: 7 against 43 GFLOP/s of one
 core's time for 1,024 maps of 16 x 16 x 12 -> 32 channels (jax 0.12, medians on a busy machine). So is the gradient by
-the image, where strides are not 1. Both are taken here as matrix products with what the kernel sees at every place,
+the image, where strides are not 1. Both are taken here as matrix products with what the kernel sees at every position,
 over a few images at a time so that all stays in the cache: 21 GFLOP/s by the kernel. On other devices XLA's gradients
 are left as they are.
 """
@@ -33,7 +33,7 @@ def conv(
     dtype=jnp.float32,
     kernel_init,
 ) -> nn.Conv:
-    """A convolution of kernel x kernel places, [b, h, w, c] -> [b, h', w', features], of the fast kind."""
+    """A convolution of kernel x kernel positions, [b, h, w, c] -> [b, h', w', features], of the fast kind."""
     return nn.Conv(
         features,
         (kernel, kernel),
@@ -88,7 +88,7 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _by_kernel(strides, padding, x, kernel, g):
-    """sum over images and places of what the kernel sees there times g: [kh, kw, c, d]."""
+    """sum over images and positions of what the kernel sees there times g: [kh, kw, c, d]."""
 
     def of_some(x, g):
         seen = _seen(x, kernel.shape[:2], strides, padding)
@@ -103,14 +103,14 @@ def _by_image(strides, padding, x, kernel, g):
     """g times the kernel, put back to where the kernel saw it: [b, h, w, c]."""
 
     def of_some(x, g):
-        places = jax.linear_transpose(lambda x: _seen(x, kernel.shape[:2], strides, padding), x)
-        return places(g @ kernel.reshape(-1, kernel.shape[-1]).T)[0]
+        back = jax.linear_transpose(lambda x: _seen(x, kernel.shape[:2], strides, padding), x)
+        return back(g @ kernel.reshape(-1, kernel.shape[-1]).T)[0]
 
     return lax.map(lambda group: of_some(*group), _groups(x, g)).reshape(x.shape)
 
 
 def _seen(x, window, strides, padding):
-    """What a kernel of the window's size sees at every place: [b, h, w, c] -> [b, h', w', kh kw c]."""
+    """What a kernel of the window's size sees at every position: [b, h, w, c] -> [b, h', w', kh kw c]."""
     pads = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     (h, w), (sh, sw) = (

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 
 from jaxcl.nets.conv import conv
 from jaxcl.nets.net import from_linen
-from jaxcl.nets.norm import Norm
-from jaxcl.typing import Net
+from jaxcl.typing import Net, Norm
 
 
 def conv_n(

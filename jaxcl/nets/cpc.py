@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxcl.nets.net import from_linen
-from jaxcl.nets.norm import Norm, map_norm
-from jaxcl.typing import Net
+from jaxcl.nets.norm import map_norm
+from jaxcl.typing import Net, Norm
 
 fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 

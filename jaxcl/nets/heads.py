@@ -9,8 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxcl.nets.net import from_linen
-from jaxcl.nets.norm import Norm
-from jaxcl.typing import Net
+from jaxcl.typing import Net, Norm
 
 MODES = ("nonlinear", "linear", "none")
 

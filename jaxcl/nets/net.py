@@ -30,29 +30,29 @@ def from_linen(module: nn.Module) -> Net:
     return Net(init, apply)
 
 
-def standardized(net: Net, *, mean: Sequence[float], deviation: Sequence[float]) -> Net:
-    """The net on (x - mean) / deviation, channel by channel: for methods that do not feed pixels in [0, 1].
+def standardized(net: Net, *, mean: Sequence[float], std: Sequence[float]) -> Net:
+    """The net on (x - mean) / std, channel by channel: for methods that do not feed pixels in [0, 1].
 
     MoCo, BYOL, AMDIM and CMC standardize their images, SimCLR does not.
 
     >>> identity = Net(lambda key, x: ({}, {}), lambda params, state, x, *, train: (x, state))
-    >>> half = standardized(identity, mean=[0.5], deviation=[0.25])
+    >>> half = standardized(identity, mean=[0.5], std=[0.25])
     >>> half.apply({}, {}, jnp.array([[0.5, 1.0]]), train=False)[0].tolist()
     [[0.0, 2.0]]
     """
 
-    if len(mean) != len(deviation):
+    if len(mean) != len(std):
         raise ValueError(
-            f"standardized needs as many means as deviations; got {len(mean)} and {len(deviation)}."
+            f"standardized needs as many means as standard deviations; got {len(mean)} and {len(std)}."
         )
 
     def scaled(x):
         if len(mean) not in (1, x.shape[-1]):
             raise ValueError(
                 f"standardized has means of {len(mean)} channels, and the images have {x.shape[-1]}; give one mean and"
-                " deviation a channel (of the part of an image, for CMC), or one for all."
+                " std a channel (of the part of an image, for CMC), or one for all."
             )
-        return (x - jnp.asarray(mean, x.dtype)) / jnp.asarray(deviation, x.dtype)
+        return (x - jnp.asarray(mean, x.dtype)) / jnp.asarray(std, x.dtype)
 
     return Net(
         lambda key, x: net.init(key, scaled(x)),

@@ -8,7 +8,7 @@ that what the batch statistics mean is said once, in the config:
     batch_norm(axis_name=axis_name)                     the global batch, in every placement
     batch_norm(axis_name=axis_name, groups=8)           its eighth of the global batch, in every placement
     batch_norm()                                        all rows the program sees
-    layer_norm()                                        itself, each place by itself
+    layer_norm()                                        itself, each position by itself
     map_norm()                                          itself, its whole map at once
     no_norm()                                           nothing (a bias is still learnt)
 """
@@ -24,9 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcl import collectives
-
-# (*, scale_init, use_scale, use_bias) -> a layer that is called as layer(x, train=train)
-Norm = Callable[..., nn.Module]
+from jaxcl.typing import Norm
 
 
 def batch_norm(
@@ -35,14 +33,14 @@ def batch_norm(
     """Batch normalization (Ioffe and Szegedy, 2015): `scale (x - mean) / sqrt(variance + epsilon) + bias`.
 
     axis_name
-        the axis over which the batch is split (`train.placement.axis_name`), or None where the program sees
+        the axis over which the batch is split (`devices.axis_name`), or None where the program sees
         the whole batch. With the axis given, the result does not depend on how many devices share the
         batch. With None inside `shard_map` or `pmap` every device also keeps running averages of its own,
         which the caller must average before they are returned as replicated.
     groups
         the *global* batch is cut into so many groups of neighbouring rows, each normalized on its own; the
         running averages take the mean over the groups. 1 is the ordinary norm (SimCLR's "global" one). 8
-        gives one device the statistics that eight would have, without which MoCo can tell the positive by
+        gives one device the statistics that eight would have, without which MoCo can find the positive by
         its batch (section 3.3 of arXiv:1911.05722); on eight devices every device is its own group, and
         nothing is sent.
     momentum
@@ -133,9 +131,9 @@ class BatchNorm(nn.Module):
                 f"batch_norm cuts its {n} rows into {groups} equal groups;"
                 " choose groups that divide the batch."
             )
-        shares, over = split(x, groups), tuple(range(1, x.ndim))
+        parts, over = split(x, groups), tuple(range(1, x.ndim))
         # Both moments in one pass over x, and one message.
-        moments = jnp.mean(shares, axis=over), jnp.mean(jnp.square(shares), axis=over)
+        moments = jnp.mean(parts, axis=over), jnp.mean(jnp.square(parts), axis=over)
         if self.groups == 1:
             moments = collectives.mean(moments, self.axis_name)
         mean, square = moments

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl.nets.net import from_linen
-from jaxcl.nets.norm import Norm
-from jaxcl.typing import Net
+from jaxcl.typing import Net, Norm
 
 # depth -> (blocks in each stage, whether they are bottlenecks)
 DEPTHS = {
@@ -185,16 +184,16 @@ class Block(nn.Module):
         def conv(features, kernel, stride=1, name=None, groups=1):
             return Conv(features, kernel, stride, self.dtype, groups, name=name)
 
-        last = {"scale_init": nn.initializers.zeros} if self.zero_init_last_gamma else {}
+        last = nn.initializers.zeros if self.zero_init_last_gamma else nn.initializers.ones
         out = 4 * self.features if self.bottleneck else self.features
         if self.bottleneck:
             wide = self.features * self.inner
             y = nn.relu(self.norm()(conv(wide, 1)(x), train=train))
             y = nn.relu(self.norm()(conv(wide, 3, self.stride, groups=self.groups)(y), train=train))
-            y = self.norm(**last)(conv(out, 1)(y), train=train)
+            y = self.norm(scale_init=last)(conv(out, 1)(y), train=train)
         else:
             y = nn.relu(self.norm()(conv(self.features, 3, self.stride)(x), train=train))
-            y = self.norm(**last)(conv(out, 3)(y), train=train)
+            y = self.norm(scale_init=last)(conv(out, 3)(y), train=train)
         if x.shape[-1] != out or self.stride != 1:
             x = self.norm(name="shortcut_norm")(conv(out, 1, self.stride, "shortcut")(x), train=train)
         return nn.relu(x + y)

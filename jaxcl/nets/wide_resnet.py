@@ -9,8 +9,7 @@ import jax.numpy as jnp
 
 from jaxcl.nets.conv import conv
 from jaxcl.nets.net import from_linen
-from jaxcl.nets.norm import Norm
-from jaxcl.typing import Net
+from jaxcl.typing import Net, Norm
 
 
 def wide_resnet(depth: int, *, norm: Norm, width: int = 1, dtype: Any = jnp.float32) -> Net:

@@ -9,7 +9,6 @@ from jaxcl.plot.curves import training_curves
 from jaxcl.plot.embeddings import embedding_map
 from jaxcl.plot.losses import loss_comparison
 from jaxcl.plot.neighbors import neighbors_sheet
-from jaxcl.plot.report import write_report
 from jaxcl.plot.scores import score_curves, score_distributions
 from jaxcl.plot.sweeps import sweep_curves
 from jaxcl.plot.views import views_sheet
@@ -23,5 +22,4 @@ __all__ = [
     "sweep_curves",
     "training_curves",
     "views_sheet",
-    "write_report",
 ]

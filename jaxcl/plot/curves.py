@@ -23,7 +23,7 @@ class Panel(NamedTuple):
     unit: str = ""
     scale: float = 1.0
     log: bool = False
-    sparse: bool = False  # looked at now and then: marks joined by a line, not smoothed
+    sparse: bool = False  # measured now and then: marks joined by a line, not smoothed
     smooth: bool = True
 
 
@@ -61,7 +61,7 @@ def training_curves(
     columns  panels a row; by default three, or as fills the last row better
     panels   how known metrics are shown, and which are if `keys` does not say
 
-    "knn_accuracy" is in percent; "contrast_accuracy" is a share in [0, 1], drawn as percent. The x axis is the epoch
+    "knn_accuracy" is in percent; "contrast_accuracy" is a fraction in [0, 1], drawn as percent. The x axis is the epoch
     where the records say it, else the step. The number at the upper right of a panel is the last smoothed value.
     Smoothing is a moving average over a thirtieth of the run, weights falling off like a Gaussian; values that are not
     finite are left out of it, leave a gap in the line and a red mark at the foot of the panel.
@@ -130,8 +130,8 @@ def smooth(values: np.ndarray, width: float) -> np.ndarray:
     reach = max(1, math.ceil(3 * width))
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     total = np.convolve(np.where(finite, values, 0.0), weights, "full")[reach : reach + len(values)]
-    share = np.convolve(finite.astype(float), weights, "full")[reach : reach + len(values)]
-    return np.where(finite, total / np.maximum(share, 1e-30), np.nan)
+    weight = np.convolve(finite.astype(float), weights, "full")[reach : reach + len(values)]
+    return np.where(finite, total / np.maximum(weight, 1e-30), np.nan)
 
 
 def series(run: Records, key: str) -> tuple[np.ndarray, np.ndarray]:

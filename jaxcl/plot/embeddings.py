@@ -56,25 +56,25 @@ def embedding_map(
     chosen = np.random.default_rng(seed).permutation(total)[:AT_MOST]
     features, labels = features[chosen], None if labels is None else labels[chosen].astype(int)
 
-    components, shares = principal_components(features, 2 if method == "pca" else 50)
+    components, fractions = principal_components(features, 2 if method == "pca" else 50)
     points = components[:, :2] if method == "pca" else _tsne(components, seed)
-    return _draw(points, labels, method=method, classes=classes, shares=shares, total=total)
+    return _draw(points, labels, method=method, classes=classes, fractions=fractions, total=total)
 
 
 def principal_components(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """([n, min(k, n, d)] coordinates along the first principal axes, their shares of the variance).
+    """([n, min(k, n, d)] coordinates along the first principal axes, their fractions of the variance).
 
     An axis points to where its largest loading is positive, so that the picture does not flip between machines.
 
-    >>> points, shares = principal_components(np.array([[0.0, 3.0], [0.0, -3.0], [1.0, 0.0], [-1.0, 0.0]]), 2)
-    >>> (points + 0.0).round(3).tolist(), shares.round(3).tolist()
+    >>> points, fractions = principal_components(np.array([[0.0, 3.0], [0.0, -3.0], [1.0, 0.0], [-1.0, 0.0]]), 2)
+    >>> (points + 0.0).round(3).tolist(), fractions.round(3).tolist()
     ([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]], [0.9, 0.1])
     """
     centered = features - features.mean(axis=0)
     _, sizes, axes = np.linalg.svd(centered, full_matrices=False)
     signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
-    shares = sizes**2 / max(float(np.sum(sizes**2)), 1e-30)
-    return centered @ (axes * signs[:, None])[:k].T, shares[:k]
+    fractions = sizes**2 / max(float(np.sum(sizes**2)), 1e-30)
+    return centered @ (axes * signs[:, None])[:k].T, fractions[:k]
 
 
 def _tsne(points: np.ndarray, seed: int) -> np.ndarray:
@@ -98,7 +98,7 @@ def _draw(
     *,
     method: str,
     classes: Sequence[str],
-    shares: np.ndarray,
+    fractions: np.ndarray,
     total: int,
 ) -> Figure:
     from matplotlib.lines import Line2D
@@ -124,9 +124,9 @@ def _draw(
     style.tidy(ax)
     if method == "pca":
         ax.set_aspect("equal", adjustable="datalim")
-        for axis, name, share in zip((ax.xaxis, ax.yaxis), ("First", "Second"), shares, strict=True):
+        for axis, name, fraction in zip((ax.xaxis, ax.yaxis), ("First", "Second"), fractions, strict=True):
             axis.set_label_text(
-                f"{name} principal component, {share:.0%} of the variance",
+                f"{name} principal component, {fraction:.0%} of the variance",
                 fontsize=style.LABEL,
                 color=style.GRAY,
             )

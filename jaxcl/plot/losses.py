@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def loss_comparison(found: Any, *, bins: int = 20) -> Figure:
     """What `compare_losses` found: cosines between gradients, and the weight that negatives get by their similarity.
 
-    The curves are a bin's share of a loss's weight divided by its share of the negatives, so 1 is a loss that looks at
-    all negatives alike. Empty bins are left out.
+    The curves are a bin's fraction of a loss's weight divided by its fraction of the negatives, so 1 is a loss that
+    weighs all negatives alike. Empty bins are left out.
     """
     if bins < 1:
         raise ValueError(f"loss_comparison needs one bin or more; got {bins}.")
@@ -39,11 +39,11 @@ def loss_comparison(found: Any, *, bins: int = 20) -> Figure:
     style.tidy(right)
     edges = np.linspace(found.similarity.min(), found.similarity.max(), bins + 1)
     bin_of = np.clip(np.digitize(found.similarity, edges) - 1, 0, bins - 1)
-    share = np.bincount(bin_of, minlength=bins) / len(bin_of)
-    seen = share > 0
+    fraction = np.bincount(bin_of, minlength=bins) / len(bin_of)
+    seen = fraction > 0
     middle = (edges[:-1] + edges[1:]) / 2
     for number, (name, weights) in enumerate(zip(found.names, found.weights, strict=True)):
-        relative = np.bincount(bin_of, weights, bins)[seen] / share[seen]
+        relative = np.bincount(bin_of, weights, bins)[seen] / fraction[seen]
         color = style.COLORS[number % len(style.COLORS)]
         right.plot(middle[seen], relative, color=color, linewidth=1.4, label=name)
     right.set_title("Weight of a negative", loc="left", fontsize=style.TITLE, color=style.INK)

@@ -53,7 +53,7 @@ def score_distributions(records: Records) -> Figure:
     """The distribution of scores over a run, as a picture: time to the right, score upwards, dark where there are many.
 
     A panel for positives and one for negatives, and a second row for those before mixing where the run mixed. Each
-    column of a picture is scaled by its own largest share, so that a narrow and a wide distribution are both seen;
+    column of a picture is scaled by its own largest fraction, so that a narrow and a wide distribution are both seen;
     the line is the mean. The lowest and highest rows also hold what lies below -1 and above 1.
 
     Raises ValueError where no record has histograms.
@@ -69,13 +69,13 @@ def score_distributions(records: Records) -> Figure:
     grid = figure.subplots(len(prefixes), 2, squeeze=False, sharex=True, sharey=True)
     for row, prefix in zip(grid, prefixes, strict=True):
         for ax, name, color in zip(row, HISTOGRAMS, (style.SAME, style.OTHER), strict=True):
-            steps, shares = histograms(records, prefix + name)
+            steps, fractions = histograms(records, prefix + name)
             x = steps if known is None else np.interp(steps, *known)
-            edges = np.linspace(-1, 1, shares.shape[1] + 1)
+            edges = np.linspace(-1, 1, fractions.shape[1] + 1)
             ax.pcolormesh(
                 between(x),
                 edges,
-                (shares / np.maximum(shares.max(axis=1, keepdims=True), 1e-12)).T,
+                (fractions / np.maximum(fractions.max(axis=1, keepdims=True), 1e-12)).T,
                 cmap=fading(color),
                 vmin=0,
                 vmax=1,
@@ -98,14 +98,14 @@ def score_distributions(records: Records) -> Figure:
 
 
 def histograms(records: Records, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """(steps [m], shares [m, bins]) by step, the later record where a step was logged twice."""
+    """(steps [m], fractions [m, bins]) by step, the later record where a step was logged twice."""
     found = {int(record["step"]): record[key] for record in records if key in record}
     steps = sorted(found)
     return np.array(steps, float), np.array([found[step] for step in steps], float)
 
 
 def between(x: np.ndarray) -> np.ndarray:
-    """The borders [m + 1] of cells around the places x [m]: halfway to the neighbors.
+    """The borders [m + 1] of cells around the positions x [m]: halfway to the neighbors.
 
     >>> between(np.array([1.0, 2.0, 4.0])).tolist()
     [0.5, 1.5, 3.0, 5.0]

@@ -30,7 +30,7 @@ def sweep_curves(
     results  what `jaxcl sweep` leaves in sweep.json: a list of dicts with "knobs" (name -> value), "protocol",
              "encoder", "accuracy", and "labels" where several kinds of them were asked for
     knob     the knob on the x axis; numbers are spaced as numbers, words evenly
-    lines    what tells the lines apart: another knob ("loss"), or "labels", "protocol" or "encoder"; one line if None
+    lines    what distinguishes the lines: another knob ("loss"), or "labels", "protocol" or "encoder"; one line if None
     where    which results are shown, by knob or by those three names, as {"protocol": "linear", "loss": "swd"}; the
              encoder is "trained" unless said otherwise here or by `lines`
     chance   the accuracy of guessing, in percent, as a dashed line
@@ -59,10 +59,10 @@ def sweep_curves(
                 f" with where={{{name!r}: {values[0]!r}}}, or make lines of them with lines={name!r}."
             )
 
-    places = _places([row["knobs"][knob] for row in chosen])
+    positions = _positions([row["knobs"][knob] for row in chosen])
     groups: dict[str, dict[float, list[float]]] = {}
     for row in chosen:
-        at = places[str(row["knobs"][knob])]
+        at = positions[str(row["knobs"][knob])]
         groups.setdefault("" if lines is None else _value(row, lines), {}).setdefault(at, []).append(
             float(row["accuracy"])
         )
@@ -70,7 +70,7 @@ def sweep_curves(
     figure = style.new_figure(4.6, 3.0)
     ax = style.tidy(figure.add_subplot())
     # Lines beside each other, so that their bars do not hide each other.
-    span = max(places.values()) - min(places.values()) or 1.0
+    span = max(positions.values()) - min(positions.values()) or 1.0
     for number, (name, points) in enumerate(groups.items()):
         color = style.BLUE if len(groups) == 1 else style.COLORS[number % len(style.COLORS)]
         shift = 0.006 * span * (number - (len(groups) - 1) / 2)
@@ -107,7 +107,7 @@ def sweep_curves(
             fontsize=style.SMALL,
             color=style.GRAY,
         )
-    ax.set_xticks(list(places.values()), list(places))
+    ax.set_xticks(list(positions.values()), list(positions))
     ax.set_xlabel(knob.replace("_", " "), fontsize=style.LABEL, color=style.GRAY, parse_math=False)
     ax.set_ylabel("accuracy, %", fontsize=style.LABEL, color=style.GRAY)
     title = "" if lines == "protocol" else f"Protocol: {chosen[0]['protocol']}"
@@ -133,16 +133,16 @@ def _value(row: Mapping[str, Any], name: str) -> str:
     return str(row["knobs"].get(name, "")) if name not in KINDS else str(row.get(name, ""))
 
 
-def _places(values: Sequence[Any]) -> dict[str, float]:
+def _positions(values: Sequence[Any]) -> dict[str, float]:
     """Where the values of a knob stand on the x axis: at their number if all are numbers, else one after the other.
 
-    >>> _places(["10", "0", "5"]), _places(["swd", "nt_xent", "swd"])
+    >>> _positions(["10", "0", "5"]), _positions(["swd", "nt_xent", "swd"])
     ({'0': 0.0, '5': 5.0, '10': 10.0}, {'swd': 0.0, 'nt_xent': 1.0})
     """
     names = list(dict.fromkeys(str(value) for value in values))
     numbers = [_number(name) for name in names]
     if any(math.isnan(number) for number in numbers):
-        return {name: float(place) for place, name in enumerate(names)}
+        return {name: float(position) for position, name in enumerate(names)}
     return dict(sorted(zip(names, numbers, strict=True), key=lambda pair: pair[1]))
 
 

@@ -1,8 +1,9 @@
-"""Training: one state, one step, one loop for every method."""
+"""Training: one state, one training step, one loop for every method."""
 
 from jaxcl.train import optim, placement
+from jaxcl.train.callbacks import Callback
 from jaxcl.train.loop import Preempted, train
 from jaxcl.train.state import TrainState, init_state
 from jaxcl.train.step import make_step
 
-__all__ = ["Preempted", "TrainState", "init_state", "make_step", "optim", "placement", "train"]
+__all__ = ["Callback", "Preempted", "TrainState", "init_state", "make_step", "optim", "placement", "train"]

@@ -101,6 +101,11 @@ def latest(directory: str | Path) -> int | None:
     return max(steps(directory), default=None)
 
 
+def names(directory: str | Path, step: int) -> list[str]:
+    """The names of the arrays that are saved at a step, as "params/encoder/stem/conv/kernel"."""
+    return list(_read_manifest(Path(directory) / str(step))["arrays"])
+
+
 def damage(directory: str | Path, step: int) -> str | None:
     """What is wrong with a saved step: the file and the reason. None if all is as it was written.
 
@@ -126,12 +131,18 @@ def damage(directory: str | Path, step: int) -> str | None:
     return None
 
 
-def restore(directory: str | Path, like: PyTree, *, step: int | None = None) -> tuple[PyTree, int]:
+def restore(
+    directory: str | Path, like: PyTree, *, step: int | None = None, part: bool = False
+) -> tuple[PyTree, int]:
     """The state saved at `step`, by default the newest good one, and that step.
 
     like
-        a state of the same structure: gives every array's place (the sharding of a jax.Array or ShapeDtypeStruct; a
+        a state of the same structure: says where every array goes (the sharding of a jax.Array or ShapeDtypeStruct; a
         numpy array comes back as one). To continue on a mesh, give a state that is laid out on it.
+    part
+        `like` holds some of the saved arrays, by the same names; the others stay on the disk. (Of
+        {"params": {"encoder": ...}} the names are "params/encoder/...", as of a TrainState with this field.) What is
+        read is verified in the same way.
 
     A damaged step is passed over with a warning, unless it was asked for by number. Raises FileNotFoundError if
     nothing is saved, ValueError if nothing good is, or if names, shapes or dtypes of the arrays are not those of
@@ -141,19 +152,23 @@ def restore(directory: str | Path, like: PyTree, *, step: int | None = None) -> 
     chosen, problems = _newest_good(directory, step) if jax.process_index() == 0 else (-1, {})
     if jax.process_count() > 1:
         chosen = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
-    told = [f"step {bad}: {problem}" for bad, problem in problems.items()]
+    lines = [f"step {bad}: {problem}" for bad, problem in problems.items()]
     if chosen < 0:
-        if told:
-            raise ValueError(f"No good checkpoint in {directory}.\n  " + "\n  ".join(told))
+        if lines:
+            raise ValueError(f"No good checkpoint in {directory}.\n  " + "\n  ".join(lines))
         what = "checkpoint" if step is None else f"checkpoint of step {step}"
         raise FileNotFoundError(f"There is no {what} in {directory}; saved steps: {steps(directory)}.")
-    for line in told:
+    for line in lines:
         warnings.warn(f"Damaged checkpoint in {directory}, {line}. Trying the one before it.", stacklevel=2)
 
     leaves = _named_leaves(like)
     saved = _read_manifest(directory / str(chosen))["arrays"]
-    _compare(saved, {name: _describe(x) for name, x in leaves.items()}, directory / str(chosen))
-    with_entries = {name: _abstract(x) for name, x in leaves.items() if np.size(x)}
+    wanted = {name: _describe(x) for name, x in leaves.items()}
+    compared = {name: saved[name] for name in saved if name in wanted} if part else saved
+    _compare(compared, wanted, directory / str(chosen))
+    # A placeholder is left on the disk.
+    with_entries = {name: orbax.PLACEHOLDER for name, (_, shape) in saved.items() if 0 not in shape}
+    with_entries |= {name: _abstract(x) for name, x in leaves.items() if np.size(x)}
     arrays = orbax.load(directory / str(chosen) / "arrays", with_entries)
     arrays |= {name: _nothing(x) for name, x in leaves.items() if not np.size(x)}
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in leaves]), chosen

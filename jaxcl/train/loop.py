@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice, pairwise
@@ -15,60 +15,105 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 from rich.console import Console
 
-from jaxcl.data import batches, index_batches, prefetch
-from jaxcl.evaluate import embed, knn_accuracy
-from jaxcl.experiment import Experiment
-from jaxcl.train import checkpoint, placement
+from jaxcl import keys
+from jaxcl.config import Recipe
+from jaxcl.data import InputPipeline, input_pipeline, prefetch
+from jaxcl.devices import axis_name, make_mesh, replicate, split
+from jaxcl.train import checkpoint
+from jaxcl.train.callbacks import Callback
 from jaxcl.train.log import Log
-from jaxcl.train.state import TrainState, init_state
+from jaxcl.train.placement import place, resident
+from jaxcl.train.state import TrainState, init_state, start_from
 from jaxcl.train.step import in_one_call, make_step
-from jaxcl.typing import Batch
+from jaxcl.typing import Batch, Images
 
 
 class Preempted(SystemExit):
-    """The run was asked to stop (SIGTERM), saved itself and can go on; exit status 75, "try again"."""
+    """The run was preempted (SIGTERM), saved itself and can go on; exit status 75, "try again"."""
 
     def __init__(self, step: int):
         super().__init__(75)
         self.step = step
 
 
-def train(experiment: Experiment, *, run_dir: str | Path | None = None, quiet: bool = False) -> TrainState:
-    """Trains to `experiment.steps` and returns the final state.
+def train(
+    recipe: Recipe,
+    images: Images,
+    *,
+    seed: int = 0,
+    input: str | InputPipeline = "device",
+    placement: str = "jit",
+    steps_per_call: int = 1,
+    log_every: int = 50,
+    save_every: int = 1000,
+    callbacks: Sequence[Callback] = (),
+    init: str | Path | None = None,
+    run_dir: str | Path | None = None,
+    quiet: bool = False,
+) -> TrainState:
+    """Trains a recipe on images for `recipe.steps` training steps and returns the final state.
 
-    With a `run_dir` the run logs (metrics.jsonl, TensorBoard) and saves itself there, and goes on from the newest
-    good checkpoint that it finds, bit for bit as if it had never stopped (on the same number of devices). The number
-    of the step is the only state of the input: order and augmentation are functions of (seed, step, sample index).
-    `quiet` keeps it off the screen, as a notebook with several runs may wish.
+    input
+        who makes the views: "device", "resident", "host" or "images" (`data.input_pipeline`); or a pipeline of one's
+        own.
+    placement
+        how a training step runs on several devices: "jit", "shard_map" or "pmap"; the one that the recipe's
+        `axis_name` is for.
+    steps_per_call
+        training steps that are compiled and run as one; divides all cadences.
+    log_every, save_every
+        training steps between two lines of the log, and between two checkpoints.
+    callbacks
+        what else happens between training steps, as online kNN; what they return is logged.
+    init
+        the checkpoints of another run, whose encoder this one starts from (`start_from`).
+    run_dir
+        the run logs (metrics.jsonl, TensorBoard) and saves itself there, and goes on from the newest good checkpoint
+        that it finds, bit for bit as if it had never stopped (on the same number of devices). The number of the step
+        is the only state of the input: order and augmentation are functions of (seed, step, sample index).
+    quiet
+        keeps it off the screen, as a notebook with several runs may wish.
 
     Raises FloatingPointError when the loss is no longer finite, and `Preempted` after a SIGTERM.
     """
-    e = experiment
-    mesh = placement.make_mesh()
-    check(e, mesh.size)
-    init_key, run_key = jax.random.split(jax.random.key(e.seed))
+    mesh = make_mesh()
+    check(recipe.batch_size, mesh.size, steps_per_call, log_every, save_every, callbacks)
+    init_key, run_key = keys.init_key(seed), keys.run_key(seed)
+    pipeline = input if isinstance(input, InputPipeline) else input_pipeline(input, images, recipe.views)
+    if recipe.classify is not None:
+        pipeline = with_labels(pipeline, images)
 
-    many = e.steps_per_call > 1
-    step_fn = make_step(e.method, e.optimizer, axis_name=placement.axis_name(e.placement))
-    step_fn = placement.place(in_one_call(step_fn) if many else step_fn, e.placement, mesh, axis=int(many))
-    state = placement.replicate(init_state(init_key, e.method, e.optimizer, first_batch(e)), mesh)
-    run_key = placement.replicate(run_key, mesh)
+    many = steps_per_call > 1
+    step_fn = make_step(recipe.method, recipe.optimizer, axis_name=axis_name(placement))
+    step_fn = place(in_one_call(step_fn) if many else step_fn, placement, mesh, axis=int(many))
+    first = pipeline.first(batch_size=recipe.batch_size, seed=seed)  # the global batch, in every process
+    state = init_state(init_key, recipe.method, recipe.optimizer, first)
 
     checkpoints = Path(run_dir) / "checkpoints" if run_dir is not None else None
-    start = 0
-    if checkpoints is not None and checkpoint.latest(checkpoints) is not None:
+    resumed = checkpoints is not None and checkpoint.latest(checkpoints) is not None
+    if init is not None and not resumed:
+        state = start_from(state, init)
+    state, run_key, start = replicate(state, mesh), replicate(run_key, mesh), 0
+    if resumed:
+        assert checkpoints is not None
         state, start = checkpoint.restore(checkpoints, state)
+    ends = ends_of_calls(start, recipe.steps, steps_per_call)
 
     with (
-        Log(run_dir, start_step=start, steps=e.steps, console=Console(quiet=True) if quiet else None) as log,
-        asked_to_stop() as stop,
-        closing(device_batches(e, mesh, start)) as input_batches,
+        Log(
+            run_dir, start_step=start, steps=recipe.steps, console=Console(quiet=True) if quiet else None
+        ) as log,
+        preemption() as preempted,
+        closing(
+            device_batches(pipeline, mesh, recipe.batch_size, seed, start, ends, many=many)
+        ) as input_batches,
     ):
         kept, waited, since = [], 0.0, time.perf_counter()
         saved = logged = start
-        for step in ends_of_calls(e, start):
+        for step in ends:
             before = time.perf_counter()
             batch = next(input_batches)
             waited += time.perf_counter() - before
@@ -76,16 +121,16 @@ def train(experiment: Experiment, *, run_dir: str | Path | None = None, quiet: b
             kept.append(metrics)
             log.advance(step)
 
-            if step % e.log_every == 0 or step == e.steps:
+            last = step == recipe.steps
+            if step % log_every == 0 or last:
                 record = fetch_mean(kept, many=many)  # the only place where the host waits for the device
                 seconds = time.perf_counter() - since
                 record |= {
-                    "epoch": step * e.batch_size / len(e.train.images),
-                    "images_per_second": (step - logged) * e.batch_size / seconds,
+                    "epoch": step * recipe.batch_size / len(images.images),
+                    "images_per_second": (step - logged) * recipe.batch_size / seconds,
                     "input_wait": waited / seconds,
+                    "learning_rate": float(recipe.learning_rate(step - 1)),
                 }
-                if e.learning_rate is not None:
-                    record["learning_rate"] = float(e.learning_rate(step - 1))
                 log.write(step, record)
                 if not np.isfinite(record["loss"]):
                     raise FloatingPointError(
@@ -93,72 +138,95 @@ def train(experiment: Experiment, *, run_dir: str | Path | None = None, quiet: b
                         f" checkpoint is of step {saved}. A lower learning rate, a longer warm-up or float32 may help."
                     )
                 kept, waited, since, logged = [], 0.0, time.perf_counter(), step
-            if e.knn_every and e.test is not None and (step % e.knn_every == 0 or step == e.steps):
-                log.write(step, {"knn_accuracy": look_at_knn(e, state)})
-                since = time.perf_counter()
-            stopping = stop(-(-step // e.steps_per_call))
-            if checkpoints is not None and (step % e.save_every == 0 or step == e.steps or stopping):
+            for callback in callbacks:
+                if step % callback.every == 0 or last:
+                    log.write(step, callback.call(step, state.params, state.state))
+                    since = time.perf_counter()
+            stopping = preempted(-(-step // steps_per_call))
+            if checkpoints is not None and (step % save_every == 0 or last or stopping):
                 checkpoint.save(checkpoints, step, state)
                 saved, since = step, time.perf_counter()
-            if stopping and step < e.steps:
+            if stopping and not last:
                 raise Preempted(step)
     return state
 
 
-def check(e: Experiment, devices: int) -> None:
-    if e.batch_size % devices:
-        raise ValueError(f"A batch of {e.batch_size} cannot be split evenly over {devices} devices.")
-    if e.steps_per_call < 1:
-        raise ValueError(f"steps_per_call must be at least 1; got {e.steps_per_call}.")
-    for name in ("log_every", "save_every", "knn_every"):
-        if getattr(e, name) % e.steps_per_call:
+def check(
+    batch_size: int,
+    devices: int,
+    steps_per_call: int,
+    log_every: int,
+    save_every: int,
+    callbacks: Sequence[Callback],
+) -> None:
+    if batch_size % devices:
+        raise ValueError(f"A batch of {batch_size} cannot be split evenly over {devices} devices.")
+    if steps_per_call < 1:
+        raise ValueError(f"steps_per_call must be at least 1; got {steps_per_call}.")
+    cadences = [("log_every", log_every), ("save_every", save_every)]
+    cadences += [("the cadence of a callback", callback.every) for callback in callbacks]
+    for name, every in cadences:
+        if every < 1:
+            raise ValueError(f"{name} is in training steps, at least 1; got {every}.")
+        if every % steps_per_call:
             raise ValueError(
                 f"Nothing can be logged or saved within a call, so {name} must be a multiple of"
-                f" steps_per_call={e.steps_per_call}; got {getattr(e, name)}."
+                f" steps_per_call={steps_per_call}; got {every}."
             )
 
 
-def ends_of_calls(e: Experiment, start: int) -> list[int]:
-    """The steps at which compiled calls end: the multiples of `steps_per_call` after `start`, and the last step."""
-    k = e.steps_per_call
-    return [*range(start - start % k + k, e.steps, k), *([e.steps] if start < e.steps else [])]
+def ends_of_calls(start: int, steps: int, steps_per_call: int) -> list[int]:
+    """The steps at which compiled calls end: the multiples of `steps_per_call` after `start`, and the last step.
+
+    >>> ends_of_calls(4, 11, 3)
+    [6, 9, 11]
+    """
+    k = steps_per_call
+    return [*range(start - start % k + k, steps, k), *([steps] if start < steps else [])]
 
 
-def device_batches(e: Experiment, mesh: jax.sharding.Mesh, start: int) -> Generator[Any, None, None]:
+def with_labels(pipeline: InputPipeline, images: Images) -> InputPipeline:
+    """The same batches with "label", int32 [b]."""
+    labels = images.labels
+    if labels is None:
+        raise ValueError(f"A classifier is trained along, and {images.name} has no labels.")
+
+    def batches(**order: Any) -> Iterator[Batch]:
+        for batch in pipeline.batches(**order):
+            yield {**batch, "label": labels[batch["index"]].astype(np.int32)}
+
+    return pipeline._replace(batches=batches)
+
+
+def device_batches(
+    pipeline: InputPipeline,
+    mesh: Mesh,
+    batch_size: int,
+    seed: int,
+    start: int,
+    ends: Sequence[int],
+    *,
+    many: bool,
+) -> Generator[Any, None, None]:
     """What each compiled call takes from step `start` on, read by a thread and laid out over the devices before it is
     asked for: a batch, or [k, b, ...] of them where a call makes several steps."""
-    read: Callable[..., Iterator[Batch]]
-    axis = int(e.steps_per_call > 1)
-    if e.resident:
-        if e.input is not None:
-            raise ValueError(
-                "An experiment takes its batches from `input` or keeps its images resident, not both."
-            )
-        read = partial(index_batches, len(e.train.images))
-        lay_out = placement.resident(e.train.images, mesh, axis=axis)
-    else:
-        read = e.input or partial(batches, e.train)
-        lay_out = partial(placement.split, mesh=mesh, axis=axis)
-    host = read(
-        batch_size=e.batch_size,
-        seed=e.seed,
+    axis = int(many)
+    lay_out: Callable[[Batch], Any] = partial(split, mesh=mesh, axis=axis)
+    if pipeline.resident is not None:
+        lay_out = resident(pipeline.resident, mesh, axis=axis)
+    host = pipeline.batches(
+        batch_size=batch_size,
+        seed=seed,
         start_step=start,
-        stop_step=e.steps,
+        stop_step=max(ends, default=start),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    if axis:
-        ends = [start, *ends_of_calls(e, start)]
-        calls = (islice(host, end - before) for before, end in pairwise(ends))
+    if many:
+        calls = (islice(host, end - before) for before, end in pairwise([start, *ends]))
         stacked = (jax.tree.map(lambda *batches: np.stack(batches), *call) for call in calls)
         return prefetch((lay_out(batches) for batches in stacked), size=2)
     return prefetch((lay_out(batch) for batch in host), size=2)
-
-
-def first_batch(e: Experiment) -> Batch:
-    """The global batch of the first step, on which a method's parameters are initialised, in every process."""
-    read: Callable[..., Iterator[Batch]] = e.input or partial(batches, e.train)
-    return next(read(batch_size=e.batch_size, seed=e.seed, start_step=0, stop_step=1))
 
 
 def fetch_mean(kept: list[dict[str, Any]], *, many: bool = False) -> dict[str, Any]:
@@ -173,23 +241,9 @@ def fetch_mean(kept: list[dict[str, Any]], *, many: bool = False) -> dict[str, A
     return {name: np.mean([metrics[name] for metrics in fetched], axis=0).tolist() for name in fetched[0]}
 
 
-def look_at_knn(e: Experiment, state: TrainState) -> float:
-    """kNN accuracy, in percent (k=10, cosine, the training images as the bank)."""
-    assert e.test is not None
-    if e.train.labels is None or e.test.labels is None:
-        raise ValueError(f"knn_every needs labels, and {e.train.name} has none; set it to 0.")
-
-    def features(images):
-        return embed(lambda x: e.method.embed(state.params, state.state, x), images)
-
-    return 100 * knn_accuracy(
-        features(e.train.images), e.train.labels, features(e.test.images), e.test.labels, k=10
-    )
-
-
 @contextmanager
-def asked_to_stop():
-    """Yields `stop(step)`: whether the run was asked to end (SIGTERM), the same answer in every process."""
+def preemption():
+    """Yields `preempted(step)`: whether the run was asked to end (SIGTERM), the same answer in every process."""
     flag = threading.Event()
     in_main = threading.current_thread() is threading.main_thread()
     if jax.process_count() > 1:

@@ -1,6 +1,7 @@
 """Optimisers and schedules as the papers use them, made of optax parts.
 
-A learning rate is a number or a schedule, step -> number; step 0 is the first update.
+A learning rate is a number or a schedule, step -> number; step 0 is the first update. Numbers may be traced: a
+population of runs maps over them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import optax
 
 from jaxcl.typing import Array, PyTree
 
-LearningRate = float | Callable[[Array], Array]
+Number = float | Array
+LearningRate = Number | Callable[[Array], Array]
 
 # (path, parameter) -> left out? The path is written "encoder/stem/conv/kernel".
 Exclude = Callable[[str, Any], bool]
@@ -33,9 +35,9 @@ def is_bias_or_norm(path: str, parameter: Any) -> bool:
 def lars(
     learning_rate: LearningRate,
     *,
-    weight_decay: float = 0.0,
-    momentum: float = 0.9,
-    trust_coefficient: float = 0.001,
+    weight_decay: Number = 0.0,
+    momentum: Number = 0.9,
+    trust_coefficient: Number = 0.001,
     exclude: Exclude = is_bias_or_norm,
     nesterov: bool = False,
     momentum_includes_lr: bool = True,
@@ -51,8 +53,8 @@ def lars(
 
     exclude
         (path, parameter) -> bool; what it picks has neither weight decay nor trust ratio: plain momentum. By default
-        all parameters of at most one dimension. (optax.lars adapts and decays everything unless told otherwise,
-        which is not what any of the papers did.)
+        all parameters of at most one dimension. (optax.lars adapts and decays everything by default, which
+        is not what any of the papers did.)
     momentum_includes_lr
         True: the rate is part of the buffer, as above (SimCLR). False: v <- momentum v + trust g and
         w <- w - learning_rate v (BYOL). They differ only where the rate changes, but warm-up and cosine always do.
@@ -68,7 +70,7 @@ def lars(
     def included(params: PyTree) -> PyTree:
         return _excluding(exclude, params)
 
-    decay = [optax.add_decayed_weights(weight_decay, mask=included)] if weight_decay else []
+    decay = [] if _is_zero(weight_decay) else [optax.add_decayed_weights(weight_decay, mask=included)]
     trust = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), included)
     rate, buffer = optax.scale_by_learning_rate(learning_rate), optax.trace(momentum, nesterov)
     return optax.chain(*decay, trust, *((rate, buffer) if momentum_includes_lr else (buffer, rate)))
@@ -77,9 +79,9 @@ def lars(
 def sgd(
     learning_rate: LearningRate,
     *,
-    momentum: float = 0.9,
+    momentum: Number = 0.9,
     nesterov: bool = False,
-    weight_decay: float = 0.0,
+    weight_decay: Number = 0.0,
     decay_all: bool = True,
 ) -> optax.GradientTransformation:
     """g <- g + weight_decay w; v <- momentum v + g; w <- w - learning_rate v.
@@ -92,17 +94,17 @@ def sgd(
     [-0.5]
     """
     mask = None if decay_all else lambda params: _excluding(is_bias_or_norm, params)
-    decay = [optax.add_decayed_weights(weight_decay, mask=mask)] if weight_decay else []
+    decay = [] if _is_zero(weight_decay) else [optax.add_decayed_weights(weight_decay, mask=mask)]
     return optax.chain(*decay, optax.trace(momentum, nesterov), optax.scale_by_learning_rate(learning_rate))
 
 
 def adamw(
     learning_rate: LearningRate,
     *,
-    b1: float = 0.9,
-    b2: float = 0.999,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: Number = 0.0,
     exclude: Exclude = is_bias_or_norm,
 ) -> optax.GradientTransformation:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, arXiv:1711.05101); `exclude` is not decayed.
@@ -121,7 +123,7 @@ def adamw(
     )
 
 
-def scaled_learning_rate(base: float, batch_size: int, *, rule: str = "linear") -> float:
+def scaled_learning_rate(base: Number, batch_size: int, *, rule: str = "linear") -> Number:
     """The rate for a global batch of `batch_size` images (SimCLR, App. B.1).
 
     rule: "linear", base batch_size / 256; "sqrt", base sqrt(batch_size), kinder to small batches; "none", base.
@@ -139,7 +141,7 @@ def scaled_learning_rate(base: float, batch_size: int, *, rule: str = "linear") 
     raise ValueError(f'rule must be "linear", "sqrt" or "none"; got {rule!r}.')
 
 
-def warmup_cosine(peak: float, *, steps: int, warmup_steps: int) -> Callable[[Array], Array]:
+def warmup_cosine(peak: Number, *, steps: int, warmup_steps: int | Array) -> Callable[[Array], Array]:
     """From exactly 0 linearly to `peak`, then along half a cosine to 0 at `steps`, and 0 from there on.
 
         peak step / warmup_steps                                                     step < warmup_steps
@@ -151,18 +153,25 @@ def warmup_cosine(peak: float, *, steps: int, warmup_steps: int) -> Callable[[Ar
     >>> [round(float(rate(step)), 4) for step in range(7)]
     [0.0, 1.0, 2.0, 1.7071, 1.0, 0.2929, 0.0]
     """
-    if not 0 <= warmup_steps < steps:
+    if isinstance(warmup_steps, int) and not 0 <= warmup_steps < steps:
         raise ValueError(
             f"warmup_cosine needs 0 <= warmup_steps < steps; got warmup_steps={warmup_steps} and steps={steps}."
-            " Train longer or warm up for a shorter time."
+            " Train at_least_one or warm up for a shorter time."
         )
+
+    at_least_one = max(warmup_steps, 1) if isinstance(warmup_steps, int) else jnp.maximum(warmup_steps, 1)
 
     def rate(step: Array) -> Array:
         done = jnp.clip((step - warmup_steps) / (steps - warmup_steps), 0.0, 1.0)
         falling = peak * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
-        return jnp.where(step < warmup_steps, peak * step / max(warmup_steps, 1), falling)
+        return jnp.where(step < warmup_steps, peak * step / at_least_one, falling)
 
     return rate
+
+
+def _is_zero(number: Number) -> bool:
+    """Whether a number is known to be 0; of a traced one it is not known."""
+    return isinstance(number, int | float) and number == 0
 
 
 def _excluding(exclude: Exclude, params: PyTree) -> PyTree:

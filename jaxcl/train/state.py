@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxcl.typing import Array, Batch, Method, PyTree
+from jaxcl.train import checkpoint
+from jaxcl.typing import About, Array, Batch, Method, PyTree
 
 
 class TrainState(NamedTuple):
@@ -28,3 +31,75 @@ def init_state(key: Array, method: Method, tx: optax.GradientTransformation, bat
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), state)
 
     return init(key, batch)
+
+
+def blank_batch(about: About, size: int = 2) -> Batch:
+    """A batch of black images of the right shape: `Method.init` looks at shapes alone."""
+    return {
+        "image": np.zeros((size, *about.shape), np.uint8),
+        "index": np.arange(size, dtype=np.int32),
+        "label": np.zeros(size, np.int32),
+    }
+
+
+def start_from(train: TrainState, checkpoints: str | Path) -> TrainState:
+    """The same state with the encoder of another run: its newest good params["encoder"].
+
+    A copy of the encoder in the method's memory (the target network of MoCo or BYOL) becomes a copy of the new one.
+    Heads, batch statistics and the optimizer stay as initialised.
+
+    Raises ValueError, with a table of the differences, where the two encoders are not made alike, and where a method
+    has no single encoder.
+    """
+    checkpoints = Path(checkpoints)
+    newest = checkpoint.latest(checkpoints)
+    if newest is None:
+        raise FileNotFoundError(f"There is no checkpoint in {checkpoints} to start from.")
+    own = _place_of_encoder([f"params/{name}" for name in _named(train.params)], "the method of this run")
+    theirs = _place_of_encoder(checkpoint.names(checkpoints, newest), f"the run of {checkpoints}")
+    encoder = _at(train.params, own)
+    found, _ = checkpoint.restore(checkpoints, {"params": _nested(theirs, encoder)}, part=True)
+    loaded = _at(found["params"], theirs)
+
+    before, after = _named(encoder), _named(loaded)
+
+    def renewed(path: tuple, x: Any) -> Any:
+        _, below, name = jax.tree_util.keystr(path, simple=True, separator="/").rpartition("encoder/")
+        if not below or name not in before or x.shape != before[name].shape:
+            return x
+        # An array of its own: one that two parts of the state share could not be donated.
+        return jnp.array(after[name]) if jnp.array_equal(x, before[name]) else x
+
+    memory = jax.tree_util.tree_map_with_path(renewed, train.state)
+    return train._replace(params=_replaced(train.params, own, loaded), state=memory)
+
+
+def _place_of_encoder(names: list[str], whose: str) -> tuple[str, ...]:
+    """Where among the parameters the encoder is: at the top, or below "method" where a classifier is trained along."""
+    for place in (("encoder",), ("method", "encoder")):
+        if any(name.startswith("/".join(("params", *place, ""))) for name in names):
+            return place
+    raise ValueError(f'No encoder can be handed over: {whose} has no params["encoder"].')
+
+
+def _named(tree: PyTree) -> dict[str, Any]:
+    pairs = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in pairs}
+
+
+def _at(tree: PyTree, place: tuple[str, ...]) -> PyTree:
+    for name in place:
+        tree = tree[name]
+    return tree
+
+
+def _nested(place: tuple[str, ...], tree: PyTree) -> PyTree:
+    for name in reversed(place):
+        tree = {name: tree}
+    return tree
+
+
+def _replaced(tree: PyTree, place: tuple[str, ...], new: PyTree) -> PyTree:
+    if not place:
+        return new
+    return {**tree, place[0]: _replaced(tree[place[0]], place[1:], new)}

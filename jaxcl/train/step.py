@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import optax
 
-from jaxcl import collectives
+from jaxcl import collectives, keys
 from jaxcl.train.state import TrainState
 from jaxcl.typing import Array, Batch, Method
 
@@ -23,7 +23,7 @@ def make_step(
     """
 
     def step(train: TrainState, key: Array, batch: Batch):
-        key = jax.random.fold_in(key, train.step)
+        key = keys.step_key(key, train.step)
         loss_and_grad = jax.value_and_grad(method.loss, has_aux=True)
         (loss, (state, metrics)), grads = loss_and_grad(train.params, train.state, key, batch)
         grads = collectives.mean(grads, axis_name)

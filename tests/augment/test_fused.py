@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxcl import augment
-from jaxcl.augment import fused, ops
+from jaxcl.augment import color as colors
+from jaxcl.augment import fused
 
 KEY = jax.random.key(5)
 B = 12
@@ -120,7 +121,9 @@ def test_an_op_on_some_channels_is_left_as_it_is(batch):
 
 def jitter_of(**fields):
     values = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0} | fields
-    return ops.Jitter(jnp.bool_(True), jnp.arange(4), *(jnp.float32(values[name]) for name in ops.JITTERS))
+    return colors.Jitter(
+        jnp.bool_(True), jnp.arange(4), *(jnp.float32(values[name]) for name in colors.JITTERS)
+    )
 
 
 FULL = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "brightness_form": "multiply"}
@@ -131,29 +134,29 @@ def color(params, pixel):
     return np.asarray(matrix @ jnp.asarray(pixel, jnp.float32) + offset)
 
 
-def test_turning_the_hue_leaves_grays_and_luma_and_goes_round(batch):
+def test_shifting_the_hue_leaves_grays_and_luma_and_goes_round(batch):
     pixels = np.random.default_rng(1).random((8, 3))
-    for turns in (0.1, -0.3, 0.5):
-        np.testing.assert_allclose(color(jitter_of(hue=turns), [0.4] * 3), [0.4] * 3, atol=1e-4)
+    for fraction in (0.1, -0.3, 0.5):
+        np.testing.assert_allclose(color(jitter_of(hue=fraction), [0.4] * 3), [0.4] * 3, atol=1e-4)
         for pixel in pixels:
-            turned = color(jitter_of(hue=turns), pixel)
-            np.testing.assert_allclose(turned @ fused.LUMA, pixel @ fused.LUMA, atol=1e-5)
-            np.testing.assert_allclose(color(jitter_of(hue=-turns), turned), pixel, atol=1e-4)
+            shifted = color(jitter_of(hue=fraction), pixel)
+            np.testing.assert_allclose(shifted @ fused.LUMA, pixel @ fused.LUMA, atol=1e-5)
+            np.testing.assert_allclose(color(jitter_of(hue=-fraction), shifted), pixel, atol=1e-4)
     np.testing.assert_allclose(color(jitter_of(hue=1.0), pixels[0]), pixels[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("turns", [-0.1, -0.03, 0.03, 0.1])
-def test_hues_turn_as_far_as_those_of_hsv_on_average(turns):
+@pytest.mark.parametrize("fraction", [-0.1, -0.03, 0.03, 0.1])
+def test_hues_shift_as_far_as_those_of_hsv_on_average(fraction):
     pixels = [colorsys.hsv_to_rgb(hue, 0.3, 0.5) for hue in np.arange(0, 1, 1 / 24)]
-    turned = []
+    shifted = []
     for pixel in pixels:
         before, after = (
             colorsys.rgb_to_hsv(*pixel)[0],
-            colorsys.rgb_to_hsv(*color(jitter_of(hue=turns), pixel))[0],
+            colorsys.rgb_to_hsv(*color(jitter_of(hue=fraction), pixel))[0],
         )
-        turned.append((after - before + 0.5) % 1 - 0.5)
-    assert np.all(np.sign(turned) == np.sign(turns))
-    np.testing.assert_allclose(np.mean(turned), turns, rtol=0.1)
+        shifted.append((after - before + 0.5) % 1 - 0.5)
+    assert np.all(np.sign(shifted) == np.sign(fraction))
+    np.testing.assert_allclose(np.mean(shifted), fraction, rtol=0.1)
 
 
 def test_saturation_mixes_with_the_gray_of_equal_luma():

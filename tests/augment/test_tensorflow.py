@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxcl.augment import compose, describe, draw, ops, render, simclr
+from jaxcl import augment
+from jaxcl.augment import blur, color, compose, describe, draw, geometry, render, simclr
 
 tf = pytest.importorskip("tensorflow", reason="the comparison is with tf.image")
 
@@ -27,24 +28,24 @@ def image(request):
 @pytest.mark.parametrize("factor", FACTORS)
 def test_contrast(image, factor):
     np.testing.assert_allclose(
-        ops.adjust_contrast(factor, image), tf.image.adjust_contrast(image, factor), atol=1e-5
+        color.adjust_contrast(factor, image), tf.image.adjust_contrast(image, factor), atol=1e-5
     )
 
 
 @pytest.mark.parametrize("factor", FACTORS)
 def test_saturation(image, factor):
     want = tf.image.adjust_saturation(image, factor)
-    np.testing.assert_allclose(ops.adjust_saturation(factor, jnp.asarray(image)), want, atol=1e-5)
+    np.testing.assert_allclose(color.adjust_saturation(factor, jnp.asarray(image)), want, atol=1e-5)
 
 
 @pytest.mark.parametrize("turns", [-0.5, -0.2, 0.0, 0.03, 0.1, 0.5])
 def test_hue(image, turns):
     want = tf.image.adjust_hue(image, turns)
-    np.testing.assert_allclose(ops.adjust_hue(turns, jnp.asarray(image)), want, atol=1e-5)
+    np.testing.assert_allclose(color.adjust_hue(turns, jnp.asarray(image)), want, atol=1e-5)
 
 
 def test_grayscale(image):
-    out = ops.grayscale().apply(ops.Grayscale(jnp.bool_(True)), jnp.asarray(image))
+    out = augment.grayscale().apply(color.Grayscale(jnp.bool_(True)), jnp.asarray(image))
     want = tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image))
     np.testing.assert_allclose(out, want, atol=1e-6)
 
@@ -61,7 +62,7 @@ BOXES = [(0, 0, 24, 24), (3, 5, 7, 11), (17, 0, 7, 9), (20, 1, 1, 23)]
 
 @pytest.mark.parametrize("box", BOXES)
 def test_bicubic_crop(image, box):
-    out = ops.random_resized_crop(16).apply(ops.Crop(*map(jnp.int32, box)), jnp.asarray(image))
+    out = augment.random_resized_crop(16).apply(geometry.Crop(*map(jnp.int32, box)), jnp.asarray(image))
     # TensorFlow looks its weights up in a table of 1024 steps a pixel: up to about 1e-3 off on noise such as this.
     np.testing.assert_allclose(out, crop_of(image, box, 16, method="bicubic"), atol=2e-3)
 
@@ -69,22 +70,22 @@ def test_bicubic_crop(image, box):
 def test_bicubic_crop_where_the_table_of_tensorflow_is_exact(image):
     # Boxes of a quarter, half or twice the size: every weight is a table entry.
     for box in [(3, 5, 4, 8), (0, 8, 8, 4), (2, 2, 16, 16)]:
-        out = ops.random_resized_crop(16).apply(ops.Crop(*map(jnp.int32, box)), jnp.asarray(image))
+        out = augment.random_resized_crop(16).apply(geometry.Crop(*map(jnp.int32, box)), jnp.asarray(image))
         np.testing.assert_allclose(out, crop_of(image, box, 16, method="bicubic"), atol=5e-6)
 
 
 @pytest.mark.parametrize("box", BOXES)
 def test_bilinear_crop(image, box):
-    out = ops.random_resized_crop(16, method="bilinear").apply(
-        ops.Crop(*map(jnp.int32, box)), jnp.asarray(image)
+    out = augment.random_resized_crop(16, method="bilinear").apply(
+        geometry.Crop(*map(jnp.int32, box)), jnp.asarray(image)
     )
     np.testing.assert_allclose(out, crop_of(image, box, 16, method="bilinear"), atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["bicubic", "bilinear"])
 def test_antialiased_crop(image, method):
-    op = ops.random_resized_crop(10, method=method, antialias=True)
-    out = op.apply(ops.Crop(*map(jnp.int32, (1, 0, 23, 17))), jnp.asarray(image))
+    op = augment.random_resized_crop(10, method=method, antialias=True)
+    out = op.apply(geometry.Crop(*map(jnp.int32, (1, 0, 23, 17))), jnp.asarray(image))
     np.testing.assert_allclose(
         out, crop_of(image, (1, 0, 23, 17), 10, method=method, antialias=True), atol=1e-5
     )
@@ -93,7 +94,7 @@ def test_antialiased_crop(image, method):
 @pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
 def test_blur(sigma):
     image = np.random.default_rng(2).random((60, 44, 3)).astype(np.float32)
-    out = ops.gaussian_blur().apply(ops.Blur(jnp.bool_(True), jnp.float32(sigma)), jnp.asarray(image))
+    out = augment.gaussian_blur().apply(blur.Blur(jnp.bool_(True), jnp.float32(sigma)), jnp.asarray(image))
     np.testing.assert_allclose(out, tf_blur(image, sigma), atol=1e-6)
 
 
@@ -129,7 +130,7 @@ def test_the_height_law_is_that_of_sample_distorted_bounding_box(size):
         return tf.map_fn(one, tf.range(n))
 
     theirs = boxes().numpy()
-    op = ops.random_resized_crop(32, law=ops.uniform_height)
+    op = augment.random_resized_crop(32, distribution=augment.uniform_height)
     ours = jax.vmap(lambda key: op.sample(key, (*size, 3)))(jax.random.split(jax.random.key(3), n))
     ours = np.stack(ours, axis=1)
     derived = {
@@ -158,7 +159,7 @@ def test_a_whole_view_is_the_reference_pipelines(brightness_form):
     out = np.asarray(jax.jit(lambda params, images: render(recipe, params, images))(params, batch["image"]))
     assert len(describe(params)) == 24
     # The resize alone is compared above; here the same pixels go into everything that follows.
-    cropped = np.asarray(render(ops.random_resized_crop(40), params[0], batch["image"]))
+    cropped = np.asarray(render(augment.random_resized_crop(40), params[0], batch["image"]))
     for i in range(24):
         _, flip, jitter, gray, _, blur = jax.tree.map(lambda field, i=i: field[i], params)
         x = tf.convert_to_tensor(cropped[i])
@@ -180,7 +181,9 @@ def test_a_whole_view_is_the_reference_pipelines(brightness_form):
 
 
 def test_composition_is_nested_application(image):
-    parts = compose(ops.flip(probability=1.0), compose(ops.grayscale(probability=1.0), ops.clip()))
+    parts = compose(
+        augment.flip(probability=1.0), compose(augment.grayscale(probability=1.0), augment.clip())
+    )
     out = parts.apply(parts.sample(jax.random.key(0), image.shape), jnp.asarray(image))
     want = tf.clip_by_value(
         tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(tf.image.flip_left_right(image))), 0, 1

@@ -1,17 +1,29 @@
-"""Every config makes an experiment whose step can be traced, for every choice that its knobs offer."""
+"""Every config makes a recipe, for every choice that its knobs offer and with its numbers traced, and trains."""
 
+import dataclasses
+import re
 import typing
 from pathlib import Path
 
+import chex
 import jax
-import jax.numpy as jnp
 import pytest
 
-from jaxcl.experiment import Experiment, load_config
-from jaxcl.train.loop import init_state
-from jaxcl.train.step import make_step
+from jaxcl.config import CommonKnobs, Recipe, load_config, open_data
+from jaxcl.runs import train_run
+from jaxcl.train import init_state, make_step
+from jaxcl.train.log import read_metrics
+from jaxcl.train.state import blank_batch
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+# Numbers that decide how many training steps there are, or when something happens between them.
+COUNTS = {"epochs", "knn_every"}
+# ResNets of full width take most of a minute to compile.
+LARGE = {"digit_on_image", "moco_cifar10", "moco_imagenet", "simclr_cifar10", "simclr_imagenet"}
+SMALL_FIRST = [
+    pytest.param(path, marks=[pytest.mark.slow] if path.stem in LARGE else [], id=path.stem)
+    for path in CONFIGS
+]
 
 
 def choices():
@@ -23,37 +35,113 @@ def choices():
             values = (True, False) if kind is bool else ()
             if typing.get_origin(kind) is typing.Literal:
                 values = typing.get_args(kind)
-            for value in values if name not in ("placement", "run_as") else ():
+            # Of these a recipe knows nothing.
+            for value in values if name not in ("placement", "input", "encoded") else ():
                 if value != getattr(knobs, name):
                     yield pytest.param(path, {name: value}, id=f"{path.stem}-{name}={value}")
 
 
+def one_step(recipe, batch, key):
+    """The state after the first step, and its metrics."""
+    state = init_state(key, recipe.method, recipe.optimizer, batch)
+    return make_step(recipe.method, recipe.optimizer)(state, key, batch)
+
+
 @pytest.mark.parametrize(("path", "chosen"), choices())
-def test_a_config_makes_an_experiment_whose_step_can_be_traced(path, chosen, small_knobs):
-    module = load_config(path)
-    experiment = module.experiment(module.Knobs(**(small_knobs(module.Knobs) | chosen)))
+def test_a_config_makes_a_recipe_whose_step_can_be_traced(path, chosen, small_knobs):
+    config = load_config(path)
+    knobs = config.Knobs(**(small_knobs(config.Knobs) | chosen))
+    about = open_data(config, knobs).about
+    recipe = config.recipe(knobs, about)
+    assert isinstance(recipe, Recipe)
+    assert recipe.steps > 0
+    batch = blank_batch(about, knobs.batch_size)
+    _, metrics = jax.eval_shape(lambda key: one_step(recipe, batch, key), jax.random.key(0))
+    chex.assert_shape(metrics["loss"], ())
 
-    assert isinstance(experiment, Experiment)
-    batch = {
-        "image": jnp.asarray(experiment.train.images[: experiment.batch_size]),
-        "index": jnp.arange(experiment.batch_size, dtype=jnp.int32),
-    }
-    if chosen.get("input", getattr(module.Knobs, "input", None)) == "host":  # views come with the batch
-        views = len(experiment.views.recipes)
-        batch["views"] = jnp.zeros((experiment.batch_size, views, *experiment.train.images.shape[1:]))
 
-    def one_step(key):
-        train_state = init_state(key, experiment.method, experiment.optimizer, batch)
-        return make_step(experiment.method, experiment.optimizer)(train_state, key, batch)
+def numbers(knobs):
+    """The numeric knobs of a config that a population of runs may map over."""
+    fields = dataclasses.fields(knobs)
+    return [f.name for f in fields if isinstance(f.default, float) and f.name not in COUNTS]
 
-    _, metrics = jax.eval_shape(one_step, jax.random.key(0))
-    assert metrics["loss"].shape == ()
-    assert experiment.steps > 0
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_recipe_can_be_made_of_traced_numbers(path, small_knobs):
+    config = load_config(path)
+    knobs = config.Knobs(**small_knobs(config.Knobs))
+    about = open_data(config, knobs).about
+    batch = blank_batch(about, knobs.batch_size)
+    names = numbers(config.Knobs)
+    assert {"learning_rate", "weight_decay"} <= set(names)
+
+    def step(values, key):
+        return one_step(config.recipe(dataclasses.replace(knobs, **values), about), batch, key)[1]["loss"]
+
+    values = {name: getattr(knobs, name) for name in names}
+    chex.assert_shape(jax.eval_shape(step, values, jax.random.key(0)), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("quickstart", {}),
+        ("cmc_cifar10_cpu", {}),
+        ("moco_cifar10_cpu", {"extrapolate": 2.0, "interpolate": 1.6, "start_epoch": 0.5, "queue_size": 32}),
+    ],
+)
+def test_traced_numbers_give_the_step_of_the_same_numbers(name, more, small_knobs):
+    config = load_config(next(path for path in CONFIGS if path.stem == name))
+    smaller = {"size": 16, "features": (4,) * len(config.Knobs.features)}
+    knobs = config.Knobs(**(small_knobs(config.Knobs) | smaller | more))
+    about = open_data(config, knobs).about
+    batch = blank_batch(about, knobs.batch_size)
+    names = numbers(config.Knobs)
+
+    @jax.jit
+    def step(values, key):
+        recipe = config.recipe(dataclasses.replace(knobs, **values), about)
+        state, metrics = one_step(recipe, batch, key)
+        return state.params, metrics, recipe.learning_rate(1)
+
+    values = {name: getattr(knobs, name) for name in names}
+    traced = step(values, jax.random.key(0))
+    concrete = jax.jit(lambda key: step.__wrapped__(values, key))(jax.random.key(0))
+    chex.assert_trees_all_close(traced, concrete, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("path", SMALL_FIRST)
+def test_a_config_trains_two_steps(path, small_knobs, tmp_path):
+    config = load_config(path)
+    has = {field.name: field.default for field in dataclasses.fields(config.Knobs)}
+    smaller = {"epochs": 0.5, "log_every": 1, "queue_size": 32, "depth": 18 if path.stem in LARGE else 1}
+    smaller |= {"size": 64} if path.stem == "digit_on_image" else {}
+    smaller |= {"input": "images"} if has["encoded"] else {}
+    if isinstance(has.get("features"), tuple):
+        smaller["features"] = (4,) * len(has["features"])
+    small = small_knobs(config.Knobs) | {name: value for name, value in smaller.items() if name in has}
+    train_run(path, config.Knobs(**small), tmp_path)
+    records = read_metrics(tmp_path)
+    assert [record["step"] for record in records] == [1, 2]
+
+
+def test_every_config_offers_the_common_knobs():
+    common = {field.name for field in dataclasses.fields(CommonKnobs)}
+    for path in CONFIGS:
+        knobs = load_config(path).Knobs
+        assert common < {field.name for field in dataclasses.fields(knobs)}, path.name
+        hints = typing.get_type_hints(knobs)
+        inputs = set(typing.get_args(hints["input"]))
+        assert "device" in inputs, path.name
 
 
 def test_the_docstring_of_a_config_says_how_it_is_run():
     for path in CONFIGS:
         text = load_config(path).__doc__ or ""
-        assert f"jaxcl train configs/{path.name}" in text or f"jaxcl sweep configs/{path.name}" in text, (
-            path.name
-        )
+        assert re.search(rf"jaxcl (train|sweep) configs/{path.name}", text), path.name
+
+
+def test_configs_are_pages():
+    lines = {path.name: len(path.read_text().splitlines()) for path in CONFIGS}
+    assert sum(lines.values()) <= 1100
+    assert max(lines.values()) <= 110

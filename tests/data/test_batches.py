@@ -108,7 +108,7 @@ def test_processes_share_the_global_batch_in_their_order(processes):
         ({"batch_size": 0}, "batch_size must lie in"),
         ({"seed": -1}, "seed and epoch"),
         ({"start_step": -1}, "counted from 0"),
-        ({"process_count": 3}, "shared evenly among 3"),
+        ({"process_count": 3}, "split evenly among 3"),
         ({"process_index": 1}, "process_index must lie in"),
     ],
 )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from jaxcl import augment
 from jaxcl.data import find_images, host_images, host_views, load, records
-from jaxcl.data.files import read_rgb
+from jaxcl.data.decode import read_rgb
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 tfds = pytest.importorskip("tensorflow_datasets", reason="TensorFlow Datasets is not installed")

@@ -56,14 +56,14 @@ def test_many_shots_come_near_the_best_that_any_classifier_reaches_and_few_do_no
     assert few.interval > many.interval
 
 
-def test_the_interval_is_students_over_the_draws():
+def test_the_confidence_interval_is_students_over_the_draws():
     score = few_shot(KEY, *gaussians(200, 1.0, 0), *gaussians(200, 1.0, 1), shots=5, draws=4)
     low, high = stats.t.interval(0.95, 3, score.mean, stats.sem(score.accuracies))
     assert score.mean == pytest.approx(score.accuracies.mean())
     assert score.interval == pytest.approx((high - low) / 2)
 
 
-def test_the_scale_and_the_place_of_the_features_change_nothing():
+def test_the_scale_and_the_offset_of_the_features_change_nothing():
     (x, y), (u, v) = gaussians(200, 1.5, 0), gaussians(200, 1.5, 1)
     here = few_shot(KEY, x, y, u, v, shots=5, draws=3)
     there = few_shot(KEY, 100 * x + 7, y, 100 * u + 7, v, shots=5, draws=3)

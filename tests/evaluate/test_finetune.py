@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl.evaluate import finetune
+from jaxcl.evaluate import Subject, finetune
 from jaxcl.typing import Images
 
 KEY = jax.random.key(0)
@@ -43,7 +43,9 @@ def blind():
     return functools.partial(network, params, jnp.float32(0.4))
 
 
-tune = functools.partial(finetune, KEY, views=as_is, share=1.0, batch_size=50)
+def tune(encoder, train, test, **settings):
+    settings = {"views": as_is, "fraction": 1.0, "batch_size": 50, **settings}
+    return finetune(KEY, Subject(encoder, train, test), **settings)
 
 
 def test_it_teaches_an_encoder_what_no_classifier_reads_from_its_features():
@@ -62,16 +64,22 @@ def test_the_encoder_that_was_given_is_left_as_it_was():
     tuned = tune(encoder, TRAIN, TEST, epochs=2, learning_rate=1.0)
     jax.tree.map(np.testing.assert_array_equal, before, encoder.args)
     changed = jax.tree.map(
-        lambda a, b: float(np.abs(a - np.asarray(b)).max()), before[0], tuned.embed_fn.args[0]
+        lambda a, b: float(np.abs(a - np.asarray(b)).max()), before[0], tuned.encoder.args[0]
     )
     assert min(jax.tree.leaves(changed)) > 0
-    assert float(tuned.embed_fn.args[1]) == pytest.approx(0.4)
+    assert float(tuned.encoder.args[1]) == pytest.approx(0.4)
 
 
 def test_two_epochs_are_nesterovs_rule_along_a_cosine():
     encoder = blind()
     tuned = finetune(
-        KEY, encoder, TRAIN, TEST, views=as_is, share=1.0, batch_size=200, epochs=2, learning_rate=0.5
+        KEY,
+        Subject(encoder, TRAIN, TEST),
+        views=as_is,
+        fraction=1.0,
+        batch_size=200,
+        epochs=2,
+        learning_rate=0.5,
     )
     params = {**encoder.args[0], "weights": jnp.zeros((8, 2)), "head": jnp.zeros(2)}
     x, y = TRAIN.images / np.float32(255), jnp.asarray(TRAIN.labels)
@@ -86,17 +94,17 @@ def test_two_epochs_are_nesterovs_rule_along_a_cosine():
         velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, grads)
         params = jax.tree.map(lambda w, v, g, r=rate: w - r * (g + 0.9 * v), params, velocity, grads)
     np.testing.assert_allclose(tuned.weights, params["weights"], rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(tuned.embed_fn.args[0]["kernel"], params["kernel"], rtol=1e-4)
+    np.testing.assert_allclose(tuned.encoder.args[0]["kernel"], params["kernel"], rtol=1e-4)
     assert tuned.details["losses"][0] == pytest.approx(np.log(2), rel=1e-5)
 
 
-def test_it_sees_the_labels_of_a_balanced_share_and_no_others():
-    tuned = tune(blind(), TRAIN, TEST, share=0.1, epochs=1)
+def test_it_sees_the_labels_of_a_balanced_fraction_and_no_others():
+    tuned = tune(blind(), TRAIN, TEST, fraction=0.1, epochs=1)
     assert np.bincount(TRAIN.labels[tuned.rows]).tolist() == [10, 10]
     unseen = np.setdiff1d(np.arange(200), tuned.rows)
     images = TRAIN.images.copy()
     images[unseen] = 0
-    again = tune(blind(), TRAIN._replace(images=images), TEST, share=0.1, epochs=1)
+    again = tune(blind(), TRAIN._replace(images=images), TEST, fraction=0.1, epochs=1)
     np.testing.assert_array_equal(tuned.weights, again.weights)
 
 
@@ -109,12 +117,14 @@ def test_shuffled_labels_score_chance():
 
 def test_without_views_images_are_cropped_and_flipped():
     # A class that a flip turns into the other cannot be learnt from flipped images.
-    tuned = finetune(KEY, blind(), TRAIN, TEST, share=1.0, batch_size=50, epochs=20, learning_rate=1.0)
+    tuned = finetune(
+        KEY, Subject(blind(), TRAIN, TEST), fraction=1.0, batch_size=50, epochs=20, learning_rate=1.0
+    )
     assert tuned.accuracy < 0.8
 
 
 def test_mistakes_are_answered_with_a_sentence():
-    with pytest.raises(ValueError, match="share is the part of the labels"):
-        tune(blind(), TRAIN, TEST, share=0.0)
+    with pytest.raises(ValueError, match="fraction is the part of the labels"):
+        tune(blind(), TRAIN, TEST, fraction=0.0)
     with pytest.raises(ValueError, match="needs labels"):
         tune(blind(), TRAIN._replace(labels=None), TEST)

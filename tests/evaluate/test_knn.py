@@ -122,6 +122,19 @@ def test_memory_does_not_grow_with_the_bank():
     assert large < 64 * 262144 * 4 / 20  # A small part of one [queries, bank] matrix.
 
 
+def test_the_bank_is_copied_once():
+    bank, block = (jax.ShapeDtypeStruct((n, 64), jnp.float32) for n in (262144, 4096))
+    compiled = module._write.lower(bank, block, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+    memory = compiled.memory_analysis()
+    assert memory.alias_size_in_bytes == 262144 * 64 * 4  # what is written to is what is given
+    assert memory.temp_size_in_bytes < 4 * 4096 * 64 * 4
+
+
+@pytest.mark.parametrize("rows", [1, 7, 202, 203, 4096])
+def test_a_bank_in_blocks_is_the_bank(rows):
+    np.testing.assert_allclose(module._unit_bank(BANK, rows=rows), module._unit_rows(BANK), rtol=1e-6)
+
+
 def test_errors_say_what_to_do():
     with pytest.raises(ValueError, match="kNN needs labels: this data set has none"):
         knn(BANK, None, QUERIES, k=1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl.evaluate import FEATURE_PROTOCOLS, PROTOCOLS, embed, evaluate_features
+from jaxcl.evaluate import PROTOCOLS, Subject, embed, features, subjects
 from jaxcl.typing import Images
 
 
@@ -35,6 +35,8 @@ def as_is(key, batch):
 
 # Which ask for the class, and which for what was done to the image.
 UNLABELLED = ("rotation", "hue")
+# Which need no encoder where the features are known.
+OF_FEATURES = ("knn", "knn200", "linear", "transfer", "fewshot5", "fewshot10", "linear_sgd")
 OF_CLASS = [name for name in PROTOCOLS if name not in UNLABELLED]
 # Settings that make a test short; the corruptions have a test of their own.
 FEW = {"views": as_is, "epochs": 100, "learning_rate": 2.0}
@@ -50,8 +52,9 @@ def results():
     seen = []
     found = {}
     for name, run in PROTOCOLS.items():
-        watch = functools.partial(lambda name, what, share: seen.append((name, what, share)), name)
-        found[name] = run(jax.random.key(0), flat, TRAIN, TEST, progress=watch, **SHORT.get(name, {}))
+        progress = functools.partial(lambda name, what, done: seen.append((name, what, done)), name)
+        subject = Subject(flat, TRAIN, TEST)
+        found[name] = run(jax.random.key(0), subject, progress=progress, **SHORT.get(name, {}))
     found["seen"] = seen
     return found
 
@@ -77,7 +80,7 @@ def test_the_table_names_the_protocols():
 def test_every_protocol_has_the_one_signature(name):
     parameters = inspect.signature(PROTOCOLS[name]).parameters.values()
     given = [p.name for p in parameters if p.default is p.empty]
-    assert given == ["key", "embed_fn", "train", "test"]
+    assert given == ["key", "subject"]
     assert all(p.kind is p.KEYWORD_ONLY for p in parameters if p.default is not p.empty)
     assert {"views", "progress"} <= {p.name for p in parameters}
 
@@ -101,7 +104,7 @@ def test_every_protocol_finds_classes_that_are_easy(name, results):
 
 
 @pytest.mark.parametrize("name", ["knn", "knn200", "linear", "transfer", "linear_sgd"])
-def test_the_error_bar_is_that_of_a_share(name, results):
+def test_the_error_bar_is_that_of_a_fraction(name, results):
     part = results[name]["accuracy"] / 100
     assert results[name]["standard_error"] == pytest.approx(100 * np.sqrt(part * (1 - part) / 200))
 
@@ -109,25 +112,66 @@ def test_the_error_bar_is_that_of_a_share(name, results):
 @pytest.mark.parametrize("name", [name for name in OF_CLASS if name != "corruption"])
 def test_shuffled_labels_score_as_chance(name):
     train, test = blobs(240, 0, shuffled=True), blobs(200, 1, shuffled=True)
-    result = PROTOCOLS[name](jax.random.key(0), flat, train, test, **SHORT.get(name, {}))
+    result = PROTOCOLS[name](jax.random.key(0), Subject(flat, train, test), **SHORT.get(name, {}))
     assert abs(result["accuracy"] - 100 / 3) < 4 * 100 * np.sqrt(2 / 9 / 200)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_every_protocol_tells_how_far_it_is(name, results):
-    shares = [share for seen, _, share in results["seen"] if seen == name]
-    assert shares
-    assert all(0 <= share <= 1 for share in shares)
+def test_every_protocol_reports_its_progress(name, results):
+    fractions = [done for seen, _, done in results["seen"] if seen == name]
+    assert fractions
+    assert all(0 <= done <= 1 for done in fractions)
 
 
-@pytest.mark.parametrize("name", FEATURE_PROTOCOLS)
+def untimed(result):
+    return {name: value for name, value in result.items() if name not in ("seconds", "embed_seconds")}
+
+
+@pytest.mark.parametrize("name", OF_FEATURES)
 def test_features_score_as_the_encoder_that_made_them(name, results):
     train, test = embed(flat, TRAIN.images), embed(flat, TEST.images)
-    result = evaluate_features(name, train, TRAIN.labels, test, TEST.labels)
-    timed = ("seconds", "embed_seconds")
-    assert {k: v for k, v in result.items() if k not in timed} == {
-        k: v for k, v in results[name].items() if k not in timed
-    }
+    subject = Subject.of_features(train, TRAIN.labels, test, TEST.labels)
+    assert untimed(PROTOCOLS[name](jax.random.key(0), subject)) == untimed(results[name])
+
+
+def test_protocols_that_share_a_subject_run_its_encoder_once_and_find_the_same(results, monkeypatch):
+    batches = []
+
+    def counted(encoder, images, **settings):
+        batches.append(len(images))
+        return forward(encoder, images, **settings)
+
+    forward = features._forward
+    monkeypatch.setattr(features, "_forward", counted)
+    subject = Subject(flat, TRAIN, TEST)
+    for name in OF_FEATURES:
+        shared = PROTOCOLS[name](jax.random.key(0), subject)
+        assert untimed(shared) == untimed(results[name])
+        assert len(batches) == 2, f"{name} after {batches}"  # the training images, and the test images
+        assert shared["seconds"] > subject.embed_seconds > 0 or name == "linear_sgd"
+    # Whole sets again only of what it has made: ten times the test images, corrupted.
+    PROTOCOLS["corruption"](jax.random.key(0), subject, names=["brightness", "contrast"])
+    assert len(batches) == 2 + 10
+
+
+def test_kinds_of_labels_on_the_same_images_share_features_and_not_labels():
+    other = TRAIN._replace(labels=TRAIN.labels % 2), TEST._replace(labels=TEST.labels % 2)
+    cut = TRAIN._replace(images=TRAIN.images[:100], labels=TRAIN.labels[:100]), TEST
+    made = subjects(flat, {"three": (TRAIN, TEST), "two": other, "few": cut})
+    assert made["two"].train_features() is made["three"].train_features()
+    assert made["two"].train.labels.max() == 1
+    assert len(made["few"].train_features()) == 100
+    again = made["three"].relabelled(None, None)
+    assert again.test_features() is made["two"].test_features()
+    assert again.test.labels is None
+
+
+def test_settings_can_be_given_to_every_protocol_that_has_them():
+    subject = Subject(flat, TRAIN, TEST)
+    assert PROTOCOLS["knn"](jax.random.key(0), subject, k=3)["settings"]["k"] == 3
+    linear = PROTOCOLS["linear"](jax.random.key(0), subject, l2=(0.1, 1.0), iterations=20)
+    assert linear["l2_path"] == [0.1, 1.0]
+    assert linear["settings"]["iterations"] == 20
 
 
 def test_the_settings_tell_what_was_run(results):
@@ -141,7 +185,7 @@ def test_the_settings_tell_what_was_run(results):
 
 def test_a_bank_of_fewer_than_200_uses_all_of_it_and_says_so():
     x, y = np.eye(3)[np.arange(30) % 3] + 0.01, np.arange(30) % 3
-    result = evaluate_features("knn200", x, y, x, y)
+    result = PROTOCOLS["knn200"](None, Subject.of_features(x, y, x, y))
     assert result["settings"]["k"] == 30
     assert result["accuracy"] == 100
 
@@ -154,7 +198,7 @@ def test_the_settings_of_what_is_drawn_tell_the_seed_and_the_numbers(results):
     assert shots["settings"]["seed"] == [0, 0]
     tuned = results["finetune10"]
     assert tuned["labelled_images"] == 24
-    assert tuned["settings"]["share"] == 0.1
+    assert tuned["settings"]["fraction"] == 0.1
     assert len(results["transfer"]["l2_path"]) == 45
     assert results["transfer"]["l2_path"][0] == pytest.approx(1e-6)
     assert results["transfer"]["l2_path"][-1] == pytest.approx(1e5)
@@ -169,9 +213,7 @@ def test_the_settings_of_what_is_drawn_tell_the_seed_and_the_numbers(results):
 
 def test_the_protocols_of_what_was_done_need_no_labels(results):
     for name in UNLABELLED:
-        bare = PROTOCOLS[name](
-            jax.random.key(0), flat, TRAIN._replace(labels=None), TEST._replace(labels=None)
-        )
+        bare = PROTOCOLS[name](jax.random.key(0), Subject(flat, TRAIN, TEST).relabelled(None, None))
         assert bare["accuracy"] == results[name]["accuracy"]
 
 
@@ -181,11 +223,11 @@ def test_without_labels_every_protocol_says_so_before_it_embeds(name):
         raise AssertionError("embedded before the labels were looked at")
 
     with pytest.raises(ValueError, match=f"{name} on 'blobs' needs labels"):
-        PROTOCOLS[name](jax.random.key(0), never, TRAIN, TEST._replace(labels=None))
+        PROTOCOLS[name](jax.random.key(0), Subject(never, TRAIN, TEST._replace(labels=None)))
 
 
-def test_a_protocol_that_needs_the_encoder_is_refused_on_features():
-    with pytest.raises(ValueError, match=r"linear_sgd needs the encoder itself"):
-        evaluate_features("linear_sgd", np.eye(3), np.arange(3), np.eye(3), np.arange(3))
-    with pytest.raises(ValueError, match="the protocols on features are knn, knn200, linear, transfer"):
-        evaluate_features("nearest", np.eye(3), np.arange(3), np.eye(3), np.arange(3))
+@pytest.mark.parametrize("name", [name for name in OF_CLASS if name not in OF_FEATURES])
+def test_a_protocol_that_needs_the_encoder_is_refused_on_features(name):
+    subject = Subject.of_features(np.eye(4), np.arange(4) % 2, np.eye(4), np.arange(4) % 2)
+    with pytest.raises(ValueError, match=r"needs the encoder itself.*Subject\(encoder, train, test\)"):
+        PROTOCOLS[name](jax.random.key(0), subject)

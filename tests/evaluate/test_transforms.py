@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl.evaluate import hue_probe, rotation_probe
+from jaxcl.evaluate import Subject, hue_probe, rotation_probe
 from jaxcl.evaluate.transforms import _transform_probe
+from jaxcl.typing import Images
 
 KEY = jax.random.key(0)
 
 
 def corner_lit(n, seed):
-    """Images whose upper left corner is bright and red: their rotation and their hue can be told."""
+    """Images whose upper left corner is bright and red: their rotation and their hue can be recognized."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 60, (n, 4, 4, 3))
     images[:, :2, :2, 0] += 150
@@ -20,6 +21,10 @@ def corner_lit(n, seed):
 
 
 TRAIN, TEST = corner_lit(60, 0), corner_lit(40, 1)
+
+
+def of(encoder, train=TRAIN, test=TEST):
+    return Subject(encoder, Images("corners", train), Images("corners", test))
 
 
 def pixels(x):
@@ -38,7 +43,7 @@ def colorless(x):
 
 def test_pixels_tell_rotation_and_hue():
     for probe in (rotation_probe, hue_probe):
-        score = probe(KEY, pixels, TRAIN, TEST)
+        score = probe(KEY, of(pixels))
         assert score.accuracy > 0.97
         assert score.accuracy == pytest.approx(score.by_transform.mean())
         assert score.probe.accuracy == pytest.approx(score.accuracy)
@@ -46,19 +51,19 @@ def test_pixels_tell_rotation_and_hue():
 
 
 def test_a_representation_that_no_rotation_changes_scores_chance():
-    score = rotation_probe(KEY, symmetric, TRAIN, TEST)
+    score = rotation_probe(KEY, of(symmetric))
     assert score.accuracy == pytest.approx(0.25, abs=0.1)
 
 
 def test_a_representation_that_no_hue_changes_scores_chance():
-    score = hue_probe(KEY, colorless, TRAIN, TEST)
+    score = hue_probe(KEY, of(colorless))
     assert score.accuracy == pytest.approx(0.25, abs=0.1)
 
 
 def test_every_image_is_shown_in_every_rotation_with_its_own_label():
     shown = []
 
-    def features_of(images, which, watch):
+    def features_of(images, which, progress):
         shown.append((len(images), which))
         return np.full((len(images), 1), 10.0 * which, np.float32)
 
@@ -68,8 +73,8 @@ def test_every_image_is_shown_in_every_rotation_with_its_own_label():
     assert score.by_transform.shape == (4,)
 
 
-def test_labels_are_not_looked_at_and_the_shapes_are():
+def test_labels_are_not_needed_and_shapes_are_checked():
     with pytest.raises(ValueError, match="must be square"):
-        rotation_probe(KEY, pixels, TRAIN[:, :3], TEST[:, :3])
+        rotation_probe(KEY, of(pixels, TRAIN[:, :3], TEST[:, :3]))
     with pytest.raises(ValueError, match="three channels"):
-        hue_probe(KEY, pixels, TRAIN[..., :1], TEST[..., :1])
+        hue_probe(KEY, of(pixels, TRAIN[..., :1], TEST[..., :1]))

@@ -95,7 +95,7 @@ TRUTHS = {
         partial(nt_xent, temperature=0.2),
         lambda a, b: loop_nt_xent(unit(a), unit(b), temperature=0.2),
     ),
-    "nt_xent in tiles": (
+    "nt_xent blockwise": (
         partial(nt_xent, temperature=0.2, block_size=5),
         lambda a, b: loop_nt_xent(unit(a), unit(b), temperature=0.2),
     ),
@@ -103,7 +103,7 @@ TRUTHS = {
         lambda a, b: nt_xent(a, b, a - b, temperature=0.2),
         lambda a, b: loop_nt_xent(unit(a), unit(b), unit(a - b), temperature=0.2),
     ),
-    "nt_xent in tiles, three views": (
+    "nt_xent blockwise, three views": (
         lambda a, b: nt_xent(a, b, a - b, temperature=0.2, block_size=8),
         lambda a, b: loop_nt_xent(unit(a), unit(b), unit(a - b), temperature=0.2),
     ),
@@ -119,7 +119,7 @@ TRUTHS = {
         partial(dcl, temperature=0.2),
         lambda a, b: loop_nt_xent(unit(a), unit(b), temperature=0.2, leave_out_positives=True),
     ),
-    "dcl in tiles": (
+    "dcl blockwise": (
         partial(dcl, temperature=0.2, block_size=5),
         lambda a, b: loop_nt_xent(unit(a), unit(b), temperature=0.2, leave_out_positives=True),
     ),
@@ -139,7 +139,7 @@ TRUTHS = {
         lambda a, b: queue_nce(a, b, QUEUE, temperature=2.0),
         lambda a, b: loop_queue(a, b, QUEUE, temperature=2.0),
     ),
-    "queue_nce in tiles": (
+    "queue_nce blockwise": (
         lambda a, b: queue_nce(a, b, QUEUE, temperature=2.0, block_size=5),
         lambda a, b: loop_queue(a, b, QUEUE, temperature=2.0),
     ),
@@ -256,7 +256,7 @@ def test_a_learnt_temperature_has_its_gradient(block_size, views):
 
 OF_VIEWS = {
     "nt_xent": partial(nt_xent, temperature=0.01),
-    "nt_xent in tiles": partial(nt_xent, temperature=0.01, block_size=4),
+    "nt_xent blockwise": partial(nt_xent, temperature=0.01, block_size=4),
     "dcl": partial(dcl, temperature=0.01),
     "supervised_contrastive": partial(supervised_contrastive, LABELS, temperature=0.01),
     "queue_nce": lambda a, b: queue_nce(a, b, b[::-1], temperature=0.01, block_size=4),
@@ -310,7 +310,7 @@ def test_float64_stays(views):
 
 SYMMETRIC = {
     "nt_xent": nt_xent,
-    "nt_xent in tiles": partial(nt_xent, block_size=5),
+    "nt_xent blockwise": partial(nt_xent, block_size=5),
     "dcl": dcl,
     "nt_logistic": partial(nt_logistic, semi_hard=True),
     "margin_triplet": margin_triplet,

@@ -7,9 +7,9 @@ import pytest
 
 from jaxcl import nets
 from jaxcl.extract import last, of_widths, pool
-from jaxcl.losses import map_nce
+from jaxcl.losses import keyless, map_nce
 from jaxcl.methods import amdim, yadim
-from jaxcl.methods.amdim import one_place
+from jaxcl.methods.amdim import one_position
 from jaxcl.similarity import scaled_dot, tanh_clip
 
 ENCODER = nets.conv_n(features=(4, 4), dense=6, norm=nets.batch_norm())
@@ -31,7 +31,7 @@ def batch():
 def test_three_pairs_of_maps_are_compared_in_both_directions_each_halved(batch):
     calls = []
 
-    def loss(key, source, targets):
+    def loss(key, source, targets, *, axis_name):
         calls.append((source, targets))
         return map_nce(source, targets, clip=20.0)
 
@@ -39,7 +39,7 @@ def test_three_pairs_of_maps_are_compared_in_both_directions_each_halved(batch):
     params, state = m.init(jax.random.key(0), batch)
     value, _ = m.loss(params, state, jax.random.key(1), batch)
     assert [(s.shape, t.shape) for s, t in calls] == [
-        ((8, 6), (8, places, 6)) for places in (9, 9, 49, 49, 9, 9)
+        ((8, 6), (8, positions, 6)) for positions in (9, 9, 49, 49, 9, 9)
     ]
     np.testing.assert_allclose(value, sum(map_nce(s, t) for s, t in calls) / 2, rtol=1e-5)
     # The first map's vector as it is, against the other view's maps.
@@ -50,19 +50,19 @@ def test_three_pairs_of_maps_are_compared_in_both_directions_each_halved(batch):
         np.testing.assert_allclose(calls[call][1], other.reshape(8, 9, 6), rtol=1e-3, atol=1e-4)
 
 
-def test_the_drawn_place_is_one_of_the_map_and_hangs_on_the_images_number_alone():
+def test_the_drawn_position_is_one_of_the_map_and_hangs_on_the_images_number_alone():
     r = jnp.arange(4 * 9.0).reshape(4, 3, 3, 1)
     key, index = jax.random.key(3), jnp.array([5, 6, 7, 8])
-    got = np.asarray(one_place(key, index, r))[:, 0] % 9
+    got = np.asarray(one_position(key, index, r))[:, 0] % 9
     order = jnp.array([2, 0, 3, 1])
-    np.testing.assert_array_equal(np.asarray(one_place(key, index[order], r))[:, 0] % 9, got[order])
+    np.testing.assert_array_equal(np.asarray(one_position(key, index[order], r))[:, 0] % 9, got[order])
     keys = jax.random.split(key, 400)
-    seen = jax.vmap(lambda key: one_place(key, index, r))(keys)[:, 0, 0]
+    seen = jax.vmap(lambda key: one_position(key, index, r))(keys)[:, 0, 0]
     assert set(np.asarray(seen).tolist()) == set(range(9))
 
 
 def test_yadim_of_single_vectors_is_info_nce_with_the_own_image_for_a_positive_and_all_others_negative(batch):
-    m = yadim(views=two, encoder=ENCODER, loss=lambda key, s, t: map_nce(s, t, clip=3.0, penalty=0.1))
+    m = yadim(views=two, encoder=ENCODER, loss=keyless(map_nce, clip=3.0, penalty=0.1))
     params, state = m.init(jax.random.key(0), batch)
     value, _ = m.loss(params, state, jax.random.key(1), batch)
     r = [pool(ENCODER.apply(params["encoder"], state["encoder"], x, train=True)[0]) for x in two(None, batch)]
@@ -116,7 +116,7 @@ def test_vectors_of_two_widths_are_not_compared(batch):
         views=two,
         encoder=ENCODER,
         heads=(None, wide, wide),
-        loss=lambda key, s, t: map_nce(s, t),
+        loss=keyless(map_nce),
         extract=of_widths(1, 3, 7),
     )
     begun = jax.eval_shape(m.init, jax.random.key(0), batch)

@@ -9,7 +9,7 @@ import pytest
 
 from jaxcl import nets
 from jaxcl.extract import pool
-from jaxcl.losses import negative_cosine, regression
+from jaxcl.losses import keyless, negative_cosine, regression
 from jaxcl.methods import byol, cosine_decay, simsiam
 from jaxcl.train import init_state, make_step
 
@@ -29,7 +29,7 @@ PARTS = {"views": two, "encoder": ENCODER, "projector": PROJECTOR, "predictor": 
 
 
 def method(decay=0.75):
-    return byol(loss=lambda key, p, z: regression(p, z), decay=decay, **PARTS)
+    return byol(loss=keyless(regression), decay=decay, **PARTS)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_averaging_before_use_is_the_papers_averaging_after_each_step_with_that_
 
 
 def test_simsiam_is_the_mean_of_both_directions_without_any_memory(batch):
-    m = simsiam(loss=lambda key, p, z: negative_cosine(p, z), **PARTS)
+    m = simsiam(loss=keyless(negative_cosine), **PARTS)
     params, state = jax.jit(m.init)(jax.random.key(0), batch)
     assert set(state) == {"online"}
     value, grads = jax.jit(jax.value_and_grad(lambda w: m.loss(w, state, jax.random.key(1), batch)[0]))(

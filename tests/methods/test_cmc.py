@@ -8,7 +8,7 @@ from jax.scipy.special import logsumexp
 
 from jaxcl import nets
 from jaxcl.extract import last, pool
-from jaxcl.losses import binary_nce, info_nce
+from jaxcl.losses import binary_nce, keyless, softmax_nce
 from jaxcl.methods import cmc
 from jaxcl.methods.cmc import with_negatives
 from jaxcl.similarity import normalize
@@ -22,12 +22,7 @@ def channels(images):
     return images[..., :1], images[..., 1:]
 
 
-def nce(key, scores, partition):
-    return binary_nce(scores, partition, images=IMAGES)
-
-
-def softmax(key, scores, partition):
-    return info_nce(scores[:, 0], scores[:, 1:], temperature=1.0)
+nce, softmax = keyless(binary_nce, images=IMAGES), keyless(softmax_nce)
 
 
 def method(loss, negatives=K):
@@ -172,7 +167,7 @@ def test_parts_that_do_not_fit_are_told(batch):
         begin(views=lambda key, batch: (jnp.asarray(batch["image"], jnp.float32),))
     with pytest.raises(ValueError, match=r"parts of \[1, 2\] channels and its `channels` into \[2, 1\]"):
         begin(channels=lambda images: (images[..., :2], images[..., 2:]))
-    rgb = nets.standardized(ENCODER, mean=(0.5,) * 3, deviation=(0.25,) * 3)
+    rgb = nets.standardized(ENCODER, mean=(0.5,) * 3, std=(0.25,) * 3)
     with pytest.raises(ValueError, match="means of 3 channels, and the images have 1"):
         begin(encoders=(rgb, rgb))
     with pytest.raises(ValueError, match="cmc needs an `extract` that makes one vector"):

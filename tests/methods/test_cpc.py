@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxcl import nets
-from jaxcl.augment import patches
 from jaxcl.extract import last, pool
-from jaxcl.losses import patch_nce
+from jaxcl.images import patches
+from jaxcl.losses import keyless, patch_nce
 from jaxcl.methods import cpc, falcon_cho_rows, henaff_rows
 
 ENCODER = nets.small_convnet(features=(4, 4), norm=nets.layer_norm())
@@ -23,7 +23,7 @@ def method(**changes):
         "context": CONTEXT,
         "target": LINEAR,
         "predictor": LINEAR,
-        "loss": lambda key, p, t, below: patch_nce(p, t, below=below),
+        "loss": keyless(patch_nce),
         "patch": (8, 8),
     }
     return cpc(**(parts | changes))
@@ -69,8 +69,8 @@ def test_a_step_is_put_together_by_hand(batch, begun):
             grid[:, r, c] = pool(ENCODER.apply(params["encoder"], state["encoder"], patch, train=True)[0])
     z = jnp.asarray(grid, jnp.float32)
     t, _ = LINEAR.apply(params["target"], {}, z, train=True)
-    seen, _ = CONTEXT.apply(params["turn_0"]["context"], {}, z, train=True)
-    p, _ = LINEAR.apply(params["turn_0"]["predictor"], {}, seen, train=True)
+    seen, _ = CONTEXT.apply(params["rotation_0"]["context"], {}, z, train=True)
+    p, _ = LINEAR.apply(params["rotation_0"]["predictor"], {}, seen, train=True)
     p, t = np.asarray(p, np.float64), np.asarray(t, np.float64)
     total, flat = 0.0, t.reshape(-1, 3)
     for below, weight in {2: 1, 3: 2}.items():
@@ -87,7 +87,7 @@ def test_a_step_is_put_together_by_hand(batch, begun):
 def test_what_is_below_the_predicted_row_is_no_part_of_its_prediction(batch, begun):
     """The prediction of the first row is the same, whatever the rows below show."""
     seen = []
-    m = method(loss=lambda key, p, t, below: seen.append(p) or patch_nce(p, t, below=below))
+    m = method(loss=lambda key, p, t, *, below, axis_name: seen.append(p) or patch_nce(p, t, below=below))
     changed = {**batch, "image": np.concatenate([batch["image"][:, :8], 255 - batch["image"][:, 8:]], axis=1)}
     for b in (batch, changed):
         m.loss(*begun, jax.random.key(1), b)
@@ -97,21 +97,21 @@ def test_what_is_below_the_predicted_row_is_no_part_of_its_prediction(batch, beg
 
 def test_four_directions_are_the_image_turned_with_a_context_of_their_own(batch):
     """The second direction alone is the first of the turned image, when it is given the same weights."""
-    m = method(turns=2, shared_predictor=False, rows=lambda height: {1: 1.0, 2: 1.0})
+    m = method(rotations=2, shared_predictor=False, rows=lambda height: {1: 1.0, 2: 1.0})
     params, state = jax.jit(m.init)(jax.random.key(0), batch)
-    assert set(params["turn_1"]) == {"context", "predictor_1", "predictor_2"}
+    assert set(params["rotation_1"]) == {"context", "predictor_1", "predictor_2"}
     calls = []
     spy = method(
-        turns=2,
+        rotations=2,
         shared_predictor=False,
         rows=lambda height: {1: 1.0, 2: 1.0},
-        loss=lambda key, p, t, below: calls.append((p, t)) or jnp.zeros(()),
+        loss=lambda key, p, t, *, below, axis_name: calls.append((p, t)) or jnp.zeros(()),
     )
     spy.loss(params, state, jax.random.key(1), batch)
     np.testing.assert_allclose(calls[2][1], jnp.rot90(calls[0][1], 1, axes=(1, 2)), atol=1e-6)
     assert not np.allclose(calls[2][0], calls[0][0], atol=1e-3)
     with pytest.raises(ValueError, match="one to four directions"):
-        method(turns=5)
+        method(rotations=5)
 
 
 def test_what_cpc_cannot_predict_it_says(batch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcl import augment, losses, nets
-from jaxcl.losses import queue_nce
+from jaxcl.losses import keyless, queue_nce
 from jaxcl.memory import by_age
 from jaxcl.methods import looc, moco
 
@@ -51,7 +51,7 @@ def test_one_space_is_moco_in_value_gradient_and_memory(batch):
     )
     other = moco(
         **parts(views=flipped),
-        loss=lambda key, q, k, queue: queue_nce(q, k, queue, temperature=0.3),
+        loss=keyless(queue_nce, temperature=0.3),
         shuffle=False,
     )
     params, state = jax.jit(other.init)(jax.random.key(0), batch)

@@ -1,5 +1,6 @@
 """The contract of every method: pure, the same on any number of devices, and better with training."""
 
+import inspect
 from functools import partial
 
 import chex
@@ -9,27 +10,52 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcl import augment, nets
+from jaxcl import augment, devices, keys, losses, methods, nets
 from jaxcl.extract import last, of_widths
 from jaxcl.feature_transform import mixing
-from jaxcl.losses import binary_nce, map_nce, nt_xent, patch_nce, queue_nce, regression
-from jaxcl.methods import amdim, byol, cmc, cosine_decay, cpc, looc, moco, simclr, yadim
+from jaxcl.losses import (
+    binary_nce,
+    keyless,
+    map_nce,
+    negative_cosine,
+    nt_xent,
+    patch_nce,
+    queue_nce,
+    regression,
+)
+from jaxcl.methods import (
+    amdim,
+    byol,
+    cmc,
+    cosine_decay,
+    cpc,
+    looc,
+    moco,
+    simclr,
+    simclr_v2,
+    simsiam,
+    with_probe,
+    yadim,
+)
 from jaxcl.monitor import score_monitor
 from jaxcl.train import init_state, make_step, placement
 
 
-def seen(axis_name):
-    return partial(score_monitor, temperature=0.2, bins=8, axis_name=axis_name)
+def as_it_is(views):
+    return views
 
 
-def tiny_simclr(axis_name):
+SEEN = partial(score_monitor, temperature=0.2, bins=8)
+
+
+def tiny_simclr(axis_name, views=as_it_is, *, temperature=0.2):
     norm = nets.batch_norm(axis_name=axis_name)
     return simclr(
-        views=augment.two_views(augment.simclr(16, strength=0.5, blur=False)),
+        views=views(augment.two_views(augment.simclr(16, strength=0.5, blur=False))),
         encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
         head=nets.projection_head(layers=2, out=8, norm=norm),
-        loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.2, axis_name=axis_name),
-        scores=seen(axis_name),
+        loss=keyless(nt_xent, temperature=temperature),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
@@ -47,72 +73,129 @@ def noisy(count):
     return views
 
 
-def moco_parts(axis_name):
+def moco_parts(axis_name, decay):
     # Eight groups, on one device or on eight: with fewer than the global batch, shuffling matters.
     norm = nets.batch_norm(axis_name=axis_name, groups=8)
     encoder = nets.small_convnet(features=(8, 8), norm=norm)
     head = nets.mlp_head(norm=nets.no_norm(), hidden=(8,), out=8)
-    return {"encoder": encoder, "head": head, "queue_size": 40, "decay": 0.9, "axis_name": axis_name}
+    return {"encoder": encoder, "head": head, "queue_size": 40, "decay": decay, "axis_name": axis_name}
 
 
-def tiny_moco(axis_name):
+def tiny_moco(axis_name, views=as_it_is, *, temperature=0.2, decay=0.9, positives=2.0, negatives=1.6):
     """All that may go wrong between devices: two directions, mixed, with scores."""
     return moco(
-        views=noisy(2),
+        views=views(noisy(2)),
         symmetric=True,
-        transform=mixing(dimension_wise="positives", start=1, axis_name=axis_name),
-        scores=seen(axis_name),
-        loss=lambda key, q, k, queue: queue_nce(q, k, queue, temperature=0.2, axis_name=axis_name),
-        **moco_parts(axis_name),
+        transform=mixing(positives=positives, negatives=negatives, dimension_wise="positives", start=1),
+        scores=SEEN,
+        loss=keyless(queue_nce, temperature=temperature),
+        **moco_parts(axis_name, decay),
     )
 
 
-def tiny_looc_plus_plus(axis_name):
+def tiny_looc_plus_plus(axis_name, views=as_it_is, *, temperature=0.2, decay=0.9):
     norm = nets.batch_norm(axis_name=axis_name, groups=8)
     branch = nets.conv_stage(features=8, norm=norm)
-    return looc(views=noisy(3), spaces=2, branch=branch, scores=seen(axis_name), **moco_parts(axis_name))
+    return looc(
+        views=views(noisy(3)),
+        spaces=2,
+        branch=branch,
+        temperature=temperature,
+        scores=SEEN,
+        **moco_parts(axis_name, decay),
+    )
 
 
-def tiny_byol(axis_name):
+def tiny_looc(axis_name, views=as_it_is, *, temperature=0.2, decay=0.9):
+    return looc(
+        views=views(noisy(2)),
+        spaces=2,
+        temperature=temperature,
+        scores=SEEN,
+        **moco_parts(axis_name, decay),
+    )
+
+
+def tiny_simclr_v2(axis_name, views=as_it_is, *, temperature=0.5, decay=0.9):
+    norm = nets.batch_norm(axis_name=axis_name)
+    return simclr_v2(
+        views=views(noisy(2)),
+        encoder=nets.small_convnet(features=(8, 8), norm=norm),
+        head=nets.projection_head(layers=2, out=8, norm=norm),
+        temperature=temperature,
+        queue_size=40,
+        decay=decay,
+        scores=SEEN,
+        axis_name=axis_name,
+    )
+
+
+def probed_simclr(axis_name, views=as_it_is, *, temperature=0.5):
+    norm = nets.batch_norm(axis_name=axis_name)
+    method = simclr(
+        views=views(noisy(2)),
+        encoder=nets.conv_n(features=(8,), dense=8, norm=norm),
+        head=nets.mlp_head(norm=norm, hidden=(), out=8),
+        loss=keyless(nt_xent, temperature=temperature),
+        scores=SEEN,
+        axis_name=axis_name,
+    )
+    return with_probe(method, classes=2, views=views(noisy(1)), axis_name=axis_name)[0]
+
+
+def tiny_byol(axis_name, views=as_it_is, *, start=0.9):
     norm = nets.batch_norm(axis_name=axis_name)
     return byol(
-        views=noisy(2),
+        views=views(noisy(2)),
         encoder=nets.small_convnet(features=(8, 8), norm=norm),
         projector=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
         predictor=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
-        loss=lambda key, p, z: regression(p, z, axis_name=axis_name),
-        decay=cosine_decay(0.9, steps=60),
-        scores=seen(axis_name),
+        loss=keyless(regression),
+        decay=cosine_decay(start, steps=60),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
 
-def tiny_amdim(axis_name):
+def tiny_simsiam(axis_name, views=as_it_is):
+    norm = nets.batch_norm(axis_name=axis_name)
+    return simsiam(
+        views=views(noisy(2)),
+        encoder=nets.small_convnet(features=(8, 8), norm=norm),
+        projector=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
+        predictor=nets.mlp_head(norm=norm, hidden=(16,), out=8, bias=False),
+        loss=keyless(negative_cosine),
+        scores=SEEN,
+        axis_name=axis_name,
+    )
+
+
+def tiny_amdim(axis_name, views=as_it_is, *, clip=20.0, penalty=0.05):
     norm = nets.batch_norm(axis_name=axis_name)
     head = nets.amdim_head(norm=norm, out=8)
     return amdim(
-        views=noisy(2),
+        views=views(noisy(2)),
         encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
         heads=(head, head, head),
-        loss=lambda key, source, targets: map_nce(source, targets, axis_name=axis_name),
+        loss=keyless(map_nce, clip=clip, penalty=penalty),
         extract=of_widths(1, 3, 7),
-        scores=seen(axis_name),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
 
-def tiny_yadim(axis_name):
+def tiny_yadim(axis_name, views=as_it_is, *, clip=20.0, penalty=0.05):
     norm = nets.batch_norm(axis_name=axis_name)
     return yadim(
-        views=noisy(2),
-        encoder=nets.small_convnet(features=(8, 8), norm=norm),  # its last map has four places
-        loss=lambda key, source, targets: map_nce(source, targets, axis_name=axis_name),
-        scores=seen(axis_name),
+        views=views(noisy(2)),
+        encoder=nets.small_convnet(features=(8, 8), norm=norm),  # its last map has four positions
+        loss=keyless(map_nce, clip=clip, penalty=penalty),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
 
-def tiny_cmc(axis_name, negatives=32):
+def tiny_cmc(axis_name, views=as_it_is, *, negatives=32, temperature=0.07, momentum=0.5, epsilon=1e-7):
     norm = nets.batch_norm(axis_name=axis_name)
 
     def halves(key, batch):
@@ -120,62 +203,75 @@ def tiny_cmc(axis_name, negatives=32):
         return x[..., :1], x[..., 1:]
 
     return cmc(
-        views=halves,
+        views=views(halves),
         channels=lambda images: (images[..., :1], images[..., 1:]),
         encoders=(nets.small_convnet(features=(8, 8), norm=norm),) * 2,
         heads=(nets.mlp_head(norm=norm, hidden=(), out=8),) * 2,
         images=256,
         negatives=negatives,
-        loss=lambda key, scores, partition: binary_nce(scores, partition, images=256, axis_name=axis_name),
-        scores=seen(axis_name),
+        temperature=temperature,
+        momentum=momentum,
+        loss=keyless(binary_nce, images=256, epsilon=epsilon),
+        scores=SEEN,
         axis_name=axis_name,
     )
 
 
-def tiny_cpc(axis_name):
+def tiny_cpc(axis_name, views=as_it_is, *, scale=1.0, weight=2.0):
     linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=8)
     return cpc(
-        views=noisy(1),
+        views=views(noisy(1)),
         encoder=nets.small_convnet(features=(8, 8), norm=nets.layer_norm()),
         context=nets.masked_context(hidden=8, blocks=2),
         target=linear,
         predictor=linear,
-        loss=lambda key, p, t, below: patch_nce(p, t, below=below, scale=1.0, axis_name=axis_name),
+        loss=keyless(patch_nce, scale=scale),
         patch=(8, 4),
-        rows=lambda height: {1: 2.0, 2: 0.5},  # the row next below overlaps; nothing else can be foretold
-        scores=seen(axis_name),
+        rows=lambda height: {1: weight, 2: 0.5},  # the row next below overlaps; nothing else can be foretold
+        scores=SEEN,
         axis_name=axis_name,
     )
 
 
-# name -> (axis_name) -> Method
+# function, a comma, and in what variant -> (axis_name, what its views go through) -> Method
 METHODS = {
-    "simclr": tiny_simclr,
-    "moco": tiny_moco,
-    "looc_plus_plus": tiny_looc_plus_plus,
-    "byol": tiny_byol,
     "amdim": tiny_amdim,
-    "yadim": tiny_yadim,
+    "byol": tiny_byol,
     "cmc": tiny_cmc,
-    "cmc_in_batch": partial(tiny_cmc, negatives="batch"),
+    "cmc, negatives of the batch": partial(tiny_cmc, negatives="batch"),
     "cpc": tiny_cpc,
+    "looc": tiny_looc,
+    "looc, branches and keys that leave one out": tiny_looc_plus_plus,
+    "moco, both directions mixed": tiny_moco,
+    "simclr": tiny_simclr,
+    "simclr_v2": tiny_simclr_v2,
+    "simsiam": tiny_simsiam,
+    "with_probe": probed_simclr,
+    "yadim": tiny_yadim,
 }
+
+
+def test_every_exported_method_is_a_row_of_the_table():
+    functions = {name: getattr(methods, name) for name in methods.__all__}
+    makers = {name for name, f in functions.items() if "Method" in inspect.signature(f).return_annotation}
+    assert {name.split(",")[0] for name in METHODS} == makers
 
 
 def batch_of(n=16, size=16):
     images = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
-    return {"image": images, "index": np.arange(n, dtype=np.int32)}
+    index = np.arange(n, dtype=np.int32)
+    return {"image": images, "index": index, "label": index % 2}
 
 
-def two_steps(make_method, place, devices):
-    method = make_method(placement.axis_name(place))
+def two_steps(make_method, place, count):
+    method = make_method(devices.axis_name(place))
     tx = optax.sgd(0.1, momentum=0.9)
-    mesh = placement.make_mesh(devices)
+    mesh = devices.make_mesh(devices=count)
     state = init_state(jax.random.key(0), method, tx, batch_of())
-    state = placement.replicate(state, mesh)
-    step = placement.place(make_step(method, tx, axis_name=placement.axis_name(place)), place, mesh)
-    key = placement.replicate(jax.random.key(1), mesh)
-    batch = batch_of() if place == "pmap" else placement.split(batch_of(), mesh)
+    state = devices.replicate(state, mesh)
+    step = placement.place(make_step(method, tx, axis_name=devices.axis_name(place)), place, mesh)
+    key = devices.replicate(jax.random.key(1), mesh)
+    batch = batch_of() if place == "pmap" else devices.split(batch_of(), mesh)
     for _ in range(2):
         state, metrics = step(state, key, batch)
     return jax.device_get((state.params, state.state, metrics))
@@ -186,12 +282,70 @@ def on_one_device(request):
     return METHODS[request.param], two_steps(METHODS[request.param], "jit", 1)
 
 
-@pytest.mark.parametrize("place", placement.PLACEMENTS)
+@pytest.mark.parametrize("place", devices.PLACEMENTS)
 def test_two_steps_on_eight_devices_are_two_steps_on_one(on_one_device, place):
     make_method, truth = on_one_device
     here = two_steps(make_method, place, 8)
     # ReLUs and batch statistics of 32 rows magnify rounding; a wrong gradient is off by whole factors.
     chex.assert_trees_all_close(here, truth, atol=2e-4, rtol=2e-3)
+
+
+AXIS = "devices"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if name.split(",")[0] not in ("looc", "simclr_v2")]
+)
+def test_a_page_hands_its_axis_to_its_loss_and_its_scores(name, monkeypatch):
+    """Nothing that a config wrote names the axis, so the loss can only have it from the page."""
+    seen = {"loss": [], "scores": []}
+
+    def recording(part, function):
+        def recorded(*arrays, axis_name=None, **settings):
+            seen[part].append(axis_name)
+            return function(*arrays, axis_name=axis_name, **settings)
+
+        return recorded
+
+    def recorded_keyless(function, **settings):
+        return losses.keyless(recording("loss", function), **settings)
+
+    monkeypatch.setitem(globals(), "keyless", recorded_keyless)
+    monkeypatch.setitem(globals(), "SEEN", recording("scores", SEEN))
+    # Parameters do not depend on the axis, and one device is enough to see who is given it.
+    params, state = jax.eval_shape(METHODS[name](None).init, jax.random.key(0), batch_of())
+    loss = jax.vmap(METHODS[name](AXIS).loss, in_axes=(None, None, None, 0), axis_name=AXIS)
+    jax.eval_shape(loss, params, state, jax.random.key(1), jax.tree.map(lambda x: x[None], batch_of()))
+    assert set(seen["loss"]) == set(seen["scores"]) == {AXIS}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_views_are_given_the_same_key_of_a_step_whatever_the_method(name):
+    given = []
+
+    def recorded(views):
+        def record(key, batch):
+            given.append(jax.random.key_data(key))
+            return views(key, batch)
+
+        return record
+
+    method = METHODS[name](None, recorded)
+
+    @jax.jit  # of which only the keys are computed
+    def of_step(key):
+        begun = method.init(key, batch_of())
+        given.clear()
+        method.loss(*begun, key, batch_of())
+        return list(given)
+
+    key = keys.step_key(keys.run_key(0), 3)
+    got, *of_probe = of_step(key)
+    np.testing.assert_array_equal(got, jax.random.key_data(keys.views_key(key)))
+    # What is trained along draws apart from the method, which then learns what it learns alone.
+    assert len(of_probe) == (name == "with_probe")
+    for own in of_probe:
+        np.testing.assert_array_equal(own, jax.random.key_data(keys.probe_key(key)))
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -207,7 +361,10 @@ def test_loss_does_not_change_what_it_was_given_and_repeats_itself(begun):
     two, _ = loss(params, state, jax.random.key(1), batch_of())
     other, _ = loss(params, state, jax.random.key(2), batch_of())
     assert one == two != other
-    assert jax.tree.structure(new_state) == jax.tree.structure(state)
+    chex.assert_shape(one, ())
+    chex.assert_type(one, jnp.float32)
+    # What comes back can be given again: the same tree, shapes and types, so the step compiles once.
+    chex.assert_trees_all_equal_shapes_and_dtypes(new_state, state)
     assert all(jnp.all(jnp.isfinite(value)) and value.ndim <= 1 for value in metrics.values())
     assert -1.001 <= metrics["positive_mean"] <= 1.001
     np.testing.assert_allclose(
@@ -215,13 +372,32 @@ def test_loss_does_not_change_what_it_was_given_and_repeats_itself(begun):
     )
 
 
+def numbers_of(make):
+    """The numeric settings of a row of the table, with their values."""
+    parameters = inspect.signature(make).parameters.items()
+    return {name: p.default for name, p in parameters if isinstance(p.default, float)}
+
+
+def test_numeric_settings_may_be_traced(begun, request):
+    """A population of runs maps a step over its settings, so nothing may ask for their values."""
+    method, params, state = begun
+    make = METHODS[request.node.callspec.params["begun"]]
+
+    def loss(numbers):
+        value, (new_state, _) = make(None, **numbers).loss(params, state, jax.random.key(1), batch_of())
+        return value, new_state
+
+    value, (new_state, _) = jax.jit(method.loss)(params, state, jax.random.key(1), batch_of())
+    chex.assert_trees_all_close(jax.jit(loss)(numbers_of(make)), (value, new_state), rtol=1e-4, atol=1e-5)
+
+
 def test_embed_gives_a_row_an_image_whatever_else_is_in_the_batch(begun):
     method, params, state = begun
     images = jnp.asarray(batch_of()["image"] / 255.0, jnp.float32)
     embed = jax.jit(method.embed)
     whole = embed(params, state, images)
-    assert whole.shape[0] == len(images)
-    assert whole.ndim == 2
+    chex.assert_shape(whole, (len(images), None))
+    chex.assert_type(whole, jnp.float32)
     chex.assert_trees_all_close(embed(params, state, images[3:5]), whole[3:5], atol=1e-5)
 
 
@@ -232,7 +408,8 @@ def test_training_lowers_the_loss_on_images_of_patches_of_color(name):
     images = np.kron(patches, np.ones((1, 4, 4, 1))).astype(np.uint8)
     method, tx = METHODS[name](None), optax.adam(1e-2)
     batches = [
-        {"image": images[rows], "index": rows.astype(np.int32)} for rows in np.split(np.arange(256), 4)
+        {"image": images[rows], "index": rows, "label": rows % 2}
+        for rows in np.split(np.arange(256, dtype=np.int32), 4)
     ]
     state = init_state(jax.random.key(0), method, tx, batches[0])
     step = jax.jit(make_step(method, tx))
@@ -245,12 +422,10 @@ def test_training_lowers_the_loss_on_images_of_patches_of_color(name):
 
 
 VECTORS = {
-    "simclr": lambda **parts: simclr(loss=lambda key, z1, z2: nt_xent(z1, z2), **parts),
-    "moco": lambda **parts: moco(loss=lambda key, q, k, queue: queue_nce(q, k, queue), queue_size=8, **parts),
+    "simclr": lambda **parts: simclr(loss=keyless(nt_xent), **parts),
+    "moco": lambda **parts: moco(loss=keyless(queue_nce), queue_size=8, **parts),
     "looc": lambda **parts: looc(spaces=1, queue_size=8, **parts),
-    "byol": lambda head, **parts: byol(
-        projector=head, predictor=head, loss=lambda key, p, z: regression(p, z), **parts
-    ),
+    "byol": lambda head, **parts: byol(projector=head, predictor=head, loss=keyless(regression), **parts),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 from jaxcl import nets
 from jaxcl.extract import pool
 from jaxcl.feature_transform import mixing
-from jaxcl.losses import queue_nce
+from jaxcl.losses import keyless, queue_nce
 from jaxcl.memory import by_age
 from jaxcl.methods import moco
 from jaxcl.monitor import score_monitor
@@ -33,7 +33,7 @@ def method(**changes):
         "views": two,
         "encoder": nets.small_convnet(features=(4, 4), norm=norm),
         "head": nets.mlp_head(norm=nets.no_norm(), hidden=(), out=D),
-        "loss": lambda key, q, k, queue: queue_nce(q, k, queue, temperature=0.3),
+        "loss": keyless(queue_nce, temperature=0.3),
         "queue_size": K,
         "decay": DECAY,
     }

@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcl import nets
-from jaxcl.losses import nt_xent
+from jaxcl import devices, nets
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr, with_probe
 from jaxcl.train import init_state, make_step, placement
 
@@ -21,7 +21,7 @@ def batch():
     index = np.arange(5, 5 + N)
     noise = np.random.default_rng(0).integers(0, 100, (N, 16, 16, 1))
     image = (noise + 100 * LABELS[index][:, None, None, None]).astype(np.uint8)
-    return {"image": image, "index": index.astype(np.int32)}
+    return {"image": image, "index": index.astype(np.int32), "label": LABELS[index].astype(np.int32)}
 
 
 def noisy(key, batch):
@@ -41,19 +41,19 @@ def parts(axis_name=None):
         views=noisy,
         encoder=nets.conv_n(features=(4,), dense=8, norm=norm),
         head=nets.mlp_head(norm=norm, hidden=(), out=4),
-        loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.5, axis_name=axis_name),
+        loss=keyless(nt_xent, temperature=0.5),
         axis_name=axis_name,
     )
-    probed = with_probe(method, labels=LABELS, classes=CLASSES, views=noisy, axis_name=axis_name)
+    probed = with_probe(method, classes=CLASSES, views=noisy, axis_name=axis_name)
     return method, *probed
 
 
-def steps(method, count, *, place="jit", devices=1):
-    mesh, tx = placement.make_mesh(devices), optax.adam(0.01)
-    state = placement.replicate(init_state(jax.random.key(0), method, tx, batch()), mesh)
-    step = placement.place(make_step(method, tx, axis_name=placement.axis_name(place)), place, mesh)
-    key = placement.replicate(jax.random.key(1), mesh)
-    rows = batch() if place == "pmap" else placement.split(batch(), mesh)
+def steps(method, count, *, place="jit", on=1):
+    mesh, tx = devices.make_mesh(devices=on), optax.adam(0.01)
+    state = devices.replicate(init_state(jax.random.key(0), method, tx, batch()), mesh)
+    step = placement.place(make_step(method, tx, axis_name=devices.axis_name(place)), place, mesh)
+    key = devices.replicate(jax.random.key(1), mesh)
+    rows = batch() if place == "pmap" else devices.split(batch(), mesh)
     for _ in range(count):
         state, metrics = step(state, key, rows)
     return jax.device_get(state), jax.device_get(metrics)
@@ -82,7 +82,7 @@ def test_the_classifier_learns_the_labels_of_the_rows_it_is_given(trained):
 
 def test_a_step_on_eight_devices_is_a_step_on_one():
     one = steps(parts()[1], 1)
-    many = steps(parts(placement.AXIS)[1], 1, place="shard_map", devices=8)
+    many = steps(parts(devices.AXIS)[1], 1, place="shard_map", on=8)
     chex.assert_trees_all_close(many[1], one[1], atol=1e-3, rtol=1e-3)
     # Adam's first step is the sign of the gradient, so its moments are compared instead of the parameters.
     chex.assert_trees_all_close(
@@ -90,11 +90,17 @@ def test_a_step_on_eight_devices_is_a_step_on_one():
     )
 
 
-def test_labels_that_are_no_column_are_refused():
-    with pytest.raises(ValueError, match=r"one label an image, int \[n\]; got shape \(4, 2\)"):
-        with_probe(parts()[0], labels=np.zeros((4, 2), int), classes=2, views=lambda key, batch: ())
+def test_batches_without_one_label_an_image_are_refused():
+    probed = parts()[1]
+    rows = batch()
+    params, state = probed.init(jax.random.key(0), rows)
+    for label, says in ((None, "got .*'image', 'index'"), (np.zeros((N, 2), int), r"got shape \(16, 2\)")):
+        rows.pop("label", None)
+        given = rows if label is None else {**rows, "label": label}
+        with pytest.raises(ValueError, match=f'one "label" an image.*{says}'):
+            probed.loss(params, state, jax.random.key(0), given)
 
 
 def test_fewer_than_two_classes_are_refused():
     with pytest.raises(ValueError, match=r"two or more; got classes=0"):
-        with_probe(parts()[0], labels=np.zeros(4, int), classes=0, views=lambda key, batch: ())
+        with_probe(parts()[0], classes=0, views=lambda key, batch: ())

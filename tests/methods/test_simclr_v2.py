@@ -1,20 +1,17 @@
-"""SimCLR with a memory: its loss, what it remembers, and the device law."""
+"""SimCLR with a memory: its loss and what it remembers (the device law is a row of test_methods)."""
 
 from functools import partial
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxcl import nets
-from jaxcl.losses import nt_xent
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.memory import by_age
 from jaxcl.methods import simclr, simclr_v2
 from jaxcl.monitor import score_monitor
-from jaxcl.train import init_state, make_step, placement
 
 N, K, D = 16, 40, 6
 
@@ -62,7 +59,7 @@ def test_the_scores_of_simclr_are_those_of_its_batch_without_an_images_own(batch
 
     method = simclr(
         **(parts() | {"views": twice}),
-        loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.3),
+        loss=keyless(nt_xent, temperature=0.3),
         scores=partial(score_monitor, temperature=0.25),
     )
     params, state = jax.jit(method.init)(jax.random.key(0), batch)
@@ -70,21 +67,3 @@ def test_the_scores_of_simclr_are_those_of_its_batch_without_an_images_own(batch
     np.testing.assert_allclose(metrics["positive_mean"], 1, atol=1e-5)
     # |a - b|^2 = 2 - 2 a.b, so the mean of exp(-2 |a - b|^2) is that of exp(4 a.b) over e^4.
     np.testing.assert_allclose(jnp.log(metrics["negative_exp"]) - 4, metrics["uniformity"], atol=1e-4)
-
-
-def two_steps(batch, place, devices):
-    axis_name = placement.axis_name(place)
-    method, tx = simclr_v2(**parts(axis_name), queue_size=K, temperature=0.5), optax.sgd(0.1)
-    mesh = placement.make_mesh(devices)
-    state = placement.replicate(init_state(jax.random.key(0), method, tx, batch), mesh)
-    step = placement.place(make_step(method, tx, axis_name=axis_name), place, mesh)
-    key = placement.replicate(jax.random.key(1), mesh)
-    for _ in range(2):
-        state, _ = step(state, key, placement.split(batch, mesh))
-    return jax.device_get((state.params, state.state))
-
-
-def test_two_steps_on_eight_devices_are_two_steps_on_one(batch):
-    chex.assert_trees_all_close(
-        two_steps(batch, "shard_map", 8), two_steps(batch, "jit", 1), atol=2e-4, rtol=2e-3
-    )

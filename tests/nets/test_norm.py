@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl import collectives
+from jaxcl import collectives, devices
 from jaxcl.nets import batch_norm, from_linen, layer_norm, no_norm
 from jaxcl.testing import EVERYWHERE, assert_same_everywhere
 from jaxcl.train import placement as placing
@@ -36,7 +36,7 @@ def run(norm, x, placement):
     layer = from_linen(norm())
     params = {"scale": jnp.ones(x.shape[-1]), "bias": jnp.zeros(x.shape[-1])}
     state = {"batch_stats": {"mean": jnp.zeros(x.shape[-1]), "var": jnp.ones(x.shape[-1])}}
-    axis_name = None if placement in ("one", "jit") else placing.AXIS
+    axis_name = None if placement in ("one", "jit") else devices.AXIS
 
     def step(carry, key, x):
         y, new = layer.apply(params, state, x, train=True)
@@ -44,11 +44,11 @@ def run(norm, x, placement):
 
     if placement == "one":
         return jax.jit(step)(0, 0, x)[1]
-    mesh = placing.make_mesh(8)
+    mesh = devices.make_mesh(devices=8)
     placed = placing.place(
         step, placement.removesuffix("_unchecked"), mesh, check_vma=placement == "shard_map"
     )
-    return placed(np.zeros(()), np.zeros(()), x if placement == "pmap" else placing.split(x, mesh))[1]
+    return placed(np.zeros(()), np.zeros(()), x if placement == "pmap" else devices.split(x, mesh))[1]
 
 
 def everywhere(y, axis_name):
@@ -66,7 +66,7 @@ PLACES = ("one", "jit", "shard_map", "shard_map_unchecked", "pmap")
 @pytest.mark.parametrize("groups", [1, 8])
 @pytest.mark.parametrize("placement", PLACES)
 def test_the_norm_is_that_of_the_global_batch_or_its_groups_in_every_placement(placement, groups, x):
-    axis_name = None if placement in ("one", "jit") else placing.AXIS
+    axis_name = None if placement in ("one", "jit") else devices.AXIS
     norm = batch_norm(axis_name=axis_name, groups=groups, momentum=MOMENTUM, epsilon=EPSILON)
     y, state = run(norm, x, placement)
     want, mean, variance = reference(x, groups)
@@ -94,16 +94,16 @@ def test_the_gradient_is_the_same_on_one_device_and_on_eight(groups, x):
 
 
 def test_without_an_axis_every_device_under_shard_map_keeps_to_its_own_rows(x):
-    mesh = placing.make_mesh(8)
+    mesh = devices.make_mesh(devices=8)
     P = jax.sharding.PartitionSpec
     layer = from_linen(batch_norm()())
     params, state = layer.init(jax.random.key(0), x)
 
     def alone(x):
         y, new = layer.apply(params, state, x, train=True)
-        return y, collectives.mean(new, placing.AXIS)
+        return y, collectives.mean(new, devices.AXIS)
 
-    rows = P(placing.AXIS)
+    rows = P(devices.AXIS)
     y, new = jax.jit(jax.shard_map(alone, mesh=mesh, in_specs=rows, out_specs=(rows, P())))(x)
     grouped = from_linen(batch_norm(groups=8)())
     y8, new8 = grouped.apply(params, state, x, train=True)
@@ -151,7 +151,7 @@ def test_groups_that_do_not_divide_the_rows_are_refused(groups, x):
 
 def test_groups_that_straddle_devices_are_refused(x):
     with pytest.raises(ValueError, match="may not straddle devices"):
-        run(batch_norm(axis_name=placing.AXIS, groups=4), x, "shard_map")
+        run(batch_norm(axis_name=devices.AXIS, groups=4), x, "shard_map")
     with pytest.raises(ValueError, match="at least one group"):
         batch_norm(groups=0)
 

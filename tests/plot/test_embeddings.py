@@ -32,7 +32,7 @@ def test_points_of_a_class_have_one_color_and_two_classes_never_the_same():
     for point, color in zip(points_of(figure), dots.get_facecolors(), strict=True):
         groups.setdefault(to_hex(color), []).append(point)
     assert sorted(map(len, groups.values())) == [20, 20, 20]
-    # The three classes lie far apart, so one color means one place.
+    # The three classes lie far apart, so one color means one position.
     assert all(np.ptp(np.array(group), axis=0).max() < 60 for group in groups.values())
 
 
@@ -65,10 +65,10 @@ def test_of_more_than_two_thousand_images_two_thousand_are_drawn_and_the_title_s
 
 def test_principal_components_are_those_of_scikit_learn_up_to_sign():
     sklearn = pytest.importorskip("sklearn.decomposition", reason="compares with scikit-learn's PCA")
-    points, shares = principal_components(FEATURES, 2)
+    points, fractions = principal_components(FEATURES, 2)
     pca = sklearn.PCA(2).fit(FEATURES)
     np.testing.assert_allclose(np.abs(points), np.abs(pca.transform(FEATURES)), atol=1e-9)
-    np.testing.assert_allclose(shares, pca.explained_variance_ratio_)
+    np.testing.assert_allclose(fractions, pca.explained_variance_ratio_)
 
 
 def test_negating_nothing_but_the_order_of_rows_does_not_flip_the_map():

@@ -11,11 +11,11 @@ def a_run(prefixes=("",), n=30):
         record = {"step": 10 * i, "epoch": i / 3, "loss": 1.0}
         for shift, prefix in enumerate(prefixes):
             for side, at in (("positive", 6), ("negative", 3)):
-                shares = np.zeros(8)
-                shares[at - shift] = 1.0
+                fractions = np.zeros(8)
+                fractions[at - shift] = 1.0
                 mean = (at - shift + 0.5) / 4 - 1
                 record |= {
-                    f"{prefix}{side}_histogram": shares.tolist(),
+                    f"{prefix}{side}_histogram": fractions.tolist(),
                     f"{prefix}{side}_mean": mean,
                     f"{prefix}{side}_variance": 0.1,
                 }
@@ -30,11 +30,11 @@ def titles(figure):
 def test_a_cell_is_dark_where_the_scores_are_and_the_line_is_their_mean():
     figure = score_distributions(a_run())
     assert titles(figure) == ["Positives", "Negatives"]
-    for ax, place, mean in zip(figure.axes, (6, 3), (0.625, -0.125), strict=True):
+    for ax, position, mean in zip(figure.axes, (6, 3), (0.625, -0.125), strict=True):
         (mesh,) = ax.collections
         shown = np.asarray(mesh.get_array()).reshape(8, 30)
-        assert shown[place].min() == 1
-        assert np.delete(shown, place, axis=0).max() == 0
+        assert shown[position].min() == 1
+        assert np.delete(shown, position, axis=0).max() == 0
         assert set(ax.lines[0].get_ydata()) == {mean}
         assert ax.lines[0].get_xdata()[-1] == 10
 

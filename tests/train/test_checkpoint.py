@@ -18,7 +18,8 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxcl.train import checkpoint, optim, placement
+from jaxcl import devices
+from jaxcl.train import checkpoint, optim
 from jaxcl.train.state import TrainState
 
 
@@ -102,10 +103,10 @@ def test_a_restored_optimizer_goes_on_as_the_one_that_never_stopped(tmp_path):
     assert_same(run(restored, 3), run(half, 3))
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-def test_arrays_come_back_to_the_devices_of_the_given_state(saved, devices):
-    mesh = placement.make_mesh(devices)
-    like = placement.replicate(a_state(), mesh)
+@pytest.mark.parametrize("count", [1, 8])
+def test_arrays_come_back_to_the_devices_of_the_given_state(saved, count):
+    mesh = devices.make_mesh(devices=count)
+    like = devices.replicate(a_state(), mesh)
     state, _ = checkpoint.restore(saved, like)
     assert_same(state, a_state(3))
     for got, want in zip(jax.tree.leaves(state), jax.tree.leaves(like), strict=True):
@@ -114,9 +115,9 @@ def test_arrays_come_back_to_the_devices_of_the_given_state(saved, devices):
 
 
 def test_a_split_array_is_saved_whole_and_can_be_split_otherwise(tmp_path):
-    mesh = placement.make_mesh(8)
+    mesh = devices.make_mesh(devices=8)
     whole = jnp.arange(48.0).reshape(16, 3)
-    split = NamedSharding(mesh, PartitionSpec(placement.AXIS))
+    split = NamedSharding(mesh, PartitionSpec(devices.AXIS))
     checkpoint.save(tmp_path, 0, {"x": jax.device_put(whole, split)})
     on_one, _ = checkpoint.restore(tmp_path, {"x": whole})
     on_eight, _ = checkpoint.restore(
@@ -416,9 +417,10 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, process)
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxcl.train import checkpoint, placement
-mesh = placement.make_mesh()
-same, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(placement.AXIS))
+from jaxcl import devices
+from jaxcl.train import checkpoint
+mesh = devices.make_mesh()
+same, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(devices.AXIS))
 def state(step):
     x = np.arange(8.0, dtype=np.float32) + step
     return {"same": jax.device_put(x, same), "split": jax.make_array_from_callback((8,), rows, lambda i: x[i])}
@@ -462,3 +464,30 @@ def test_two_processes_save_and_restore_together(tmp_path):
     for i, process in enumerate(processes):
         out, err = process.communicate(timeout=120)
         assert f"fine {i} {1 - i}" in out, err
+
+
+def test_a_part_is_read_by_its_names_and_the_rest_stays_on_the_disk(tmp_path):
+    whole = a_state()
+    checkpoint.save(tmp_path, 3, whole)
+    assert "params/encoder/layers/0/w" in checkpoint.names(tmp_path, 3)
+    wanted = {"params": {"encoder": whole.params["encoder"]}, "state": {"no_rows": whole.state["no_rows"]}}
+    found, step = checkpoint.restore(tmp_path, wanted, part=True)
+    assert step == 3
+    assert_same(found, wanted)
+    with pytest.raises(ValueError, match="arrays differ"):
+        checkpoint.restore(tmp_path, wanted)
+
+
+def test_a_part_of_another_shape_or_name_is_refused_and_so_is_a_damaged_one(tmp_path):
+    checkpoint.save(tmp_path, 3, a_state())
+    wider = {"params": {"encoder": a_state(width=4).params["encoder"], "head": jnp.ones(2)}}
+    with pytest.raises(ValueError, match="2 of 3 arrays differ") as refused:
+        checkpoint.restore(tmp_path, wider, part=True)
+    assert "params/encoder/layers/0/w" in str(refused.value)
+    assert "params/head" in str(refused.value)
+    victim = next(path for path in (tmp_path / "3/arrays").rglob("d/*") if path.is_file())
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(ValueError, match="No good checkpoint"):
+        checkpoint.restore(tmp_path, {"params": {"half": a_state().params["half"]}}, part=True)

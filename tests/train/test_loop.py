@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 
 import chex
 import jax
@@ -13,51 +14,66 @@ import optax
 import pytest
 
 from jaxcl import augment, nets
-from jaxcl.experiment import Experiment
-from jaxcl.losses import nt_xent
+from jaxcl.config import Recipe
+from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
-from jaxcl.train import Preempted, train
+from jaxcl.train import Callback, Preempted
+from jaxcl.train import train as loop
 from jaxcl.train.log import read_metrics
 from jaxcl.train.loop import fetch_mean
 from jaxcl.typing import Images
 
 
 @pytest.fixture(scope="module")
-def experiment():
+def noise():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
-    labels = rng.integers(0, 3, 40)
-    norm = nets.batch_norm()
-    return Experiment(
-        method=simclr(
-            views=augment.two_views(augment.simclr(16, strength=0.5, blur=False)),
-            encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
-            head=nets.projection_head(layers=2, out=8, norm=norm),
-            loss=lambda key, z1, z2: nt_xent(z1, z2, temperature=0.2),
-        ),
-        optimizer=optax.adam(1e-3),
-        learning_rate=optax.constant_schedule(1e-3),
-        train=Images("noise", images, labels),
-        test=Images("noise", images[:10], labels[:10]),
-        batch_size=16,  # two steps an epoch, so ten steps cross four of its ends
-        steps=10,
-        log_every=2,
-        save_every=3,
-    )
+    return Images("noise", images, rng.integers(0, 3, 40))
 
 
 @pytest.fixture(scope="module")
-def unbroken(experiment, tmp_path_factory):
+def recipe():
+    norm = nets.batch_norm()
+    views = augment.two_views(augment.simclr(16, strength=0.5, blur=False))
+    return Recipe(
+        method=simclr(
+            views=views,
+            encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
+            head=nets.projection_head(layers=2, out=8, norm=norm),
+            loss=keyless(nt_xent, temperature=0.2),
+        ),
+        optimizer=optax.adam(1e-3),
+        learning_rate=optax.constant_schedule(1e-3),
+        views=views,
+        batch_size=16,  # two steps an epoch, so ten steps cross four of its ends
+        steps=10,
+    )
+
+
+# Two steps to a line of the log, three to a checkpoint.
+train = partial(loop, log_every=2, save_every=3)
+
+
+@pytest.fixture(scope="module")
+def unbroken(recipe, noise, tmp_path_factory):
+    """The final state, the records, and the directory of one run, callbacks included."""
     run_dir = tmp_path_factory.mktemp("unbroken")
-    return train(experiment, run_dir=run_dir), read_metrics(run_dir)
+    calls = []
+
+    def probe(step, params, state):
+        calls.append(step)
+        return {"kernels": len(jax.tree.leaves(params))}
+
+    final = train(recipe, noise, run_dir=run_dir, callbacks=[Callback(4, probe)])
+    return final, read_metrics(run_dir), run_dir, calls
 
 
 def losses(records):
     return {record["step"]: record["loss"] for record in records if "loss" in record}
 
 
-def test_a_run_killed_and_resumed_is_bit_for_bit_the_unbroken_one(experiment, unbroken, tmp_path):
-    final, records = unbroken
+def test_a_run_killed_and_resumed_is_bit_for_bit_the_unbroken_one(recipe, noise, unbroken, tmp_path):
+    final, records, *_ = unbroken
 
     class Killed(Exception):
         pass
@@ -68,9 +84,9 @@ def test_a_run_killed_and_resumed_is_bit_for_bit_the_unbroken_one(experiment, un
         return 1e-3
 
     with pytest.raises(Killed):
-        train(experiment._replace(learning_rate=until_step_7), run_dir=tmp_path)
+        train(recipe._replace(learning_rate=until_step_7), noise, run_dir=tmp_path)
     assert max(losses(read_metrics(tmp_path))) >= 6
-    resumed = train(experiment, run_dir=tmp_path)
+    resumed = train(recipe, noise, run_dir=tmp_path)
     chex.assert_trees_all_equal(resumed, final)
     assert losses(read_metrics(tmp_path)) == {
         s: v for s, v in losses(records).items() if s in losses(read_metrics(tmp_path))
@@ -79,34 +95,34 @@ def test_a_run_killed_and_resumed_is_bit_for_bit_the_unbroken_one(experiment, un
     assert steps == sorted(set(steps)), "no step stands twice in the log"
 
 
-def test_a_finished_run_is_not_trained_again(experiment, unbroken, tmp_path):
-    train(experiment, run_dir=tmp_path)
-    before = (tmp_path / "metrics.jsonl").read_text()
-    again = train(experiment, run_dir=tmp_path)
-    chex.assert_trees_all_equal(again, unbroken[0])
-    assert (tmp_path / "metrics.jsonl").read_text() == before
+def test_a_finished_run_is_not_trained_again(recipe, noise, unbroken):
+    final, _, run_dir, _ = unbroken
+    before = (run_dir / "metrics.jsonl").read_text()
+    again = train(recipe, noise, run_dir=run_dir)
+    chex.assert_trees_all_equal(again, final)
+    assert (run_dir / "metrics.jsonl").read_text() == before
 
 
-def test_a_run_without_a_directory_is_the_same_run(experiment, unbroken):
-    chex.assert_trees_all_equal(train(experiment), unbroken[0])
+def test_a_run_without_a_directory_is_the_same_run(recipe, noise, unbroken):
+    chex.assert_trees_all_equal(train(recipe, noise), unbroken[0])
 
 
-def test_sigterm_saves_and_asks_to_be_started_again(experiment, unbroken, tmp_path):
+def test_sigterm_saves_and_asks_to_be_started_again(recipe, noise, unbroken, tmp_path):
     def terminate_at_step_4(step):
         if step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return 1e-3
 
     with pytest.raises(Preempted) as stopped:
-        train(experiment._replace(learning_rate=terminate_at_step_4), run_dir=tmp_path)
+        train(recipe._replace(learning_rate=terminate_at_step_4), noise, run_dir=tmp_path)
     assert stopped.value.code == 75
     assert stopped.value.step == 4
-    chex.assert_trees_all_equal(train(experiment, run_dir=tmp_path), unbroken[0])
+    chex.assert_trees_all_equal(train(recipe, noise, run_dir=tmp_path), unbroken[0])
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_log_lines_say_what_a_user_watches(unbroken):
-    _, records = unbroken
+    _, records, *_ = unbroken
     wanted = {
         "step",
         "epoch",
@@ -121,29 +137,28 @@ def test_log_lines_say_what_a_user_watches(unbroken):
     assert records[-1]["epoch"] == 4
 
 
-def test_knn_is_looked_at_as_often_as_asked(experiment, tmp_path):
-    train(experiment._replace(knn_every=5), run_dir=tmp_path)
-    looks = {
-        r["step"]: r["knn_accuracy"] for r in read_metrics(tmp_path) if r.get("knn_accuracy") is not None
-    }
-    assert list(looks) == [5, 10]
-    assert all(0 <= accuracy <= 100 for accuracy in looks.values())
+def test_a_callback_is_called_at_its_cadence_and_after_the_last_step_and_its_metrics_are_logged(unbroken):
+    _, records, _, calls = unbroken
+    assert calls == [4, 8, 10]
+    logged = {r["step"]: r["kernels"] for r in records if "kernels" in r}
+    assert list(logged) == calls
+    assert all(number > 0 for number in logged.values())
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_an_explanation(experiment, tmp_path):
-    broken = experiment._replace(optimizer=optax.sgd(float("inf")))
+def test_a_loss_that_is_not_finite_ends_the_run_with_an_explanation(recipe, noise, tmp_path):
+    broken = recipe._replace(optimizer=optax.sgd(float("inf")))
     with pytest.raises(FloatingPointError, match="newest checkpoint is of step 0"):
-        train(broken, run_dir=tmp_path)
+        train(broken, noise, run_dir=tmp_path)
 
 
-def test_a_batch_that_devices_cannot_share_is_refused(experiment):
+def test_a_batch_that_devices_cannot_share_is_refused(recipe, noise):
     with pytest.raises(ValueError, match="batch of 12 cannot be split evenly over 8 devices"):
-        train(experiment._replace(batch_size=12))
+        train(recipe._replace(batch_size=12), noise)
 
 
-def test_no_thread_outlives_the_run(experiment):
+def test_no_thread_outlives_the_run(recipe, noise):
     before = set(threading.enumerate())
-    train(experiment._replace(steps=2))
+    train(recipe._replace(steps=2), noise)
     time.sleep(0.3)
     left = [t.name for t in set(threading.enumerate()) - before if "prefetch" in t.name.lower()]
     assert left == []

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -210,3 +211,21 @@ def test_the_two_scaling_rules_meet_where_the_paper_says():
     assert optim.scaled_learning_rate(0.1, 4096, rule="none") == 0.1
     with pytest.raises(ValueError, match="rule must be"):
         optim.scaled_learning_rate(0.1, 256, rule="cubic")
+
+
+@pytest.mark.parametrize("make", [optim.lars, optim.sgd, optim.adamw], ids=lambda make: make.__name__)
+def test_settings_may_be_traced(make):
+    rng = np.random.default_rng(3)
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), some_params(rng))
+    grads = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), some_grads(rng, params))
+
+    def updated(base, weight_decay):
+        peak = optim.scaled_learning_rate(base, 512)
+        tx = make(optim.warmup_cosine(peak, steps=9, warmup_steps=0), weight_decay=weight_decay)
+        return tx.update(grads, tx.init(params), params)[0]
+
+    concrete = jax.jit(lambda: updated(0.3, 0.1))()
+    chex.assert_trees_all_close(jax.jit(updated)(0.3, 0.1), concrete, rtol=1e-6, atol=1e-9)
+    # A population: one row a member.
+    many = jax.jit(jax.vmap(updated))(jnp.array([0.3, 0.2]), jnp.array([0.1, 0.0]))
+    chex.assert_trees_all_close(jax.tree.map(lambda x: x[0], many), concrete, rtol=1e-6, atol=1e-9)

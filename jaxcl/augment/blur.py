@@ -1,0 +1,123 @@
+"""Part 1, detail: a Gaussian blur, and texture exchanged for another."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcl.augment.op import Number, Op, ascending, between, deciding, number, same_shape, uniform
+from jaxcl.images import gaussian_matrix, gaussian_taps, resample, shifted_sum
+from jaxcl.typing import Array
+
+
+class Blur(NamedTuple):
+    """`sigma` in pixels."""
+
+    on: Array
+    sigma: Array
+
+
+def gaussian_blur(*, sigma: tuple[Number, Number] = (0.1, 2.0), probability: Number = 0.5) -> Op:
+    """A Gaussian of random width, cut off at `blur_radius(h)` pixels: 23 taps for 224 pixels, 3 for 32.
+
+    sigma
+        the least and the greatest standard deviation, in pixels; drawn uniformly for every image. (SimCLR's code
+        draws one for a whole batch on a device, which would make images depend on where they are.)
+
+    Beyond the border is black, as in SimCLR: padding with zeros, without renormalizing. An image of fewer than 20
+    rows has a single tap and stays as it is.
+    """
+    sigma = (number(sigma[0]), number(sigma[1]))
+    if not ascending(0, *sigma, strict=True):
+        raise ValueError(f"sigma must be 0 < least <= greatest; got {sigma}.")
+
+    def decide(u, shape):
+        return Blur(on=u[0] < probability, sigma=between(u[1], *sigma))
+
+    def apply(params, image):
+        radius = blur_radius(image.shape[0])
+        if radius == 0:
+            return image
+
+        taps = blur_taps(params, radius)
+        rows = shifted_sum(taps, image)
+        # Else XLA would compute each of the rows' sums anew for every tap of the columns.
+        rows = lax.optimization_barrier(rows)
+        return jnp.swapaxes(shifted_sum(taps, jnp.swapaxes(rows, 0, 1)), 0, 1)
+
+    return deciding("blur", 2, decide, apply, settings={"sigma": sigma, "probability": probability})
+
+
+def blur_taps(params: Blur, radius: int) -> Array:
+    """[2 radius + 1]; the coin is applied here, where it costs least."""
+    return jnp.where(params.on, gaussian_taps(params.sigma, radius), jnp.arange(-radius, radius + 1) == 0)
+
+
+def blur_radius(height: int) -> int:
+    """SimCLR's rule: a kernel of a tenth of the image's height, made odd.
+
+    >>> [2 * blur_radius(height) + 1 for height in (32, 96, 224)]
+    [3, 9, 23]
+    """
+    return height // 10 // 2
+
+
+class Texture(NamedTuple):
+    """`angle` in radians and `period` in pixels of a grating, its `phase` and `warp` in radians; `amount` is a factor
+    on the image's own local contrast."""
+
+    on: Array
+    angle: Array
+    period: Array
+    phase: Array
+    warp: Array
+    amount: Array
+
+
+def texture(*, probability: Number = 0.5) -> Op:
+    """Replace the fine texture of an image by a random one, and keep its shapes and colors.
+
+    LooC's texture augmentation shows stylized copies of the images, made by style transfer (Gatys et al. 2016, as in
+    Geirhos et al. 2019), which takes a pretrained network and a collection of paintings. This op is a *stand-in of
+    our own* that takes neither: it serves to study an augmentation of texture, not to repeat the paper's numbers. With
+    a Gaussian of 1/24 of the image's height (1.3 pixels of 32),
+
+        low = blur(x),   contrast = sqrt(blur(mean over channels of (x - low)^2)),
+        pattern = cos(2 pi u / period + phase + warp sin(v / period)),
+        x' = clip(low + amount sqrt(2) contrast pattern),
+
+    with (u, v) the pixel's position, rotated by `angle`. So what is coarser than the Gaussian stays, and where the
+    image was rough it is rough again, with another pattern. Angle and phase are any, the period is 2 to 8 pixels of 32
+    (and grows with the image), warp 0 to 4, amount 0.7 to 1.5.
+    """
+
+    def sample(key, shape):
+        u = uniform(key, (6,))
+        pixels = shape[0] / 32
+        return Texture(
+            on=u[0] < probability,
+            angle=between(u[1], 0, np.pi),
+            period=between(u[2], 2 * pixels, 8 * pixels),
+            phase=between(u[3], 0, 2 * np.pi),
+            warp=between(u[4], 0, 4),
+            amount=between(u[5], 0.7, 1.5),
+        )
+
+    def apply(params, image):
+        h, w, _ = image.shape
+        rows, columns = gaussian_matrix(h, h / 24), gaussian_matrix(w, h / 24)
+        low = resample(rows, columns, image)
+        rough = jnp.mean(jnp.square(image - low), axis=2, keepdims=True)
+        contrast = jnp.sqrt(jnp.maximum(resample(rows, columns, rough), 0) + 1e-12)
+        y, x = jnp.arange(h, dtype=jnp.float32)[:, None], jnp.arange(w, dtype=jnp.float32)
+        sine, cosine = jnp.sin(params.angle), jnp.cos(params.angle)
+        u, v = cosine * x + sine * y, cosine * y - sine * x
+        bend = params.warp * jnp.sin(v / params.period)
+        pattern = jnp.cos(2 * np.pi * u / params.period + params.phase + bend)[:, :, None]
+        changed = jnp.clip(low + params.amount * np.sqrt(2) * contrast * pattern, 0, 1)
+        return jnp.where(params.on, changed, image)
+
+    return Op("texture", sample, apply, (("probability", probability),), same_shape)

@@ -1,0 +1,120 @@
+"""One encoded image: its header, its pixels, and what is wrong with it. Pillow decodes, in threads."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from jaxcl.data.records import Window
+
+# Only formats that Pillow decodes itself: EPS, say, would start another program.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA")
+
+
+def readable_formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def open_image(file: Path | Any, formats: list[str]) -> Image.Image:
+    image = Image.open(file, formats=formats)
+    cap = Image.MAX_IMAGE_PIXELS
+    if cap is not None and image.width * image.height > cap:
+        raise ValueError(f"{image.width} x {image.height} pixels are more than the {cap} allowed")
+    return image
+
+
+def read_size(path: Path, formats: list[str]) -> tuple[int, int]:
+    """Height and width as they will be seen, from the file's header."""
+    with open_image(path, formats) as image:
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        return image.size if turned else image.size[::-1]
+
+
+def header(file: BinaryIO | Window, formats: list[str]) -> tuple[tuple[int, int], bool]:
+    """Height and width as they will be seen, and whether it is a plain JPEG."""
+    with open_image(file, formats) as image:
+        orientation = image.getexif().get(0x0112, 1)
+        height_width = image.size if orientation in (5, 6, 7, 8) else image.size[::-1]
+        known = orientation not in range(2, 9)
+        plain = known and image.format == "JPEG" and image.mode in ("RGB", "L")
+    return height_width, plain and ends(file)
+
+
+def ends(file: BinaryIO | Window) -> bool:
+    """Whether a JPEG has its end marker. A decoder that is asked for a part only may never miss it."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - 64))
+    return b"\xff\xd9" in file.read()
+
+
+def read(file: Path | Any, formats: list[str], size: int | None, fraction: float = 1.0) -> np.ndarray:
+    """A file, or one that is open, as uint8 [h, w, 3]; [size, size, 3] where a size is given, see `square`."""
+    with open_image(file, formats) as image:
+        if size is not None and image.format == "JPEG":
+            # Decode at 1/2, 1/4 or 1/8 where twice the size is left: several times faster for photographs.
+            image.draft(None, (round(2 * size / fraction),) * 2)
+        rgb = as_rgb(ImageOps.exif_transpose(image))
+        return np.asarray(rgb if size is None else square(rgb, size, fraction))
+
+
+def read_rgb(content: bytes) -> np.ndarray:
+    """An encoded image as uint8 [h, w, 3], whatever its format."""
+    return read(io.BytesIO(content), readable_formats(), None)
+
+
+def square(image: Image.Image, size: int, fraction: float = 1.0) -> Image.Image:
+    """The shorter side to `size`, the centre square of the other: in one step, so that no image, however long and
+    thin, is ever enlarged as a whole. Of the square's side, only the `fraction` in its middle."""
+    w, h = image.size
+    side = min(w, h) * fraction
+    left, top = (w - side) / 2, (h - side) / 2
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Whatever Pillow made of a file, as RGB of 8 bits."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, which have no known range")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values: np.ndarray = np.asarray(image).astype(np.int64)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535:
+            raise ValueError(f"its gray levels are in {low}..{high}, not in 0..65535")
+        # "I" may hold 8 bits in 32; "I;16" is 16 bits whatever is in them.
+        wide = image.mode != "I" or high > 255
+        return Image.fromarray((np.round(values / 257) if wide else values).astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def reason(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "no image in a known format" if text.startswith("cannot identify image file") else text
+
+
+def first(names: list[str], shown: int = 3) -> str:
+    return "; ".join(names[:shown]) + (f"; and {len(names) - shown} more." if len(names) > shown else ".")
+
+
+def in_parallel(work: Callable[[int], None], n: int, *, chunk: int = 64) -> None:
+    """work(0) ... work(n - 1) in threads; Pillow and zlib let go of the interpreter while they decode."""
+
+    def some(start):
+        for i in range(start, min(start + chunk, n)):
+            work(i)
+
+    pool = ThreadPoolExecutor(min(32, os.cpu_count() or 1))
+    try:
+        for done in [pool.submit(some, start) for start in range(0, n, chunk)]:
+            done.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,348 @@
+"""The host implementations of the ops of `augment`, in TensorFlow.
+
+A recipe is written once, for device and host: its draws are its own (`op.sample`, in JAX, wherever it is used), so both
+draw the very same parameters, and only what is done with them exists twice. `host_apply(op)` builds
+TensorFlow's form of `op.apply` from the op's name and settings:
+
+    apply = host_apply(augment.simclr(32))
+    view = apply(params, image)             # inside a tf.function or tf.data's map; image uint8, or float in [0, 1]
+
+For the same parameters the two forms differ by less than 1/255 a pixel, mostly by rounding. TensorFlow is imported
+only when an op is built.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxcl.augment.blur import blur_radius
+from jaxcl.augment.color import JITTERS
+from jaxcl.augment.composition import flat, flat_params
+from jaxcl.augment.op import Op
+from jaxcl.augment.spaces import LAB_RANGE, XYZ, YCBCR, YCBCR_RANGE, YDBDR, YDBDR_RANGE
+from jaxcl.data.tf_read import tensorflow
+from jaxcl.images import gaussian_matrix
+
+# (params, image [h, w, c]) -> image: tensors; float32 in [0, 1], or uint8 where the op is a crop.
+Apply = Callable[[Any, Any], Any]
+# What makes an op's host implementation: settings by name -> Apply.
+Implementation = Callable[..., Apply]
+
+
+def host_apply(op: Op, *, implementations: Mapping[str, Implementation] | None = None) -> Apply:
+    """TensorFlow's form of `op.apply`, for one image [h, w, c], uint8 or float in [0, 1].
+
+    implementations
+        those of ops of your own: the op's name -> a function of its settings that returns
+        `(params, image) -> image`. An op says what it was made with in `Op.settings`.
+
+    Raises ValueError for an op (or a step of a composed one) that has no host implementation.
+    """
+    tf = tensorflow()
+    first, *rest = [step_apply(step, {**IMPLEMENTATIONS, **(implementations or {})}) for step in flat(op)]
+    crops = flat(op)[0].name == "crop"
+
+    def apply(params, image):
+        drawn = flat_params(op, params)
+        # A crop takes bytes as they are: fewer pixels are left to be turned into floats.
+        image = first(drawn[0], image if crops else as_float(tf, image))
+        for step, values in zip(rest, drawn[1:], strict=True):
+            image = step(values, image)
+        return image
+
+    return apply
+
+
+def step_apply(op: Op, implementations: Mapping[str, Implementation]) -> Apply:
+    settings = dict(op.settings)
+    if "first_channels" in settings:
+        return first_channels(step_apply(settings["op"], implementations), settings["first_channels"])
+    if op.name not in implementations:
+        raise ValueError(
+            f"the op {op.name!r} has no host implementation; there are {', '.join(sorted(implementations))}. Make the"
+            f" views on the device (--input device), or pass implementations={{{op.name!r}: f}}, f(**settings)"
+            " returning (params, image) -> image."
+        )
+    return implementations[op.name](**settings)
+
+
+def as_float(tf: Any, image: Any) -> Any:
+    """uint8 -> float32 in [0, 1]; floats are taken to be there already."""
+    return tf.cast(image, tf.float32) * (1 / 255) if image.dtype == tf.uint8 else tf.cast(image, tf.float32)
+
+
+# ---------------------------------------------------------------------------------------------- geometry
+
+
+def crop(*, size: tuple[int, int], method: str, antialias: bool, **how_it_is_drawn: Any) -> Apply:
+    tf = tensorflow()
+    kernel = {"bicubic": "keyscubic", "bilinear": "triangle"}[method]
+
+    def apply(params, image):
+        box = image[params.top : params.top + params.height, params.left : params.left + params.width]
+        sides = tf.cast(tf.stack([params.height, params.width]), tf.float32)
+        # ScaleAndTranslate computes its weights; ResizeBicubic looks them up in a table, up to 1e-3 off.
+        out = tf.raw_ops.ScaleAndTranslate(
+            images=box[None],
+            size=size,
+            scale=tf.constant(size, tf.float32) / sides,
+            translation=(0.0, 0.0),
+            kernel_type=kernel,
+            antialias=antialias,
+        )[0]
+        out = tf.ensure_shape(out, (*size, image.shape[-1]))
+        return out * (1 / 255) if image.dtype == tf.uint8 else out
+
+    return apply
+
+
+def flip(**how_it_is_drawn: Any) -> Apply:
+    tf = tensorflow()
+    # The old form of Reverse takes the axes as a tensor: no branch is needed.
+    return lambda params, image: tf.raw_ops.Reverse(tensor=image, dims=tf.stack([False, params.on, False]))
+
+
+def rotate90(**how_it_is_drawn: Any) -> Apply:
+    tf = tensorflow()
+
+    def apply(params, image):
+        if image.shape[0] != image.shape[1]:
+            raise ValueError(f"rotate90 needs a square image, so that its shape stays; got {image.shape}.")
+        rotated = [functools.partial(tf.image.rot90, image, k) for k in range(4)]
+        return tf.ensure_shape(tf.switch_case(params.quarters, rotated), image.shape)
+
+    return apply
+
+
+def translate(*, border: str, **how_it_is_drawn: Any) -> Apply:
+    tf = tensorflow()
+
+    def within(i, n):
+        if border == "reflect":
+            i = n - 1 - tf.abs(n - 1 - tf.abs(i))
+        return tf.clip_by_value(i, 0, n - 1)
+
+    def apply(params, image):
+        h, w = tf.shape(image)[0], tf.shape(image)[1]
+        rows, columns = within(tf.range(h) - params.down, h), within(tf.range(w) - params.right, w)
+        return tf.ensure_shape(tf.gather(tf.gather(image, rows), columns, axis=1), image.shape)
+
+    return apply
+
+
+# ---------------------------------------------------------------------------------------------- color
+
+
+def jitter(*, brightness_form: str, probability: float, **strengths: float) -> Apply:
+    tf = tensorflow()
+    kept = [i for i, name in enumerate(JITTERS) if strengths[name] != 0]
+    # Every order of the changes is one branch: a single jump an image instead of four.
+    orders = list(itertools.permutations(range(4)))
+    digits = [64, 16, 4, 1]
+    number = [0] * 256
+    for i, order in enumerate(orders):
+        number[sum(change * digit for change, digit in zip(order, digits, strict=True))] = i
+
+    def apply(params, image):
+        def brighter(x):
+            return x + params.brightness if brightness_form == "add" else x * params.brightness
+
+        def contrasted(x):
+            return tf.raw_ops.AdjustContrastv2(images=x, contrast_factor=params.contrast)
+
+        def saturated(x):
+            return tf.raw_ops.AdjustSaturation(images=x, scale=params.saturation)
+
+        def shifted(x):
+            return tf.raw_ops.AdjustHue(images=x, delta=params.hue)
+
+        changes = (brighter, contrasted, saturated, shifted)
+        done = [i for i in kept if i < 2 or image.shape[-1] == 3]
+
+        def in_order(order):
+            x = image
+            for i in order:
+                # Clipped where a change is left out, too, as on the device: a crop overshoots.
+                x = changes[i](x) if i in done else x
+                x = clipped(tf, x)
+            return x
+
+        if not kept:
+            return image
+        code = tf.tensordot(params.order, tf.constant(digits), 1)
+        branch = tf.where(params.on, tf.constant(number)[code], len(orders))
+        branches = [functools.partial(in_order, order) for order in orders]
+        out = tf.switch_case(branch, [*branches, lambda: tf.identity(image)])
+        return tf.ensure_shape(out, image.shape)
+
+    return apply
+
+
+def grayscale(**how_it_is_drawn: Any) -> Apply:
+    tf = tensorflow()
+
+    def apply(params, image):
+        if image.shape[-1] == 1:
+            return image
+        weights = tf.constant([[0.2989] * 3, [0.587] * 3, [0.114] * 3])
+
+        def gray():
+            return tf.reshape(tf.matmul(tf.reshape(image, (-1, 3)), weights), tf.shape(image))
+
+        return tf.ensure_shape(tf.cond(params.on, gray, lambda: tf.identity(image)), image.shape)
+
+    return apply
+
+
+def solarize(*, threshold: float, **how_it_is_drawn: Any) -> Apply:
+    tf = tensorflow()
+
+    def apply(params, image):
+        return tf.cond(
+            params.on, lambda: tf.where(image >= threshold, 1 - image, image), lambda: tf.identity(image)
+        )
+
+    return apply
+
+
+def blur(**how_it_is_drawn: Any) -> Apply:
+    tf = tensorflow()
+
+    def apply(params, image):
+        h, w, c = image.shape
+        if h is None or w is None:
+            raise ValueError("a blur needs an image of known size, as its width follows from it. Crop first.")
+        radius = blur_radius(h)
+        if radius == 0:
+            return image
+        distance = tf.range(-radius, radius + 1, dtype=tf.float32)
+        taps = tf.exp(-((distance / params.sigma) ** 2) / 2)
+        taps = taps / tf.reduce_sum(taps)
+
+        def along_rows(x, n, rest):
+            # All else as channels: those are what the convolution's kernel is vectorized over.
+            kernel = tf.broadcast_to(tf.reshape(taps, (-1, 1, 1, 1)), (2 * radius + 1, 1, rest, 1))
+            return tf.nn.depthwise_conv2d(tf.reshape(x, (1, n, 1, rest)), kernel, (1, 1, 1, 1), "SAME")
+
+        def blurred():
+            x = tf.reshape(along_rows(image, h, w * c), (h, w, c))
+            x = tf.reshape(along_rows(tf.transpose(x, (1, 0, 2)), w, h * c), (w, h, c))
+            return tf.transpose(x, (1, 0, 2))
+
+        return tf.ensure_shape(tf.cond(params.on, blurred, lambda: tf.identity(image)), image.shape)
+
+    return apply
+
+
+def texture(**how_it_is_drawn: Any) -> Apply:
+    tf = tensorflow()
+
+    def apply(params, image):
+        h, w, _ = image.shape
+        if h is None or w is None:
+            raise ValueError(
+                "texture needs an image of known size, as its Gaussian follows from it. Crop first."
+            )
+        rows, columns = np.asarray(gaussian_matrix(h, h / 24)), np.asarray(gaussian_matrix(w, h / 24))
+
+        def blurred(x):
+            return tf.einsum("ab,bcd,ec->aed", rows, x, columns)
+
+        def changed():
+            low = blurred(image)
+            rough = tf.reduce_mean(tf.square(image - low), axis=2, keepdims=True)
+            contrast = tf.sqrt(tf.maximum(blurred(rough), 0.0) + 1e-12)
+            y, x = tf.range(h, dtype=tf.float32)[:, None], tf.range(w, dtype=tf.float32)
+            sine, cosine = tf.sin(params.angle), tf.cos(params.angle)
+            u, v = cosine * x + sine * y, cosine * y - sine * x
+            bend = params.warp * tf.sin(v / params.period)
+            pattern = tf.cos(2 * np.pi * u / params.period + params.phase + bend)[:, :, None]
+            return clipped(tf, low + params.amount * np.float32(np.sqrt(2)) * contrast * pattern)
+
+        return tf.ensure_shape(tf.cond(params.on, changed, lambda: tf.identity(image)), image.shape)
+
+    return apply
+
+
+# ---------------------------------------------------------------------------------------------- color spaces
+
+
+def lab() -> Apply:
+    tf = tensorflow()
+
+    def apply(params, image):
+        x = clipped(tf, image)
+        x = tf.where(x > 0.04045, ((x + 0.055) / 1.055) ** 2.4, x / 12.92)
+        x = by_channel(tf, x, XYZ)
+        x = tf.where(x > 0.008856, tf.maximum(x, 0.008856) ** (1 / 3), 7.787 * x + 16 / 116)
+        x, y, z = tf.unstack(x, axis=-1)
+        return scaled_to_one(tf.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1), LAB_RANGE)
+
+    return apply
+
+
+def ycbcr() -> Apply:
+    tf = tensorflow()
+    offset = np.array([16, 128, 128], np.float32)
+    return lambda params, image: scaled_to_one(
+        by_channel(tf, clipped(tf, image), YCBCR) + offset, YCBCR_RANGE
+    )
+
+
+def ydbdr() -> Apply:
+    tf = tensorflow()
+    return lambda params, image: scaled_to_one(by_channel(tf, clipped(tf, image), YDBDR), YDBDR_RANGE)
+
+
+def by_channel(tf: Any, x: Any, matrix: np.ndarray) -> Any:
+    """The matrix [3, 3] times each pixel of x [h, w, 3]."""
+    flat_pixels = tf.matmul(tf.reshape(x, (-1, 3)), tf.constant(matrix.T.astype(np.float32)))
+    return tf.ensure_shape(tf.reshape(flat_pixels, tf.shape(x)), x.shape)
+
+
+def scaled_to_one(x: Any, limits: tuple[np.ndarray, np.ndarray]) -> Any:
+    low, high = limits
+    return (x - ((low + high) / 2).astype(np.float32)) / ((high - low) / 2).astype(np.float32)
+
+
+# ---------------------------------------------------------------------------------------------- parts
+
+
+def clip() -> Apply:
+    tf = tensorflow()
+    return lambda params, image: clipped(tf, image)
+
+
+def clipped(tf: Any, image: Any) -> Any:
+    return tf.raw_ops.ClipByValue(t=image, clip_value_min=0.0, clip_value_max=1.0)
+
+
+def first_channels(inner: Apply, channels: int) -> Apply:
+    tf = tensorflow()
+
+    def apply(params, image):
+        return tf.concat([inner(params, image[..., :channels]), image[..., channels:]], axis=-1)
+
+    return apply
+
+
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "crop": crop,
+    "flip": flip,
+    "rotate90": rotate90,
+    "translate": translate,
+    "jitter": jitter,
+    "grayscale": grayscale,
+    "solarize": solarize,
+    "blur": blur,
+    "texture": texture,
+    "clip": clip,
+    "lab": lab,
+    "ycbcr": ycbcr,
+    "ydbdr": ydbdr,
+}

@@ -1,0 +1,311 @@
+"""Images that stay encoded where they are: found, looked at from outside, and decoded when their turn comes."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from jaxcl.data import records
+from jaxcl.data.arrays import HELD_OUT, HOLD_OUT_EVERY, held_out
+from jaxcl.data.decode import first, header, in_parallel, read, readable_formats, reason
+from jaxcl.data.folders import folder_files
+from jaxcl.data.records import Span
+from jaxcl.data.tfds import tfds_splits
+from jaxcl.typing import Images
+
+
+class Encoded(NamedTuple):
+    """A data set of encoded images of any sizes, too large to be decoded ahead.
+
+    `paths` [n], the file that each lies in; `sizes` int32 [n, 2], height and width as they will be seen; `plain` bool
+    [n], a JPEG that every decoder reads alike (RGB or gray, not turned); `labels` int32 [n] or None; `classes` their
+    names; `skipped` what was found and is no image, each with the reason; `damaged` those of the n that turned out
+    damaged when they were decoded (number -> reason; it grows); `spans` int64 [n, 2], the byte of its file at which
+    each begins and its length, or None where every image is a file.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    sizes: np.ndarray
+    plain: np.ndarray
+    labels: np.ndarray | None
+    classes: tuple[str, ...]
+    skipped: tuple[str, ...]
+    damaged: dict[int, str]
+    spans: np.ndarray | None = None
+
+    def where(self, i: int) -> str:
+        """Where image i lies, in words."""
+        return self.paths[i] if self.spans is None else f"{self.paths[i]} (at byte {self.spans[i, 0]})"
+
+    def content(self, i: int) -> bytes:
+        """Image i, encoded. Raises OSError or ValueError where its file went away or became shorter."""
+        return read_bytes(self.paths[i], *(Span(0, -1) if self.spans is None else self.spans[i]))
+
+
+def find_images(
+    spec: str, split: str, *, data_dir: str | os.PathLike | None = None, check: bool = False
+) -> Encoded:
+    """The images of a data set, undecoded: `data.load` for what does not fit into memory.
+
+    spec
+        "folder:PATH", with layouts and splits as in `data.load`.
+        "tfds:NAME", prepared by TensorFlow Datasets as TFRecords under `data_dir`; names, splits and folders as in
+        `data.load`.
+        "tfrecord:PATTERN", files of tf.train.Examples with "image" and "label", or "image/encoded" and
+        "image/class/label" (labels may be missing from all). In a pattern, * and ? stand for what they do in a shell,
+        and {split} for train, or for test, val, valid or validation, as in "tfrecord:/data/{split}-*". Without
+        {split}, every tenth image is "test" and the others are "train".
+    check
+        reads all TFRecords once and compares their checksums (with TensorFlow). Without it, a bit that fell over on
+        the disk is found in lengths, and where it spoils an image, but within a label it makes another label.
+
+    The order is that of the paths, and within a file that of its records. Only heads are read, of TFRecords as of
+    images (but PNGs in folders whole, as Pillow looks for EXIF at their end). What has no head of an image, and what
+    has no label or an impossible one where the others have one, is left out, named in `skipped` and counted in a
+    warning. An image that is damaged further in is found when it is decoded.
+
+    Raises ValueError for what is misspelt, empty or not as described, and for TFRecord files that break off or have
+    fewer images than they should; FileNotFoundError for what is not there, and ImportError where TensorFlow Datasets
+    is needed and not installed.
+    """
+    kind, _, where = spec.partition(":")
+    finders: dict[str, Callable[..., Encoded]] = {
+        "folder": _in_folder,
+        "tfds": _in_tfds,
+        "tfrecord": _in_tfrecords,
+    }
+    if kind not in finders or not where:
+        raise ValueError(
+            f"expected folder:PATH, tfds:NAME or tfrecord:PATTERN, images that can be read one by one; got {spec!r}."
+        )
+    if kind != "tfds" and split not in ("train", "test"):
+        raise ValueError(f'split must be "train" or "test" for {spec}; got {split!r}.')
+    with warnings.catch_warnings():
+        # Pillow warns of oddities that do not matter; of a decompression bomb it warns, then opens it.
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        found = finders[kind](where, split, data_dir)
+    if check and found.spans is not None:
+        from jaxcl.data import tf_read
+
+        tf_read.check_records(sorted(set(found.paths)))
+    if found.skipped:
+        warnings.warn(
+            f"{len(found.skipped)} of {len(found.skipped) + len(found.paths)} files or records of {found.name} were"
+            f" left out (all are in Encoded.skipped): {first(list(found.skipped))}",
+            stacklevel=2,
+        )
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- finding
+
+
+class Found(NamedTuple):
+    """One image, seen from outside."""
+
+    path: str
+    span: Span | None
+    size: tuple[int, int]
+    plain: bool
+    label: int | None
+
+
+def gathered(
+    name: str, classes: Sequence[str], found: Sequence[Found | str], skipped: Sequence[str] = ()
+) -> Encoded:
+    """What was found, where a string says why something was left out."""
+    good = [one for one in found if isinstance(one, Found)]
+    skipped = [*skipped, *(reason for reason in found if isinstance(reason, str))]
+    if not good:
+        raise ValueError(
+            f"none of the {len(skipped)} files or records of {name} is an image: {first(skipped)}"
+        )
+    unlabelled = good[0].label is None
+    return Encoded(
+        name,
+        tuple(one.path for one in good),
+        np.array([one.size for one in good], np.int32),
+        np.array([one.plain for one in good]),
+        None if unlabelled else np.array([one.label for one in good], np.int32),
+        tuple(classes),
+        tuple(skipped),
+        {},
+        None if good[0].span is None else np.array([one.span for one in good], np.int64),
+    )
+
+
+def _in_folder(where: str, split: str, data_dir: Any) -> Encoded:
+    root, classes, files, skipped = folder_files(Path(where).expanduser(), split)
+    formats = readable_formats()
+    numbers: dict[str | None, int] = {name: k for k, name in enumerate(classes)}
+    found: list[Any] = [None] * len(files)
+
+    def look(i):
+        name, path = files[i]
+        try:
+            with open(path, "rb") as file:
+                found[i] = Found(os.fspath(path), None, *header(file, formats), numbers.get(name))
+        except Exception as error:  # one file, whatever is wrong with it, must not end the others
+            found[i] = f"{path.relative_to(root)}: {reason(error)}"
+
+    in_parallel(look, len(files))
+    return gathered(f"folder:{where}/{split}", classes, found, skipped)
+
+
+def _in_tfds(where: str, split: str, data_dir: Any) -> Encoded:
+    folder, candidates, _ = tfds_splits(where, split, data_dir)
+    from jaxcl.data import tf_read
+
+    for name in candidates:
+        paths, counts, keys, classes = tf_read.shards(folder, name)
+        found = in_records(paths, [keys], classes, counts)
+        images = gathered(f"tfds:{where}/{name}", classes, found)
+        if images.labels is not None:  # those of a test split may be secret
+            break
+    return images
+
+
+# What the image and the label are called: by TFDS, and in the TFRecords of TensorFlow's older models.
+KEYS = (("image", "label"), ("image/encoded", "image/class/label"))
+
+
+def _in_tfrecords(where: str, split: str, data_dir: Any) -> Encoded:
+    names = ("train",) if split == "train" else HELD_OUT
+    patterns = [where.replace("{split}", name) for name in names] if "{split}" in where else [where]
+    listed = (sorted(filter(os.path.isfile, glob.glob(os.path.expanduser(one)))) for one in patterns)
+    paths = next(filter(None, listed), [])
+    if not paths:
+        raise FileNotFoundError(f"there is no file {' or '.join(patterns)}.")
+    found = in_records(paths, KEYS, (), None)
+    if "{split}" not in where:
+        chosen = held_out(len(found), split)
+        if not chosen.any():
+            raise ValueError(
+                f"{where} has {len(found)} records, of which every {HOLD_OUT_EVERY}th would be held out for"
+                " testing. Where training and test images lie apart, write {split} for their names in the pattern."
+            )
+        found = [found[i] for i in np.flatnonzero(chosen)]
+    return gathered(f"tfrecord:{where}/{split}", (), found)
+
+
+def in_records(
+    paths: Sequence[str],
+    keys: Sequence[tuple[str, str | None]],
+    classes: Sequence[str],
+    counts: Sequence[int] | None,
+) -> list[Found | str]:
+    """The images in TFRecord files, and why others are none; `counts` records should be in each.
+
+    Labels are those of all images, or of none where there is not one from 0 on (TFDS writes -1 for a secret one).
+    """
+    formats = readable_formats()
+    shards: list[list[Found | str]] = [[] for _ in paths]
+
+    def look(k):
+        with open(paths[k], "rb") as file:
+            try:
+                for record in records.record_spans(file):
+                    shards[k].append(look_into(file, record))
+            except ValueError as error:
+                raise ValueError(f"{paths[k]} is damaged: {error} Copy or prepare it again.") from None
+        if counts is not None and len(shards[k]) != counts[k]:
+            raise ValueError(
+                f"{paths[k]} has {len(shards[k])} of {counts[k]} images. Prepare the data set again."
+            )
+
+    def look_into(file, record):
+        try:
+            features = records.example(file, record)
+            image, label = next((pair for pair in keys if pair[0] in features), (None, None))
+            if image is None or features[image][0] != records.BYTES:
+                raise ValueError(f"no encoded image is among its features ({', '.join(sorted(features))})")
+            span, number = features[image][1], None
+            if label in features and features[label][0] == records.INTEGERS:
+                number = records.integer(file, features[label][1])
+            seen = header(records.Window(file, span), formats)
+            return Found(file.name, span, *seen, number)
+        except Exception as error:  # one image, whatever is wrong with it, must not end the others
+            return f"{file.name} (at byte {record.start}): {reason(error)}"
+
+    in_parallel(look, len(paths), chunk=1)
+    found = [one for shard in shards for one in shard]
+    labels = [one.label for one in found if isinstance(one, Found) and one.label is not None]
+    if max(labels, default=-1) < 0:
+        return [one._replace(label=None) if isinstance(one, Found) else one for one in found]
+
+    def checked(one):
+        if isinstance(one, str) or (one.label is not None and 0 <= one.label < (len(classes) or 2**31)):
+            return one
+        reason = "it has no label" if one.label is None else f"its label is {one.label}"
+        return f"{one.path} (at byte {one.span.start}): {reason}"
+
+    return [checked(one) for one in found]
+
+
+# ---------------------------------------------------------------------------------------------- decoding
+
+
+def read_bytes(path: str, start: int, length: int) -> bytes:
+    """The bytes of a file from `start` on: `length` of them, or with -1 all that follow."""
+    with open(path, "rb") as file:
+        return file.read() if length < 0 else records.read(file, Span(int(start), int(length)))
+
+
+def as_images(source: Encoded, size: int, *, fraction: float = 1.0) -> Images:
+    """Encoded images as if they were in memory: `Images` of [n, size, size, 3] whose pixels are decoded when a part of
+    them is asked for, by Pillow, on all cores. What is asked for twice is decoded twice.
+
+    fraction
+        of the centre square's side that is kept and resized.
+
+    Asking for an image that is damaged raises ValueError that names it.
+    """
+    if size < 1 or not 0 < fraction <= 1:
+        raise ValueError(f"expected size >= 1 and 0 < fraction <= 1; got size={size}, fraction={fraction}.")
+    pixels: Any = Pixels(source, size, fraction)
+    return Images(source.name, pixels, source.labels, source.classes, source.skipped)
+
+
+class Pixels:
+    """What `as_images` makes: looked at like an array uint8 [n, size, size, 3]."""
+
+    dtype, ndim = np.dtype(np.uint8), 4
+
+    def __init__(self, source: Encoded, size: int, fraction: float):
+        self.source, self.fraction = source, fraction
+        self.shape = (len(source.paths), size, size, 3)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, which: Any) -> np.ndarray:
+        first, *rest = which if isinstance(which, tuple) else (which,)
+        numbers = np.arange(len(self))[first]
+        out = np.empty((numbers.size, *self.shape[1:]), np.uint8)
+        formats = readable_formats()
+
+        def decode(k):
+            i = int(numbers.flat[k])
+            try:
+                content = io.BytesIO(self.source.content(i))
+                out[k] = read(content, formats, self.shape[1], self.fraction)
+            except Exception as error:
+                raise ValueError(
+                    f"{self.source.where(i)} is damaged: {reason(error)}. Mend or remove it."
+                ) from error
+
+        in_parallel(decode, numbers.size, chunk=4)
+        return out.reshape(*numbers.shape, *self.shape[1:])[(slice(None),) * numbers.ndim + tuple(rest)]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self[:], dtype)

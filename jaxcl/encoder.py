@@ -1,0 +1,127 @@
+"""An encoder is a value: what a run has learnt to make of images, opened without the images it was learnt from.
+
+    encoder = load_encoder("runs/quickstart")
+    features = encoder(images)                                  # [b, h, w, c] -> [b, d]
+    before = load_encoder("runs/quickstart", untrained=True)    # the same network as it was initialised
+
+Neither the training data nor the optimizer's state is needed, and of the method's memory (queues, banks, target
+networks) only what the features depend on is built.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+from jax.tree_util import Partial
+
+from jaxcl import keys
+from jaxcl.config import Apply
+from jaxcl.devices import make_mesh
+from jaxcl.runs import Run, open_run
+from jaxcl.train import checkpoint
+from jaxcl.train.state import blank_batch
+from jaxcl.typing import About, Array, PyTree
+
+
+class Encoder(NamedTuple):
+    """apply      (params, state, images float [b, h, w, c] in [0, 1]) -> features [b, d]
+    params, state  what it reads of the run's parameters and memory; None in place of what it does not
+    about          number, shape and classes of the images it was trained on
+    step           training steps behind it; 0 of an untrained one
+    """
+
+    apply: Apply
+    params: PyTree
+    state: PyTree
+    about: About
+    step: int
+
+    def __call__(self, images: Array | np.ndarray) -> Array:
+        """Features [b, d] of images [b, h, w, c], uint8 or float in [0, 1]."""
+        if images.ndim != 4:
+            raise ValueError(
+                f"An encoder takes images [b, h, w, c]; got {images.shape}. Give one as images[None]."
+            )
+        return _features(self.apply, self.params, self.state, images)
+
+    @property
+    def embed(self) -> Partial:
+        """images -> features, with the weights as arguments of the compiled program: for `evaluate`."""
+        return Partial(self.apply, self.params, self.state)
+
+
+def load_encoder(run_dir: str | Path, *, untrained: bool = False, part: str | None = None) -> Encoder:
+    """The encoder of a run at its newest good checkpoint.
+
+    untrained
+        as the run initialised it, before the first training step; needs no checkpoint.
+    part
+        a part of the representation that the config names (`Recipe.parts`).
+
+    Raises FileNotFoundError where there is no run or no checkpoint, ValueError where no checkpoint is good and where
+    the config names no such part.
+    """
+    run = open_run(run_dir)
+    if part is None:
+        return encoder_of(run, run.recipe.method.embed, untrained=untrained)
+    parts = run.recipe.parts or {}
+    if part not in parts:
+        named = f"; it names {', '.join(parts)}" if parts else ""
+        raise ValueError(f"The config of {run_dir} names no part {part!r} of its representation{named}.")
+    return encoder_of(run, parts[part], untrained=untrained)
+
+
+def encoder_of(run: Run, apply: Apply, *, untrained: bool = False) -> Encoder:
+    """The encoder `apply` of an opened run; or its classifier, which is one more function of the same arrays."""
+    method, about = run.recipe.method, run.about
+    key = keys.init_key(run.knobs.seed)
+
+    def init(key: Array) -> tuple[PyTree, PyTree]:
+        return method.init(key, blank_batch(about))
+
+    whole = jax.eval_shape(init, key)
+    images = jax.ShapeDtypeStruct((2, *about.shape), jnp.float32)
+    used = _used(apply, whole, images)
+    if untrained:
+        # Compiled as a whole: what is not used is not made.
+        params, state = jax.jit(lambda key: _only(init(key), used))(key)
+        return Encoder(apply, params, state, about, 0)
+    params, state = _only(jax.tree.map(_on_devices(), whole), used)
+    wanted = {"params": params, "state": state}
+    found, step = checkpoint.restore(run.dir / "checkpoints", wanted, part=True)
+    return Encoder(apply, found["params"], found["state"], about, step)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _features(apply: Apply, params: PyTree, state: PyTree, images: Array) -> Array:
+    if images.dtype == jnp.uint8:
+        images = images.astype(jnp.float32) / 255
+    return apply(params, state, images)
+
+
+def _used(apply: Apply, whole: tuple[PyTree, PyTree], images: Any) -> list[bool]:
+    """For every array of (params, state), in order: whether `apply` reads it."""
+    program = jax.make_jaxpr(apply)(*whole, images).jaxpr
+    read = {id(x) for equation in program.eqns for x in equation.invars} | {id(x) for x in program.outvars}
+    arrays = jax.tree.leaves(whole)
+    return [id(x) in read for x in program.invars[: len(arrays)]]
+
+
+def _only(tree: PyTree, used: list[bool]) -> PyTree:
+    """The tree with None in place of what is not used."""
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, [x if keep else None for x, keep in zip(leaves, used, strict=True)])
+
+
+def _on_devices() -> Any:
+    """Says where an array goes: on one device; with several processes on all of them."""
+    where: Sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    if jax.process_count() > 1:
+        where = NamedSharding(make_mesh(), PartitionSpec())
+    return lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)

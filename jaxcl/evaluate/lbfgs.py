@@ -1,0 +1,179 @@
+"""L-BFGS for multinomial logistic regression, several strengths of regularization at a time.
+
+The whole minimizer is one compiled loop; `probe.linear_path` says what it minimizes and gives it the features.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcl.typing import Array
+
+MEMORY = 10  # Pairs of steps that L-BFGS remembers.
+
+
+@functools.partial(jax.jit, static_argnames="classes")
+def fit_logistic(x: Array, y: Array, l2: Array, tolerance, iterations, *, classes: int):
+    """x [n, d], y int [n], l2 [p] -> theta [p, c, d + 1] (bias last), cross-entropies [p, n], max |gradient| [p],
+    iterations [p], whether the tolerance was met [p].
+
+    L-BFGS (Nocedal and Wright 2006, algorithm 7.5) on p problems side by side. Logits are linear in the step, so the
+    line search needs no pass over x: an iteration reads x once for the direction's logits and once for the gradient.
+
+    It works from the diagonal of the Hessian at zero, so that a strong l2, which binds the weights and leaves the bias
+    free, does not make the problem ill-conditioned.
+
+    Logits are kept relative to that of the right class, `z_j - z_y`, and the right class is left out of the sums: the
+    loss log(1 + sum_j exp(z_j - z_y)) and the residuals keep their relative precision where they are tiny.
+    """
+    n, d = x.shape
+    p, dtype = l2.shape[0], x.dtype
+    wrong = jnp.arange(classes)[:, None] != y  # [c, n]
+    exact = lax.Precision.HIGHEST
+
+    def logits(theta):
+        z = jnp.einsum("pcd,nd->pcn", theta[:, :, :-1], x, precision=exact) + theta[:, :, -1:]
+        return z - jnp.sum(jnp.where(wrong, 0, z), axis=1, keepdims=True)
+
+    def probabilities(z):
+        """Those of the wrong classes [p, c, n] (0 at the right one), and the cross-entropies [p, n]."""
+        top = jnp.maximum(jnp.max(z, axis=1), 0)
+        weights = jnp.where(wrong, jnp.exp(z - top[:, None]), 0)
+        rest = jnp.sum(weights, axis=1)
+        entropy = jnp.where(top > 0, top + jnp.log(jnp.exp(-top) + rest), jnp.log1p(rest))
+        return weights / (jnp.exp(-top) + rest)[:, None], entropy
+
+    def penalty(theta, other):
+        return l2 * jnp.sum(theta[:, :, :-1] * other[:, :, :-1], axis=(1, 2))
+
+    def gradient(theta, z):
+        residual, _ = probabilities(z)
+        residual = jnp.where(wrong, residual, -jnp.sum(residual, axis=1, keepdims=True)) / n
+        weights = (
+            jnp.einsum("pcn,nd->pcd", residual, x, precision=exact) + l2[:, None, None] * theta[:, :, :-1]
+        )
+        return jnp.concatenate([weights, jnp.sum(residual, axis=2, keepdims=True)], axis=2)
+
+    def inner(a, b):
+        return jnp.sum(a * b, axis=(1, 2))
+
+    def wide(a):
+        return a[:, None, None]
+
+    def direction(grad, steps, changes, rho, gamma, count):
+        def newest_first(i, carry):
+            q, alphas = carry
+            slot = (count - 1 - i) % MEMORY
+            alpha = rho[slot] * inner(steps[slot], q)  # An empty slot has rho 0 and does nothing.
+            return q - wide(alpha) * changes[slot], alphas.at[slot].set(alpha)
+
+        def oldest_first(i, r):
+            slot = (count + i) % MEMORY
+            beta = rho[slot] * inner(changes[slot], r)
+            return r + wide(alphas[slot] - beta) * steps[slot]
+
+        q, alphas = lax.fori_loop(0, MEMORY, newest_first, (grad, jnp.zeros((MEMORY, p), dtype)))
+        return -lax.fori_loop(0, MEMORY, oldest_first, wide(gamma) * inverse * q)
+
+    def line_search(theta, z, value, slope, move, dz, t, done):
+        """t [p] with a sufficient decrease and half the slope gone, by Newton's method kept inside a bracket."""
+        at, along, across = penalty(theta, theta), penalty(theta, move), penalty(move, move)
+        slack = 4 * jnp.finfo(dtype).eps * jnp.abs(value)
+
+        def look(carry):
+            tries, t, low, high, found, _ = carry
+            prob, entropy = probabilities(z + wide(t) * dz)
+            first = jnp.sum(prob * dz, axis=1)
+            second = jnp.sum(prob * jnp.square(dz), axis=1) - jnp.square(first)
+            here = jnp.mean(entropy, axis=1) + 0.5 * at + t * along + 0.5 * jnp.square(t) * across
+            slope_here = jnp.mean(first, axis=1) + along + t * across
+            bend = jnp.mean(second, axis=1) + across
+            fell = here <= value + 1e-4 * t * slope + slack
+            found = fell & (jnp.abs(slope_here) <= 0.5 * jnp.abs(slope))
+            # The loss is convex along the line: where it rises, the step was too long.
+            rises = (slope_here > 0) | ~fell
+            low, high = jnp.where(rises, low, t), jnp.where(rises, t, high)
+            newton = t - slope_here / jnp.maximum(bend, jnp.finfo(dtype).tiny)
+            newton = jnp.minimum(newton, 10 * t)
+            middle = jnp.where(jnp.isfinite(high), 0.5 * (low + high), 2 * t)
+            t_next = jnp.where((newton > low) & (newton < high), newton, middle)
+            return tries + 1, jnp.where(found | done, t, t_next), low, high, found, here
+
+        def searching(carry):
+            tries, _, _, _, found, _ = carry
+            return (tries < 20) & ~jnp.all(found | done)
+
+        start = (0, t, jnp.zeros_like(t), jnp.full_like(t, jnp.inf), jnp.zeros(p, bool), value)
+        _, t, _, _, found, here = lax.while_loop(searching, look, start)
+        return jnp.where(found & ~done, t, 0), found, jnp.where(found & ~done, here, value)
+
+    def iterate(carry):
+        count, theta, z, value, grad, steps, changes, rho, gamma, done, stuck, counts = carry
+        move = direction(grad, steps, changes, rho, gamma, count)
+        slope = inner(grad, move)
+        # Rounding can turn a direction uphill; the scaled gradient never is.
+        uphill = slope >= 0
+        move = jnp.where(wide(uphill), -inverse * grad, move)
+        slope = jnp.where(uphill, inner(grad, move), slope)
+        dz = logits(move)
+        t, found, value_next = line_search(theta, z, value, slope, move, dz, jnp.ones(p, dtype), done)
+        theta, z = theta + wide(t) * move, z + wide(t) * dz
+        grad_next = gradient(theta, z)
+        step, change = wide(t) * move, grad_next - grad
+        product, length = inner(step, change), inner(change, inverse * change)
+        useful = product > jnp.finfo(dtype).eps * length
+        slot = count % MEMORY
+        steps, changes = steps.at[slot].set(step), changes.at[slot].set(change)
+        rho = rho.at[slot].set(jnp.where(useful, 1 / jnp.where(useful, product, 1), 0))
+        gamma = jnp.where(useful, product / jnp.where(useful, length, 1), gamma)
+        # At the floor of the arithmetic the loss no longer falls, though the gradient may be above the tolerance.
+        stuck = jnp.where(value_next < value, 0, stuck + 1)
+        counts = counts + ~done
+        done = done | (jnp.max(jnp.abs(grad_next), axis=(1, 2)) <= tolerance) | ~found | (stuck >= 10)
+        return count + 1, theta, z, value_next, grad_next, steps, changes, rho, gamma, done, stuck, counts
+
+    def running(carry):
+        return (carry[0] < iterations) & ~jnp.all(carry[9])
+
+    # 1 / diagonal of the Hessian at zero, [p, 1, d + 1]: there every class has probability 1 / c.
+    spread = (1 - 1 / classes) / classes
+    curvature = spread * jnp.mean(jnp.square(x), axis=0) + l2[:, None]
+    # A feature that is always zero has curvature 0 where l2 is; its gradient is 0 as well.
+    curvature = jnp.concatenate([curvature, jnp.full((p, 1), spread, dtype)], axis=1)
+    inverse = 1 / jnp.where(curvature > 0, curvature, 1)[:, None]
+
+    theta = jnp.zeros((p, classes, d + 1), dtype)
+    z = jnp.zeros((p, classes, n), dtype)
+    # The gradient at zero, where probabilities(z) would be constants that XLA spends seconds on folding.
+    residual = jnp.where(wrong, 1 / classes, 1 / classes - 1).astype(dtype) / n
+    grad = jnp.concatenate(
+        [jnp.matmul(residual, x, precision=exact), jnp.sum(residual, axis=1, keepdims=True)], axis=1
+    )
+    grad = jnp.broadcast_to(grad, theta.shape)
+    memory = jnp.zeros((MEMORY, *theta.shape), dtype)
+    zeros = jnp.zeros(p, jnp.int32)
+    done = jnp.max(jnp.abs(grad), axis=(1, 2)) <= tolerance
+    value = jnp.full(p, np.log(classes), dtype)
+    start = (
+        0,
+        theta,
+        z,
+        value,
+        grad,
+        memory,
+        memory,
+        jnp.zeros((MEMORY, p), dtype),
+        jnp.ones(p, dtype),
+        done,
+        zeros,
+    )
+    end = lax.while_loop(running, iterate, (*start, zeros))
+    theta = end[1]
+    z = logits(theta)  # Afresh: the sum of so many steps has gathered their rounding.
+    met = jnp.max(jnp.abs(end[4]), axis=(1, 2)) <= tolerance
+    return theta, probabilities(z)[1], jnp.max(jnp.abs(gradient(theta, z)), axis=(1, 2)), end[11], met

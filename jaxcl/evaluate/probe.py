@@ -1,0 +1,208 @@
+"""The linear probe: how well a linear classifier reads the classes from frozen features, l2 chosen on held-out images.
+
+Features that were computed once are fitted by L-BFGS, for many strengths of regularization at a time, as the transfer
+experiments of SimCLR (Chen et al. 2020, arXiv:2002.05709, appendix B.8) and Kornblith et al. (2019, arXiv:1805.08974).
+`sgd.linear_sgd` trains the classifier on features of augmented images in their place.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcl.evaluate.checks import check_features, check_labels, numbered_classes
+from jaxcl.evaluate.lbfgs import fit_logistic
+
+# Coarser than the 45 values of SimCLR's appendix, over the part of their range that matters for a mean cross-entropy.
+L2 = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+class LinearPath(NamedTuple):
+    """p linear classifiers, one a strength of regularization. They apply to the features as given: x W + b."""
+
+    l2: np.ndarray  # [p]
+    weights: np.ndarray  # [p, d, c]
+    bias: np.ndarray  # [p, c]
+    classes: np.ndarray  # [c], the labels that the columns stand for
+    objective: np.ndarray  # [p], mean cross-entropy in nats + l2 / 2 |W|^2
+    cross_entropy: np.ndarray  # [p]
+    gradient: np.ndarray  # [p], the largest entry of the objective's gradient, computed afresh at the end
+    iterations: np.ndarray  # [p]
+    converged: (
+        np.ndarray
+    )  # [p], bool: stopped by the tolerance, not by the iterations or the arithmetic's floor
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """[n, d] -> the labels [p, n] that the p classifiers give."""
+        return predict_each(self.weights, self.bias, self.classes, features)
+
+
+def linear_path(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    *,
+    l2: Sequence[float] = L2,
+    standardize: bool = True,
+    tolerance: float = 1e-5,
+    iterations: int = 500,
+) -> LinearPath:
+    """Multinomial logistic regression for every value of l2 at once.
+
+    Minimizes, for features x_i [d] with labels y_i,
+
+        1/n sum_i -log softmax(x_i W + b)[y_i]  +  l2 / 2 |W|^2
+
+    over W [d, c] and b [c], which is not regularized. This is scikit-learn's `LogisticRegression(C=1 / (n l2))`, whose
+    objective is n C times this one. (With two classes scikit-learn fits one column in place of two, which halves the
+    penalty of the same classifier; its C is then twice as large, C = 2 / (n l2).)
+
+    l2
+        the strengths, one classifier each. All are fitted together, so the features are read twice an iteration,
+        whatever their number.
+    standardize
+        fit features of zero mean and unit variance, for which l2 then counts; the classifier returned applies to the
+        features as given all the same. It makes one range of l2 fit all encoders, and converges in fewer iterations.
+    tolerance, iterations
+        stop where no entry of the gradient exceeds the tolerance, or after so many iterations; `converged` says which.
+
+    Computes in float32, or in float64 where the features are and jax_enable_x64 is set.
+
+    >>> path = linear_path(np.array([[-2.0], [-1.0], [1.0], [2.0]]), np.array([3, 3, 8, 8]), l2=(0.01, 1.0))
+    >>> path.predict(np.array([[-1.0], [1.5]])).tolist()
+    [[3, 8], [3, 8]]
+    >>> bool(path.objective[0] < path.objective[1] < np.log(2))
+    True
+    """
+    x = check_features("train_features", train_features, keep_double=True)
+    classes, y = numbered_classes("The linear probe", check_labels("The linear probe", train_labels, len(x)))
+    strengths = np.asarray(l2, x.dtype)
+    if strengths.ndim != 1 or not len(strengths) or not (strengths >= 0).all():
+        raise ValueError(f"l2 must be a sequence of numbers, none of them negative; got {l2}.")
+    # Centered in any case: the free bias makes up for it, so the problem is the same and better conditioned.
+    center, scale = x.mean(axis=0, dtype=np.float64), np.ones(x.shape[1])
+    if standardize:
+        std = x.std(axis=0, dtype=np.float64)
+        # A feature that never changes (but for the rounding of its mean) says nothing, and must not be blown up.
+        scale = np.where(std > 1e-6 * np.abs(center), std, 1.0)
+    inputs = jnp.asarray((x - center.astype(x.dtype)) / scale.astype(x.dtype))
+    targets = jnp.asarray(y, jnp.int32)
+
+    # As many at a time as keep an array [p, c, n] below 2^25 numbers; the last group is filled up by repetition.
+    together = int(np.clip(2**25 // (len(y) * len(classes)), 1, len(strengths)))
+    parts = []
+    for first in range(0, len(strengths), together):
+        group = np.resize(strengths[first:], together) if first + together > len(strengths) else None
+        group = strengths[first : first + together] if group is None else group
+        fit = fit_logistic(inputs, targets, jnp.asarray(group), tolerance, iterations, classes=len(classes))
+        parts.append([np.asarray(part)[: len(strengths) - first] for part in fit])
+    theta, entropies, gradient, counts, converged = (
+        np.concatenate(column) for column in zip(*parts, strict=True)
+    )
+    theta = theta.astype(np.float64)
+    penalty = 0.5 * np.asarray(l2, np.float64) * np.square(theta[:, :, :-1]).sum(axis=(1, 2))
+    cross_entropy = entropies.mean(axis=1, dtype=np.float64)
+    weights = np.swapaxes(theta[:, :, :-1] / scale, 1, 2)
+    bias = theta[:, :, -1] - center @ weights
+    return LinearPath(
+        l2=np.asarray(l2, np.float64),
+        weights=weights.astype(x.dtype),
+        bias=bias.astype(x.dtype),
+        classes=classes,
+        objective=cross_entropy + penalty,
+        cross_entropy=cross_entropy,
+        gradient=gradient,
+        iterations=counts,
+        converged=converged,
+    )
+
+
+class LinearProbe(NamedTuple):
+    """A linear classifier with what it scored."""
+
+    accuracy: float  # on the test set, in [0, 1]
+    weights: np.ndarray  # [d, c]
+    bias: np.ndarray  # [c]
+    classes: np.ndarray  # [c], the labels that the columns stand for
+    details: dict[str, Any]  # how it was found, as numbers and lists
+
+
+def linear_probe(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    *,
+    l2: Sequence[float] = L2,
+    held_out: float = 0.1,
+    standardize: bool = True,
+    tolerance: float = 1e-5,
+    iterations: int = 500,
+    split: tuple[np.ndarray, np.ndarray] | None = None,
+) -> LinearProbe:
+    """`linear_path`, with l2 chosen on a held-out part of the training set and refitted on all of it.
+
+    The test labels are used once, at the end. The held-out part is the fraction `held_out` of every class, the
+    same at every call; or `split`, the rows to fit and the rows to hold out, says which it is. Where several values of
+    l2 are right equally often, the largest is taken. `details` holds "l2" (the chosen one), "l2_path",
+    "held_out_accuracies" (in percent, one a value of l2), "iterations", "converged" (of the refit), "path_converged",
+    "cross_entropy".
+    """
+    labels = check_labels("The linear probe", train_labels, len(train_features))
+    test_labels = check_labels("The linear probe", test_labels, len(test_features))
+    train_features = np.asarray(train_features)
+    fit = functools.partial(linear_path, standardize=standardize, tolerance=tolerance, iterations=iterations)
+    fitted, held = hold_out(labels, held_out) if split is None else split
+    path = fit(train_features[fitted], labels[fitted], l2=l2)
+    scores = np.mean(path.predict(train_features[held]) == labels[held], axis=1)
+    chosen = float(max(strength for strength, score in zip(l2, scores, strict=True) if score == scores.max()))
+    final = fit(train_features, labels, l2=(chosen,))
+    accuracy = float(np.mean(final.predict(test_features)[0] == test_labels))
+    details = {
+        "l2": chosen,
+        "l2_path": [float(strength) for strength in l2],
+        "held_out_accuracies": [100 * float(score) for score in scores],
+        "iterations": int(final.iterations[0]),
+        "converged": bool(final.converged[0]),
+        "path_converged": [bool(c) for c in path.converged],
+        "cross_entropy": float(final.cross_entropy[0]),
+    }
+    return LinearProbe(accuracy, final.weights[0], final.bias[0], final.classes, details)
+
+
+def hold_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """The rows to fit and the rows to hold out: a fraction of every class, at least one row where it has two.
+
+    It is the same draw at every call.
+
+    >>> fitted, held = hold_out(np.array([0, 0, 0, 0, 1, 1, 2]), 0.25)
+    >>> len(fitted), len(held), np.array([0, 0, 0, 0, 1, 1, 2])[held].tolist()
+    (5, 2, [0, 1])
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"The fraction held out must lie between 0 and 1; got {fraction}.")
+    # A fixed draw: files in the order of a folder are not in a random order.
+    order = np.random.default_rng(0).permutation(len(labels))
+    held = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        held[members[: min(len(members) - 1, max(1, round(fraction * len(members))))]] = True
+    if not held.any():
+        raise ValueError(
+            "Nothing can be held out: every class has a single image. Fit one l2 by linear_path."
+        )
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def predict_each(weights, bias, classes, features) -> np.ndarray:
+    """The labels [p, n] that p classifiers, weights [p, d, c] and bias [p, c], give to features [n, d]."""
+    features = np.asarray(features)
+    if features.ndim != 2 or features.shape[1] != weights.shape[1]:
+        raise ValueError(f"features must be [n, {weights.shape[1]}], as those fitted; got {features.shape}.")
+    features = features.astype(weights.dtype, copy=False)
+    return np.stack(
+        [classes[np.argmax(features @ w + b, axis=1)] for w, b in zip(weights, bias, strict=True)]
+    )

@@ -1,0 +1,62 @@
+"""A loss that draws nothing, as a loss that is given a key."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxcl.typing import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Keyless:
+    """What `keyless` returns: (key, *arrays, axis_name=None, **more) -> function(*arrays, axis_name=..., **settings,
+    **more). It is a value, so that its name and settings can be read (`jaxcl parts`)."""
+
+    function: Callable[..., Array]
+    settings: Mapping[str, Any]
+
+    def __call__(self, key: Array, *arrays: Any, axis_name: str | None = None, **more: Any) -> Array:
+        del key
+        return self.function(*arrays, axis_name=axis_name, **self.settings, **more)
+
+
+def keyless(function: Callable[..., Array], **settings: Any) -> Keyless:
+    """A loss (*arrays, axis_name=None) -> scalar with its settings, as methods call it: with a key, which is ignored.
+
+        simclr(loss=keyless(nt_xent, temperature=0.1), ...)
+        moco(loss=keyless(queue_nce, temperature=0.2), ...)
+        generalized(key, z1, z2, distribution=keyless(log_sum_exp, temperature=0.2), weight=0.2)
+
+    The settings may be traced numbers. The axis is no setting: the method hands it over. For a loss that takes a key
+    first (`generalized`, `visreg`) use `functools.partial`.
+
+    Raises TypeError where the function takes no `axis_name`, or a setting that it does not know, or the axis is given.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxcl.losses import nt_xent
+    >>> loss, z = keyless(nt_xent, temperature=0.2), jnp.eye(3)
+    >>> bool(loss(jax.random.key(0), z, z) == nt_xent(z, z, temperature=0.2))
+    True
+    """
+    name = getattr(function, "__name__", repr(function))
+    parameters = inspect.signature(function).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    if "axis_name" not in parameters and not open_ended:
+        raise TypeError(
+            f"keyless makes a loss of (*arrays, axis_name=None) -> scalar, and {name} takes no axis_name. Give it one"
+            " (`*, axis_name=None`) and return collectives.mean(value, axis_name), the mean over all devices."
+        )
+    if "axis_name" in settings:
+        raise TypeError(
+            f"keyless takes the settings of {name}, and axis_name is none: the method names the axis. Leave it out."
+        )
+    unknown = [setting for setting in settings if setting not in parameters]
+    if unknown and not open_ended:
+        known = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "axis_name"]
+        raise TypeError(
+            f"{name} has the settings {', '.join(known) or '(none)'}; got {', '.join(unknown)}. Is it another loss's?"
+        )
+    return Keyless(function, settings)

@@ -1,0 +1,128 @@
+"""Prepared TensorFlow data sets, read through tf.data: a tiny one is prepared here, without a network."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from jaxcl.data import arrays, load, tf_read
+
+pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+tfds = pytest.importorskip("tensorflow_datasets", reason="TensorFlow Datasets is not installed")
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def pixels(i, height, width):
+    return np.random.default_rng(i).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+class TinyFlags(tfds.core.GeneratorBasedBuilder):
+    """Images of one size, in two shards' worth of splits; the labels of "test" are secret."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    SIZES = ((6, 8),)
+    SHAPE = (6, 8, 3)
+
+    def _info(self):
+        features = tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=self.SHAPE, encoding_format="png"),
+                "label": tfds.features.ClassLabel(names=["nowhere", "somewhere"]),
+                "note": tfds.features.Text(),
+            }
+        )
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, manager):
+        return {name: self._generate_examples(name) for name in ("train", "validation", "test")}
+
+    def _generate_examples(self, split):
+        for i in range({"train": 300, "validation": 5, "test": 4}[split]):
+            image = pixels(i, *self.SIZES[i % len(self.SIZES)])
+            yield i, {"image": image, "label": -1 if split == "test" else i % 2, "note": str(i)}
+
+
+class TinyMixed(TinyFlags):
+    """The same, of two sizes."""
+
+    SIZES = ((6, 8), (12, 10))
+    SHAPE = (None, None, 3)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tfds")
+    tfds.disable_progress_bar()
+    for builder in (TinyFlags, TinyMixed):
+        builder(data_dir=root).download_and_prepare()
+    return root
+
+
+def test_every_image_comes_once_with_its_label(root):
+    data = load("tfds:tiny_flags", "train", data_dir=root)
+    assert data.images.shape == (300, 6, 8, 3)
+    assert data.images.dtype == np.uint8
+    assert data.classes == ("nowhere", "somewhere")
+    number = {pixels(i, 6, 8).tobytes(): i for i in range(300)}
+    found = [number[image.tobytes()] for image in data.images]
+    assert sorted(found) == list(range(300))
+    assert data.labels.tolist() == [i % 2 for i in found]
+
+
+def test_the_order_is_the_same_every_time(root):
+    first, second = (load("tfds:tiny_flags", "train", data_dir=root).images for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_where_the_test_labels_are_secret_validation_is_the_test(root):
+    data = load("tfds:tiny_flags", "test", data_dir=root)
+    assert data.name == "tfds:tiny_flags/validation"
+    assert len(data.images) == 5
+
+
+def test_other_splits_go_by_their_names(root):
+    assert len(load("tfds:tiny_flags", "validation", data_dir=root).images) == 5
+
+
+def test_images_of_different_sizes_want_a_size(root):
+    with pytest.raises(ValueError, match="not all of one size. Pass size=N"):
+        load("tfds:tiny_mixed", "train", data_dir=root)
+    assert load("tfds:tiny_mixed", "train", data_dir=root, size=4).images.shape == (300, 4, 4, 3)
+
+
+def test_the_centre_square_at_its_own_size_is_untouched(root):
+    whole = load("tfds:tiny_flags", "validation", data_dir=root).images
+    assert np.array_equal(
+        load("tfds:tiny_flags", "validation", data_dir=root, size=6).images, whole[:, :, 1:7]
+    )
+
+
+def test_resizing_agrees_with_that_of_folders(root):
+    whole = load("tfds:tiny_flags", "validation", data_dir=root).images
+    here = load("tfds:tiny_flags", "validation", data_dir=root, size=3).images
+    there = arrays.resized(whole, 3)
+    # The same kernel (Keys's cubic, a = -0.5), antialiased by both; Pillow rounds to 8 bits between its two passes.
+    assert np.abs(here.astype(int) - there).max() <= 2
+
+
+def test_more_than_fits_in_memory_is_mapped(root, monkeypatch):
+    monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 100)
+    assert isinstance(load("tfds:tiny_flags", "validation", data_dir=root).images, np.memmap)
+
+
+def test_damage_is_said_to_be_damage(root, tmp_path):
+    shutil.copytree(root / "tiny_flags", tmp_path / "tiny_flags")
+    file = next((tmp_path / "tiny_flags").rglob("*train*record*"))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ValueError, match="[Pp]repare the data set again"):
+        load("tfds:tiny_flags", "train", data_dir=tmp_path)
+
+
+def test_a_name_that_no_one_knows_cannot_be_downloaded(root):
+    with pytest.raises(ValueError, match="knows no data set 'no_such_flags'"):
+        tf_read.prepare("no_such_flags", root)
+
+
+def test_what_is_prepared_is_not_prepared_again(root):
+    assert tf_read.prepare("tiny_flags", root) == root / "tiny_flags" / "1.0.0"

@@ -1,0 +1,57 @@
+"""Losses as methods call them: with a key, settings of their own, and the axis of the method."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxcl.losses import keyless, nt_xent, patch_nce
+
+KEY = jax.random.key(0)
+
+
+def test_the_key_is_ignored_and_the_axis_handed_on():
+    seen = []
+
+    def loss(a, b, *, weight, axis_name=None):
+        seen.append((a, b, weight, axis_name))
+        return jnp.zeros(())
+
+    keyless(loss, weight=3)(KEY, 1, 2, axis_name="devices")
+    assert seen == [(1, 2, 3, "devices")]
+
+
+def test_what_a_page_adds_by_name_reaches_the_loss():
+    grid = jax.random.normal(KEY, (2, 3, 1, 4))
+    assert keyless(patch_nce, scale=0.5)(KEY, grid, grid, below={1: 1.0}) == patch_nce(
+        grid, grid, below={1: 1.0}, scale=0.5
+    )
+
+
+def test_settings_may_be_traced_and_stand_in_a_partial():
+    z = jax.random.normal(KEY, (4, 3))
+
+    @jax.jit
+    def value(temperature):
+        return keyless(partial(nt_xent, block_size=0), temperature=temperature)(KEY, z, z)
+
+    assert float(value(0.3)) == pytest.approx(float(nt_xent(z, z, temperature=0.3)), rel=1e-6)
+
+
+def test_an_axis_is_no_setting():
+    with pytest.raises(TypeError, match="the method names the axis. Leave it out"):
+        keyless(nt_xent, axis_name="devices")
+
+
+def test_a_loss_without_an_axis_is_refused_as_it_would_be_a_device_s_alone():
+    def mine(z1, z2):
+        return jnp.mean(z1 * z2)
+
+    with pytest.raises(TypeError, match="mine takes no axis_name. Give it one"):
+        keyless(mine)
+
+
+def test_a_setting_of_another_loss_is_named_with_those_there_are():
+    with pytest.raises(TypeError, match="temperature, similarity, block_size; got clip"):
+        keyless(nt_xent, clip=20.0)

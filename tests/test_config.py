@@ -1,0 +1,127 @@
+"""Configs are programs: loading them, their knobs, and what may change when a run goes on."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from jaxcl.config import (
+    CommonKnobs,
+    changed_knobs,
+    knobs_from_json,
+    knobs_to_json,
+    load_config,
+    open_data,
+    resolved,
+    same_program,
+    steps_of,
+)
+
+CONFIG = """
+from dataclasses import dataclass
+
+from jaxcl import data
+from jaxcl.config import CommonKnobs
+
+@dataclass(frozen=True)
+class Knobs(CommonKnobs):
+    batch_size: int = 8
+    temperature: float = 0.5
+    widths: tuple[int, ...] = (1, 2)
+
+def recipe(knobs, about):
+    return knobs
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "some.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_knobs_survive_json(config):
+    module = load_config(config)
+    knobs = module.Knobs(temperature=0.1, widths=(3,))
+    assert knobs_from_json(module, knobs_to_json(knobs)) == knobs
+
+
+def test_a_changed_knob_is_named_with_both_values(config):
+    module = load_config(config)
+    saved = dataclasses.asdict(module.Knobs()) | {"widths": [1, 2]}
+    assert changed_knobs(saved, module.Knobs()) == []
+    (line,) = changed_knobs(saved, module.Knobs(temperature=0.1))
+    assert line.startswith("--temperature: the run has 0.5")
+    assert "0.1" in line
+
+
+def test_a_knob_that_is_gone_is_named(config):
+    with pytest.raises(ValueError, match="no knob momentum; it has data, .*temperature, widths"):
+        knobs_from_json(load_config(config), '{"momentum": 1}')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Knobs = 3\ndef recipe(knobs, about): pass",
+        CONFIG.replace("def recipe", "def other"),
+        CONFIG.replace("Knobs(CommonKnobs)", "Knobs"),
+    ],
+)
+def test_a_file_that_is_no_config_is_told_what_it_lacks(tmp_path, text):
+    (tmp_path / "bad.py").write_text(text)
+    with pytest.raises(ValueError, match=r"a frozen dataclass `Knobs\(CommonKnobs\)` and a function `recipe"):
+        load_config(tmp_path / "bad.py")
+
+
+def test_a_missing_config_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no config .*nothing\.py"):
+        load_config(tmp_path / "nothing.py")
+
+
+def test_comments_do_not_make_another_program():
+    assert same_program("x = 1  # one", "x   =   1\n")
+    assert not same_program("x = 1", "x = 2")
+
+
+def test_steps_leave_out_the_incomplete_batch():
+    assert steps_of(3, 10, 4) == 6
+    assert steps_of(0.5, 10, 5) == 1
+    with pytest.raises(ValueError, match="batch of 11 does not fit into 10 images"):
+        steps_of(1, 10, 11)
+
+
+def test_paths_among_the_knobs_become_absolute_and_nothing_else_changes(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    home = Path.home()
+    knobs = resolved(CommonKnobs(data="npz:some/file.npz", data_dir="sets", init="~/runs/one"))
+    assert knobs == CommonKnobs(
+        data=f"npz:{tmp_path}/some/file.npz", data_dir=f"{tmp_path}/sets", init=f"{home}/runs/one"
+    )
+    assert resolved(knobs) == knobs
+    for data in ("digits", "tfds:cifar10", "tfds:imagenet_resized/32x32"):
+        assert resolved(CommonKnobs(data=data)) == CommonKnobs(data=data)
+
+
+def test_a_config_may_have_images_of_its_own(config):
+    module = load_config(config)
+    assert not callable(module.data)  # the room of that name is no function of the config
+    config.write_text(CONFIG + "\n\ndef data(knobs):\n    return ('images of', knobs.batch_size)\n")
+    module = load_config(config)
+    assert open_data(module, module.Knobs()) == ("images of", 8)
+
+
+def test_every_common_knob_is_explained(config, capsys):
+    from jaxcl.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["train", str(config), "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(CommonKnobs):
+        assert f"--{field.name.replace('_', '-')}" in shown
+    assert "Training steps between two lines of the log. (default: 20)" in shown
+    assert (
+        "Images a training step, over all devices. (default: 8)" in shown
+    )  # of the config, explained by the base

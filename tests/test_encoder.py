@@ -1,0 +1,82 @@
+"""An encoder is what its run has learnt, and needs nothing else of the run."""
+
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcl import augment, keys, nets
+from jaxcl.config import CommonKnobs, Recipe
+from jaxcl.encoder import encoder_of
+from jaxcl.losses import keyless, queue_nce
+from jaxcl.methods import moco
+from jaxcl.runs import Run
+from jaxcl.train import checkpoint, init_state
+from jaxcl.train.state import blank_batch
+from jaxcl.typing import About
+
+ABOUT = About(64, (8, 8, 3), ("a", "b"))
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with a queue far too large for any machine; what its checkpoint holds of it is small."""
+    views = augment.two_views(augment.crop_and_flip(8))
+
+    def recipe(queue_size):
+        method = moco(
+            views=views,
+            encoder=nets.conv_n(features=(4,), dense=4, norm=nets.batch_norm()),
+            head=nets.mlp_head(norm=nets.no_norm(), hidden=(), out=4),
+            loss=keyless(queue_nce, temperature=0.2),
+            queue_size=queue_size,
+        )
+        return Recipe(method, optax.adam(1e-3), optax.constant_schedule(1e-3), views, 10, 16)
+
+    folder: Path = tmp_path_factory.mktemp("run")
+    small = recipe(8)
+    fresh = init_state(keys.init_key(0), small.method, small.optimizer, blank_batch(ABOUT))
+    trained = fresh._replace(step=jnp.int32(3), params=jax.tree.map(lambda x: x + 0.5, fresh.params))
+    checkpoint.save(folder / "checkpoints", 3, trained)
+    return Run(folder, None, CommonKnobs(), ABOUT, {}, recipe(2**50)), fresh, trained
+
+
+def test_its_features_are_those_of_the_method_at_the_newest_checkpoint(run):
+    opened, _, trained = run
+    encoder = encoder_of(opened, opened.recipe.method.embed)
+    assert encoder.step == 3
+    want = jax.jit(opened.recipe.method.embed)(trained.params, trained.state, jnp.float32(IMAGES) / 255)
+    np.testing.assert_allclose(encoder(IMAGES), want, rtol=1e-6)
+    np.testing.assert_array_equal(
+        encoder.embed(jnp.float32(IMAGES) / 255), encoder.embed(jnp.float32(IMAGES) / 255)
+    )
+
+
+def test_untrained_it_is_what_the_run_began_with_bit_for_bit(run):
+    opened, fresh, _ = run
+    before = encoder_of(opened, opened.recipe.method.embed, untrained=True)
+    assert before.step == 0
+    chex.assert_trees_all_equal(before.params["encoder"], fresh.params["encoder"])
+    chex.assert_trees_all_equal(before.state["query"]["encoder"], fresh.state["query"]["encoder"])
+
+
+@pytest.mark.parametrize("untrained", [False, True])
+def test_queue_target_and_head_are_not_built(run, untrained):
+    opened, *_ = run
+    encoder = encoder_of(opened, opened.recipe.method.embed, untrained=untrained)
+    assert jax.tree.leaves(encoder.params["head"]) == []
+    for name in ("queue", "target", "key"):
+        assert jax.tree.leaves(encoder.state[name]) == []
+    assert jax.tree.leaves(encoder.params["encoder"])
+
+
+def test_it_travels_through_transformations_as_its_weights(run):
+    opened, *_ = run
+    encoder = encoder_of(opened, opened.recipe.method.embed)
+    features = jax.jit(lambda embed, images: embed(images))(encoder.embed, jnp.float32(IMAGES) / 255)
+    np.testing.assert_allclose(features, encoder(IMAGES), rtol=1e-6)

@@ -1,0 +1,154 @@
+"""Views made by the device, of images sent or kept there, or by the host: one loop, and the same run."""
+
+import os
+import signal
+from functools import partial
+
+import chex
+import numpy as np
+import optax
+import pytest
+
+from jaxcl import augment, data, devices, nets
+from jaxcl.config import Recipe
+from jaxcl.losses import keyless, nt_xent
+from jaxcl.methods import simclr
+from jaxcl.train import Callback, Preempted
+from jaxcl.train import train as loop
+from jaxcl.train.log import read_metrics
+from jaxcl.typing import Images
+
+INPUTS = ("device", "resident", "host")
+NOISE = Images("noise", np.random.default_rng(0).integers(0, 256, (56, 16, 16, 3), dtype=np.uint8))
+
+
+def recipe(placement="jit"):
+    axis_name = devices.axis_name(placement)
+    norm = nets.batch_norm(axis_name=axis_name)
+    crop = augment.random_resized_crop(16)
+    views = augment.two_views(augment.compose(crop, augment.flip(), augment.grayscale(), augment.clip()))
+    return Recipe(
+        method=simclr(
+            views=views,
+            encoder=nets.conv_n(features=(8,), dense=16, norm=norm),
+            head=nets.projection_head(layers=2, out=8, norm=norm),
+            loss=keyless(nt_xent, temperature=0.5),
+            axis_name=axis_name,
+        ),
+        optimizer=optax.sgd(0.05),
+        learning_rate=optax.constant_schedule(0.05),
+        views=views,
+        batch_size=16,  # three steps an epoch
+        steps=8,
+    )
+
+
+def train(recipe, input, **options):
+    """A line of the log a step; a checkpoint within the second epoch."""
+    if input == "host":
+        pytest.importorskip("tensorflow", reason="the host's input is TensorFlow's")
+    return loop(recipe, NOISE, input=input, **({"log_every": 1, "save_every": 4} | options))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    return {input: (train(recipe(), input, run_dir=folder / input), folder / input) for input in INPUTS}
+
+
+def losses(run_dir):
+    return [record["loss"] for record in read_metrics(run_dir)]
+
+
+def test_resident_images_make_the_same_run_bit_for_bit(runs):
+    chex.assert_trees_all_equal(runs["resident"][0], runs["device"][0])
+
+
+def test_views_of_the_host_make_the_same_run_to_within_rounding(runs):
+    np.testing.assert_allclose(losses(runs["host"][1]), losses(runs["device"][1]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("input", ["resident", "host"])
+def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_as_if_it_were_not(runs, input, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def until_step_5(step):
+        if step >= 5:
+            raise Killed
+        return 0.05
+
+    with pytest.raises(Killed):
+        train(recipe()._replace(learning_rate=until_step_5), input, run_dir=tmp_path)
+    resumed = train(recipe(), input, run_dir=tmp_path)
+    # Identical batches: on the same devices then all else is identical, too.
+    chex.assert_trees_all_equal(resumed, runs[input][0])
+
+
+@pytest.mark.parametrize("placement", ["shard_map", "pmap"])
+@pytest.mark.parametrize("input", ["resident", "host"])
+def test_every_placement_takes_every_input(runs, input, placement, tmp_path):
+    short = recipe(placement)._replace(steps=3)
+    train(short, input, placement=placement, run_dir=tmp_path)
+    np.testing.assert_allclose(losses(tmp_path), losses(runs["device"][1])[:3], rtol=1e-4)
+
+
+def test_an_input_of_ones_own_is_taken_as_it_is(runs, tmp_path):
+    own = data.InputPipeline(partial(data.batches, NOISE))
+    chex.assert_trees_all_equal(train(recipe(), own, run_dir=tmp_path), runs["device"][0])
+
+
+@pytest.mark.parametrize("input", INPUTS)
+def test_steps_made_in_one_call_are_the_same_steps_bit_for_bit(runs, input, tmp_path):
+    # Eight steps in calls of 3, 3 and 2, across the ends of epochs; logged once, as the mean of all.
+    options = {"steps_per_call": 3, "log_every": 12, "save_every": 6, "run_dir": tmp_path}
+    chex.assert_trees_all_equal(train(recipe(), input, **options), runs[input][0])
+    (record,) = read_metrics(tmp_path)
+    assert record["step"] == 8
+    assert record["loss"] == pytest.approx(np.mean(losses(runs[input][1])), rel=1e-6)
+
+
+@pytest.mark.parametrize("placement", ["shard_map", "pmap"])
+def test_every_placement_makes_several_steps_in_a_call(runs, placement, tmp_path):
+    options = {"placement": placement, "steps_per_call": 2, "log_every": 2, "run_dir": tmp_path}
+    train(recipe(placement), "resident", **options)
+    singly = np.reshape(losses(runs["device"][1]), (4, 2)).mean(axis=1)
+    np.testing.assert_allclose(losses(tmp_path), singly, rtol=1e-4)
+
+
+def test_a_run_stopped_between_calls_goes_on_in_others(runs, tmp_path):
+    def terminate_at_step_4(step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 0.05
+
+    with pytest.raises(Preempted) as stopped:
+        train(
+            recipe()._replace(learning_rate=terminate_at_step_4),
+            "resident",
+            steps_per_call=2,
+            log_every=2,
+            run_dir=tmp_path,
+        )
+    assert stopped.value.step == 4
+    # Four steps are left: to the next multiple of three, and what remains.
+    others = {"steps_per_call": 3, "log_every": 3, "save_every": 3, "run_dir": tmp_path}
+    chex.assert_trees_all_equal(train(recipe(), "resident", **others), runs["resident"][0])
+    assert [record["step"] for record in read_metrics(tmp_path)] == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"steps_per_call": 0}, "steps_per_call must be at least 1; got 0"),
+        ({"steps_per_call": 2}, "log_every must be a multiple of steps_per_call=2; got 1"),
+        (
+            {"steps_per_call": 2, "log_every": 4, "callbacks": [Callback(3, lambda *_: {})]},
+            "the cadence of a callback must be a multiple.*got 3",
+        ),
+        ({"log_every": 0}, "log_every is in training steps, at least 1; got 0"),
+    ],
+)
+def test_calls_that_would_hide_a_log_line_are_refused(change, says):
+    with pytest.raises(ValueError, match=says):
+        train(recipe(), "resident", **change)
