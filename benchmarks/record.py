@@ -336,7 +336,7 @@ def run(
         return float(1.03 * training + (evaluations + 1) * seconds_an_evaluation)
 
     left = None if deadline is None else deadline - clock.wall()
-    fits = [length for length in sorted(epochs, reverse=True) if left is None or predicted(length) <= left]
+    chosen = longest(epochs, predicted, left)
     say(
         "measured",
         seconds_an_epoch=[round(s, 4) for s in seconds_an_epoch],
@@ -349,16 +349,16 @@ def run(
         untrained=round(untrained, 2),
         seconds_left=None if left is None else round(left, 1),
         predicted={length: round(predicted(length), 1) for length in epochs},
-        chosen=fits[0] if fits else None,
-        do_not_fit=[length for length in epochs if length not in fits],
+        chosen=chosen,
+        do_not_fit=[length for length in epochs if chosen is None or length > chosen],
     )
-    if not fits:
+    if chosen is None:
         return say(
             "not run", why=f"{min(epochs)} epochs need {predicted(min(epochs)):.0f} s, {left:.0f} are left"
         )
 
     # 3. Training. The host runs ahead of the device and waits for it only where it evaluates.
-    plan = parts.plan(recipe, scale.images, fits[0])
+    plan = parts.plan(recipe, scale.images, chosen)
     steps_total = jnp.float32(plan.steps)
     at = sorted({-(-plan.epochs * i // evaluations) for i in range(1, evaluations + 1)})
     pflop, reached, accuracy = 0.0, {}, untrained
@@ -401,6 +401,11 @@ def run(
         knn_sklearn=None if theirs is None else round(theirs, 2),
         tflop_per_second=round(1e3 * pflop / clock.training, 2),
     )
+
+
+def longest(epochs: tuple[int, ...], predicted: Callable[[int], float], left: float | None) -> int | None:
+    """The largest number of epochs whose predicted seconds are not more than are left; None where there is none."""
+    return max((n for n in epochs if left is None or predicted(n) <= left), default=None)
 
 
 def views_of(recipe: Recipe) -> int:
