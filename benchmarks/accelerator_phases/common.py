@@ -145,7 +145,8 @@ def time_program(program: Program, *, budget: float, arguments=None, calls: int 
 def arithmetic(function: Callable, *arguments) -> int:
     """FLOPs of the convolutions and matrix products in a traced function; loops count as often as they run.
 
-    Products with the zeros of a dilated convolution are counted, so count a forward pass and triple it.
+    Zeros between the rows of a dilated image (the gradients of strided convolutions) are not counted, those of its border
+    are.
     """
     import jax
 
@@ -169,7 +170,8 @@ def _arithmetic(jaxpr) -> int:
             kernel = equation.invars[1].aval.shape
             out_features = parameters["dimension_numbers"].rhs_spec[0]
             each = math.prod(kernel) // kernel[out_features]
-            total += 2 * math.prod(equation.outvars[0].aval.shape) * each
+            zeros = math.prod(parameters["lhs_dilation"])
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * each // zeros
         repeats = parameters.get("length", 1) if name == "scan" else 1
         total += repeats * sum(_arithmetic(inner) for inner in _within(parameters))
     return total

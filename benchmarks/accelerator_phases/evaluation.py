@@ -63,13 +63,13 @@ def programs(toy: bool) -> list[Program]:
 
     import jax.numpy as jnp
 
-    knn, linear = (import_module(f"jaxcl.evaluate.{name}") for name in ("knn", "linear"))
+    knn, lbfgs = (import_module(f"jaxcl.evaluate.{name}") for name in ("knn", "lbfgs"))  # not the functions
 
     s = sizes(toy)
     bank, labels = floats(s["bank"], s["width"]), floats(s["bank"], dtype=jnp.int32)
     block = min(4096, s["bank"])
     search = partial(knn._nearest, k=10, block=block)
-    fit = partial(linear._lbfgs, tolerance=1e-5, iterations=500, classes=10)
+    fit = partial(lbfgs.fit_logistic, tolerance=1e-5, iterations=500, classes=10)
     return [
         *sorting(toy),
         Program("kNN, one block of queries", search, (bank, floats(min(256, s["queries"]), s["width"]))),

@@ -39,7 +39,7 @@ def method_of(t: Task, *, augmented: bool = True):
     import jax.numpy as jnp
 
     from jaxcl import augment, nets
-    from jaxcl.losses import nt_xent
+    from jaxcl.losses import keyless, nt_xent
     from jaxcl.methods import simclr
 
     norm = nets.batch_norm()
@@ -62,7 +62,7 @@ def method_of(t: Task, *, augmented: bool = True):
         views=views if augmented else as_they_are,
         encoder=encoder,
         head=head,
-        loss=lambda key, z1, z2, **options: nt_xent(z1, z2, temperature=TEMPERATURE, **options),
+        loss=keyless(nt_xent, temperature=TEMPERATURE),
     )
     return method, encoder, head
 
@@ -123,6 +123,7 @@ def run(toy: bool, emit: Emit, *, depth: int) -> None:
     import numpy as np
 
     from accelerator_phases.common import compiled, memory, random
+    from jaxcl import devices
     from jaxcl.data import batches, index_batches, prefetch
     from jaxcl.train import placement
     from jaxcl.typing import Images
@@ -133,8 +134,8 @@ def run(toy: bool, emit: Emit, *, depth: int) -> None:
     count = 64 if toy else 8192 if t.size < 100 else 2048
     rng = np.random.default_rng(0)
     images = Images("random", rng.integers(0, 256, (count, t.size, t.size, 3), dtype=np.uint8))
-    mesh = placement.make_mesh(1)
-    key = placement.replicate(jax.random.key(1), mesh)
+    mesh = devices.make_mesh(devices=1)
+    key = devices.replicate(jax.random.key(1), mesh)
     order: dict[str, Any] = {"batch_size": t.batch, "seed": 0}
 
     @functools.cache
@@ -148,7 +149,7 @@ def run(toy: bool, emit: Emit, *, depth: int) -> None:
     def measured(options, feed):
         """The training step `call`, and the row of its times, fed in one way."""
         function, init, seconds = program(**options)
-        carry = {"state": placement.replicate(init(), mesh), "wait": 0.0, "calls": 0}
+        carry = {"state": devices.replicate(init(), mesh), "wait": 0.0, "calls": 0}
 
         def call():
             before = time.perf_counter()
@@ -165,7 +166,7 @@ def run(toy: bool, emit: Emit, *, depth: int) -> None:
         return call, {"compile_seconds": seconds, **memory(function), "input_wait": waited, **spread(times)}
 
     def device_feed():
-        return prefetch((placement.split(batch, mesh) for batch in batches(images, **order)), size=2)
+        return prefetch((devices.split(batch, mesh) for batch in batches(images, **order)), size=2)
 
     def resident_feed(several=False):
         lay_out = placement.resident(images.images, mesh, axis=int(several))
@@ -178,7 +179,7 @@ def run(toy: bool, emit: Emit, *, depth: int) -> None:
 
     def one_batch(several=False):
         shape = step_of(t, several=several)[1][2]
-        batch = placement.replicate(random(shape), mesh)
+        batch = devices.replicate(random(shape), mesh)
         return iter(lambda: batch, None)
 
     cases = [

@@ -29,6 +29,7 @@ from jaxcl.augment.recipes import (
     moco_v2,
     multi_crop,
     simclr,
+    torchvision_crop,
 )
 from jaxcl.augment.spaces import color_space, lab, ycbcr, ydbdr
 from jaxcl.augment.views import (
@@ -86,6 +87,7 @@ __all__ = [
     "solarize",
     "split_channels",
     "texture",
+    "torchvision_crop",
     "translate",
     "two_views",
     "uniform_area",

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxcl.nets.net import from_linen
+from jaxcl.nets.norm import Bias
 from jaxcl.typing import Net, Norm
 
 MODES = ("nonlinear", "linear", "none")
@@ -50,6 +51,7 @@ def mlp_head(
     hidden: Sequence[int] = (2048,),
     out: int = 128,
     bias: bool = True,
+    initialization: str = "lecun",
     dtype: Any = jnp.float32,
 ) -> Net:
     """A multilayer perceptron: [b, d] -> [b, out]; norm and ReLU after each hidden layer, not after the last.
@@ -58,10 +60,16 @@ def mlp_head(
     input), also without norm (arXiv:2003.04297). BYOL's projector and predictor:
     `mlp_head(norm=batch_norm(...), hidden=(4096,), out=256, bias=False)` (arXiv:2006.07733).
 
-    Kernels are drawn with variance 1 / (fan in). Hidden layers have the norm's offset for a bias; `bias` is
-    that of the last layer.
+    Hidden layers have the norm's offset for a bias; `bias` is that of the last layer.
+
+    initialization
+        "lecun": kernels with variance 1 / (fan in), truncated at two standard deviations; biases are 0. "torch":
+        PyTorch's for linear layers, kernels and biases uniform within 1 / sqrt(fan in). (An offset of batch
+        normalization starts at 0 in both.)
     """
-    return from_linen(MLPHead(norm, tuple(hidden), out, bias, dtype))
+    if initialization not in ("lecun", "torch"):
+        raise ValueError(f'mlp_head\'s initialization is "lecun" or "torch"; got {initialization!r}.')
+    return from_linen(MLPHead(norm, tuple(hidden), out, bias, dtype, initialization))
 
 
 class ProjectionHead(nn.Module):
@@ -93,10 +101,24 @@ class MLPHead(nn.Module):
     out: int
     bias: bool
     dtype: Any
+    initialization: str = "lecun"
 
     @nn.compact
     def __call__(self, x, *, train: bool):
+        def starts(x):
+            """Of a layer's kernel and bias."""
+            if self.initialization == "lecun":
+                return nn.initializers.lecun_normal(), nn.initializers.zeros
+            limit = x.shape[-1] ** -0.5
+            uniform = nn.initializers.uniform(2 * limit)  # from 0
+            return (lambda *args: uniform(*args) - limit,) * 2
+
         for features in self.hidden:
-            x = nn.Dense(features, use_bias=False, dtype=self.dtype)(x)
-            x = nn.relu(self.norm()(x, train=train))
-        return nn.Dense(self.out, use_bias=self.bias, dtype=self.dtype)(x)
+            kernel_init, bias_init = starts(x)
+            x = nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=kernel_init)(x)
+            norm = self.norm(bias_init=bias_init) if self.norm is Bias else self.norm()
+            x = nn.relu(norm(x, train=train))
+        kernel_init, bias_init = starts(x)
+        return nn.Dense(
+            self.out, use_bias=self.bias, dtype=self.dtype, kernel_init=kernel_init, bias_init=bias_init
+        )(x)

@@ -7,6 +7,7 @@ that what the batch statistics mean is said once, in the config:
     choice                                              each row is normalized with
     batch_norm(axis_name=axis_name)                     the global batch, in every placement
     batch_norm(axis_name=axis_name, groups=8)           its eighth of the global batch, in every placement
+    batch_norm(axis_name=axis_name, views=2)            its own view of the global batch, in every placement
     batch_norm()                                        all rows the program sees
     layer_norm()                                        itself, each position by itself
     map_norm()                                          itself, its whole map at once
@@ -28,7 +29,12 @@ from jaxcl.typing import Norm
 
 
 def batch_norm(
-    *, axis_name: str | None = None, groups: int = 1, momentum: float = 0.9, epsilon: float = 1e-5
+    *,
+    axis_name: str | None = None,
+    groups: int = 1,
+    views: int = 1,
+    momentum: float = 0.9,
+    epsilon: float = 1e-5,
 ) -> Norm:
     """Batch normalization (Ioffe and Szegedy, 2015): `scale (x - mean) / sqrt(variance + epsilon) + bias`.
 
@@ -43,6 +49,10 @@ def batch_norm(
         gives one device the statistics that eight would have, without which MoCo can find the positive by
         its batch (section 3.3 of arXiv:1911.05722); on eight devices every device is its own group, and
         nothing is sent.
+    views
+        rows alternate between so many views of an image (as `simclr` lays them), and each view is normalized on its
+        own, as where a network is called once a view. The running averages then move once a view, in their order.
+        PyTorch code that calls `model(view1)` and `model(view2)` has views=2; the published SimCLR has 1.
     momentum
         what the running averages keep at each step: new = momentum old + (1 - momentum) batch. The
         convention of TensorFlow and flax; PyTorch's momentum is one minus this. The variance is the biased
@@ -53,7 +63,11 @@ def batch_norm(
     """
     if groups < 1:
         raise ValueError(f"batch_norm needs at least one group; got groups={groups}.")
-    return partial(BatchNorm, axis_name=axis_name, groups=groups, momentum=momentum, epsilon=epsilon)
+    if views < 1:
+        raise ValueError(f"batch_norm needs at least one view; got views={views}.")
+    return partial(
+        BatchNorm, axis_name=axis_name, groups=groups, views=views, momentum=momentum, epsilon=epsilon
+    )
 
 
 def layer_norm(*, epsilon: float = 1e-6) -> Norm:
@@ -80,6 +94,7 @@ class BatchNorm(nn.Module):
 
     axis_name: str | None = None
     groups: int = 1
+    views: int = 1
     momentum: float = 0.9
     epsilon: float = 1e-5
     use_scale: bool = True
@@ -98,9 +113,10 @@ class BatchNorm(nn.Module):
                 now = jnp.mean(mean, axis=0), jnp.mean(var, axis=0)
                 if self.groups > 1:
                     now = collectives.mean(now, self.axis_name)
-                for running, value in zip((running_mean, running_var), now, strict=True):
-                    new = self.momentum * running.value + (1 - self.momentum) * value
-                    running.value = new.astype(running.value.dtype)
+                for running, values in zip((running_mean, running_var), now, strict=True):
+                    for value in values if self.views > 1 else (values,):
+                        new = self.momentum * running.value + (1 - self.momentum) * value
+                        running.value = new.astype(running.value.dtype)
         else:
             mean, var = running_mean.value[None], running_var.value[None]
         factor = lax.rsqrt(var + self.epsilon)
@@ -109,14 +125,15 @@ class BatchNorm(nn.Module):
         offset = -mean * factor
         if self.use_bias:
             offset = offset + self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
-        # One multiplication and one addition an entry; factor and offset are [g, 1, ..., 1, c].
-        over = tuple(range(1, x.ndim))
+        # One multiplication and one addition an entry; factor and offset are [g, 1, (v,) 1, ..., 1, c].
+        views = self.views if train else 1
+        over = tuple(range(1, x.ndim)) if views == 1 else (1, *range(3, x.ndim + 1))
         factor, offset = jnp.expand_dims(factor, over), jnp.expand_dims(offset, over)
-        y = split(x, len(factor)).astype(dtype) * factor + offset
+        y = split(x, len(factor), views).astype(dtype) * factor + offset
         return y.reshape(x.shape).astype(x.dtype)
 
     def statistics(self, x):
-        """Mean and variance [g, c] of the g groups on this device."""
+        """Mean and variance [g, c] of the g groups on this device; [g, v, c] of their v views, if there are several."""
         groups, n = self.groups, x.shape[0]
         devices = collectives.size(self.axis_name)
         if groups > 1:
@@ -131,7 +148,12 @@ class BatchNorm(nn.Module):
                 f"batch_norm cuts its {n} rows into {groups} equal groups;"
                 " choose groups that divide the batch."
             )
-        parts, over = split(x, groups), tuple(range(1, x.ndim))
+        if n // groups % self.views:
+            raise ValueError(
+                f"batch_norm was told of {self.views} views that alternate, which do not divide {n // groups} rows."
+            )
+        parts = split(x, groups, self.views)
+        over = tuple(axis for axis in range(1, parts.ndim - 1) if self.views == 1 or axis != 2)
         # Both moments in one pass over x, and one message.
         moments = jnp.mean(parts, axis=over), jnp.mean(jnp.square(parts), axis=over)
         if self.groups == 1:
@@ -140,9 +162,10 @@ class BatchNorm(nn.Module):
         return mean, jnp.maximum(square - jnp.square(mean), 0)
 
 
-def split(x, groups):
-    """[n, ..., c] -> [groups, n / groups, ..., c]: only the first axis is touched, so the layout stays."""
-    return x.reshape(groups, -1, *x.shape[1:])
+def split(x, groups, views=1):
+    """[n, ..., c] -> [groups, n / groups, ..., c], or [groups, n / groups / views, views, ..., c]: only the first
+    axis is touched, so the layout stays."""
+    return x.reshape(groups, -1, *((views,) if views > 1 else ()), *x.shape[1:])
 
 
 class LayerNorm(nn.Module):
@@ -190,9 +213,10 @@ class Bias(nn.Module):
     use_scale: bool = True
     use_bias: bool = True
     scale_init: Callable[..., Any] = nn.initializers.ones
+    bias_init: Callable[..., Any] = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x, *, train: bool):
         if not self.use_bias:
             return x
-        return x + self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32).astype(x.dtype)
+        return x + self.param("bias", self.bias_init, (x.shape[-1],), jnp.float32).astype(x.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +22,15 @@ DEPTHS = {
     200: ((3, 24, 36, 3), True),
 }
 STEMS = ("cifar", "imagenet")
+# initialization -> how kernels are drawn, and that of the "cifar" stem
+LECUN = nn.initializers.lecun_normal()
+KERNELS = {
+    "lecun": (LECUN, LECUN),
+    "torch": (
+        nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+    ),
+}
 
 
 def resnet(
@@ -35,6 +45,7 @@ def resnet(
     stages: int = 4,
     dtype: Any = jnp.float32,
     zero_init_last_gamma: bool = True,
+    initialization: str = "lecun",
 ) -> Net:
     """ResNet-18, 34, 50, 101, 152 or 200: images [b, h, w, c] -> the outputs of its four stages.
 
@@ -60,11 +71,14 @@ def resnet(
         what is computed and returned, as jnp.bfloat16; parameters and batch statistics stay float32.
     zero_init_last_gamma
         every residual branch starts at zero (SimCLR, BYOL); MoCo's networks start at one.
+    initialization
+        "lecun": kernels with variance 1 / (fan in), truncated at two standard deviations, as SimCLR's code has them.
+        "torch": as PyTorch code starts, normal with variance 2 / (fan out) as in torchvision, but the "cifar" stem,
+        which such code puts in place of torchvision's, uniform within 1 / sqrt(fan in), PyTorch's own start.
 
     The stride of a bottleneck is on its 3x3 convolution ("v1.5"). Strided convolutions are padded by the same
     amount on both sides, whatever the image's size. A shortcut has a convolution only where the shape
-    changes, as in torchvision (SimCLR's code has one in every stage's first block). Kernels are drawn with
-    variance 1 / (fan in), truncated at two standard deviations, as SimCLR's code does.
+    changes, as in torchvision (SimCLR's code has one in every stage's first block).
     """
     if depth not in DEPTHS:
         raise ValueError(f"resnet comes in depths {', '.join(map(str, DEPTHS))}; got {depth}.")
@@ -76,6 +90,7 @@ def resnet(
         raise ValueError(f"a resnet has one to four stages; got stages={stages}.")
     blocks, bottleneck = DEPTHS[depth]
     check_bottlenecks(depth, features * inner, inner, groups)
+    check_initialization(initialization)
     return from_linen(
         ResNet(
             blocks[:stages],
@@ -88,6 +103,7 @@ def resnet(
             groups,
             dtype,
             zero_init_last_gamma,
+            initialization,
         )
     )
 
@@ -103,6 +119,7 @@ def resnet_stage(
     groups: int = 1,
     dtype: Any = jnp.float32,
     zero_init_last_gamma: bool = True,
+    initialization: str = "lecun",
 ) -> Net:
     """One stage of a ResNet alone: the map [b, h, w, c] of the stage before -> (its own map,).
 
@@ -115,6 +132,7 @@ def resnet_stage(
         raise ValueError(f"a resnet has the stages 1 to 4; got stage={stage}.")
     blocks, bottleneck = DEPTHS[depth]
     check_bottlenecks(depth, features * inner, inner, groups)
+    check_initialization(initialization)
     return from_linen(
         Stage(
             stage,
@@ -127,6 +145,7 @@ def resnet_stage(
             groups,
             dtype,
             zero_init_last_gamma,
+            initialization,
         )
     )
 
@@ -143,6 +162,11 @@ def check_bottlenecks(depth, channels, inner, groups):
         )
 
 
+def check_initialization(name):
+    if name not in KERNELS:
+        raise ValueError(f'a resnet\'s initialization is "lecun" or "torch"; got {name!r}.')
+
+
 class Conv(nn.Module):
     """A convolution without bias, padded symmetrically."""
 
@@ -151,12 +175,13 @@ class Conv(nn.Module):
     stride: int = 1
     dtype: Any = jnp.float32
     groups: int = 1
+    kernel_init: Callable[..., Any] = LECUN
 
     @nn.compact
     def __call__(self, x):
         pad = (self.kernel - 1) // 2
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         return jax.lax.conv_general_dilated(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
@@ -178,11 +203,14 @@ class Block(nn.Module):
     zero_init_last_gamma: bool
     inner: int = 1
     groups: int = 1
+    initialization: str = "lecun"
 
     @nn.compact
     def __call__(self, x, *, train: bool):
+        kernel_init, _ = KERNELS[self.initialization]
+
         def conv(features, kernel, stride=1, name=None, groups=1):
-            return Conv(features, kernel, stride, self.dtype, groups, name=name)
+            return Conv(features, kernel, stride, self.dtype, groups, kernel_init, name=name)
 
         last = nn.initializers.zeros if self.zero_init_last_gamma else nn.initializers.ones
         out = 4 * self.features if self.bottleneck else self.features
@@ -212,11 +240,15 @@ class ResNet(nn.Module):
     groups: int = 1
     dtype: Any = jnp.float32
     zero_init_last_gamma: bool = True
+    initialization: str = "lecun"
 
     @nn.compact
     def __call__(self, x, *, train: bool):
         kernel, stride = (3, 1) if self.stem == "cifar" else (7, 2)
-        x = Conv(self.features * self.width, kernel, stride, self.dtype, name="stem")(x)
+        kernel_init = KERNELS[self.initialization][self.stem == "cifar"]
+        x = Conv(
+            self.features * self.width, kernel, stride, self.dtype, kernel_init=kernel_init, name="stem"
+        )(x)
         x = nn.relu(self.norm(name="stem_norm")(x, train=train))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
@@ -240,6 +272,7 @@ class Stage(nn.Module):
     groups: int = 1
     dtype: Any = jnp.float32
     zero_init_last_gamma: bool = True
+    initialization: str = "lecun"
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -258,6 +291,7 @@ def stage_of_blocks(net, stage, count, x, *, train):
             zero_init_last_gamma=net.zero_init_last_gamma,
             inner=net.inner,
             groups=net.groups,
+            initialization=net.initialization,
             name=f"stage{stage}_block{i + 1}",
         )
         x = block(x, train=train)

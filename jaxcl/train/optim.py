@@ -141,13 +141,16 @@ def scaled_learning_rate(base: Number, batch_size: int, *, rule: str = "linear")
     raise ValueError(f'rule must be "linear", "sqrt" or "none"; got {rule!r}.')
 
 
-def warmup_cosine(peak: Number, *, steps: int, warmup_steps: int | Array) -> Callable[[Array], Array]:
+def warmup_cosine(
+    peak: Number, *, steps: int, warmup_steps: int | Array, every: int = 1
+) -> Callable[[Array], Array]:
     """From exactly 0 linearly to `peak`, then along half a cosine to 0 at `steps`, and 0 from there on.
 
         peak step / warmup_steps                                                     step < warmup_steps
         peak (1 + cos(pi (step - warmup_steps) / (steps - warmup_steps))) / 2        then
 
     Counted in updates, so the first one changes nothing unless warmup_steps is 0; `steps` includes the warm-up.
+    every: the rate changes only at multiples of it, as where a schedule is asked once an epoch.
 
     >>> rate = warmup_cosine(2.0, steps=6, warmup_steps=2)
     >>> [round(float(rate(step)), 4) for step in range(7)]
@@ -156,12 +159,18 @@ def warmup_cosine(peak: Number, *, steps: int, warmup_steps: int | Array) -> Cal
     if isinstance(warmup_steps, int) and not 0 <= warmup_steps < steps:
         raise ValueError(
             f"warmup_cosine needs 0 <= warmup_steps < steps; got warmup_steps={warmup_steps} and steps={steps}."
-            " Train at_least_one or warm up for a shorter time."
+            " Train longer or warm up for a shorter time."
+        )
+    if every < 1:
+        raise ValueError(
+            f"warmup_cosine changes the rate every so many steps, at least 1; got every={every}."
         )
 
     at_least_one = max(warmup_steps, 1) if isinstance(warmup_steps, int) else jnp.maximum(warmup_steps, 1)
 
     def rate(step: Array) -> Array:
+        if every > 1:
+            step = step - step % every
         done = jnp.clip((step - warmup_steps) / (steps - warmup_steps), 0.0, 1.0)
         falling = peak * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
         return jnp.where(step < warmup_steps, peak * step / at_least_one, falling)

@@ -148,31 +148,27 @@ def test_what_the_minutes_do_not_suffice_for_is_listed_as_not_run(accelerator, p
 # --- counting ---------------------------------------------------------------------------------------------------------
 
 
-def test_arithmetic_counts_products_and_convolutions_as_often_as_they_run(accelerator):
+def test_products_are_counted_as_by_hand_and_as_often_as_a_loop_runs(accelerator):
     from accelerator_phases.common import arithmetic
 
-    a, b = jnp.ones((3, 4)), jnp.ones((4, 5))
-    assert arithmetic(lambda a, b: a @ b, a, b) == 2 * 3 * 4 * 5
+    x, w = jnp.ones((8, 16, 16, 3)), jnp.ones((3, 3, 3, 5))
+
+    def conv(x, w):
+        return jax.lax.conv_general_dilated(
+            x, w, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ).sum()
+
+    forward = 2 * 8 * 8 * 8 * 5 * 27
+    assert arithmetic(conv, x, w) == forward
+    # Both gradients have as many products as the forward pass, strides or not.
+    assert arithmetic(jax.grad(conv, argnums=(0, 1)), x, w) == pytest.approx(3 * forward, rel=0.01)
     batched = (jnp.ones((7, 3, 4)), jnp.ones((7, 4, 5)))
     assert arithmetic(lambda a, b: jnp.einsum("bij,bjk->bik", a, b), *batched) == 7 * 2 * 3 * 4 * 5
 
-    def looped(a):
-        return jax.lax.scan(lambda x, _: (x @ jnp.ones((4, 4)), None), a, length=6)[0]
+    def loop(a):
+        return jax.lax.scan(lambda a, _: (a @ a, None), a, length=7)[0]
 
-    assert arithmetic(looped, a) == 6 * 2 * 3 * 4 * 4
-    image, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 16))
-    convolution = jax.lax.conv_general_dilated(
-        image, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    assert convolution.shape == (2, 4, 4, 16)
-    counted = arithmetic(
-        lambda x, k: jax.lax.conv_general_dilated(
-            x, k, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        ),
-        image,
-        kernel,
-    )
-    assert counted == 2 * convolution.size * 3 * 3 * 3
+    assert arithmetic(jax.jit(loop), jnp.ones((4, 4))) == 7 * 2 * 4**3
 
 
 def test_a_resnet_18_at_32_pixels_costs_what_is_known(accelerator):

@@ -80,6 +80,23 @@ def test_mlp_heads_of_moco_and_byol_have_the_biases_of_their_papers(h):
     }
 
 
+def test_linear_layers_can_start_as_pytorch_has_them():
+    head = nets.mlp_head(norm=nets.no_norm(), hidden=(400,), out=300, initialization="torch")
+    params, _ = head.init(jax.random.key(1), jnp.ones((2, 100)))
+    of_layers = (
+        (params["Dense_0"]["kernel"], params["Bias_0"]["bias"], 0.1),
+        (*params["Dense_1"].values(), 0.05),
+    )
+    for one, other, limit in of_layers:
+        for parameter in (one, other):
+            assert float(jnp.max(jnp.abs(parameter))) <= limit
+            np.testing.assert_allclose(jnp.std(parameter), limit / 3**0.5, rtol=0.06)
+    with_norm = nets.mlp_head(norm=norm, hidden=(400,), out=300, initialization="torch")
+    assert not with_norm.init(jax.random.key(1), jnp.ones((2, 100)))[0]["BatchNorm_0"]["bias"].any()
+    with pytest.raises(ValueError, match="initialization"):
+        nets.mlp_head(norm=norm, initialization="keras")
+
+
 def test_a_mode_or_depth_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="mode is"):
         nets.projection_head(norm=norm, mode="mlp")

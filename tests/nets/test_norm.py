@@ -93,6 +93,38 @@ def test_the_gradient_is_the_same_on_one_device_and_on_eight(groups, x):
     assert_same_everywhere(loss, params, {"x": x}, placements=EVERYWHERE)
 
 
+@pytest.mark.parametrize("placement", PLACES)
+@pytest.mark.parametrize("groups", [1, 8])
+def test_alternating_views_are_normalized_as_if_the_network_was_called_once_a_view(placement, groups, x):
+    axis_name = None if placement in ("one", "jit") else placing.AXIS
+    norm = batch_norm(axis_name=axis_name, groups=groups, views=2, momentum=MOMENTUM, epsilon=EPSILON)
+    y, new = run(norm, x, placement)
+    (first, *of_first), (second, *of_second) = reference(x[0::2], groups), reference(x[1::2], groups)
+    np.testing.assert_allclose(y, np.stack([first, second], 1).reshape(x.shape), atol=2e-5)
+    for running, start, one, two in zip(
+        (new["batch_stats"]["mean"], new["batch_stats"]["var"]), (0, 1), of_first, of_second, strict=True
+    ):
+        once = MOMENTUM * start + (1 - MOMENTUM) * one
+        np.testing.assert_allclose(running, MOMENTUM * once + (1 - MOMENTUM) * two, rtol=1e-5)
+
+
+def test_views_that_do_not_divide_the_rows_are_refused(x):
+    with pytest.raises(ValueError, match="2 views"):
+        run(batch_norm(views=2), x[:5], "one")
+    with pytest.raises(ValueError, match="at least one view"):
+        batch_norm(views=0)
+
+
+def test_views_are_told_apart_of_vectors_too_and_not_when_evaluated(x):
+    layer = from_linen(batch_norm(views=2)())
+    rows = x.reshape(16, -1)
+    params, state = layer.init(jax.random.key(0), rows)
+    y, _ = layer.apply(params, state, rows, train=True)
+    np.testing.assert_allclose(y[0::2], reference(rows[0::2])[0], atol=2e-5)
+    odd, _ = layer.apply(params, state, rows[:3], train=False)
+    np.testing.assert_allclose(odd, rows[:3], rtol=1e-4)
+
+
 def test_without_an_axis_every_device_under_shard_map_keeps_to_its_own_rows(x):
     mesh = devices.make_mesh(devices=8)
     P = jax.sharding.PartitionSpec

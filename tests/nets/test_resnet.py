@@ -190,3 +190,21 @@ def test_three_stages_with_the_fourth_on_top_are_the_whole_network():
     chex.assert_trees_all_close((*below, above), maps, atol=1e-5)
     made = jax.tree.map(jnp.shape, stage.init(key, below[-1])[0])
     assert made == jax.tree.map(jnp.shape, part(params, True)["params"])
+
+
+def test_kernels_can_start_as_in_pytorch_code():
+    x = jnp.ones((1, 8, 8, 3))
+    net = nets.resnet(18, stem="cifar", norm=norm, features=16, initialization="torch")
+    params, _ = net.init(jax.random.key(0), x)
+    stem = params["stem"]["kernel"]
+    assert float(jnp.max(jnp.abs(stem))) <= 27**-0.5  # uniform within 1 / sqrt(fan in)
+    np.testing.assert_allclose(jnp.std(stem), 81**-0.5, rtol=0.1)
+    for name, fan_out in (("Conv_0", 9 * 128), ("Conv_1", 9 * 128), ("shortcut", 128)):
+        kernel = params["stage4_block1"][name]["kernel"]
+        np.testing.assert_allclose(jnp.std(kernel), (2 / fan_out) ** 0.5, rtol=0.03)
+    large, _ = nets.resnet(18, stem="imagenet", norm=norm, initialization="torch").init(
+        jax.random.key(0), jnp.ones((1, 32, 32, 3))
+    )
+    np.testing.assert_allclose(jnp.std(large["stem"]["kernel"]), (2 / (49 * 64)) ** 0.5, rtol=0.05)
+    with pytest.raises(ValueError, match="initialization"):
+        nets.resnet(18, stem="cifar", norm=norm, initialization="keras")

@@ -197,6 +197,15 @@ def test_without_warm_up_the_first_step_has_the_peak_rate():
     assert float(optim.warmup_cosine(0.5, steps=10, warmup_steps=0)(0)) == 0.5
 
 
+def test_a_schedule_asked_once_an_epoch_is_constant_within_it():
+    once = optim.warmup_cosine(0.5, steps=12, warmup_steps=0, every=4)
+    always = optim.warmup_cosine(0.5, steps=12, warmup_steps=0)
+    at = jnp.arange(12)
+    np.testing.assert_array_equal(jax.vmap(once)(at), jax.vmap(always)(at - at % 4))
+    with pytest.raises(ValueError, match="every=0"):
+        optim.warmup_cosine(0.5, steps=12, warmup_steps=0, every=0)
+
+
 @pytest.mark.parametrize(("steps", "warmup"), [(10, 10), (10, 11), (0, 0), (10, -1)])
 def test_a_warm_up_that_does_not_fit_is_refused(steps, warmup):
     with pytest.raises(ValueError, match="0 <= warmup_steps < steps"):
