@@ -106,7 +106,9 @@ class Basics(NamedTuple):
 
 
 def basics(knobs: CommonKnobs, about: About) -> Basics:
-    """>>> basics(CommonKnobs(epochs=2, batch_size=4, placement="pmap"), About(10, (32, 32, 3), ()))
+    """What the common knobs and the images give.
+
+    >>> basics(CommonKnobs(epochs=2, batch_size=4, placement="pmap"), About(10, (32, 32, 3), ()))
     Basics(size=32, steps=4, axis='devices', dtype=dtype('float32'))
     """
     steps = steps_of(knobs.epochs, about.count, knobs.batch_size)

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from jaxcl.config import Recipe, load_config, open_data
+from jaxcl.data.host import ends_in_a_space
 from jaxcl.encoder import Encoder, encoder_of
 from jaxcl.runs import Run, evaluations, open_run, other_images
 from jaxcl.tables import accuracy_table
@@ -103,6 +104,8 @@ def picture_of_views(recipe: Recipe, images: Images, *, seed: int, n: int = 8, d
     batch = {"image": images.images[shown], "index": shown.astype(np.int32)}
     key = jax.random.key(seed)
     made = jax.device_get(jax.jit(lambda batch: views(key, batch))(batch))
+    if any(map(ends_in_a_space, getattr(views, "recipes", ()))):
+        made = tuple((x + 1) / 2 for x in made)  # color spaces are within [-1, 1]
     captions = augment.captions(key, views, batch) if drawn else None
     return plot.views_sheet(visible(batch["image"]), tuple(map(visible, made)), captions=captions)
 
@@ -159,7 +162,11 @@ def pictures_of_embedding(
 
 
 def visible(images: np.ndarray) -> np.ndarray:
-    """What of the channels can be shown: all of 1 or 3, otherwise the first alone (further ones may hold a code)."""
+    """What can be shown, [n, h, w, c]: all of 1 or 3 channels, otherwise the first alone (further ones may hold a code);
+    patches [n, rows, columns, h, w, c] beside each other."""
+    if images.ndim == 6:
+        n, rows, columns, h, w, c = images.shape
+        images = images.swapaxes(2, 3).reshape(n, rows * h, columns * w, c)
     return images if images.shape[-1] in (1, 3) else images[..., :1]
 
 

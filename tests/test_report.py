@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from jaxcl.report import write_report
+from jaxcl.report import visible, write_report
 
 
 def a_figure():
@@ -99,3 +99,11 @@ def test_a_row_that_is_too_short_is_refused_before_anything_is_written(tmp_path)
     with pytest.raises(ValueError, match="Row 1 of the table 'a' has 1 cells, its header has 2"):
         write_report(tmp_path / "no", title="t", tables=[("a", ["b", "c"], [[1, 2], [3]])])
     assert not (tmp_path / "no").exists()
+
+
+def test_patches_are_shown_where_they_lie_and_further_channels_not_at_all():
+    images = np.random.default_rng(0).random((2, 8, 12, 3))
+    patches = images.reshape(2, 2, 4, 3, 4, 3).swapaxes(2, 3)  # [n, rows, columns, h, w, c]
+    np.testing.assert_array_equal(visible(patches), images)
+    np.testing.assert_array_equal(visible(images), images)
+    assert visible(np.zeros((2, 8, 8, 13))).shape == (2, 8, 8, 1)

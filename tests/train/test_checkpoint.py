@@ -1,4 +1,4 @@
-"""What was saved comes back, or the run is told that it does not."""
+"""What was saved comes back, or an error says why it does not."""
 
 import json
 import os
@@ -398,12 +398,12 @@ def test_a_kill_at_any_moment_leaves_the_newest_complete_step(tmp_path):
             time.sleep(chance.uniform(0, 0.3))
             process.send_signal(signal.SIGKILL)
             said += process.stdout.readlines()
-        told = [int(line) for line in said if line.strip().isdigit()]
+        printed = [int(line) for line in said if line.strip().isdigit()]
         unfinished += any(name.startswith(".saving-") for name in os.listdir(directory))
         state, step = checkpoint.restore(
             directory, like
         )  # a damaged step would be a warning, and so an error
-        assert step in (told[-1], told[-1] + 1)
+        assert step in (printed[-1], printed[-1] + 1)
         for x in jax.tree.leaves(state):
             np.testing.assert_array_equal(x, step)
         first = step + 1
@@ -430,7 +430,7 @@ for step in (1, 2, 3):
 if process == 0:
     open(f"{directory}/3/manifest.json", "a").write("?")
 import warnings
-with warnings.catch_warnings(record=True) as told:
+with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     got, step = checkpoint.restore(directory, state(0))
 assert step == 2
@@ -438,7 +438,7 @@ for name, x in got.items():
     assert x.sharding == state(0)[name].sharding
     for shard in x.addressable_shards:
         np.testing.assert_array_equal(shard.data, np.arange(8.0)[shard.index] + 2)
-print("fine", process, len([w for w in told if "Damaged" in str(w.message)]))
+print("fine", process, len([w for w in caught if "Damaged" in str(w.message)]))
 """
 
 

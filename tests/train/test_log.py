@@ -253,7 +253,7 @@ def test_standard_output_that_is_no_terminal_gets_lines(capsys, monkeypatch):
     assert capsys.readouterr().out.startswith("step 5/10  loss 1.0000")
 
 
-def test_time_left_is_told_by_the_pace_since_the_first_record(monkeypatch):
+def test_time_left_follows_from_the_pace_since_the_first_record(monkeypatch):
     clock = iter([0.0, 60.0, 70.0, 75.0])
     monkeypatch.setattr(log_module.time, "perf_counter", lambda: next(clock))
     pace = log_module._Pace(0)
