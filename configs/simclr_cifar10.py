@@ -91,7 +91,10 @@ def experiment(knobs: Knobs) -> Experiment:
 
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size, rule="linear")
     learning_rate = optim.warmup_cosine(
-        peak, steps=steps, warmup_steps=warmup_steps, every=steps_of(1, train, knobs.batch_size) if torch else 1
+        peak,
+        steps=steps,
+        warmup_steps=warmup_steps,
+        every=steps_of(1, train, knobs.batch_size) if torch else 1,
     )
     make_optimizer = {"sgd": optim.sgd, "lars": optim.lars}[knobs.optimizer]
     jitter = 0.8 * knobs.strength
