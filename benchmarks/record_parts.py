@@ -72,6 +72,11 @@ class Recipe:
     """Fraction of the steps."""
     rate_by_epoch: bool = False
     """The rate is constant within an epoch."""
+    muon_rms: float | None = 0.2
+    """Under Muon: the root mean square of a kernel's update, over the rate; None scales it by the spectral norm, which
+    is then the rate (times sqrt(out / in) where a kernel widens), whatever the width of the network."""
+    vector_rate: float = 1.0
+    """Under Muon: the rate of biases and of batch norm, as a fraction of that of the kernels."""
     ema: float = 0.0
     """Decay of the averaged weights that are evaluated; 0 evaluates the last ones."""
     dtype: str = "bfloat16"
@@ -173,6 +178,11 @@ def network_of(recipe: Recipe) -> tuple[Any, Any]:
     return encoder, head
 
 
+def pooled(maps: tuple[Array, ...]) -> Array:
+    """`pool`, in float32: rounded to bfloat16 its means would lose what tells near neighbors apart."""
+    return pool((maps[-1].astype(jnp.float32),))
+
+
 def method_of(recipe: Recipe, phase: Phase) -> Method:
     encoder, head = network_of(recipe)
     views = views_of(recipe, phase)
@@ -184,6 +194,7 @@ def method_of(recipe: Recipe, phase: Phase) -> Method:
         encoder=encoder,
         head=head,
         loss=lambda key, z1, z2: value(z1, z2),
+        extract=pooled,
     )
     if recipe.views == 2 and recipe.small is None:
         return two
@@ -197,7 +208,7 @@ def method_of(recipe: Recipe, phase: Phase) -> Method:
                 continue
             x = jnp.stack(group, axis=1).reshape(-1, *group[0].shape[1:])
             maps, encoder_state = encoder.apply(params["encoder"], state["encoder"], x, train=True)
-            z, head_state = head.apply(params["head"], state["head"], pool(maps), train=True)
+            z, head_state = head.apply(params["head"], state["head"], pooled(maps), train=True)
             state = {"encoder": encoder_state, "head": head_state}
             zs += [z[i :: len(group)] for i in range(len(group))]
         return value(*zs), (state, {})
@@ -237,15 +248,20 @@ def optimizer_of(recipe: Recipe, rate: Callable[[Array], Array]) -> optax.Gradie
     if recipe.optimizer == "adamw":
         return optim.adamw(rate, weight_decay=decay)
     if recipe.optimizer == "muon":
-        return muon(rate, momentum=recipe.momentum, weight_decay=decay)
+        of_vectors = (lambda step: recipe.vector_rate * rate(step)) if recipe.vector_rate != 1 else rate
+        return muon(rate, of_vectors, momentum=recipe.momentum, weight_decay=decay, rms=recipe.muon_rms)
     raise ValueError(f"optimizer is sgd, lars, adamw or muon; got {recipe.optimizer!r}.")
 
 
-def muon(rate, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """Muon (Jordan 2024) for every kernel, a convolution's as the matrix [kh kw c, d]; AdamW for the rest.
-
-    Updates have the size of AdamW's (root mean square 0.2 times the rate), so both parts share one rate.
-    """
+def muon(
+    rate: Callable[[Array], Array],
+    of_vectors: Callable[[Array], Array],
+    *,
+    momentum: float,
+    weight_decay: float,
+    rms: float | None,
+) -> optax.GradientTransformation:
+    """Muon (Jordan 2024) for every kernel, a convolution's as the matrix [kh kw c, d]; Adam for the vectors."""
 
     def matrices(params):
         def one(w):
@@ -255,11 +271,12 @@ def muon(rate, *, momentum: float, weight_decay: float) -> optax.GradientTransfo
 
     return contrib.muon(
         rate,
+        adam_learning_rate=of_vectors,
         beta=momentum,
         weight_decay=weight_decay,
         weight_decay_mask=lambda params: jax.tree.map(lambda w: w.ndim > 1, params),
         muon_weight_dimension_numbers=matrices,
-        consistent_rms=0.2,
+        consistent_rms=rms,
     )
 
 

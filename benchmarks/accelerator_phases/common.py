@@ -145,8 +145,8 @@ def time_program(program: Program, *, budget: float, arguments=None, calls: int 
 def arithmetic(function: Callable, *arguments) -> int:
     """FLOPs of the convolutions and matrix products in a traced function; loops count as often as they run.
 
-    Zeros between the rows of a dilated image (the gradients of strided convolutions) are not counted, those of its border
-    are.
+    Zeros between the rows of a dilated image (the gradients of strided convolutions) are not counted, those of its
+    border are.
     """
     import jax
 
