@@ -162,7 +162,7 @@ def pictures_of_embedding(
 
 
 def visible(images: np.ndarray) -> np.ndarray:
-    """What can be shown, [n, h, w, c]: all of 1 or 3 channels, otherwise the first alone (further ones may hold a code);
+    """What can be shown, [n, h, w, c]: all of 1 or 3 channels, otherwise the first alone (others may hold a code);
     patches [n, rows, columns, h, w, c] beside each other."""
     if images.ndim == 6:
         n, rows, columns, h, w, c = images.shape
