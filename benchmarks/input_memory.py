@@ -1,4 +1,4 @@
-"""Does a lane's memory stay flat? Resident memory of the process over 10,000 small batches.
+"""Does the memory of an input pipeline stay flat? Resident memory of the process over 10,000 small batches.
 
 python benchmarks/input_memory.py device resident host files
 """
@@ -28,7 +28,7 @@ def megabytes() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def lanes(folder: Path):
+def inputs(folder: Path):
     """Each: what reads, and what lays a batch out on the device."""
     pixels = np.random.default_rng(0).integers(0, 256, (N, SIDE, SIDE, 3), np.uint8)
     images = data.from_arrays(pixels)
@@ -50,13 +50,13 @@ def lanes(folder: Path):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("lane", nargs="+", choices=["device", "resident", "host", "files"])
+    parser.add_argument("input", nargs="+", choices=["device", "resident", "host", "files"])
     parser.add_argument("--batches", type=int, default=10_000)
     own = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        made = dict(lanes(Path(folder)))
-        for lane in own.lane:
-            read, lay_out = made[lane]()
+        made = dict(inputs(Path(folder)))
+        for input in own.input:
+            read, lay_out = made[input]()
             begun, seen = time.perf_counter(), []
             ahead = data.prefetch(lay_out(b) for b in read(batch_size=BATCH, seed=0, stop_step=own.batches))
             for step, batch in enumerate(ahead, start=1):
@@ -66,7 +66,7 @@ def main() -> None:
             seconds = time.perf_counter() - begun
             grown = seen[-1] - seen[1]
             print(
-                f"{lane}: {own.batches} batches of {BATCH} in {seconds:.0f} s; MB at each tenth:",
+                f"{input}: {own.batches} batches of {BATCH} in {seconds:.0f} s; MB at each tenth:",
                 " ".join(f"{mb:.0f}" for mb in seen),
                 f"; {grown:+.1f} MB after the second",
                 flush=True,

@@ -28,8 +28,7 @@ class Knobs(CommonKnobs):
     1000; the shorter a run, the sooner its target must follow.)"""
     width: int = 512  # of the hidden layers of projector and predictor
     out: int = 128  # of projections and predictions
-    norm_out: bool = True
-    """Batch norm after the projector's last layer as well, as in SimSiam; the paper's BYOL has none there."""
+    norm_out: bool = True  # batch norm after the projector's last layer too: SimSiam's, not BYOL's
     views: Literal["simclr", "byol"] = "simclr"
     """SimCLR's recipe without blur for both views, or BYOL's two, with blur and solarization."""
     optimizer: Literal["adamw", "lars"] = "adamw"  # AdamW, or the paper's LARS

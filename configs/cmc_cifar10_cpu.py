@@ -25,8 +25,7 @@ class Knobs(CommonKnobs):
     )
     features: tuple[int, ...] = (16, 32, 64, 128)  # channels of each encoder's convolutions
     out: int = 128  # width of what is compared and remembered
-    negatives: int = 0
-    """Negatives of each query, out of a memory of all images (16384 in the paper); 0: the rest of the batch."""
+    negatives: int = 0  # of each query, from a memory of all images (16384 in the paper); 0: of the batch
     temperature: float = 0.1  # scores are divided by it (0.07 in the paper)
     momentum: float = 0.5  # what a row of the bank keeps at each visit
     min_area: float = 0.2  # the least fraction of the image that a crop keeps

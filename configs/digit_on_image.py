@@ -19,8 +19,7 @@ class Knobs(CommonKnobs):
     epochs: float = 50
     log_every: int = 50
     unique: int = 16  # how many different digits are pasted
-    digits: str = "tfds:mnist"
-    """The digits, gray and square; the first ones of the training split are pasted, on test images as well."""
+    digits: str = "tfds:mnist"  # gray and square; the first ones of its training split are pasted everywhere
     temperature: float = 0.2  # of NT-Xent
     depth: int = 18  # ResNet-18, 34, 50, 101 or 152
     learning_rate: float = 0.06  # base rate, for 256 images; grows linearly with the batch
@@ -35,8 +34,7 @@ def data(knobs: Knobs) -> Data:
         digits = load(knobs.digits, "train", data_dir=knobs.data_dir)
         return digit_on_image(photos, digits, unique=knobs.unique, seed=knobs.seed, size=knobs.size)
 
-    name = f"{knobs.unique} digits on {knobs.data}"
-    return Data.of_kinds(name, made, evaluate_on=knobs.evaluate_on)
+    return Data.of_kinds(f"{knobs.unique} digits on {knobs.data}", made, evaluate_on=knobs.evaluate_on)
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:

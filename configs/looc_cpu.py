@@ -29,10 +29,8 @@ class Knobs(CommonKnobs):
     method: Literal["moco", "looc", "looc_plus_plus", "moco_plus_plus"] = "looc"  # which of the four
     augmentations: tuple[Literal["color", "rotation", "texture"], ...] = ("color", "rotation")
     """What LooC makes a space for; all methods are augmented with it."""
-    filter: bool = False
-    """Whether same-image keys that drew the query's own parameters by chance are left out of LooC's negatives."""
-    features: tuple[int, ...] = (32, 64, 128, 256)
-    """Channels of the encoder's convolutions; the last one is a space's own in LooC++."""
+    filter: bool = False  # same-image keys that drew the query's parameters by chance are no negatives
+    features: tuple[int, ...] = (32, 64, 128, 256)  # of the convolutions; the last is a space's own in LooC++
     queue_size: int = 4096  # keys that are remembered in each space
     decay: float = 0.99  # of the key encoder's moving average
     temperature: float = 0.2  # of the loss

@@ -25,8 +25,7 @@ class Knobs(CommonKnobs):
     """NT-Xent; its two terms decoupled; alignment with a sliced Wasserstein distance to one of three priors."""
     head_layers: int = 2  # layers of the projection head
     features: tuple[int, ...] = (16, 32, 64, 128)  # channels of the encoder's convolutions
-    learning_rate: float = 2e-3
-    """Peak of AdamW's learning rate, which makes the step blind to a factor before the loss."""
+    learning_rate: float = 2e-3  # of AdamW, whose step is blind to a factor before the loss
 
 
 def sliced(prior, *, normalized):

@@ -29,8 +29,7 @@ class Knobs(CommonKnobs):
     log_every: int = 50
     knn_every: float = 10
     depth: int = 18  # ResNet-18, 34, 50, 101 or 152
-    head: Literal["linear", "mlp"] = "linear"
-    """MoCo v1's head, or v2's with a hidden layer (which wants --temperature 0.2)."""
+    head: Literal["linear", "mlp"] = "linear"  # of MoCo v1, or of v2, which wants --temperature 0.2
     queue_size: int = 4096  # keys that are remembered
     decay: float = 0.99  # of the key encoder's moving average
     temperature: float = 0.1  # of the loss

@@ -2,8 +2,7 @@
 
     jaxcl train configs/randbits_mnist.py --bits 10 --data-dir DATA_DIR
     jaxcl evaluate runs/randbits_mnist --protocol linear
-    jaxcl sweep configs/randbits_mnist.py --bits 0 5 10 15 20 --loss nt_xent swd --seed 0 1 2 --data-dir DATA_DIR
-        --protocol linear
+    jaxcl sweep configs/randbits_mnist.py --bits 0 5 10 15 20 --loss nt_xent swd --seed 0 1 2 --protocol linear
 
 The recipe of `randbits_mnist.ipynb` beside "Intriguing Properties of Contrastive Losses" (Chen, Luo and Li, 2021,
 arXiv:2011.02803, figure 5a). Its numbers are the accuracy of the linear classifier that is trained along, on test
@@ -35,13 +34,11 @@ class Knobs(CommonKnobs):
     log_every: int = 60
     save_every: int = 100
     bits: int = 10  # how many random bits every image has; those of an image are always the same
-    loss: Literal["nt_xent", "swd"] = "nt_xent"
-    """Contrast across the views, or alignment with a sliced Wasserstein distance to the uniform sphere."""
+    loss: Literal["nt_xent", "swd"] = "nt_xent"  # contrast across views; alignment and distance to the sphere
     temperature: float = 0.1  # of nt_xent
     weight: float = 5.0  # of swd's distribution term
     learning_rate: float = 1e-3  # Adam's first learning rate; it falls linearly to 0
-    weight_decay: float = 2e-4
-    """Times half the sum of squares of all kernels but the classifier's, added to the loss."""
+    weight_decay: float = 2e-4  # times half the sum of squares of the method's kernels, added to the loss
 
 
 def data(knobs: Knobs) -> Data:

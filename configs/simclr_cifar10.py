@@ -3,21 +3,13 @@
     jaxcl train configs/simclr_cifar10.py --data-dir DATA_DIR
     jaxcl evaluate runs/simclr_cifar10 --protocol knn linear
 
-The default knobs are those of dkobak/simclr-cifar10 for 100 epochs (ResNet-18, batch 512; SGD with learning rate 0.06 a
-256 images, momentum 0.9 and weight decay 5e-4 of every parameter; a cosine that moves once an epoch, no warm-up; crops
-of 0.2 of the area or more, grayscale with probability 0.1; a head 1,024 wide without batch norm; batch statistics for
-each view; PyTorch's initial weights), which reports 83.2 +- 0.2 % kNN accuracy (k=10, cosine) after 20 minutes on an
-A100; with --epochs 500 --learning-rate 0.03 90.3 %, with 1000 91.4 %. Not yet run here: no GPU was at hand.
-
-What differs: an epoch is 97 batches, without the 98th of the 336 images that are left over, which
-`benchmarks/record.py reference` has; the encoder computes in bfloat16, where PyTorch takes TF32
-(--dtype float32); colors are jittered as tf.image does it (contrast about each channel's mean, no rounding to bytes).
-
-The published run of SimCLR's README (ResNet-18, LARS, 1000 epochs, about 91 % linear) is
-
-    jaxcl train configs/simclr_cifar10.py --data-dir DATA_DIR --run-dir runs/simclr_cifar10_lars --details simclr
-        --epochs 1000 --optimizer lars --learning-rate 1.0 --warmup-epochs 10 --weight-decay 1e-4 --head-layers 3
-        --min-area 0.08 --gray 0.2 --dtype float32
+The default knobs are those of dkobak/simclr-cifar10 for 100 epochs (SGD with learning rate 0.06 a 256 images and weight
+decay of every parameter; a cosine that moves once an epoch; crops of 0.2 of the area or more; a head 1,024 wide without
+batch norm; batch statistics for each view; PyTorch's initial weights), which reports 83.2 +- 0.2 % kNN accuracy after
+20 minutes on an A100. What differs: an epoch lacks the 336 images that fill no batch (benchmarks/record.py has them),
+the encoder computes in bfloat16, not TF32, and colors are jittered as tf.image does it. The published run of SimCLR's
+README (about 91 % linear) is --details simclr --epochs 1000 --optimizer lars --learning-rate 1.0 --warmup-epochs 10
+--weight-decay 1e-4 --head-layers 3 --min-area 0.08 --gray 0.2 --dtype float32. Neither was run here, without a GPU.
 """
 
 from dataclasses import dataclass
@@ -36,9 +28,7 @@ class Knobs(CommonKnobs):
     width: int = 1  # width multiplier of the ResNet
     head_layers: int = 2  # layers of the projection head
     head_width: int = 1024  # of the head's hidden layers; SimCLR's own are as wide as the representation
-    details: Literal["torch", "simclr"] = (
-        "torch"  # whose initial weights, head, batch statistics, cosine and crops
-    )
+    details: Literal["torch", "simclr"] = "torch"  # whose start, head, batch statistics, cosine, crops
     temperature: float = 0.5  # NT-Xent's temperature
     optimizer: Literal["sgd", "lars"] = "sgd"  # SGD with momentum, or SimCLR's LARS
     learning_rate: float = 0.06  # base rate, for 256 images; grows linearly with the batch
@@ -55,21 +45,18 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     warmup_steps = steps_of(knobs.warmup_epochs, about.count, knobs.batch_size)
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)
     rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=warmup_steps, every=epoch if torch else 1)
-    jitter, area = 0.8 * knobs.strength, (knobs.min_area, 1.0)
-    crop = (
-        augment.torchvision_crop(size, knobs.min_area)
-        if torch
-        else augment.random_resized_crop(size, area=area)
-    )
-    color = augment.color_jitter(jitter, jitter, jitter, jitter / 4)
-    gray = augment.grayscale(probability=knobs.gray)
-    views = augment.two_views(augment.compose(crop, augment.flip(), color, gray, augment.clip()))
     norm = nets.batch_norm(axis_name=axis, views=2 if torch else 1)
+    crop = augment.random_resized_crop(size, area=(knobs.min_area, 1.0))
+    head = nets.projection_head(layers=knobs.head_layers, out=128, norm=norm)
+    if torch:
+        crop = augment.torchvision_crop(size, knobs.min_area)
+        hidden = (knobs.head_width,) * (knobs.head_layers - 1)
+        head = nets.mlp_head(norm=nets.no_norm(), hidden=hidden, out=128, initialization="torch")
+    jitter = 0.8 * knobs.strength
+    color, gray = augment.color_jitter(*[jitter] * 3, jitter / 4), augment.grayscale(probability=knobs.gray)
+    views = augment.two_views(augment.compose(crop, augment.flip(), color, gray, augment.clip()))
     start = {"zero_init_last_gamma": not torch, "initialization": "torch" if torch else "lecun"}
     encoder = nets.resnet(knobs.depth, stem="cifar", width=knobs.width, norm=norm, dtype=dtype, **start)
-    hidden = (knobs.head_width,) * (knobs.head_layers - 1)
-    plain = nets.mlp_head(norm=nets.no_norm(), hidden=hidden, out=128, initialization="torch")
-    head = plain if torch else nets.projection_head(layers=knobs.head_layers, out=128, norm=norm)
     loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
     make = {"sgd": optim.sgd, "lars": optim.lars}[knobs.optimizer]

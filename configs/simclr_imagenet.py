@@ -36,8 +36,7 @@ class Knobs(CommonKnobs):
     warmup_epochs: float = 10  # epochs of linear warm-up, before the cosine
     weight_decay: float = 1e-6  # L2 penalty on the gradient, of kernels only
     strength: float = 1.0  # strength of the color jitter
-    brightness_form: Literal["add", "multiply"] = "add"
-    """How brightness is jittered: by an amount (the paper's code) or by a factor (SimCLRv2's)."""
+    brightness_form: Literal["add", "multiply"] = "add"  # an amount (the paper's code), a factor (SimCLRv2's)
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:

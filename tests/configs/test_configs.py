@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from jaxcl.config import CommonKnobs, Recipe, load_config, open_data
-from jaxcl.runs import train_run
+from jaxcl.runs import evaluate_run, train_run
 from jaxcl.train import init_state, make_step
 from jaxcl.train.log import read_metrics
 from jaxcl.train.state import blank_batch
@@ -35,8 +35,8 @@ def choices():
             values = (True, False) if kind is bool else ()
             if typing.get_origin(kind) is typing.Literal:
                 values = typing.get_args(kind)
-            # Of these a recipe knows nothing.
-            for value in values if name not in ("placement", "input", "encoded") else ():
+            # Of the first three a recipe knows nothing; the last is tried beside traced numbers.
+            for value in values if name not in ("placement", "input", "encoded", "dtype") else ():
                 if value != getattr(knobs, name):
                     yield pytest.param(path, {name: value}, id=f"{path.stem}-{name}={value}")
 
@@ -67,9 +67,10 @@ def numbers(knobs):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_recipe_can_be_made_of_traced_numbers(path, small_knobs):
+def test_a_recipe_can_be_made_of_traced_numbers_in_either_dtype(path, small_knobs):
     config = load_config(path)
-    knobs = config.Knobs(**small_knobs(config.Knobs))
+    (other,) = {"float32", "bfloat16"} - {config.Knobs.dtype}
+    knobs = config.Knobs(**small_knobs(config.Knobs), dtype=other)
     about = open_data(config, knobs).about
     batch = blank_batch(about, knobs.batch_size)
     names = numbers(config.Knobs)
@@ -123,6 +124,16 @@ def test_a_config_trains_two_steps(path, small_knobs, tmp_path):
     train_run(path, config.Knobs(**small), tmp_path)
     records = read_metrics(tmp_path)
     assert [record["step"] for record in records] == [1, 2]
+
+
+def test_a_classifier_that_is_trained_along_is_evaluated_too(small_knobs, tmp_path):
+    path = next(path for path in CONFIGS if path.stem == "randbits_mnist")
+    knobs = load_config(path).Knobs
+    train_run(path, knobs(**small_knobs(knobs), epochs=0.25), tmp_path / "run")
+    rows = evaluate_run(tmp_path / "run", ["knn"], baselines=())
+    assert [row["protocol"] for row in rows] == ["knn", "joint"]
+    assert all(0 <= row["accuracy"] <= 100 for row in rows)
+    assert (tmp_path / "run/evaluations/joint.json").is_file()
 
 
 def test_every_config_offers_the_common_knobs():
