@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import chex
 import jax
 import optax
 
 from jaxcl import collectives, keys
 from jaxcl.train.state import TrainState
-from jaxcl.typing import Array, Batch, Method
+from jaxcl.typing import Array, Batch, Method, PyTree
 
 
 def make_step(
@@ -20,6 +21,9 @@ def make_step(
     `key` is the run's key and the same at every step: what is drawn depends on (key, step, sample index). Losses are
     means over the global batch and gradients are averaged over `axis_name`; of the possible conventions this is the
     one that is right under `jit`, `shard_map` (checked or not) and `pmap`.
+
+    Raises ValueError, when it is traced, where the method's state or the parameters leave the step with other shapes or
+    types than they came with: every step would be compiled anew, and no checkpoint would fit.
     """
 
     def step(train: TrainState, key: Array, batch: Batch):
@@ -29,10 +33,22 @@ def make_step(
         grads = collectives.mean(grads, axis_name)
         updates, opt_state = tx.update(grads, train.opt_state, train.params)
         params = optax.apply_updates(train.params, updates)
+        _check_same("The method's state (the second result of its loss)", train.state, state)
+        _check_same("The parameters", train.params, params)
         metrics = {"loss": loss, "grad_norm": optax.global_norm(grads), **metrics}
         return TrainState(train.step + 1, params, opt_state, state), metrics
 
     return step
+
+
+def _check_same(what: str, before: PyTree, after: PyTree) -> None:
+    try:
+        chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
+    except AssertionError as error:
+        raise ValueError(
+            f"{what} must keep its structure, shapes and types from one training step to the next. Make both the same,"
+            f" with x.astype(...) for instance. {error}"
+        ) from error
 
 
 def in_one_call(step: Callable) -> Callable:
