@@ -76,17 +76,20 @@ RECORD = Recipe(
     features=(64,),
     head=(1024,),
     temperature=0.2,
-    batch_size=512,
-    phases=(Phase(0.5, 16, 0.2), Phase(0.8, 24, 0.2), Phase(1.0, 32, 0.2)),
+    batch_size=256,
+    views=4,
+    phases=(Phase(0.6, 24, 0.2), Phase(1.0, 32, 0.2)),
     optimizer="muon",
-    learning_rate=0.01,
+    learning_rate=0.1,
+    muon_rms=None,
+    vector_rate=0.3,
     momentum=0.95,
-    weight_decay=0.01,
+    weight_decay=3e-3,
     warmup=0.02,
     ema=0.99,
 )
 # The longest of these that fits is taken, before the first step.
-RECORD_EPOCHS = (800, 600, 500, 400, 300, 250, 200, 150, 120, 100, 80, 60, 40, 20, 10)
+RECORD_EPOCHS = (400, 320, 260, 210, 170, 140, 110, 90, 70, 55, 45, 35, 25, 20, 15, 10, 5)
 
 
 class Data(NamedTuple):
@@ -116,7 +119,7 @@ class Scale(NamedTuple):
 
 
 REAL = Scale()
-TOY = Scale(images=256, tests=64, calls_per_epoch=2, features_at_once=64, features_batch=64, closing=1.0)
+TOY = Scale(images=128, tests=64, calls_per_epoch=1, features_at_once=64, features_batch=64, closing=1.0)
 # A rehearsal waits for the compiler more than for anything else.
 TOY_COMPILER = {"xla_backend_optimization_level": 0}
 
@@ -129,8 +132,8 @@ def toy(recipe: Recipe) -> Recipe:
         head=(16,),
         out=8,
         stages=1,
-        batch_size=56,  # 4 steps and a rest of 32
-        phases=recipe.phases[:1] + recipe.phases[2:],
+        batch_size=56,  # 2 steps and a rest of 16
+        phases=tuple(phase._replace(size=phase.size // 2) for phase in recipe.phases),
         dtype="float32",
     )
 

@@ -250,3 +250,17 @@ def test_phases_end_with_an_epoch_and_calls_cover_it(record, parts):
         assert sum(steps * size for steps, size in made) == 50_000
     with pytest.raises(ValueError, match="fewer than a batch"):
         parts.plan(recipe, 100, 5)
+
+
+def test_muon_moves_a_convolution_along_an_orthogonal_matrix_and_vectors_by_adam(record, parts):
+    recipe = dataclasses.replace(
+        record.RECORD, learning_rate=0.1, vector_rate=0.3, weight_decay=0.0, muon_rms=None
+    )
+    tx = parts.optimizer_of(recipe, lambda step: recipe.learning_rate)
+    params = {"kernel": jnp.ones((3, 3, 4, 8)), "bias": jnp.ones(8)}
+    grads = {"kernel": jax.random.normal(jax.random.key(0), (3, 3, 4, 8)), "bias": jnp.full(8, 5.0)}
+    updates, _ = tx.update(grads, tx.init(params), params)
+    values = jnp.linalg.svd(updates["kernel"].reshape(36, 8), compute_uv=False)
+    np.testing.assert_allclose(values, 0.1, rtol=0.4)  # five Newton-Schulz steps make them only nearly equal
+    # Adam with a look ahead: its first step is half as long again.
+    np.testing.assert_allclose(updates["bias"], -0.03 * 1.47, rtol=0.01)
