@@ -5,7 +5,7 @@
 Each contender lives in a process of its own and runs one round when its turn comes, so that both see the same weather
 on a noisy machine. `--torch-python` names an interpreter that has PyTorch, if this one has not. The table is printed
 and written to benchmarks/results/step-DEVICE.md: images/s (two views each), the ratio, seconds to compile, and the
-share of this machine's measured matmul rate that the convolutions' arithmetic comes to.
+fraction of this machine's measured matmul rate that the convolutions' arithmetic comes to.
 
 PyTorch runs channels-last, under autocast where the type is bfloat16, through torch.compile, with the same recipe
 written as batched tensor operations on the device (one order of the colour operations a batch: less work than ours).

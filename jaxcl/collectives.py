@@ -49,7 +49,7 @@ def take(x: Array, order: Array, axis_name: AxisName = None) -> Array:
     taken = gather(x)[order]
     if mesh.empty or len(x) % mesh.size or any(kind != AxisType.Auto for kind in mesh.axis_types):
         return taken
-    # Without being told, XLA leaves the result whole on every device, and all that follows is computed on each.
+    # Without this constraint XLA leaves the result whole on every device, and all that follows is computed on each.
     return lax.with_sharding_constraint(taken, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
 
 

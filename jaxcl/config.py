@@ -164,7 +164,7 @@ def load_config(path: str | Path) -> ModuleType:
 
 
 def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
-    """The images of a config, still unread: its own `data(knobs)`, or what --data and its companions name."""
+    """The images of a config, still unread: its own `data(knobs)`, or what --data, --data-dir and --size name."""
     own = getattr(config, "data", None)
     if callable(own):  # not the module jaxcl.data, which a config may have imported
         return own(knobs)

@@ -33,7 +33,7 @@ def contrast_monitor(
 ) -> dict[str, Array]:
     """How the projections z1, z2 [n, d] and the representation h [m, k] lie, as numbers of the global batch.
 
-    contrast_accuracy  share of rows of z1 whose nearest row of z2 is their own (chance 1/N; a tie is wrong)
+    contrast_accuracy  fraction of rows of z1 whose nearest row of z2 is their own (chance 1/N; a tie is wrong)
     contrast_entropy   mean entropy, in nats, of softmax(z1 z2^T / temperature) along its rows (at most log N)
     alignment          mean squared distance of the two projections of an image, in [0, 4]; lower is closer
     uniformity         log of the mean of exp(-2 |z_i - z_j|^2) over pairs i != j of z1, in [-8, 0]; lower is flatter
@@ -162,7 +162,7 @@ def score_monitor(
                         variance than that of the positives)
     positive_exp        mean of exp(q.k / temperature)
     negative_exp        mean of exp(q.n / temperature)
-    score_accuracy      share of queries whose positive scores above all their negatives
+    score_accuracy      fraction of queries whose positive scores above all their negatives
     positive_histogram, negative_histogram
                         shares [bins] of the scores in equal intervals from -1 to 1; what lies beyond counts for the
                         first or the last. Of very many negatives about a million scores, evenly spread, are counted.
@@ -220,12 +220,12 @@ def score_monitor(
         },
         axis_name,
     )
-    deviation = jnp.mean(jnp.square(positive - metrics["positive_mean"]))
-    return metrics | {"positive_variance": collectives.mean(deviation, axis_name)}
+    variance = jnp.mean(jnp.square(positive - metrics["positive_mean"]))
+    return metrics | {"positive_variance": collectives.mean(variance, axis_name)}
 
 
 def histogram(s: Array, weights: Array, bins: int) -> Array:
-    """The share [bins] of the weights that lies in each of equal intervals from -1 to 1.
+    """The fraction [bins] of the weights that lies in each of equal intervals from -1 to 1.
 
     >>> histogram(jnp.array([-0.9, 0.1, 0.2, 3.0]), jnp.ones(4), 4).tolist()
     [0.25, 0.0, 0.5, 0.25]

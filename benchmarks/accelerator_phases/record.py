@@ -28,8 +28,8 @@ def report(rows, ceilings) -> list[str]:
         lines += [f"### {name}", ""]
         for row in own:
             if row["event"] in ("measured", "not run", "not finished"):
-                told = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("recipe", "event", "name"))
-                lines += [f"{row['event']}: {told}", ""]
+                words = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("recipe", "event", "name"))
+                lines += [f"{row['event']}: {words}", ""]
         header = ["epoch", "seconds", "of training", "of evaluation", "PFLOP", "kNN, %"]
         keys = ("epoch", "seconds", "training_seconds", "evaluation_seconds", "pflop", "knn")
         lines += table(header, [[row[key] for key in keys] for row in own if row["event"] == "accuracy"])

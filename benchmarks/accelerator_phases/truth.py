@@ -139,8 +139,8 @@ def report(rows, ceilings) -> list[str]:
         found: dict[str, dict[str, str]] = {}
         for row in rows:
             if row["rows"] == kind:
-                told = row.get("left_out") or f"{row['value_error']:.0e} / {row['gradient_error']:.0e}"
-                found.setdefault(row["name"], {})[row["precision"]] = told
+                cell = row.get("left_out") or f"{row['value_error']:.0e} / {row['gradient_error']:.0e}"
+                found.setdefault(row["name"], {})[row["precision"]] = cell
         cells = [[name, *(by.get(p, "") for p in PRECISIONS)] for name, by in found.items()]
         lines += table([f"rows {kind}", *PRECISIONS], cells)
     return lines

@@ -32,7 +32,7 @@ def cpc_resnet(
 
     norm
         `map_norm()` if not given, over height, width and channels as there: no statistics of the batch, by which
-        patches of one image could be told.
+        patches of one image could be recognized.
     """
     if len(blocks) != 4:
         raise ValueError(f"cpc_resnet has four stages; got blocks={tuple(blocks)}.")

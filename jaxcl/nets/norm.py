@@ -150,7 +150,8 @@ class BatchNorm(nn.Module):
             )
         if n // groups % self.views:
             raise ValueError(
-                f"batch_norm was told of {self.views} views that alternate, which do not divide {n // groups} rows."
+                f"batch_norm(views={self.views}) expects rows that alternate between {self.views} views;"
+                f" {n // groups} rows are no multiple of that. Give each image as many views, or views=1."
             )
         parts = split(x, groups, self.views)
         over = tuple(axis for axis in range(1, parts.ndim - 1) if self.views == 1 or axis != 2)
