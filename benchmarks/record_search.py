@@ -127,6 +127,13 @@ ROUND_3 = [
     (THIRD, 936),
     third("Muon of spectral norm 0.1", learning_rate=0.1, muon_rms=None, vector_rate=0.3, weight_decay=3e-3),
     third("16 pixels for 60 % of the steps", 420, phases=(Phase(0.6, 16, 0.2), Phase(1.0, 32, 0.2))),
+    third(
+        "Muon of spectral norm 0.1, vectors at 0.01",
+        learning_rate=0.1,
+        muon_rms=None,
+        vector_rate=0.1,
+        weight_decay=3e-3,
+    ),
     third("Muon of spectral norm 0.3", learning_rate=0.3, muon_rms=None, vector_rate=0.1, weight_decay=1e-3),
     (
         dataclasses.replace(

@@ -203,9 +203,12 @@ def test_of_tied_votes_both_take_the_smallest_label_and_equal_neighbors_do_no_ha
 # ------------------------------------------------------------------------------------- runs
 
 
-def test_a_rehearsal_goes_from_compiling_to_scikit_learn_s_word(record):
+def test_a_rehearsal_goes_from_compiling_to_scikit_learn_s_word(record, parts):
     rows = []
-    last = record.record(None, rows.append, toy=True, deadline=3600)
+    recipe = dataclasses.replace(
+        record.toy(record.RECORD), phases=(parts.Phase(0.5, 8, 0.2), parts.Phase(1.0, 16, 0.2))
+    )
+    last = record.run(recipe, None, rows.append, epochs=(4, 3, 2), toy=True, deadline=3600)
     events = [row["event"] for row in rows]
     assert events[:2] == ["compiled", "measured"]
     assert events[-1] == "finished"
