@@ -2,6 +2,7 @@
 
     python benchmarks/accelerator.py kernels --out DIR [--minutes 5]                 # no data needed
     python benchmarks/accelerator.py train --data npz:PATH --out DIR [--minutes 8]   # CIFAR-10, uint8 arrays
+    python benchmarks/accelerator.py train --only record --data npz:PATH --out DIR --minutes 10
     python benchmarks/accelerator.py rehearse [--out DIR]                            # all at toy size, on any machine
     python benchmarks/accelerator.py compile [--out FILE]                            # for an H100, without one
 
@@ -354,6 +355,7 @@ def main() -> int:
     for command, minutes in ((kernels, 5.0), (train, 8.0)):
         command.add_argument("--out", type=Path, required=True, metavar="DIR")
         command.add_argument("--minutes", type=float, default=minutes)
+        command.add_argument("--only", nargs="+", metavar="PHASE", help="by name; all unless given")
     train.add_argument("--data", required=True, help="npz:PATH with train and test images, uint8, and labels")
     rehearse.add_argument("--out", type=Path, metavar="DIR", help="a temporary folder unless given")
     build.add_argument("--machine", default="h100")
@@ -371,10 +373,14 @@ def main() -> int:
         out = own.out or Path(tempfile.mkdtemp(prefix="rehearsal-"))
         ends = go_through("rehearse", [*KERNELS, *TRAIN[1:]], out, 60, toy=True, side_by_side=2)
         print((out / "report.md").read_text())
-    elif own.command == "kernels":
-        ends = go_through("kernels", KERNELS, own.out, own.minutes)
     else:
-        ends = go_through("train", TRAIN, own.out, own.minutes, data=own.data)
+        phases = KERNELS if own.command == "kernels" else TRAIN
+        if unknown := set(own.only or ()) - {phase.name for phase in phases}:
+            parser.error(
+                f"{own.command} has no phase {sorted(unknown)}; it has {[phase.name for phase in phases]}"
+            )
+        phases = [phase for phase in phases if own.only is None or phase.name in own.only]
+        ends = go_through(own.command, phases, own.out, own.minutes, data=getattr(own, "data", None))
     return 1 if any(end.startswith("failed") for end in ends.values()) else 0
 
 
