@@ -81,6 +81,7 @@ def work(framework: str) -> None:
     def say(**message):
         print(MARK + json.dumps(message), flush=True)
 
+    say(ready=framework)
     for line in sys.stdin:
         order = json.loads(line)
         try:
@@ -135,7 +136,9 @@ class Worker:
                     log.flush()
             self.said.put({"end": "failed: its process ended"})
 
-        threading.Thread(target=listen, daemon=True).start()
+        self.listener = threading.Thread(target=listen, daemon=True)
+        self.listener.start()
+        self.said.get()  # that it is ready, or has ended: starting Python is no part of a phase's time
 
     def run(self, phase: Phase, toy: bool, settings: dict[str, Any], limit: float, emit: Callable) -> str:
         """How the phase ended; its rows go to `emit` as they come."""
@@ -163,6 +166,9 @@ class Worker:
     def stop(self) -> None:
         self.process.kill()
         self.process.wait()
+        self.listener.join()
+        self.process.stdin.close()
+        self.process.stdout.close()
 
 
 def go_through(
@@ -209,6 +215,8 @@ def go_through(
                     end(phase, "not run: no time was left", started)
                     continue
                 worker = workers.get(phase.framework)
+                if worker is not None and not worker.alive:
+                    worker.stop()
                 if worker is None or not worker.alive:
                     worker = workers[phase.framework] = Worker(phase.framework, log)
                 limit, settings = min(phase.limit, left), dict(phase.settings)

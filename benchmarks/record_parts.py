@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -186,14 +185,12 @@ def pooled(maps: tuple[Array, ...]) -> Array:
 def method_of(recipe: Recipe, phase: Phase) -> Method:
     encoder, head = network_of(recipe)
     views = views_of(recipe, phase)
-    value = partial(
-        {"nt_xent": losses.nt_xent, "dcl": losses.dcl}[recipe.loss], temperature=recipe.temperature
-    )
+    function = {"nt_xent": losses.nt_xent, "dcl": losses.dcl}[recipe.loss]
     two = simclr(
         views=lambda key, batch: views(key, batch)[:2],
         encoder=encoder,
         head=head,
-        loss=lambda key, z1, z2: value(z1, z2),
+        loss=losses.keyless(function, temperature=recipe.temperature),
         extract=pooled,
     )
     if recipe.views == 2 and recipe.small is None:
@@ -211,7 +208,7 @@ def method_of(recipe: Recipe, phase: Phase) -> Method:
             z, head_state = head.apply(params["head"], state["head"], pooled(maps), train=True)
             state = {"encoder": encoder_state, "head": head_state}
             zs += [z[i :: len(group)] for i in range(len(group))]
-        return value(*zs), (state, {})
+        return function(*zs, temperature=recipe.temperature), (state, {})
 
     return Method(two.init, loss, two.embed)
 

@@ -124,9 +124,9 @@ def test_what_is_given_is_what_is_printed():
     parts = parts_of(keyless(losses.nt_xent), extract=half)
     assert parts[NAMES["extraction"]] == [
         ("extract", "half"),
-        ("head", "MLPHead(norm=Bias, hidden=(), out=4, bias=True)"),
+        ("head", "MLPHead(norm=Bias, hidden=(), out=4, bias=True, initialization='lecun')"),
     ]
-    batch_norm = "BatchNorm(groups=1, momentum=0.9, epsilon=1e-05)"
+    batch_norm = "BatchNorm(groups=1, views=1, momentum=0.9, epsilon=1e-05)"
     assert parts[NAMES["encoder"]] == [("encoder", f"SmallConvNet(norm={batch_norm}, features=(4, 4))")]
     assert parts[NAMES["views"]] == [("views", "n_views(n=2, recipe=flip(probability=0.5))")]
 
@@ -138,7 +138,8 @@ def test_what_makers_close_over_is_printed():
     )
     assert described(methods.cosine_decay(0.9, steps=10)) == "cosine_decay(start=0.9, steps=10)"
     assert described(nets.standardized(LINEAR, mean=[0.5], std=[0.25])) == (
-        "standardized(net=MLPHead(norm=Bias, hidden=(), out=4, bias=True), mean=(0.5,), std=(0.25,))"
+        "standardized(net=MLPHead(norm=Bias, hidden=(), out=4, bias=True, initialization='lecun'),"
+        " mean=(0.5,), std=(0.25,))"
     )
     distance = partial(losses.sliced_wasserstein, prior=losses.uniform_sphere)
     assert described(distance) == "sliced_wasserstein(prior=uniform_sphere)"
