@@ -292,7 +292,7 @@ def compile_for(machine: str, out: Path, only: list[str]) -> int:
     # What a program looks like is decided while it is traced, by asking for the back end: it is that of the target.
     jax.default_backend = lambda: "gpu"
 
-    kept = out.with_suffix(".jsonl")
+    kept = out.with_suffix(".jsonl")  # what is there already is not compiled again
     found = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     done = {(row["module"], row["name"]) for row in found if "error" not in row}
     failed = 0
@@ -324,8 +324,8 @@ def compile_for(machine: str, out: Path, only: list[str]) -> int:
         "",
         "`python benchmarks/accelerator.py compile`",
         "",
-        f"Compiled by XLA for a described {machine.upper()} of 80 GB on a machine without one, jax {jax.__version__},"
-        f" {time.strftime('%Y-%m-%d')}; algorithms were not tuned, as that needs the device. MiB: what the compiled",
+        f"Compiled by XLA for a described {machine.upper()} of 80 GB on a machine without one, jax {jax.__version__},",
+        f"{time.strftime('%Y-%m-%d')}; algorithms were not tuned, as that needs the device. MiB: what the compiled",
         "program plans; the peak counts arguments, results and temporaries. Seconds to compile are this CPU's.",
         f"(*): {WITHOUT_TRITON}.",
         "",
