@@ -338,7 +338,7 @@ def compile_for(machine: str, out: Path, only: list[str]) -> int:
                 [row["name"], row["error"], None, row["compile_seconds"]]
                 if "error" in row
                 else [
-                    row["name"],
+                    row["name"] + (" (*)" if row["notes"] else ""),
                     mib(row["temporary_bytes"]),
                     mib(row["peak_bytes"]),
                     row["compile_seconds"],
