@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from accelerator_phases.common import Emit, Program, table
 
+KNOWN = ("command", "phase", "module", "recipe", "run", "event")  # what a line need not repeat
 TITLE = "CIFAR-10 without a label: kNN accuracy against time"
 
 
@@ -28,7 +29,7 @@ def report(rows, ceilings) -> list[str]:
         lines += [f"### {name}", ""]
         for row in own:
             if row["event"] in ("measured", "not run", "not finished"):
-                words = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("recipe", "event", "name"))
+                words = ", ".join(f"{k} {v}" for k, v in row.items() if k not in KNOWN)
                 lines += [f"{row['event']}: {words}", ""]
         header = ["epoch", "seconds", "of training", "of evaluation", "PFLOP", "kNN, %"]
         keys = ("epoch", "seconds", "training_seconds", "evaluation_seconds", "pflop", "knn")
