@@ -61,30 +61,16 @@ def jax_nt_xent(name, n):
     from functools import partial
 
     import jax
-    import jax.numpy as jnp
+    from accelerator_phases.nt_xent import masked_matrix, of_optax
 
     from jaxcl.losses import nt_xent
 
     z1, z2 = jax.random.normal(jax.random.key(0), (2, n, WIDTH))
 
-    def naive(a, b):
-        z = jnp.concatenate([a, b])
-        z = z / jnp.linalg.norm(z, axis=1, keepdims=True)
-        s = z @ z.T / TEMPERATURE
-        s = jnp.where(jnp.eye(2 * n, dtype=bool), -jnp.inf, s)
-        positive = jnp.concatenate([jnp.diagonal(s, n), jnp.diagonal(s, -n)])
-        return jnp.mean(jax.nn.logsumexp(s, axis=1) - positive)
-
-    def of_optax(a, b):
-        import optax
-
-        labels = jnp.tile(jnp.arange(n), 2)
-        return optax.losses.ntxent(jnp.concatenate([a, b]), labels, temperature=TEMPERATURE)
-
     loss = {
         "jaxcl": partial(nt_xent, temperature=TEMPERATURE),
         "jaxcl, plain": partial(nt_xent, temperature=TEMPERATURE, block_size=0),
-        "naive JAX": naive,
+        "naive JAX": masked_matrix,
         "optax": of_optax,
     }[name]
     return xla(jax.value_and_grad(loss, (0, 1)), z1, z2)
