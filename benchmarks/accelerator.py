@@ -134,6 +134,7 @@ class Worker:
                 else:
                     log.write(line)
                     log.flush()
+            self.process.wait()  # its output ends a moment before it does, and until then it seems alive
             self.said.put({"end": "failed: its process ended"})
 
         self.listener = threading.Thread(target=listen, daemon=True)

@@ -86,6 +86,39 @@ def compiled(program: Program, *, mesh=None, notes: list[str] | None = None):
             return lowered.compile(compiler_options={"xla_gpu_enable_triton_gemm": False})
 
 
+class Ready(NamedTuple):
+    """What compiling a program gave: the compiled program or the error, the seconds it took beside the others of its
+    phase, and what was out of the ordinary."""
+
+    program: Any
+    seconds: float
+    notes: list[str]
+
+    def __call__(self, *arguments):
+        if isinstance(self.program, Exception):
+            raise self.program
+        return self.program(*arguments)
+
+
+def compiled_together(programs: list[Program]) -> dict[str, Ready]:
+    """name -> the compiled program. They are compiled beside each other, a thread a core: a lent device's minutes are
+    few. (XLA tries out algorithms on the device for one program at a time.)"""
+    import os
+    from concurrent.futures import ThreadPoolExecutor
+
+    def one(program: Program) -> Ready:
+        start, notes = time.perf_counter(), []
+        try:
+            made = compiled(program, notes=notes)
+        except Exception as error:
+            made = error
+        return Ready(made, time.perf_counter() - start, notes)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = list(pool.map(one, programs))
+    return dict(zip([program.name for program in programs], made, strict=True))
+
+
 def memory(program) -> dict[str, int]:
     """Bytes that a compiled program plans: temporaries, arguments, results, and all of them at once."""
     planned = program.memory_analysis()
@@ -130,15 +163,15 @@ def spread(times: list[float]) -> dict[str, float]:
     }
 
 
-def time_program(program: Program, *, budget: float, arguments=None, calls: int = 1) -> Row:
-    """Compiles and runs a program on random arguments: seconds to compile, memory, milliseconds."""
+def time_program(program: Program, ready: Ready, *, budget: float) -> Row:
+    """Runs a compiled program on random arguments: seconds to compile, memory, milliseconds."""
     import jax
 
-    start, notes = time.perf_counter(), []
-    run = compiled(program, notes=notes)
-    row: Row = {"compile_seconds": time.perf_counter() - start, **memory(run), "notes": notes}
-    arguments = random(program.arguments) if arguments is None else arguments
-    times = seconds_of(lambda: run(*arguments), jax.block_until_ready, budget=budget, calls=calls)
+    if isinstance(ready.program, Exception):
+        raise ready.program
+    row: Row = {"compile_seconds": ready.seconds, **memory(ready.program), "notes": ready.notes}
+    arguments = random(program.arguments)
+    times = seconds_of(lambda: ready(*arguments), jax.block_until_ready, budget=budget)
     return row | spread(times)
 
 

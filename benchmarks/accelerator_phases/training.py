@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import time
 from typing import Any, NamedTuple
@@ -95,14 +94,16 @@ def programs(toy: bool, depths=(18, 50)) -> list[Program]:
     found = []
     for depth in depths:
         t = task(depth, toy)
-        for name, options in (
-            ("", {}),
-            (", no augmentation", {"augmented": False}),
-            (f", {t.steps_per_call} steps a call", {"several": True}),
-        ):
+        for options in ({}, {"augmented": False}, {"several": True}):
             step, arguments, _ = step_of(t, **options)
-            found.append(Program(f"{t.name}{name}", step, arguments, donate=(0,)))
+            found.append(Program(name_of(t, **options), step, arguments, donate=(0,)))
     return found
+
+
+def name_of(t: Task, *, augmented: bool = True, several: bool = False) -> str:
+    """Of the program with these options."""
+    how = "" if augmented else ", no augmentation"
+    return t.name + how + (f", {t.steps_per_call} steps a call" if several else "")
 
 
 def flops_of_step(t: Task) -> int:
@@ -122,7 +123,7 @@ def run(toy: bool, emit: Emit, *, depth: int) -> None:
     import jax
     import numpy as np
 
-    from accelerator_phases.common import compiled, memory, random
+    from accelerator_phases.common import compiled_together, memory, random
     from jaxcl import devices
     from jaxcl.data import batches, index_batches, prefetch
     from jaxcl.train import placement
@@ -138,17 +139,12 @@ def run(toy: bool, emit: Emit, *, depth: int) -> None:
     key = devices.replicate(jax.random.key(1), mesh)
     order: dict[str, Any] = {"batch_size": t.batch, "seed": 0}
 
-    @functools.cache
-    def program(**options):
-        """The compiled step, what makes its first state, and the seconds that compiling took."""
-        step, arguments, init = step_of(t, **options)
-        start = time.perf_counter()
-        function = compiled(Program(t.name, step, arguments, donate=(0,)))
-        return function, init, time.perf_counter() - start
-
     def measured(options, feed):
         """The training step `call`, and the row of its times, fed in one way."""
-        function, init, seconds = program(**options)
+        function = ready[name_of(t, **options)]
+        if isinstance(function.program, Exception):
+            raise function.program
+        _, _, init = step_of(t, **options)
         carry = {"state": devices.replicate(init(), mesh), "wait": 0.0, "calls": 0}
 
         def call():
@@ -163,7 +159,13 @@ def run(toy: bool, emit: Emit, *, depth: int) -> None:
         begin = time.perf_counter()
         times = seconds_of(call, jax.block_until_ready, budget=budget, calls=steps)
         waited = carry["wait"] / (time.perf_counter() - begin)
-        return call, {"compile_seconds": seconds, **memory(function), "input_wait": waited, **spread(times)}
+        return call, {
+            "compile_seconds": function.seconds,
+            "notes": function.notes,
+            "input_wait": waited,
+            **memory(function.program),
+            **spread(times),
+        }
 
     def device_feed():
         return prefetch((devices.split(batch, mesh) for batch in batches(images, **order)), size=2)
@@ -194,6 +196,8 @@ def run(toy: bool, emit: Emit, *, depth: int) -> None:
     ]
     if toy and depth == 50:  # the other cases are rehearsed with the first network
         cases = cases[1:2]
+    wanted = {name_of(t, **options) for _, options, _ in cases}
+    ready = compiled_together([program for program in programs(toy, (depth,)) if program.name in wanted])
     for name, options, feed in cases:
         row = {"task": t.name, "name": name, "framework": "jax", "batch": t.batch, "flops": flops}
         try:

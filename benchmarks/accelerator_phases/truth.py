@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from functools import partial
 
-from accelerator_phases.common import Emit, Program, floats, table
+from accelerator_phases.common import Emit, Program, compiled_together, floats, table
 
 TITLE = "Value and gradient on the device, against float64 on the host"
 PRECISIONS = {"default": None, "bfloat16 products": "BF16_BF16_F32", "highest": "highest"}
@@ -80,10 +79,16 @@ def programs(toy: bool) -> list[Program]:
     n, d = sizes(toy)
     z = floats(n, d)
     return [
-        Program(f"{name}, {precision}", jax.value_and_grad(loss, (0, 1)), (z, z), setting)
+        Program(f"{name}, {precision}", jax.value_and_grad(loss, (0, 1)), (z, z), PRECISIONS[precision])
         for name, loss in losses(n, d).items()
-        for precision, setting in PRECISIONS.items()
+        for precision in precisions_of(name, toy)
     ]
+
+
+def precisions_of(name: str, toy: bool) -> list[str]:
+    """A rehearsal compiles one loss at all precisions, the others at one."""
+    few = toy and not name.startswith("nt_xent, blockwise")
+    return list(PRECISIONS)[: 1 if few else None]
 
 
 def run(toy: bool, emit: Emit) -> None:
@@ -94,27 +99,23 @@ def run(toy: bool, emit: Emit) -> None:
     n, d = sizes(toy)
     host = jax.devices("cpu")[0]
     samples = {kind: views(kind, n, d) for kind in KINDS}
+    ready = compiled_together(programs(toy))
+
+    def reference(name, loss):
+        """On the host, in float64. Directions are drawn in the type of the day, so float64 would see others."""
+        dtype = jnp.float32 if name == "sliced_wasserstein" else jnp.float64
+        with jax.enable_x64(dtype == jnp.float64), jax.default_device(host):
+            function = jax.jit(jax.value_and_grad(loss, (0, 1)))
+            made = {kind: function(*(jnp.asarray(x, dtype) for x in z)) for kind, z in samples.items()}
+            return dtype, jax.tree.map(np.float64, made)
+
     for name, loss in losses(n, d).items():
-        both = jax.value_and_grad(loss, (0, 1))
-        # Directions are drawn in the type of the day, so a float64 reference would see others.
-        exact = name != "sliced_wasserstein"
-        dtype = jnp.float64 if exact else jnp.float32
-        with jax.enable_x64(exact), jax.default_device(host), jax.default_matmul_precision("highest"):
-            reference = jax.jit(both)
-            want = {
-                kind: jax.tree.map(np.float64, reference(*(jnp.asarray(x, dtype) for x in z)))
-                for kind, z in samples.items()
-            }
-        # A rehearsal compiles one loss at all precisions, the others at one.
-        few = toy and not name.startswith("nt_xent, blockwise")
-        for precision, setting in list(PRECISIONS.items())[: 1 if few else None]:
-            # A function of its own: the compiled program of another precision would be taken.
-            function = jax.jit(lambda *z, both=both: both(*z))
+        dtype, want = reference(name, loss)
+        for precision in precisions_of(name, toy):
             for kind, z in samples.items():
                 row = {"name": name, "rows": kind, "precision": precision, "reference": jnp.dtype(dtype).name}
                 try:
-                    with jax.default_matmul_precision(setting) if setting else contextlib.nullcontext():
-                        got = function(*(jnp.asarray(x, jnp.float32) for x in z))
+                    got = ready[f"{name}, {precision}"](*(jnp.asarray(x, jnp.float32) for x in z))
                     got = jax.tree.map(np.float64, got)
                     emit(row | {"value": float(want[kind][0]), **errors(got, want[kind])})
                 except Exception as error:
