@@ -112,7 +112,9 @@ def compiled_together(programs: list[Program]) -> dict[str, Ready]:
             made = compiled(program, notes=notes)
         except Exception as error:
             made = error
-        return Ready(made, time.perf_counter() - start, notes)
+        seconds = time.perf_counter() - start
+        print(f"compiled {program.name} in {seconds:.1f} s", flush=True)  # the log tells what a phase waited for
+        return Ready(made, seconds, notes)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         made = list(pool.map(one, programs))

@@ -48,8 +48,9 @@ def normalized_cross_entropy(a, b, temperature):
     n = len(a)
     s = z @ z.T / temperature
     s = s.masked_fill(torch.eye(2 * n, dtype=torch.bool, device=s.device), float("-inf"))
-    target = torch.cat([torch.arange(n, 2 * n, device=s.device), torch.arange(n, device=s.device)])
-    return F.cross_entropy(s, target)
+    # Not `F.cross_entropy`: the compiler of PyTorch 2.11 fails at its mean (Triton 3.6, seen on an H100).
+    positive = torch.cat([s.diagonal(n), s.diagonal(-n)])
+    return (s.logsumexp(1) - positive).mean()
 
 
 # --- augmentation: uint8 [b, h, w, c] -> float [b, c, size, size] -------------------------------------------
