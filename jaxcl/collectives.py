@@ -6,6 +6,8 @@ None where one program sees the whole batch (a single device, or `jit` over glob
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -14,6 +16,29 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxcl.typing import Array, PyTree
 
 AxisName = str | None
+
+
+class Target(NamedTuple):
+    """What a program is made for: "cpu", "gpu" or "tpu", and how many devices share it."""
+
+    platform: str
+    devices: int
+
+
+def target() -> Target:
+    """What the program that is being traced is made for; where no mesh is known, this process's devices.
+
+    The machine that traces may be another one: a program for a pod is compiled on a laptop. Under `placement.place`
+    the mesh is known, also where `jit` sees the global batch.
+
+    >>> target().platform  # on a machine without an accelerator
+    'cpu'
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return Target(jax.default_backend(), jax.device_count())
+    kind = mesh.abstract_device.platform if mesh.abstract_device else jax.default_backend()
+    return Target("gpu" if kind in ("cuda", "rocm") else kind, mesh.size)
 
 
 def gather(x: Array, axis_name: AxisName = None) -> Array:

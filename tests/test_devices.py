@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcl import devices
+from jaxcl import collectives, devices
+from jaxcl.train.placement import place
 
 
 def test_a_split_batch_has_equal_rows_on_every_device_and_comes_back_whole():
@@ -37,3 +38,17 @@ def test_errors_say_what_to_do():
         devices.make_mesh(devices=9)
     with pytest.raises(ValueError, match="placement must be one of jit, shard_map, pmap; got 'vmap'"):
         devices.axis_name("vmap")
+
+
+@pytest.mark.parametrize("placement", devices.PLACEMENTS)
+def test_what_is_placed_knows_while_it_is_traced_what_it_is_made_for(placement):
+    seen, mesh = [], devices.make_mesh(devices=4)
+
+    def step(carry, key, batch):
+        seen.append(collectives.target())
+        return carry
+
+    everywhere = devices.replicate(np.zeros(()), mesh)
+    place(step, placement, mesh)(everywhere, everywhere, devices.split(np.zeros((8, 2)), mesh))
+    assert set(seen) == {("cpu", 4)}
+    assert collectives.target() == (jax.default_backend(), jax.device_count())

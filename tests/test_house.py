@@ -26,7 +26,7 @@ EDGES = {
     "monitor": {"collectives", "similarity", "typing"},
     "memory": {"collectives", "similarity", "typing"},
     "feature_transform": {"collectives", "similarity", "typing"},
-    "augment": {"augment", "images", "typing"},
+    "augment": {"augment", "collectives", "images", "typing"},
     "nets": {"nets", "collectives", "typing"},
     "losses": {"losses", "similarity", "collectives", "typing"},
     "methods": {

@@ -63,8 +63,9 @@ def compiled(program: Program, *, mesh=None, notes: list[str] | None = None):
 
     import jax
 
-    arguments = program.arguments
+    arguments, made_for = program.arguments, contextlib.nullcontext()
     if mesh is not None:
+        made_for = jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
         whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
         def placed(x):
@@ -72,7 +73,7 @@ def compiled(program: Program, *, mesh=None, notes: list[str] | None = None):
 
         arguments = jax.tree.map(placed, arguments)
     precision = program.precision
-    with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
+    with made_for, jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
         ready = hasattr(program.function, "lower")  # compiled by jit already, with what it donates
         function = program.function if ready else jax.jit(program.function, donate_argnums=program.donate)
         lowered = function.lower(*arguments)
@@ -113,7 +114,9 @@ def compiled_together(programs: list[Program]) -> dict[str, Ready]:
         except Exception as error:
             made = error
         seconds = time.perf_counter() - start
-        print(f"compiled {program.name} in {seconds:.1f} s", flush=True)  # the log tells what a phase waited for
+        print(
+            f"compiled {program.name} in {seconds:.1f} s", flush=True
+        )  # the log tells what a phase waited for
         return Ready(made, seconds, notes)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcl import collectives
 from jaxcl.augment.channels import cut
 from jaxcl.augment.composition import compose
 from jaxcl.augment.op import Op, Shape
@@ -246,7 +247,7 @@ def chunked(function: Callable[..., Any], chunk: int | None, image: Array, index
     """function(image, index) for every row, `chunk` rows at a time."""
     if chunk is None:
         # Not where several devices share the batch: a loop over its rows would wait for one of them at a time.
-        one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+        one_cpu = collectives.target() == ("cpu", 1)
         most = 32 * 32 * 32 // (image.shape[1] * image.shape[2]) if one_cpu else len(image)
         # One that divides the batch: a remainder would be compiled as a second program.
         chunk = next((size for size in range(min(most, len(image)), 1, -1) if len(image) % size == 0), 1)

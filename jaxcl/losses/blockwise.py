@@ -43,9 +43,9 @@ def is_worth_it(rows: int, columns: int) -> bool:
     return rows * columns > PLAIN_BELOW
 
 
-def default_block(backend: str | None = None) -> int:
+def default_block(platform: str | None = None) -> int:
     """Rows of a tile: on a CPU a tile should stay in the cache of a core, elsewhere it should fill the machine."""
-    return 256 if (backend or jax.default_backend()) == "cpu" else 2048
+    return 256 if (platform or collectives.target().platform) == "cpu" else 2048
 
 
 def log_partition(

@@ -35,7 +35,13 @@ def place(step: Callable, placement: str, mesh: Mesh, *, axis: int = 0, check_vm
     everywhere, shared = PartitionSpec(), along(axis)
     if placement == "jit":
         whole, rows = NamedSharding(mesh, everywhere), NamedSharding(mesh, shared)
-        return jax.jit(step, in_shardings=(whole, whole, rows), out_shardings=whole, donate_argnums=0)
+
+        def on_mesh(*arguments):
+            # Known while it is traced: what must be laid out anew, or computed by rows, can say so.
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                return step(*arguments)
+
+        return jax.jit(on_mesh, in_shardings=(whole, whole, rows), out_shardings=whole, donate_argnums=0)
     if placement == "shard_map":
         mapped = jax.shard_map(
             step,
