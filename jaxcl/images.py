@@ -78,10 +78,28 @@ def center_matrices(
 # ---------------------------------------------------------------------------------------------- borders
 
 # Which of n pixels in a line stands for position i, which may lie outside.
-BORDERS: dict[str, Callable[[Array, int], Array]] = {
-    "edge": lambda i, n: jnp.clip(i, 0, n - 1),
-    "reflect": lambda i, n: jnp.clip(n - 1 - jnp.abs(n - 1 - jnp.abs(i)), 0, n - 1),
-}
+
+
+def edge(i: Array, n: int) -> Array:
+    """a a | a b c d | d d"""
+    return jnp.clip(i, 0, n - 1)
+
+
+def reflect(i: Array, n: int) -> Array:
+    """c b | a b c d | c b"""
+    period = max(2 * (n - 1), 1)
+    i = i % period
+    return jnp.minimum(i, period - i) if n > 1 else jnp.zeros_like(i)
+
+
+def symmetric(i: Array, n: int) -> Array:
+    """b a | a b c d | d c"""
+    i = i % (2 * n)
+    return jnp.minimum(i, 2 * n - 1 - i)
+
+
+# By the names that numpy.pad has for them.
+BORDERS: dict[str, Callable[[Array, int], Array]] = {"edge": edge, "reflect": reflect}
 
 # ---------------------------------------------------------------------------------------------- Gaussians
 

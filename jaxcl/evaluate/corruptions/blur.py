@@ -14,9 +14,6 @@ from jaxcl.evaluate.corruptions.common import (
     eight_bits,
     exact,
     gaussian_matrix,
-    matrices,
-    mirror,
-    nearest,
     of_severity,
     rounded,
     smear,
@@ -24,6 +21,7 @@ from jaxcl.evaluate.corruptions.common import (
     unit,
     zoom_matrix,
 )
+from jaxcl.images import edge, reflect, resample
 from jaxcl.typing import Array
 
 # name -> the constants of the five severities: for CIFAR-10's size, and for ImageNet's.
@@ -75,8 +73,8 @@ def glass_blur(key: Array, image: Array, severity: Array) -> Array:
     table[:, 1] = np.maximum(1, np.round(table[:, 1] * unit(h)))
     sigma, delta, times = of_severity(table, severity)
     delta = delta.astype(jnp.int32)
-    rows = gaussian_matrix(sigma, h, most=np.max(table[:, 0]), truncate=4, border=nearest)
-    columns = gaussian_matrix(sigma, w, most=np.max(table[:, 0]), truncate=4, border=nearest)
+    rows = gaussian_matrix(sigma, h, most=np.max(table[:, 0]), truncate=4, border=edge)
+    columns = gaussian_matrix(sigma, w, most=np.max(table[:, 0]), truncate=4, border=edge)
     y, x = jnp.arange(h)[:, None], jnp.arange(w)
     inside = (y > delta) & (y <= h - delta) & (x > delta) & (x <= w - delta)
 
@@ -85,8 +83,8 @@ def glass_blur(key: Array, image: Array, severity: Array) -> Array:
         dy, dx = jnp.where(inside, moved, 0)
         return image[jnp.clip(y + dy, 0, h - 1), jnp.clip(x + dx, 0, w - 1)]
 
-    blurred = eight_bits(matrices(rows, columns, image))
-    return clipped(matrices(rows, columns, lax.fori_loop(0, times.astype(jnp.int32), shuffle, blurred)))
+    blurred = eight_bits(resample(rows, columns, image))
+    return clipped(resample(rows, columns, lax.fori_loop(0, times.astype(jnp.int32), shuffle, blurred)))
 
 
 def motion_blur(key: Array, image: Array, severity: Array) -> Array:
@@ -123,7 +121,7 @@ def correlate(kernel: Array, image: Array) -> Array:
     """kernel [2 r + 1, 2 r + 1] over image [h, w, c], mirrored at the border's pixels."""
     h, w, _ = image.shape
     r = len(kernel) // 2
-    around = [mirror(jnp.arange(-r, n + r), n) for n in (h, w)]
+    around = [reflect(jnp.arange(-r, n + r), n) for n in (h, w)]
     padded = jnp.moveaxis(image[around[0]][:, around[1]], 2, 0)[:, None]
     out = lax.conv(padded, kernel[None, None], (1, 1), "VALID", precision=lax.Precision.HIGHEST)
     return jnp.moveaxis(out[:, 0], 0, 2)

@@ -1,5 +1,4 @@
-"""What several corruptions use: constants by severity, rounding to eight bits, borders, resampling matrices, a blur
-along a line."""
+"""What several corruptions use: constants by severity, rounding to eight bits, matrices, a blur along a line."""
 
 from __future__ import annotations
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcl.images import edge
 from jaxcl.typing import Array
 
 # The constants of the five severities: for CIFAR-10's size, and for ImageNet's.
@@ -58,32 +58,6 @@ def exact(formula: str, *operands: Array | np.ndarray) -> Array:
     return jnp.einsum(formula, *operands, precision=lax.Precision.HIGHEST)
 
 
-def matrices(rows: Array, columns: Array, image: Array) -> Array:
-    """rows [H, h], columns [W, w], image [h, w, c] -> [H, W, c]."""
-    return exact("Hh,hwc,Ww->HWc", rows, image, columns)
-
-
-# Where in a line of n pixels the position i is found that may lie outside.
-
-
-def nearest(i: Array, n: int) -> Array:
-    """a a | a b c d | d d"""
-    return jnp.clip(i, 0, n - 1)
-
-
-def mirror(i: Array, n: int) -> Array:
-    """c b | a b c d | c b"""
-    period = max(2 * (n - 1), 1)
-    i = i % period
-    return jnp.minimum(i, period - i) if n > 1 else jnp.zeros_like(i)
-
-
-def mirror_doubled(i: Array, n: int) -> Array:
-    """b a | a b c d | d c"""
-    i = i % (2 * n)
-    return jnp.minimum(i, 2 * n - 1 - i)
-
-
 def gaussian_matrix(sigma: Array, n: int, *, most: float, truncate: float, border: Callable) -> Array:
     """The matrix [n, n] of a Gaussian, cut off at `truncate` sigma, rounded; `most` bounds sigma."""
     reach = int(truncate * most + 0.5)
@@ -109,7 +83,7 @@ def smear(image: Array, radius: Array, sigma: Array, angle: Array, *, most: floa
     dy = jnp.ceil(i * jnp.sin(radians) - 0.5).astype(jnp.int32)
 
     def add(k, total):
-        rows, columns = nearest(jnp.arange(h) + dy[k], h), nearest(jnp.arange(w) + dx[k], w)
+        rows, columns = edge(jnp.arange(h) + dy[k], h), edge(jnp.arange(w) + dx[k], w)
         return total + taps[k] * image[rows][:, columns]
 
     return lax.fori_loop(0, len(i), add, jnp.zeros_like(image))

@@ -15,12 +15,10 @@ from jaxcl.evaluate.corruptions.common import (
     constants,
     exact,
     gaussian_matrix,
-    matrices,
-    mirror,
-    mirror_doubled,
     of_severity,
     rounded,
 )
+from jaxcl.images import reflect, resample, symmetric
 from jaxcl.typing import Array
 
 # name -> the constants of the five severities: for CIFAR-10's size, and for ImageNet's.
@@ -72,17 +70,15 @@ def elastic_transform(key: Array, image: Array, severity: Array) -> Array:
     )
     moved = points + jax.random.uniform(affine_key, (3, 2), jnp.float32, -1, 1) * jitter
     from_x, from_y = affine(moved, points, x, y)
-    image = bilinear(image, from_y, from_x, mirror)
+    image = bilinear(image, from_y, from_x, reflect)
 
-    matrix = functools.partial(
-        gaussian_matrix, sigma, most=np.max(table[:, 1]), truncate=3, border=mirror_doubled
-    )
+    matrix = functools.partial(gaussian_matrix, sigma, most=np.max(table[:, 1]), truncate=3, border=symmetric)
     dx, dy = (
         strength
-        * matrices(matrix(h), matrix(w), jax.random.uniform(k, (h, w, 1), jnp.float32, -1, 1))[..., 0]
+        * resample(matrix(h), matrix(w), jax.random.uniform(k, (h, w, 1), jnp.float32, -1, 1))[..., 0]
         for k in (x_key, y_key)
     )
-    return clipped(bilinear(image, y + dy, x + dx, mirror_doubled))
+    return clipped(bilinear(image, y + dy, x + dx, symmetric))
 
 
 def pixelate(key: Array, image: Array, severity: Array) -> Array:
@@ -93,7 +89,7 @@ def pixelate(key: Array, image: Array, severity: Array) -> Array:
         np.stack([pixel_matrix(n, max(1, int(n * fraction))) for fraction in fractions]) for n in (h, w)
     )
     # Pillow rounds after each of its four passes; once, at the end, differs from it by a level or two.
-    return rounded(matrices(of_severity(rows, severity), of_severity(columns, severity), image))
+    return rounded(resample(of_severity(rows, severity), of_severity(columns, severity), image))
 
 
 def jpeg_compression(key: Array, image: Array, severity: Array) -> Array:

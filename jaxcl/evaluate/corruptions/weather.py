@@ -12,12 +12,12 @@ from jaxcl.evaluate.corruptions.common import (
     constants,
     eight_bits,
     exact,
-    matrices,
     of_severity,
     smear,
     unit,
     zoom_matrix,
 )
+from jaxcl.images import resample
 from jaxcl.typing import Array
 
 # name -> the constants of the five severities: for CIFAR-10's size, and for ImageNet's.
@@ -64,7 +64,7 @@ def snow(key: Array, image: Array, severity: Array) -> Array:
     flakes_key, angle_key = jax.random.split(key)
     flakes = mean + std * jax.random.normal(flakes_key, (h, w, 1))
     rows, columns = (np.stack([zoom_matrix(n, z) for z in table[:, 2]]) for n in (h, w))
-    flakes = matrices(of_severity(rows, severity), of_severity(columns, severity), flakes)
+    flakes = resample(of_severity(rows, severity), of_severity(columns, severity), flakes)
     flakes = eight_bits(clipped(jnp.where(flakes < threshold, 0, flakes)))
     angle = jax.random.uniform(angle_key, (), jnp.float32, -135, -45)
     flakes = smear(flakes, radius, sigma, angle, most=np.max(table[:, 4]))
