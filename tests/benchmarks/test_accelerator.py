@@ -46,6 +46,7 @@ def rehearsal(tmp_path_factory):
     return out, rows
 
 
+@pytest.mark.slow
 def test_every_phase_runs_at_toy_size_or_names_the_package_that_it_misses(accelerator, rehearsal):
     _, rows = rehearsal
     ends = {row["phase"]: row["end"] for row in rows if "end" in row}
@@ -55,12 +56,14 @@ def test_every_phase_runs_at_toy_size_or_names_the_package_that_it_misses(accele
         assert ends[phase.name] in allowed, (phase.name, ends[phase.name])
 
 
+@pytest.mark.slow
 def test_no_contender_of_ours_is_left_out_at_toy_size(rehearsal):
     _, rows = rehearsal
     left_out = [row for row in rows if "left_out" in row and row.get("framework") != "torch"]
     assert not left_out
 
 
+@pytest.mark.slow
 def test_the_report_has_a_table_for_every_phase_that_ran(accelerator, rehearsal):
     out, _ = rehearsal
     page = (out / "report.md").read_text()
@@ -71,6 +74,7 @@ def test_the_report_has_a_table_for_every_phase_that_ran(accelerator, rehearsal)
         assert section.count("\n|") >= 3, f"{title} has no table"
 
 
+@pytest.mark.slow
 def test_losses_on_the_device_agree_with_float64_on_the_host(rehearsal):
     _, rows = rehearsal
     found = [row for row in rows if row["module"] == "truth" and "value_error" in row]
@@ -181,6 +185,7 @@ def test_a_resnet_18_at_32_pixels_costs_what_is_known(accelerator):
     np.testing.assert_allclose((flops - loss) / (3 * 2 * t.batch), 2 * 0.5556e9, rtol=0.01)
 
 
+@pytest.mark.slow
 def test_every_program_at_its_real_size_can_be_traced(accelerator):
     """Compiling them for an H100 is `accelerator.py compile`, which needs the extra `cuda`."""
     for name in accelerator.MODULES:

@@ -250,6 +250,11 @@ METHODS = {
 }
 
 
+def some_quick(*quick):
+    """All rows of the table; those that are not named here are slow tests."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+
+
 def test_every_exported_method_is_a_row_of_the_table():
     functions = {name: getattr(methods, name) for name in methods.__all__}
     makers = {name for name, f in functions.items() if "Method" in inspect.signature(f).return_annotation}
@@ -400,7 +405,7 @@ def test_embed_gives_a_row_an_image_whatever_else_is_in_the_batch(begun):
     chex.assert_trees_all_close(embed(params, state, images[3:5]), whole[3:5], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", some_quick("simclr", "moco, both directions mixed", "byol"))
 def test_training_lowers_the_loss_on_images_of_patches_of_color(name):
     """New images at every step for four steps, so that no image meets its own key in a queue of 40."""
     patches = np.random.default_rng(0).integers(0, 256, (256, 4, 4, 3))
