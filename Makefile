@@ -28,8 +28,9 @@ check: lint
 test: lint
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
+# Compiled as a user's programs are; what `make test` runs is compiled quickly.
 test-slow: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -m slow
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(VENV)/bin/python -m pytest -m slow
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -1,4 +1,4 @@
-"""Eight pretend devices for every test, and compiled programs kept between tests and runs; set before jax starts."""
+"""Eight pretend devices for every test, and programs compiled quickly and kept; set before jax starts."""
 
 import dataclasses
 import os
@@ -14,7 +14,9 @@ if "xla_force_host_platform_device_count" not in flags:
     os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8".strip()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Most of the suite's time would be compiling the same small programs again.
+# Most of the suite's time would be compiling: the same small programs again, and into better machine code than a test
+# that runs once needs. With the second set to 0 they are compiled as a user's are (`make test-slow` does so).
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 

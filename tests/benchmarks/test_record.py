@@ -203,6 +203,7 @@ def test_of_tied_votes_both_take_the_smallest_label_and_equal_neighbors_do_no_ha
 # ------------------------------------------------------------------------------------- runs
 
 
+@pytest.mark.slow
 def test_a_rehearsal_goes_from_compiling_to_scikit_learn_s_word(record, parts):
     rows = []
     recipe = dataclasses.replace(
