@@ -25,6 +25,8 @@ Three commands take it from images to a reported accuracy:
   jaxcl evaluate runs/quickstart --protocol transfer --data tfds:mnist
   jaxcl plot runs/quickstart                            views, curves, map, neighbors: runs/quickstart/plots/report.html
 
+  jaxcl plan configs/quickstart.py                      before training: what a step needs of this machine,
+  jaxcl plan configs/simclr_imagenet.py --machine tpu-v5e-64      or of another: does it fit, what bounds it, how long
   jaxcl views configs/quickstart.py                     before training: what the network will be shown
   jaxcl parts configs/quickstart.py                     what a method is made of: its five parts with their settings
   jaxcl sweep configs/quickstart.py --seed 0 1 2 --temperature 0.1 0.5
@@ -33,14 +35,30 @@ Three commands take it from images to a reported accuracy:
 
 
 TRAIN_HELP = """\
-usage: jaxcl train CONFIG.py [--run-dir DIR] [--distributed [HOST:PORT PROCESSES PROCESS]] [--knob value ...]
+usage: jaxcl train CONFIG.py [--run-dir DIR] [--distributed [HOST:PORT PROCESSES PROCESS]] [--anyway] [--knob value ...]
 
 Pretrains. DIR is runs/CONFIG unless given; a run that is there is gone on with, bit for bit.
-`jaxcl train CONFIG.py --help` shows the knobs of a config.
+`jaxcl train CONFIG.py --help` shows the knobs of a config. What does not fit into this machine's memory is refused
+before the first step, unless --anyway is given.
 
 On several hosts run the same command on each, with a DIR that all of them see. `--distributed` alone is enough where
 jax knows the cluster (Cloud TPU, Slurm, Kubernetes, Open MPI); elsewhere say where process 0 listens, how many
 processes there are, and which this one is: --distributed 10.0.0.1:1234 4 0
+"""
+
+
+PLAN_HELP = """\
+usage: jaxcl plan CONFIG.py [--machine NAME] [--json FILE] [--no-advise]
+                  [--images N] [--shape HEIGHT WIDTH CHANNELS] [--classes K] [--knob value ...]
+
+Compiles the training step of a config for a machine, which need not be there, and tells whether it fits, what a step
+and the run take at the least, and what bounds them. NAME is tpu-GENERATION-CHIPS (tpu-v5e-64; v2, v3, v4, v5e, v5p,
+v6e or 7x), h100, a100, h200 or b200, with a number for several (h100-8); without it, the machine at hand. A TPU needs
+the extra `tpu`, a GPU `cuda`: pip install 'jaxcl[tpu]'. A large network takes minutes to compile.
+
+Nothing is trained and no image is opened. Where the data is not there, --images, --shape and --classes say what it is.
+What would fit in place of what does not is tried out, unless --no-advise is given; each attempt compiles.
+`jaxcl plan CONFIG.py --help` shows the knobs of a config.
 """
 
 
@@ -66,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "train": train,
+        "plan": plan,
         "evaluate": evaluate,
         "plot": plot,
         "sweep": sweep,
@@ -97,6 +116,7 @@ def train(arguments: list[str]) -> int:
     parser.add_argument("config", nargs="?")
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--distributed", nargs="*", metavar="WORD")
+    parser.add_argument("--anyway", action="store_true")
     own, rest = parser.parse_known_args(arguments)
     if own.config is None:
         print(TRAIN_HELP)
@@ -107,9 +127,61 @@ def train(arguments: list[str]) -> int:
 
     knobs = knobs_of("train", own.config, rest)
     run_dir = own.run_dir or Path("runs") / Path(own.config).stem
-    train_run(own.config, knobs, run_dir)
+    train_run(own.config, knobs, run_dir, anyway=own.anyway)
     print(f"\nDone. Next: jaxcl evaluate {run_dir}; jaxcl plot {run_dir}")
     return 0
+
+
+def plan(arguments: list[str]) -> int:
+    """`jaxcl plan CONFIG.py [--machine NAME] [--json FILE] [--knob value ...]`"""
+    parser = argparse.ArgumentParser("jaxcl plan", add_help=False, allow_abbrev=False)
+    parser.add_argument("config", nargs="?")
+    parser.add_argument("--machine", default="here", metavar="NAME")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--advise", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--images", type=int, metavar="N")
+    parser.add_argument("--shape", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "CHANNELS"))
+    parser.add_argument("--classes", type=int, metavar="K")
+    own, rest = parser.parse_known_args(arguments)
+    if own.config is None:
+        print(PLAN_HELP)
+        return 0 if "--help" in rest or "-h" in rest else 2
+    from jaxcl import machines
+    from jaxcl.config import load_config, resolved
+    from jaxcl.plan import about_of, advise, check_batch, lines, needs
+    from jaxcl.plan import plan as plan_of
+
+    config, knobs = load_config(own.config), resolved(knobs_of("plan", own.config, rest))
+    # First of all: it decides what jax is to compile for.
+    machine = machines.at_hand() if own.machine == "here" else machines.described(own.machine)
+    check_batch(knobs.batch_size, machine)
+    shape = None if own.shape is None else tuple(own.shape)
+    about, said = about_of(config, knobs, images=own.images, shape=shape, classes=own.classes)
+    if said:
+        print(said, flush=True)
+    print(
+        f"Compiling the training step for {own.machine}; a large network takes minutes.",
+        file=sys.stderr,
+        flush=True,
+    )
+    found = plan_of(config, knobs, about, machine, name=own.config)
+    if found.fits is False and own.advise:
+        print(
+            f"It does not fit: it needs {needs(found)} a device ({found.compile_seconds:.0f} s to compile). Trying what"
+            " would:",
+            file=sys.stderr,
+            flush=True,
+        )
+        found = found._replace(advice=advise(config, knobs, about, machine, found, told=_aside))
+    print("\n".join(lines(found)))
+    if own.json is not None:
+        own.json.parent.mkdir(parents=True, exist_ok=True)
+        own.json.write_text(json.dumps(found._asdict(), indent=2) + "\n")
+    return 0
+
+
+def _aside(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
 
 
 def knobs_of(command: str, config: str | Path, words: Sequence[str]) -> Any:

@@ -41,7 +41,7 @@ def make_mesh(*, devices: int | None = None) -> Mesh:
             f"{devices} devices were asked for and {len(chosen)} are there. To pretend on a CPU, set"
             f" XLA_FLAGS=--xla_force_host_platform_device_count={devices} before jax is imported."
         )
-    return _row(chosen)
+    return row(chosen)
 
 
 def local_mesh(*, divides: int | None = None) -> Mesh:
@@ -52,7 +52,7 @@ def local_mesh(*, divides: int | None = None) -> Mesh:
     devices = jax.local_devices()
     if divides is not None:
         devices = devices[: int(np.gcd(divides, len(devices)))]
-    return _row(devices)
+    return row(devices)
 
 
 def along(axis: int) -> PartitionSpec:
@@ -86,7 +86,8 @@ def split(tree: PyTree, mesh: Mesh, *, axis: int = 0) -> PyTree:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
 
-def _row(devices: list) -> Mesh:
+def row(devices: list) -> Mesh:
+    """These devices as a mesh; they may be described ones that are not there."""
     # Auto: since jax 0.9 make_mesh's default is Explicit, under which `z @ z.T` of a split batch is an error.
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 

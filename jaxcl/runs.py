@@ -159,8 +159,13 @@ def evaluations(run_dir: str | Path) -> list[dict[str, Any]]:
 # --- training ----------------------------------------------------------------------------------------------------
 
 
-def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path):
-    """Trains the recipe of a config in `run_dir`, or goes on with the run that is there; returns the final state."""
+def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, anyway: bool = False):
+    """Trains the recipe of a config in `run_dir`, or goes on with the run that is there; returns the final state.
+
+    Before the first step it prints what a step needs of this machine. Raises ValueError where that does not fit, unless
+    it is to be trained `anyway`.
+    """
+    from jaxcl import plan
     from jaxcl.train import train
 
     module, knobs = load_config(config), resolved(knobs)
@@ -184,7 +189,14 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path):
         callbacks=online_knn(knobs, recipe, data),
         init=None if knobs.init is None else Path(knobs.init) / "checkpoints",
         run_dir=run_dir,
+        ahead=partial(
+            plan.ahead, batch_size=recipe.batch_size, config=str(config), refuse=not anyway, told=_print_line
+        ),
     )
+
+
+def _print_line(line: str) -> None:
+    print(line, flush=True)
 
 
 def online_knn(knobs: CommonKnobs, recipe: Recipe, data: Data) -> list[Callback]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 # A row is a flat dict of numbers and words; `emit` writes it down at once.
@@ -125,14 +125,10 @@ def compiled_together(programs: list[Program]) -> dict[str, Ready]:
 
 
 def memory(program) -> dict[str, int]:
-    """Bytes that a compiled program plans: temporaries, arguments, results, and all of them at once."""
-    planned = program.memory_analysis()
-    parts = {
-        "temporary_bytes": planned.temp_size_in_bytes,
-        "argument_bytes": planned.argument_size_in_bytes,
-        "output_bytes": planned.output_size_in_bytes,
-    }
-    return parts | {"peak_bytes": sum(parts.values()) - planned.alias_size_in_bytes}
+    """`jaxcl.programs.memory`, imported late: the phases of PyTorch do without jax."""
+    from jaxcl import programs
+
+    return programs.memory(program)
 
 
 def seconds_of(
@@ -181,47 +177,10 @@ def time_program(program: Program, ready: Ready, *, budget: float) -> Row:
 
 
 def arithmetic(function: Callable, *arguments) -> int:
-    """FLOPs of the convolutions and matrix products in a traced function; loops count as often as they run.
+    """`jaxcl.programs.arithmetic`, imported late."""
+    from jaxcl import programs
 
-    Zeros between the rows of a dilated image (the gradients of strided convolutions) are not counted, those of its
-    border are.
-    """
-    import jax
-
-    return _arithmetic(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
-def _arithmetic(jaxpr) -> int:
-    import math
-
-    total = 0
-    for equation in jaxpr.eqns:
-        name, parameters = equation.primitive.name, equation.params
-        if name == "dot_general":
-            (contract, _), (batch, _) = parameters["dimension_numbers"]
-            left, right = (v.aval.shape for v in equation.invars)
-            inner = math.prod(left[i] for i in contract)
-            shared = math.prod(left[i] for i in batch)
-            rows, columns = math.prod(left) // inner // shared, math.prod(right) // inner // shared
-            total += 2 * shared * rows * columns * inner
-        elif name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            out_features = parameters["dimension_numbers"].rhs_spec[0]
-            each = math.prod(kernel) // kernel[out_features]
-            zeros = math.prod(parameters["lhs_dilation"])
-            total += 2 * math.prod(equation.outvars[0].aval.shape) * each // zeros
-        repeats = parameters.get("length", 1) if name == "scan" else 1
-        total += repeats * sum(_arithmetic(inner) for inner in _within(parameters))
-    return total
-
-
-def _within(parameters: Mapping[str, Any]):
-    """The jaxprs among an equation's parameters; of the branches of a condition, all."""
-    for value in parameters.values():
-        for one in value if isinstance(value, (tuple, list)) else (value,):
-            inner = getattr(one, "jaxpr", one)
-            if hasattr(inner, "eqns"):
-                yield inner
+    return programs.arithmetic(function, *arguments)
 
 
 def table(header: list[str], rows: list[list[Any]]) -> list[str]:

@@ -53,6 +53,7 @@ def train(
     init: str | Path | None = None,
     run_dir: str | Path | None = None,
     quiet: bool = False,
+    ahead: Callable[..., Callable] | None = None,
 ) -> TrainState:
     """Trains a recipe on images for `recipe.steps` training steps and returns the final state.
 
@@ -76,6 +77,9 @@ def train(
         is the only state of the input: order and augmentation are functions of (seed, step, sample index).
     quiet
         keeps it off the screen, as a notebook with several runs may wish.
+    ahead
+        (step, state, key, batch) -> step: what compiles the training step before its first call, as `plan.ahead`, which
+        says what it needs of the machine and refuses what does not fit.
 
     Raises FloatingPointError when the loss is no longer finite, and `Preempted` after a SIGTERM.
     """
@@ -117,6 +121,8 @@ def train(
             before = time.perf_counter()
             batch = next(input_batches)
             waited += time.perf_counter() - before
+            if ahead is not None:
+                step_fn, ahead = ahead(step_fn, state, run_key, batch), None
             state, metrics = step_fn(state, run_key, batch)
             kept.append(metrics)
             log.advance(step)

@@ -1,0 +1,135 @@
+"""Machines are called by their chips, and what cannot be is said in a sentence."""
+
+import importlib.util
+
+import jax
+import pytest
+
+from jaxcl import machines
+from jaxcl.machines import CHIPS, SHAPES, at_hand, described, parse, topology_name
+
+
+def chips_of(shape):
+    n = 1
+    for side in shape.split("x"):
+        n *= int(side)
+    return n
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_slice_has_as_many_chips_as_its_shape(kind):
+    for chips, shape in SHAPES[kind].items():
+        assert chips_of(shape) == chips
+        assert topology_name(f"{kind}-{chips}").endswith(f":{shape}")
+
+
+@pytest.mark.parametrize(
+    ("name", "topology"),
+    [
+        ("tpu-v5e-64", "v5e:8x8"),
+        ("tpu-v5p-128", "v5p:4x4x8"),
+        ("tpu-v3-16", "v3:4x4"),
+        ("tpu-7x-4", "tpu7x:2x2x1"),
+        ("h100", "1x1x1"),
+        ("h100-8", "1x1x8"),
+        ("a100-16", "1x2x8"),
+    ],
+)
+def test_a_name_is_a_topology(name, topology):
+    assert topology_name(name) == topology
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tpu-v5e-12", "slices of 1, 4, 8, 16, 32, 64, 128, 256 chips, not of 12"),
+        ("tpu-v5e", "no machine 'tpu-v5e'.*tpu-v5e-CHIPS"),
+        ("tpu-v9-4", "no machine 'tpu-v9-4'"),
+        ("cray", "h100 or h100-GPUS.*the one at hand"),
+        ("h100-3", "multiple of 8.*got 3"),
+    ],
+)
+def test_an_impossible_machine_is_answered_with_those_there_are(name, words):
+    with pytest.raises(ValueError, match=words):
+        parse(name)
+
+
+@pytest.mark.parametrize(("name", "extra"), [("tpu-v5e-4", "tpu"), ("h100", "cuda")])
+def test_a_compiler_that_is_missing_is_named_with_the_command_that_installs_it(name, extra, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
+    with pytest.raises(ModuleNotFoundError, match=rf"pip install 'jaxcl\[{extra}\]'"):
+        described(name)
+
+
+def test_every_chip_has_rates_above_zero_and_a_source():
+    for chip in CHIPS.values():
+        assert min(chip.flops, chip.memory, chip.memory_rate, chip.link_rate, chip.per_host) > 0
+        assert chip.source
+
+
+def test_the_machine_at_hand_is_its_devices_with_rates_that_are_measured():
+    machine = at_hand()
+    assert (len(machine.devices), machine.hosts, machine.platform) == (8, 1, "cpu")
+    assert machine.flops > 1e7
+    assert at_hand(measure=False).flops is None
+
+
+class Shown:
+    """A device as jax shows one of a real machine."""
+
+    platform, process_index = "tpu", 0
+
+    def __init__(self, kind, coords, core=0):
+        self.device_kind, self.coords, self.core_on_chip = kind, coords, core
+
+    def memory_stats(self):
+        return {"bytes_limit": 1000}
+
+
+def test_a_known_device_has_its_published_rates_a_chip_of_two_cores_half_of_them_each():
+    lite = at_hand([Shown("TPU v5 lite", (x, 0, 0)) for x in range(4)])
+    assert (lite.chips, lite.flops, lite.capacity) == (4, CHIPS["tpu-v5e"].flops, 1000)
+    pairs = at_hand([Shown("TPU v3", (x, 0, 0), core) for x in range(2) for core in range(2)])
+    assert (pairs.chips, pairs.flops) == (2, CHIPS["tpu-v3"].flops / 2)
+
+
+def test_memory_that_linux_does_not_tell_of_is_not_known(monkeypatch):
+    def absent(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", absent)
+    assert machines.available_memory() is None
+
+
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
+needs_cuda = pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda12_plugin") is None, reason="needs the extra cuda"
+)
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("name", "devices", "hosts"),
+    [
+        ("tpu-v5e-64", 64, 16),
+        ("tpu-v5p-8", 8, 2),
+        ("tpu-v3-16", 32, 4),
+        ("tpu-v4-4", 4, 1),
+        ("tpu-7x-4", 8, 1),
+    ],
+)
+def test_a_described_slice_has_the_devices_that_jax_would_show(name, devices, hosts):
+    machine = described(name)
+    chip = CHIPS[parse(name)[0]]
+    assert (len(machine.devices), machine.hosts, machine.chips) == (devices, hosts, parse(name)[1])
+    assert machine.devices[0].device_kind == chip.kind
+    assert machine.capacity * len(machine.devices) == chip.memory * machine.chips
+
+
+@needs_cuda
+def test_a_described_gpu_leaves_jax_three_quarters_of_its_memory(monkeypatch):
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    machine = described("h100-16")
+    assert (len(machine.devices), machine.hosts, machine.platform) == (16, 2, "gpu")
+    assert machine.capacity == int(0.75 * CHIPS["h100"].memory)
+    assert jax.default_backend() == "cpu"

@@ -1,0 +1,343 @@
+"""A plan says what a step needs before it is taken, and a run refuses what does not fit."""
+
+import dataclasses
+import importlib.util
+import json
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import chex
+import jax
+import numpy as np
+import optax
+import pytest
+
+from jaxcl import augment, devices, machines, nets, plan
+from jaxcl.cli import main
+from jaxcl.config import CommonKnobs, Recipe, basics
+from jaxcl.losses import keyless, nt_xent
+from jaxcl.machines import GIB, at_hand
+from jaxcl.methods import simclr
+from jaxcl.programs import Collective
+from jaxcl.train import train
+from jaxcl.train.placement import place
+from jaxcl.typing import About, Images
+
+ABOUT = About(64, (16, 16, 3), ("dark", "light"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Knobs(CommonKnobs):
+    data: str = "npz:nowhere.npz"
+    batch_size: int = 16
+
+
+def recipe(knobs, about):
+    size, steps, axis, dtype = basics(knobs, about)
+    norm = nets.batch_norm(axis_name=axis)
+    views = augment.two_views(augment.crop_and_flip(size))
+    method = simclr(
+        views=views,
+        encoder=nets.conv_n(features=(4, 4), dense=8, norm=norm, dtype=dtype),
+        head=nets.projection_head(layers=2, out=8, norm=norm),
+        loss=keyless(nt_xent, temperature=0.5),
+        axis_name=axis,
+    )
+    rate = optax.constant_schedule(1e-3)
+    return Recipe(method, optax.adam(rate), rate, views, steps, knobs.batch_size)
+
+
+CONFIG = ModuleType("tiny")
+CONFIG.Knobs, CONFIG.recipe = Knobs, recipe  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def here():
+    # Published rates, so that seconds can be foretold.
+    return at_hand(measure=False)._replace(flops=1e9, memory_rate=1e9, link_rate=1e6, capacity=GIB)
+
+
+@pytest.fixture(scope="module")
+def planned(here):
+    return plan.plan(CONFIG, Knobs(), ABOUT, here)
+
+
+def test_a_plan_holds_for_each_device_what_the_whole_needs(planned):
+    assert (planned.devices, planned.hosts, planned.batch_size) == (8, 1, 16)
+    assert 0 < planned.parameters < 10_000
+    assert planned.argument_bytes > 3 * 4 * planned.parameters  # Adam keeps two more of each
+    assert planned.peak_bytes >= planned.temporary_bytes
+    assert planned.fits
+    assert planned.flops_per_device >= planned.flops_shared_out > 0
+
+
+def test_the_gradient_is_summed_over_the_devices(planned):
+    assert planned.collectives["all-reduce"]["bytes"] >= 4 * planned.parameters
+
+
+def test_the_floor_is_the_longest_part_and_the_run_is_its_steps(planned):
+    parts = {
+        "compute": planned.flops_per_device / 1e9,
+        "memory": planned.bytes_accessed / 1e9,
+        "links": planned.links_seconds,
+    }
+    assert planned.step_seconds_floor == max(parts.values()) == parts[planned.bound_by]
+    assert planned.steps == 20 * 64 // 16
+    assert planned.hours == pytest.approx(planned.steps * planned.step_seconds_floor / 3600)
+    assert planned.chip_hours == pytest.approx(8 * planned.hours)
+    assert planned.images_per_second == pytest.approx(16 / planned.step_seconds_floor)
+
+
+def test_a_rate_that_nobody_knows_bounds_nothing(here):
+    found = plan.Costs.of
+    unknown = here._replace(flops=None, memory_rate=None, link_rate=None)
+    traced = jax.jit(lambda x: x @ x).trace(jax.ShapeDtypeStruct((8, 8), np.float32))
+    costs = found(traced, None, unknown)
+    assert (costs.floor, costs.bound_by, costs.shared_out) == (None, None, 2 * 8**3 / 8)
+
+
+@pytest.mark.parametrize("placement", ["shard_map", "pmap"])
+def test_each_placement_can_be_planned_and_needs_the_same_arithmetic(planned, here, placement):
+    other = plan.plan(CONFIG, Knobs(placement=placement), ABOUT, here)
+    assert other.placement == placement
+    assert other.parameters == planned.parameters
+    # The loss of a device's rows is made of its own pairs alone under shard_map.
+    assert other.flops_shared_out == pytest.approx(planned.flops_shared_out, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "names"),
+    [
+        ({"input": "device"}, {"image": (16, 16, 16, 3)}),
+        ({"input": "resident"}, {"image": (16, 16, 16, 3)}),
+        ({"input": "host"}, {"views": (16, 2, 16, 16, 3)}),
+        ({"input": "images", "encoded": True, "size": 224}, {"image": (16, 256, 256, 3)}),
+    ],
+)
+def test_a_batch_has_the_shapes_that_its_input_will_bring(knobs, names):
+    knobs = Knobs(**knobs)
+    about = ABOUT._replace(shape=(224, 224, 3)) if knobs.encoded else ABOUT
+    batch = plan.abstract_batch(recipe(knobs, about), knobs, about)
+    assert {name: x.shape for name, x in batch.items()} == {**names, "index": (16,)}
+
+
+def test_the_planned_step_is_the_step_that_a_run_compiles():
+    """The shapes, and so the memory, are those of a real batch and a real state."""
+    knobs, said = Knobs(epochs=1), []
+    compiled = []
+
+    def ahead(step, *arguments):
+        compiled.append(step.trace(*arguments).lower().compile().memory_analysis())
+        return plan.ahead(step, *arguments, batch_size=16, config="tiny.py", told=said.append)
+
+    train(recipe(knobs, ABOUT), noise(), quiet=True, ahead=ahead)
+    mine = plan.plan(CONFIG, knobs, ABOUT, at_hand(measure=False))
+    assert mine.temporary_bytes == compiled[0].temp_size_in_bytes
+    assert mine.argument_bytes == compiled[0].argument_size_in_bytes
+    assert len(said) == 1
+    assert "GiB" in said[0]
+
+
+def noise():
+    rng = np.random.default_rng(0)
+    return Images("noise", rng.integers(0, 256, (64, 16, 16, 3), np.uint8), np.arange(64) % 2)
+
+
+@pytest.mark.parametrize("placement", ["jit", "shard_map"])
+def test_a_step_that_was_compiled_ahead_learns_bit_for_bit_the_same(placement):
+    made = recipe(Knobs(epochs=1, placement=placement), ABOUT)
+    run = partial(train, made, noise(), placement=placement, quiet=True)
+    ahead = partial(plan.ahead, batch_size=16, config="tiny.py", told=lambda line: None)
+    chex.assert_trees_all_equal(run(ahead=ahead), run())
+
+
+def test_a_last_call_of_fewer_steps_goes_to_the_step_itself():
+    mesh = devices.make_mesh(devices=8)
+
+    def step(state, key, batch):
+        return state + batch.sum(), {}
+
+    placed = place(step, "jit", mesh, axis=1)
+    state, key = (devices.replicate(x, mesh) for x in (np.float32(0), jax.random.key(0)))
+    three, one = (devices.split(np.ones((k, 8), np.float32), mesh, axis=1) for k in (3, 1))
+    ready = plan.ahead(placed, state, key, three, batch_size=8, config="tiny.py", told=lambda line: None)
+    state, _ = ready(state, key, three)
+    state, _ = ready(state, key, one)
+    assert float(state) == 32
+
+
+def test_a_step_under_pmap_is_left_as_it_is():
+    placed = place(lambda state, key, batch: (state, {}), "pmap", devices.make_mesh(devices=8))
+    assert plan.ahead(placed, 0, 0, np.zeros(8), batch_size=8, config="tiny.py") is placed
+
+
+def test_a_run_that_does_not_fit_is_refused_before_its_first_step(monkeypatch):
+    monkeypatch.setattr(machines, "available_memory", lambda: 8 * 1000)
+    refused = partial(plan.ahead, batch_size=16, config="tiny.py")
+    with pytest.raises(ValueError, match=r"needs .* GiB a device.*batch of 8 .*jaxcl plan tiny.py.*--anyway"):
+        train(recipe(Knobs(), ABOUT), noise(), quiet=True, ahead=refused)
+    one_step = recipe(Knobs(epochs=0.25), ABOUT)
+    train(one_step, noise(), quiet=True, ahead=partial(refused, refuse=False, told=lambda line: None))
+
+
+def test_what_does_not_fit_is_answered_with_what_was_compiled_and_does(planned, here):
+    tight, tried = here._replace(capacity=planned.peak_bytes), []
+    over = planned._replace(capacity_bytes=tight.capacity, fits=False)
+    advice = plan.advise(CONFIG, Knobs(), ABOUT, tight, over, told=tried.append)
+    assert len(advice) == len(tried) == 1
+    assert advice[0].startswith("batch 8 fits")
+    assert "does not fit: needs" in plan.verdict(over._replace(advice=advice))
+
+
+def test_a_batch_that_the_devices_cannot_share_is_answered_with_batches_that_they_can(here):
+    with pytest.raises(
+        ValueError, match="batch of 20 cannot be split evenly over the 8 devices .*; 16 and 24 can"
+    ):
+        plan.plan(CONFIG, Knobs(batch_size=20), ABOUT, here)
+
+
+def test_links_that_end_at_the_host_are_bound_by_its_network_too(here):
+    class Device:
+        def __init__(self, host):
+            self.process_index = host
+
+    chip = machines.CHIPS["h100"]
+    hosts = [Device(i // 8) for i in range(16)]
+    machine = here._replace(devices=hosts, chips=16, chip=chip, link_rate=chip.link_rate)
+    found = [Collective("all-reduce", 10**9, 16, 1)]
+    within, between = 2 * 10**9 * 15 / 16 / 450e9, 2 * 10**9 / 2 / (8 * 50e9)
+    assert plan.link_seconds(found, machine) == pytest.approx(max(within, between))
+    assert plan.link_seconds(found, machine._replace(devices=hosts[:8], chips=8)) == pytest.approx(within)
+
+
+# --- data that is not there --------------------------------------------------------------------------------------
+
+
+def test_of_data_that_is_not_there_a_plan_takes_what_is_known_of_it(tmp_path):
+    about, said = plan.about_of(CONFIG, Knobs(data="tfds:cifar10", data_dir=str(tmp_path)))
+    assert (about.count, about.shape, len(about.classes)) == (50_000, (32, 32, 3), 10)
+    assert "tfds:cifar10 is not here" in said
+    knobs = Knobs(data="tfds:imagenet2012", data_dir=str(tmp_path), encoded=True, size=224)
+    assert plan.about_of(CONFIG, knobs)[0].shape == (224, 224, 3)
+
+
+def test_of_data_that_nobody_knows_it_asks(tmp_path):
+    knobs = Knobs(data=f"npz:{tmp_path}/none.npz")
+    with pytest.raises(ValueError, match="none.npz.*\n.*--images N --shape HEIGHT WIDTH CHANNELS"):
+        plan.about_of(CONFIG, knobs)
+    about, _ = plan.about_of(CONFIG, knobs, images=9, shape=(8, 8, 1), classes=3)
+    assert about == About(9, (8, 8, 1), ("0", "1", "2"))
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+NAMES = {
+    "devices",
+    "hosts",
+    "parameters",
+    "flops_per_device",
+    "temporary_bytes",
+    "peak_bytes",
+    "capacity_bytes",
+    "bytes_accessed",
+    "collectives",
+    "step_seconds_floor",
+    "bound_by",
+    "images_per_second",
+    "fits",
+    "hours",
+    "chip_hours",
+    "decoded_images_per_second",
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """This file's config as a file of its own."""
+    path = tmp_path / "tiny.py"
+    source = Path(__file__).read_text()
+    start, end = source.index("@dataclasses.dataclass"), source.index("CONFIG = ")
+    imports = (
+        "import dataclasses, optax\nfrom jaxcl import augment, nets\nfrom jaxcl.config import *\n"
+        "from jaxcl.config import CommonKnobs, Recipe, basics\nfrom jaxcl.losses import keyless, nt_xent\n"
+        "from jaxcl.methods import simclr\n"
+    )
+    path.write_text(imports + source[start:end])
+    return str(path)
+
+
+def test_the_command_prints_a_plan_and_writes_it_by_fixed_names(config, tmp_path, capsys):
+    words = [
+        "plan",
+        config,
+        "--images",
+        "64",
+        "--shape",
+        "16",
+        "16",
+        "3",
+        "--json",
+        str(tmp_path / "plan.json"),
+    ]
+    assert main([*words, "--batch-size", "32"]) == 0
+    printed = capsys.readouterr().out
+    for expected in ("8 devices; batch 32, 4 a device", "fits: needs", "bound by", "all-reduce", "compiled"):
+        assert expected in printed
+    found = json.loads((tmp_path / "plan.json").read_text())
+    assert found.keys() >= NAMES
+    assert found["batch_size"] == 32
+    assert found["bound_by"] in ("compute", "memory", "links")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--machine", "tpu-v5e-12"], "not of 12"),
+        (["--machine", "abacus"], "no machine 'abacus'"),
+        (["--batch-size", "12"], "8 and 16 can"),
+        ([], "--images N"),
+    ],
+)
+def test_what_the_command_cannot_do_it_says_in_a_sentence(config, capsys, words, said):
+    assert main(["plan", config, *words]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("jaxcl plan: ")
+    assert said in error
+
+
+def test_the_command_alone_says_how_it_is_used(capsys):
+    assert main(["plan"]) == 2
+    assert "usage: jaxcl plan CONFIG.py [--machine NAME]" in capsys.readouterr().out
+
+
+# --- described machines ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
+@pytest.mark.parametrize("placement", ["jit", "shard_map"])
+def test_a_tiny_config_fits_a_described_slice(placement):
+    found = plan.plan(CONFIG, Knobs(placement=placement), ABOUT, machines.described("tpu-v5e-16"))
+    assert (found.devices, found.hosts, found.fits) == (16, 4, True)
+    assert found.bytes_accessed > 0
+    assert found.collectives["all-reduce"]["bytes"] >= 4 * found.parameters
+    assert found.bound_by in ("memory", "links")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
+def test_a_compiler_that_runs_out_of_memory_says_how_much_it_needs(monkeypatch):
+    machine = machines.described("tpu-v5e-1")
+    x = jax.ShapeDtypeStruct((1 << 16, 1 << 17), np.float32)
+    sharding = jax.sharding.SingleDeviceSharding(machine.devices[0])
+    traced = jax.jit(lambda x: jax.numpy.sort(x + 1), in_shardings=sharding).trace(x)
+    compiled, needed = plan.compile_for(traced, machine, [])
+    assert compiled is None
+    assert needed > machine.capacity
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is None, reason="needs the extra cuda")
+def test_of_a_gpu_the_bytes_are_not_told_and_the_floor_is_without_them():
+    found = plan.plan(CONFIG, Knobs(), ABOUT, machines.described("h100-8"))
+    assert (found.bytes_accessed, found.memory_seconds) == (None, None)
+    assert found.flops_per_device == found.flops_shared_out > 0
+    assert found.bound_by in ("compute", "links")

@@ -1,0 +1,102 @@
+"""What a program costs is counted as by hand."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec
+
+from jaxcl import devices, programs
+from jaxcl.programs import Collective, arithmetic, by_kind, collectives
+
+# Shapes and layouts as XLA writes them for TPUs and GPUs.
+TEXT = """\
+HloModule jit_step, is_scheduled=true
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+%body (carry: (s32[], f32[256])) -> (s32[], f32[256]) {
+  %carry = (s32[]{:T(128)}, f32[256]{0:T(256)S(1)}) parameter(0)
+  %part = f32[256]{0:T(256)} get-tuple-element(%carry), index=1
+  %all-reduce.1 = f32[256]{0:T(256)} all-reduce(%part), replica_groups=mesh['devices'=8] {'devices'}, to_apply=%add
+  ROOT %next = (s32[], f32[256]) tuple(%n, %all-reduce.1)
+}
+
+%condition (carry: (s32[], f32[256])) -> pred[] {
+  %carry.1 = (s32[], f32[256]) parameter(0)
+  %bound = s32[]{:T(128)} constant(7)
+  %n = s32[] get-tuple-element(%carry.1), index=0
+  ROOT %more = pred[] compare(%n, %bound), direction=LT
+}
+
+%other_body (carry: (s32[], f32[256])) -> (s32[], f32[256]) {
+  %carry.2 = (s32[], f32[256]) parameter(0)
+  %permuted = (f32[4,8]{1,0}, f32[4,8]{1,0}, u32[], u32[]) collective-permute-start(%p), source_target_pairs={{0,1}}
+  %done = f32[4,8]{1,0} collective-permute-done(%permuted)
+  ROOT %next.1 = (s32[], f32[256]) tuple(%n, %x)
+}
+
+%wrapped (p: bf16[64]) -> bf16[8] {
+  %p.1 = bf16[64]{0} parameter(0)
+  ROOT %scattered = bf16[8]{0} reduce-scatter(%p.1), replica_groups=[1,8]<=[8], dimensions={0}, to_apply=%add
+}
+
+ENTRY %main (param: f32[256]) -> f32[256] {
+  %param = f32[256]{0} parameter(0)
+  %grads = (f32[3,3,8,16]{3,2,1,0}, bf16[16]{0}) all-reduce(%a, %b), replica_groups={}, to_apply=%add
+  %gathered = (f32[2,128]{1,0}, f32[16,128]{1,0}) all-gather-start(%z), replica_groups=[1,8]<=[8], dimensions={0}
+  %keys = f32[16,128]{1,0} all-gather-done(%gathered)
+  %pairs = f32[16]{0} all-reduce(%c), replica_groups={{0,1},{2,3},{4,5},{6,7}}, to_apply=%add
+  %loop = (s32[], f32[256]) while(%start), condition=%condition, body=%body
+  %known = (s32[], f32[256]) while(%start), condition=%c, body=%other_body, "known_trip_count":{"n":"3"}
+  %later = ((bf16[64]), bf16[8]) async-start(%p), calls=%wrapped
+  ROOT %out = f32[256]{0} fusion(%all-reduce.9), kind=kLoop, calls=%fused
+}
+"""
+
+
+def test_collectives_are_counted_with_their_bytes_and_as_often_as_their_loop_runs():
+    assert by_kind(collectives(TEXT, devices=8)) == {
+        "all-reduce": {"count": 9, "bytes": 4 * 3 * 3 * 8 * 16 + 2 * 16 + 4 * 16 + 7 * 4 * 256},
+        "all-gather": {"count": 1, "bytes": 4 * 16 * 128},
+        "collective-permute": {"count": 3, "bytes": 3 * 4 * 4 * 8},
+        "reduce-scatter": {"count": 1, "bytes": 2 * 64},
+    }
+
+
+def test_a_group_of_two_is_a_group_of_two():
+    together = [one.devices for one in collectives(TEXT, devices=8) if one.kind == "all-reduce"]
+    assert together == [8, 2, 8]
+
+
+def test_a_sum_that_all_get_is_sent_twice_and_what_one_device_has_is_not():
+    assert Collective("all-reduce", 800, 8, 1).sent == 2 * 700
+    assert Collective("all-gather", 800, 8, 1).sent == 700
+    assert Collective("all-reduce", 800, 1, 1).sent == 0
+
+
+def test_the_sum_of_a_gradient_is_found_in_a_real_program():
+    mesh = devices.make_mesh(devices=8)
+    everywhere, rows = (jax.NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("devices",)))
+    step = jax.jit(
+        jax.grad(lambda w, x: ((x @ w) ** 2).sum()), in_shardings=(everywhere, rows), out_shardings=everywhere
+    )
+    compiled = step.lower(jnp.zeros((4, 6)), jnp.zeros((16, 4))).compile()
+    found = by_kind(collectives(compiled.as_text(), devices=8))
+    assert found == {"all-reduce": {"count": 1, "bytes": 4 * 4 * 6}}
+    told = programs.memory(compiled)
+    assert told["argument_bytes"] == 4 * (4 * 6 + 2 * 4)
+    assert told["peak_bytes"] >= told["argument_bytes"] + told["output_bytes"]
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_product_is_two_mnk_whether_one_program_makes_it_or_one_a_device(split):
+    product = jnp.matmul
+    if split:
+        rows, everywhere = PartitionSpec("devices"), PartitionSpec()
+        mesh = devices.make_mesh(devices=8)
+        product = jax.shard_map(jnp.matmul, mesh=mesh, in_specs=(rows, everywhere), out_specs=rows)
+    assert arithmetic(product, jnp.zeros((16, 3)), jnp.zeros((3, 5))) == 2 * 16 * 3 * 5
