@@ -61,31 +61,35 @@ def tiny_byol(transform, norm, axis_name=None):
 METHODS = {"simclr": tiny_simclr, "moco": tiny_moco, "byol": tiny_byol}
 
 
-def after_a_step(method, *, place="jit", count=1):
-    """The state after a training step, without what optimizers keep; and the loss."""
-    images = np.random.default_rng(0).integers(0, 256, (32, 6, 6, 3), dtype=np.uint8)
-    batch = {"image": images, "index": np.arange(32, dtype=np.int32)}
-    mesh, tx = devices.make_mesh(devices=count), optax.sgd(0.1)
-    state = devices.replicate(init_state(jax.random.key(0), method, tx, batch), mesh)
-    key = devices.replicate(jax.random.key(1), mesh)
-    step = placement.place(make_step(method, tx, axis_name=devices.axis_name(place)), place, mesh)
-    state, metrics = step(state, key, devices.split(batch, mesh))
-    return jax.device_get((state.params, state.state, metrics["loss"]))
+IMAGES = np.random.default_rng(0).integers(0, 256, (32, 6, 6, 3), dtype=np.uint8)
+BATCH = {"image": IMAGES, "index": np.arange(32, dtype=np.int32)}
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_step_of_a_lean_encoder_is_that_of_the_encoder(name):
-    make, norm = METHODS[name], nets.layer_norm()
-    got, want = (after_a_step(make(transform, norm)) for transform in (lean, as_it_is))
-    chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
+def test_a_lean_encoder_gives_the_loss_gradient_and_state_of_the_encoder(name):
+    plain, leaner = (METHODS[name](transform, nets.layer_norm()) for transform in (as_it_is, lean))
+    params, state = jax.jit(plain.init)(jax.random.key(0), BATCH)
+
+    def result(method):
+        both = jax.value_and_grad(method.loss, has_aux=True)
+        return jax.jit(both)(params, state, jax.random.key(1), BATCH)
+
+    chex.assert_trees_all_close(result(leaner), result(plain), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("place", ["jit", "shard_map"])
-def test_a_lean_step_on_eight_devices_is_that_of_one(place):
+def test_a_lean_step_on_eight_devices_is_that_of_one():
     """With batch statistics, those of a chunk over all devices; the keys of a shuffled batch among them."""
-    axis_name = devices.axis_name(place)
-    one = after_a_step(tiny_moco(lean, nets.batch_norm()))
-    eight = after_a_step(
-        tiny_moco(lean, nets.batch_norm(axis_name=axis_name), axis_name), place=place, count=8
-    )
-    chex.assert_trees_all_close(eight, one, rtol=1e-3, atol=1e-5)
+    tx = optax.sgd(0.1)
+    begun = jax.device_get(init_state(jax.random.key(0), tiny_moco(lean, nets.batch_norm()), tx, BATCH))
+
+    def after_a_step(place, count):
+        axis_name, mesh = devices.axis_name(place), devices.make_mesh(devices=count)
+        method = tiny_moco(lean, nets.batch_norm(axis_name=axis_name), axis_name)
+        step = placement.place(make_step(method, tx, axis_name=axis_name), place, mesh)
+        given = devices.replicate((begun, jax.random.key(1)), mesh)
+        state, metrics = step(*given, devices.split(BATCH, mesh))
+        return jax.device_get((state.params, state.state, metrics["loss"]))
+
+    one = after_a_step("jit", 1)
+    for place in ("jit", "shard_map"):
+        chex.assert_trees_all_close(after_a_step(place, 8), one, rtol=1e-3, atol=1e-5)
