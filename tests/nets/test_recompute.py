@@ -128,6 +128,9 @@ def temporaries(program):
     return program.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 12), reason="on a CPU, jax 0.10 merges both computations again"
+)
 def test_recomputing_needs_less_memory():
     # Without batch norm, so that it compiles quickly.
     net = nets.resnet(18, stem="cifar", norm=nets.no_norm(), features=8, stages=1)
