@@ -45,7 +45,7 @@ COMPARE |= {"local": ((1, 1),), "last": ((0, 0),)}
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
     encoders = {
         "amdim": partial(nets.amdim, features=knobs.features, out=knobs.out, depth=knobs.depth),
@@ -55,7 +55,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         "resnet18": partial(nets.resnet, 18, stem="cifar"),
         "wide_resnet": partial(nets.wide_resnet, 10, width=2),
     }
-    encoder = nets.standardized(encoders[knobs.encoder](norm=norm, dtype=dtype), mean=MEAN, std=STD)
+    encoder = lean(nets.standardized(encoders[knobs.encoder](norm=norm, dtype=dtype), mean=MEAN, std=STD))
     own = knobs.encoder == "amdim"  # whose vector is compared as it is
     head, compare = nets.amdim_head(norm=norm, out=knobs.out), COMPARE[knobs.extraction]
     needed = {number for pair in compare for number in pair}

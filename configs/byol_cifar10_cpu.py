@@ -36,7 +36,7 @@ class Knobs(CommonKnobs):
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
     mild = augment.simclr(size, strength=0.5, blur=False)
     views = augment.each_view(augment.byol(size) if knobs.views == "byol" else (mild, mild))
@@ -44,7 +44,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     normed = nets.projection_head(layers=2, width=knobs.width, out=knobs.out, norm=norm)
     parts = {
         "views": views,
-        "encoder": nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype),
+        "encoder": lean(nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype)),
         "projector": normed if knobs.norm_out else head,
         "predictor": head,
         "axis_name": axis,

@@ -32,9 +32,9 @@ class Knobs(CommonKnobs):
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
-    encoder = nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype)
+    encoder = lean(nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype))
     softmax, nce = losses.keyless(losses.softmax_nce), losses.keyless(losses.binary_nce, images=about.count)
     views = augment.channel_views(augment.cmc(size, min_area=knobs.min_area, space=knobs.space), (1, 2))
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)

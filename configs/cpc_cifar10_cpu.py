@@ -62,7 +62,7 @@ REPRESENT = {"quarters": pool_to(2), "average": pool, "flat": flatten}
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.layer_norm()  # statistics of the batch could tell patches of one image
     encoders = {
         "convnet": partial(nets.small_convnet, features=knobs.features, norm=norm),
@@ -79,7 +79,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     views = augment.n_views(change, 1)
     method = methods.cpc(
         views=views,
-        encoder=nets.standardized(encoders[knobs.encoder](dtype=dtype), mean=MEAN, std=STD),
+        encoder=lean(nets.standardized(encoders[knobs.encoder](dtype=dtype), mean=MEAN, std=STD)),
         context=nets.masked_context(hidden=knobs.hidden, blocks=knobs.blocks),
         target=linear,
         predictor=linear,

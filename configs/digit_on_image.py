@@ -38,10 +38,10 @@ def data(knobs: Knobs) -> Data:
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
     views = augment.two_views(augment.simclr(size, strength=0.5, blur=False))
-    encoder = nets.resnet(knobs.depth, stem="cifar", norm=norm, dtype=dtype)
+    encoder = lean(nets.resnet(knobs.depth, stem="cifar", norm=norm, dtype=dtype))
     head = nets.projection_head(layers=2, out=128, norm=norm)
     loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)

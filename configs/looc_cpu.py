@@ -38,7 +38,7 @@ class Knobs(CommonKnobs):
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
     in_spaces = knobs.method in ("looc", "looc_plus_plus")
     deep = knobs.method in ("looc_plus_plus", "moco_plus_plus")
@@ -51,8 +51,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     build = partial(
         methods.looc,
         views=views,
-        encoder=nets.small_convnet(features=shallow, norm=norm, dtype=dtype),
-        branch=nets.conv_stage(features=knobs.features[-1], norm=norm, dtype=dtype) if deep else None,
+        encoder=lean(nets.small_convnet(features=shallow, norm=norm, dtype=dtype)),
+        branch=lean(nets.conv_stage(features=knobs.features[-1], norm=norm, dtype=dtype)) if deep else None,
         head=nets.mlp_head(norm=nets.no_norm(), hidden=(512,), out=128),
         spaces=1 if knobs.method == "moco" else 1 + len(chosen),
         temperature=knobs.temperature,

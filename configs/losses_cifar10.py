@@ -44,11 +44,11 @@ LOSSES = {
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
     views = augment.two_views(augment.simclr(size, strength=0.5, blur=False))
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
-    encoder = nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype)
+    encoder = lean(nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype))
     head = nets.projection_head(layers=knobs.head_layers, width=256, out=64, norm=norm)
     loss = LOSSES[knobs.loss]
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)

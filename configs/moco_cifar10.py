@@ -43,7 +43,7 @@ class Knobs(CommonKnobs):
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
     net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": False}
     crop = augment.random_resized_crop(size, method="bilinear", antialias=True)
@@ -54,7 +54,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=0)
     method = methods.moco(
         views=views,
-        encoder=nets.standardized(nets.resnet(knobs.depth, stem="cifar", **net), mean=MEAN, std=STD),
+        encoder=lean(nets.standardized(nets.resnet(knobs.depth, stem="cifar", **net), mean=MEAN, std=STD)),
         head=nets.mlp_head(norm=nets.no_norm(), hidden=hidden, out=128),
         loss=losses.keyless(losses.queue_nce, temperature=knobs.temperature),
         queue_size=knobs.queue_size,

@@ -38,7 +38,7 @@ class Knobs(CommonKnobs):
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     start = steps_of(knobs.start_epoch, about.count, knobs.batch_size)
     norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
     heads = {
@@ -51,7 +51,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     method = methods.moco(
         views=views,
-        encoder=nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype),
+        encoder=lean(nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype)),
         head=heads[knobs.head],
         loss=losses.keyless(losses.queue_nce, temperature=knobs.temperature),
         queue_size=knobs.queue_size,

@@ -43,7 +43,7 @@ class Knobs(CommonKnobs):
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     first = knobs.version == "v1"
     norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
     net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": False}
@@ -56,7 +56,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         rate = optax.piecewise_constant_schedule(peak, falls)
     method = methods.moco(
         views=views,
-        encoder=nets.standardized(nets.resnet(knobs.depth, stem="imagenet", **net), mean=MEAN, std=STD),
+        encoder=lean(nets.standardized(nets.resnet(knobs.depth, stem="imagenet", **net), mean=MEAN, std=STD)),
         head=nets.mlp_head(norm=nets.no_norm(), hidden=() if first else (2048,), out=128),
         loss=losses.keyless(losses.queue_nce, temperature=temperature),
         queue_size=knobs.queue_size,

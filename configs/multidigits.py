@@ -60,13 +60,13 @@ def data(knobs: Knobs) -> Data:
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
     crops = {"distribution": augment.uniform_height, "method": "bilinear"}
     views = augment.two_views(augment.random_resized_crop(size, area=(knobs.min_area, 1.0), **crops))
     method = methods.simclr(
         views=views,
-        encoder=nets.conv_n(norm=norm, features=(16, 32, 64, 128), dense=1, dtype=dtype),
+        encoder=lean(nets.conv_n(norm=norm, features=(16, 32, 64, 128), dense=1, dtype=dtype)),
         # The map before conv_n's last layer: averaged over space it does not know where a digit stands.
         extract=lambda maps: pool(maps[:-1]),
         head=nets.projection_head(layers=2, out=64, norm=norm),

@@ -24,13 +24,13 @@ class Knobs(CommonKnobs):
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
     # No flip: a mirrored digit is another sign.
     crops = {"min_area": knobs.min_area, "distribution": augment.uniform_area}
     views = augment.two_views(augment.simclr(size, strength=0.5, blur=False, flip=False, **crops))
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 10)
-    encoder = nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype)
+    encoder = lean(nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype))
     head = nets.projection_head(layers=2, width=256, out=64, norm=norm)
     loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)

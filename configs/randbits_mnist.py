@@ -51,13 +51,13 @@ def data(knobs: Knobs) -> Data:
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     # Keras's 0.99, twice: the notebook updates the running averages with each view, here both views do it in one go.
     norm = nets.batch_norm(momentum=0.99**2, epsilon=1e-3, axis_name=axis)
     crops = {"distribution": augment.uniform_height, "method": "bilinear"}
     crop = augment.random_resized_crop(size, area=(0.5, 1.0), **crops)
     crop = augment.first_channels(crop, about.shape[2] - knobs.bits)  # the bits are not resized
-    views, encoder = augment.two_views(crop), nets.conv_n(norm=norm, dtype=dtype)
+    views, encoder = augment.two_views(crop), lean(nets.conv_n(norm=norm, dtype=dtype))
     head = nets.mlp_head(norm=norm, hidden=(256,), out=64, bias=False)
     distance = partial(losses.sliced_wasserstein, prior=losses.uniform_sphere)
     loss = partial(losses.generalized, distribution=distance, weight=knobs.weight)

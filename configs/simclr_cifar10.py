@@ -40,7 +40,7 @@ class Knobs(CommonKnobs):
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     epoch, torch = steps_of(1, about.count, knobs.batch_size), knobs.details == "torch"
     warmup_steps = steps_of(knobs.warmup_epochs, about.count, knobs.batch_size)
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)
@@ -56,7 +56,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     color, gray = augment.color_jitter(*[jitter] * 3, jitter / 4), augment.grayscale(probability=knobs.gray)
     views = augment.two_views(augment.compose(crop, augment.flip(), color, gray, augment.clip()))
     start = {"zero_init_last_gamma": not torch, "initialization": "torch" if torch else "lecun"}
-    encoder = nets.resnet(knobs.depth, stem="cifar", width=knobs.width, norm=norm, dtype=dtype, **start)
+    encoder = lean(nets.resnet(knobs.depth, stem="cifar", width=knobs.width, norm=norm, dtype=dtype, **start))
     loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
     make = {"sgd": optim.sgd, "lars": optim.lars}[knobs.optimizer]

@@ -23,12 +23,12 @@ class Knobs(CommonKnobs):
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
     change = augment.simclr(size, strength=knobs.strength, blur=False)
     views = augment.two_views(augment.fuse(change) if knobs.fused else change)
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
-    encoder = nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype)
+    encoder = lean(nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype))
     head = nets.projection_head(layers=knobs.head_layers, width=512, out=128, norm=norm)
     loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)

@@ -40,14 +40,14 @@ class Knobs(CommonKnobs):
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     warmup_steps = steps_of(knobs.warmup_epochs, about.count, knobs.batch_size)
     norm = nets.batch_norm(axis_name=axis)
     change = augment.simclr(size, strength=knobs.strength, brightness_form=knobs.brightness_form)
     views = augment.two_views(change)
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)
     rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=warmup_steps)
-    encoder = nets.resnet(knobs.depth, stem="imagenet", width=knobs.width, norm=norm, dtype=dtype)
+    encoder = lean(nets.resnet(knobs.depth, stem="imagenet", width=knobs.width, norm=norm, dtype=dtype))
     head = nets.projection_head(layers=knobs.head_layers, out=128, norm=norm)
     loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)

@@ -40,7 +40,7 @@ class Knobs(CommonKnobs):
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
     encoders = {
         "amdim": partial(nets.amdim, features=knobs.features, out=knobs.out, depth=knobs.depth),
@@ -50,7 +50,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         "resnet18": partial(nets.resnet, 18, stem="cifar"),
         "wide_resnet": partial(nets.wide_resnet, 10, width=2),
     }
-    encoder = nets.standardized(encoders[knobs.encoder](norm=norm, dtype=dtype), mean=MEAN, std=STD)
+    encoder = lean(nets.standardized(encoders[knobs.encoder](norm=norm, dtype=dtype), mean=MEAN, std=STD))
     views = augment.two_views(augment.compose(augment.flip(), augment.amdim(size)))
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     method = methods.yadim(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
 from jaxcl.typing import Array, PyTree
 
@@ -70,12 +70,26 @@ def take(x: Array, order: Array, axis_name: AxisName = None) -> Array:
     """
     if axis_name is not None:
         return gather(x, axis_name)[order[rows(len(x), axis_name)]]
-    mesh = jax.typeof(x).sharding.mesh
-    taken = gather(x)[order]
-    if mesh.empty or len(x) % mesh.size or any(kind != AxisType.Auto for kind in mesh.axis_types):
-        return taken
     # Without this constraint XLA leaves the result whole on every device, and all that follows is computed on each.
-    return lax.with_sharding_constraint(taken, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+    return along_rows(gather(x)[order])
+
+
+def sharers() -> int:
+    """Over how many devices the program's rows are split: 1 where it sees one device's rows, or no mesh is known."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.size if not mesh.empty and set(mesh.axis_types) == {AxisType.Auto} else 1
+
+
+def along_rows(x: Array, *, axis: int = 0) -> Array:
+    """x, whose rows (along `axis`) are to lie split over the devices, where one program sees the whole batch.
+
+    Elsewhere, and where they cannot be split evenly: x.
+    """
+    devices = sharers()
+    if devices == 1 or x.shape[axis] % devices:
+        return x
+    mesh = jax.sharding.get_abstract_mesh()
+    return lax.with_sharding_constraint(x, PartitionSpec(*[None] * axis, mesh.axis_names))
 
 
 def mean(tree: PyTree, axis_name: AxisName = None) -> PyTree:

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxcl import devices
-from jaxcl.typing import About, Array, Method, PyTree, Views
+from jaxcl.typing import About, Array, Method, Net, PyTree, Views
 
 # (params, state, images) -> features or logits
 Apply = Callable[[PyTree, PyTree, Array], Array]
@@ -66,6 +66,12 @@ class CommonKnobs:
     """How a training step runs on several devices."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the encoder computes in; parameters and loss are float32."""
+    remat: bool = False
+    """Activations within an encoder's blocks are computed again in the backward pass, not kept: less memory, a third
+    more arithmetic."""
+    chunks: int = 1
+    """Encoders see a batch in so many chunks, one after the other, and only one chunk's activations are in memory; the
+    loss sees the whole batch. Batch statistics are then a chunk's. With several devices each works on all chunks."""
     log_every: int = 20
     """Training steps between two lines of the log."""
     save_every: int = 500
@@ -103,16 +109,23 @@ class Basics(NamedTuple):
     steps: int  # training steps, of --epochs
     axis: str | None  # the devices' axis under --placement, for the method and its norms
     dtype: Any  # what the encoder computes in
+    lean: Callable[[Net], Net]  # an encoder -> the same with as little memory as --remat and --chunks ask
 
 
 def basics(knobs: CommonKnobs, about: About) -> Basics:
     """What the common knobs and the images give.
 
     >>> basics(CommonKnobs(epochs=2, batch_size=4, placement="pmap"), About(10, (32, 32, 3), ()))
-    Basics(size=32, steps=4, axis='devices', dtype=dtype('float32'))
+    Basics(size=32, steps=4, axis='devices', dtype=dtype('float32'), lean=...)
     """
+    from jaxcl import nets
+
+    def lean(net):
+        net = nets.remat(net) if knobs.remat else net
+        return net if knobs.chunks == 1 else nets.chunked(net, knobs.chunks)
+
     steps = steps_of(knobs.epochs, about.count, knobs.batch_size)
-    return Basics(about.shape[0], steps, devices.axis_name(knobs.placement), jnp.dtype(knobs.dtype))
+    return Basics(about.shape[0], steps, devices.axis_name(knobs.placement), jnp.dtype(knobs.dtype), lean)
 
 
 def nonzero(knob: Any) -> Any:

@@ -48,7 +48,7 @@ EDGES = {
     "evaluate": {"evaluate", "augment", "devices", "images", "typing"},
     "train": {"train", "data", "config", "collectives", "devices", "keys", "typing"},
     "plot": {"plot", "typing"},
-    "config": {"data", "devices", "typing"},
+    "config": {"data", "devices", "nets", "typing"},
     "tables": {"typing"},
     "programs": set(),
     "machines": set(),

@@ -10,6 +10,7 @@ from jaxcl.nets.cpc import cpc_resnet, masked_context
 from jaxcl.nets.heads import mlp_head, projection_head
 from jaxcl.nets.net import from_linen, standardized
 from jaxcl.nets.norm import batch_norm, layer_norm, map_norm, no_norm
+from jaxcl.nets.recompute import chunked, remat
 from jaxcl.nets.resnet import resnet, resnet_stage
 from jaxcl.nets.wide_resnet import wide_resnet
 
@@ -17,6 +18,7 @@ __all__ = [
     "amdim",
     "amdim_head",
     "batch_norm",
+    "chunked",
     "conv_n",
     "conv_stage",
     "cpc_resnet",
@@ -27,6 +29,7 @@ __all__ = [
     "mlp_head",
     "no_norm",
     "projection_head",
+    "remat",
     "resnet",
     "resnet_stage",
     "small_convnet",

@@ -35,8 +35,8 @@ def choices():
             values = (True, False) if kind is bool else ()
             if typing.get_origin(kind) is typing.Literal:
                 values = typing.get_args(kind)
-            # Of the first three a recipe knows nothing; the last is tried beside traced numbers.
-            for value in values if name not in ("placement", "input", "encoded", "dtype") else ():
+            # Of the first three a recipe knows nothing; the others are tried below.
+            for value in values if name not in ("placement", "input", "encoded", "dtype", "remat") else ():
                 if value != getattr(knobs, name):
                     yield pytest.param(path, {name: value}, id=f"{path.stem}-{name}={value}")
 
@@ -88,6 +88,24 @@ def test_a_recipe_can_be_made_of_traced_numbers_in_either_dtype(path, small_knob
 
     values = {name: getattr(knobs, name) for name in names}
     chex.assert_shape(jax.eval_shape(step, values, jax.random.key(0)), ())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_batch_may_go_through_the_encoder_in_chunks_with_blocks_recomputed(path, small_knobs):
+    config = load_config(path)
+    small = small_knobs(config.Knobs) | ({"depth": 18} if path.stem in LARGE else {})
+    about = open_data(config, config.Knobs(**small)).about
+    batch = blank_batch(about, small["batch_size"])
+
+    def loss(chunks):
+        method = config.recipe(config.Knobs(**small, remat=True, chunks=chunks), about).method
+        return jax.eval_shape(
+            lambda key: method.loss(*method.init(key, batch), key, batch)[0], jax.random.key(0)
+        )
+
+    chex.assert_shape(loss(2), ())
+    with pytest.raises(ValueError, match="rows are to be dealt out into 3 chunks"):
+        loss(3)
 
 
 @pytest.mark.parametrize(
