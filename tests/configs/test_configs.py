@@ -20,8 +20,18 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 COUNTS = {"epochs", "knn_every"}
 # ResNets of full width take most of a minute to compile.
 LARGE = {"digit_on_image", "moco_cifar10", "moco_imagenet", "simclr_cifar10", "simclr_imagenet"}
+# Of those that differ from another in images or settings alone, and of the dearest, the steps are traced, and trained by
+# the slow tests.
+OTHERS = {
+    "amdim_cifar10_cpu",
+    "losses_cifar10",
+    "multidigits",
+    "randbits_mnist",
+    "simclr_cifar10_cpu",
+    "yadim_cifar10_cpu",
+}
 SMALL_FIRST = [
-    pytest.param(path, marks=[pytest.mark.slow] if path.stem in LARGE else [], id=path.stem)
+    pytest.param(path, marks=[pytest.mark.slow] if path.stem in LARGE | OTHERS else [], id=path.stem)
     for path in CONFIGS
 ]
 
@@ -112,8 +122,12 @@ def test_a_batch_may_go_through_the_encoder_in_chunks_with_blocks_recomputed(pat
     ("name", "more"),
     [
         ("quickstart", {}),
-        ("cmc_cifar10_cpu", {}),
-        ("moco_cifar10_cpu", {"extrapolate": 2.0, "interpolate": 1.6, "start_epoch": 0.5, "queue_size": 32}),
+        pytest.param("cmc_cifar10_cpu", {}, marks=pytest.mark.slow),
+        pytest.param(
+            "moco_cifar10_cpu",
+            {"extrapolate": 2.0, "interpolate": 1.6, "start_epoch": 0.5, "queue_size": 32},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_traced_numbers_give_the_step_of_the_same_numbers(name, more, small_knobs):

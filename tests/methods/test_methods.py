@@ -286,7 +286,11 @@ def on_one_device(request):
     return METHODS[request.param], two_steps(METHODS[request.param], "jit", 1)
 
 
-@pytest.mark.parametrize("place", devices.PLACEMENTS)
+@pytest.mark.parametrize(
+    "place",
+    # pmap is a form of shard_map, and tried with every loss (tests/losses/test_devices.py) and every input.
+    [pytest.param(place, marks=pytest.mark.slow if place == "pmap" else ()) for place in devices.PLACEMENTS],
+)
 def test_two_steps_on_eight_devices_are_two_steps_on_one(on_one_device, place):
     make_method, truth = on_one_device
     here = two_steps(make_method, place, 8)
