@@ -288,7 +288,7 @@ def on_one_device(request):
 
 @pytest.mark.parametrize(
     "place",
-    # pmap is a form of shard_map, and tried with every loss (tests/losses/test_devices.py) and every input.
+    # pmap is a form of shard_map, tried with losses of each kind (tests/losses/test_devices.py) and every input.
     [pytest.param(place, marks=pytest.mark.slow if place == "pmap" else ()) for place in devices.PLACEMENTS],
 )
 def test_two_steps_on_eight_devices_are_two_steps_on_one(on_one_device, place):
