@@ -20,8 +20,8 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 COUNTS = {"epochs", "knn_every"}
 # ResNets of full width take most of a minute to compile.
 LARGE = {"digit_on_image", "moco_cifar10", "moco_imagenet", "simclr_cifar10", "simclr_imagenet"}
-# Of those that differ from another in images or settings alone, and of the dearest, the steps are traced; the slow tests
-# train them.
+# Of those that differ from another in images or settings alone, and of the dearest, a step is traced; slow tests train
+# them.
 OTHERS = {
     "amdim_cifar10_cpu",
     "losses_cifar10",
