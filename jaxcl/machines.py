@@ -218,7 +218,7 @@ def described(name: str) -> Machine:
     return _machine(name, list(devices), chip, capacity=int(taken * chip.memory / chip.cores))
 
 
-def at_hand(devices: list[Any] | None = None, *, measure: bool = True) -> Machine:
+def at_hand(*, devices: list[Any] | None = None, measure: bool = True) -> Machine:
     """The devices of this process's machine, or some of them. Their rates are those published, where jax names them as
     `CHIPS` does; else `measure` says whether to measure them, which takes a second."""
     devices = list(jax.devices()) if devices is None else devices
@@ -234,7 +234,7 @@ def at_hand(devices: list[Any] | None = None, *, measure: bool = True) -> Machin
         return _machine("here", devices, chip, capacity=capacity)
     flops, how = None, ""
     if measure:
-        flops, how = measured_flops(), "one large product, measured just now"
+        flops, how = measured_flops(), "one large product, measured just now; too low if the machine is busy"
         if first.platform == "cpu":  # pretended devices share one
             flops /= len(devices)
     return Machine("here", devices, len(devices), capacity, flops, None, None, rates_from=how)

@@ -529,7 +529,9 @@ def ahead(
     """
     if not hasattr(step, "trace"):
         return step
-    machine = machines.at_hand(list(jax.tree.leaves(arguments)[0].sharding.mesh.devices.flat), measure=False)
+    machine = machines.at_hand(
+        devices=list(jax.tree.leaves(arguments)[0].sharding.mesh.devices.flat), measure=False
+    )
     traced = step.trace(*arguments)
     compiled, needed = compile_for(traced, machine, [])
     if needed is None:

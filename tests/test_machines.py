@@ -87,9 +87,9 @@ class Shown:
 
 
 def test_a_known_device_has_its_published_rates_a_chip_of_two_cores_half_of_them_each():
-    lite = at_hand([Shown("TPU v5 lite", (x, 0, 0)) for x in range(4)])
+    lite = at_hand(devices=[Shown("TPU v5 lite", (x, 0, 0)) for x in range(4)])
     assert (lite.chips, lite.flops, lite.capacity) == (4, CHIPS["tpu-v5e"].flops, 1000)
-    pairs = at_hand([Shown("TPU v3", (x, 0, 0), core) for x in range(2) for core in range(2)])
+    pairs = at_hand(devices=[Shown("TPU v3", (x, 0, 0), core) for x in range(2) for core in range(2)])
     assert (pairs.chips, pairs.flops) == (2, CHIPS["tpu-v3"].flops / 2)
 
 

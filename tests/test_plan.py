@@ -106,6 +106,15 @@ def test_each_placement_can_be_planned_and_needs_the_same_arithmetic(planned, he
     assert other.flops_shared_out == pytest.approx(planned.flops_shared_out, rel=0.1)
 
 
+def test_hosts_must_decode_encoded_images_as_fast_as_the_devices_could_learn(planned, here):
+    assert planned.decoded_images_per_second is None
+    encoded = plan.plan(CONFIG, Knobs(encoded=True, size=16, input="images"), ABOUT, here)
+    assert encoded.decoded_images_per_second == encoded.images_per_second
+    cores = encoded.images_per_second / plan.DECODED_A_CORE["images"]
+    assert encoded.decoding_cores_per_host == pytest.approx(cores)
+    assert any(line.strip().startswith("decoding") for line in plan.lines(encoded))
+
+
 @pytest.mark.parametrize(
     ("knobs", "names"),
     [
