@@ -8,8 +8,8 @@
 
 Both may be combined, `chunked(remat(net), n)`. A forward pass more is a third of the arithmetic more. Values,
 gradients and parameters stay as they are; batch statistics do too under `remat`, and become those of a chunk under
-`chunked`. What both save is benchmarks/results/cached-step-cpu.md. On a CPU they need jax 0.12: the compiler of jax 0.10
-finds that everything is computed twice, and keeps it.
+`chunked`. What both save: benchmarks/results/cached-step-cpu.md. On a CPU they need jax 0.12: the compiler of jax 0.10
+finds that everything is computed twice, and keeps it instead.
 """
 
 from __future__ import annotations
