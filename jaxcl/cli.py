@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +38,19 @@ Three commands take it from images to a reported accuracy:
 
 
 TRAIN_HELP = """\
-usage: jaxcl train CONFIG.py [--run-dir DIR] [--distributed [HOST:PORT PROCESSES PROCESS]] [--anyway] [--knob value ...]
+usage: jaxcl train CONFIG.py [--run-dir DIR] [--distributed [HOST:PORT PROCESSES PROCESS]] [--join-timeout SECONDS]
+                   [--anyway] [--knob value ...]
 
 Pretrains. DIR is runs/CONFIG unless given; a run that is there is gone on with, bit for bit.
 `jaxcl train CONFIG.py --help` shows the knobs of a config. What does not fit into this machine's memory is refused
 before the first step, unless --anyway is given.
 
+Ctrl-C and SIGTERM save after the step that is being made, and end (status 130 and 75); a second Ctrl-C ends at once.
+
 On several hosts run the same command on each, with a DIR that all of them see. `--distributed` alone is enough where
 jax knows the cluster (Cloud TPU, Slurm, Kubernetes, Open MPI); elsewhere say where process 0 listens, how many
 processes there are, and which this one is: --distributed 10.0.0.1:1234 4 0
+They wait SECONDS (120) for each other. Where one ends, the others do within a minute; start all of them again.
 """
 
 
@@ -103,11 +110,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jaxcl knows the commands {', '.join(commands)}; not {arguments[0]!r}. Try `jaxcl --help`.")
         return 2
     try:
-        return commands[arguments[0]](arguments[1:])
+        with ended_by_the_second_interrupt():
+            return commands[arguments[0]](arguments[1:])
     except (ValueError, FileNotFoundError, FloatingPointError, ModuleNotFoundError) as error:
         # An error of the user's world is a sentence, not a traceback.
         print(f"jaxcl {arguments[0]}: {error}", file=sys.stderr)
-        return 1
+        return end_alone(1, str(error))
+    except KeyboardInterrupt as interrupt:
+        if hasattr(interrupt, "step"):
+            print(f"jaxcl {arguments[0]}: {interrupt} The same command goes on from there.", file=sys.stderr)
+            return 130
+        print(f"jaxcl {arguments[0]}: interrupted.", file=sys.stderr)
+        return end_alone(130, "it was interrupted")
+    except SystemExit as end:
+        if hasattr(end, "step"):
+            sentence = f"Asked to end after step {end.step}, and saved. The same command goes on from there."
+            print(f"jaxcl {arguments[0]}: {sentence}", file=sys.stderr)
+        raise
+
+
+def end_alone(status: int, why: str) -> int:
+    """The status to end with; one of several processes tells the others first, and is gone."""
+    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        from jaxcl.processes import leave
+
+        leave(why, status=status)
+    return status
+
+
+@contextmanager
+def ended_by_the_second_interrupt() -> Iterator[None]:
+    """Ctrl-C twice ends the program even where Python cannot listen, as while XLA compiles."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    listening, told = os.pipe()
+    os.set_blocking(told, False)
+    previous = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+
+    def listen() -> None:
+        interrupts = 0
+        while numbers := os.read(listening, 64):
+            interrupts += numbers.count(signal.SIGINT)
+            if interrupts > 1:
+                os.write(2, b"\njaxcl: ended at once, unsaved.\n")
+                os._exit(130)
+        os.close(listening)
+
+    threading.Thread(target=listen, name="jaxcl-interrupts", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(told)
 
 
 def train(arguments: list[str]) -> int:
@@ -115,20 +170,21 @@ def train(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("jaxcl train", add_help=False, allow_abbrev=False)
     parser.add_argument("config", nargs="?")
     parser.add_argument("--run-dir", type=Path)
-    parser.add_argument("--distributed", nargs="*", metavar="WORD")
+    add_processes(parser)
     parser.add_argument("--anyway", action="store_true")
     own, rest = parser.parse_known_args(arguments)
     if own.config is None:
         print(TRAIN_HELP)
         return 0 if "--help" in rest or "-h" in rest else 2
     if own.distributed is not None:
-        join_processes(own.distributed)
+        join_processes(own.distributed, timeout=own.join_timeout)
     from jaxcl.runs import train_run
 
     knobs = knobs_of("train", own.config, rest)
     run_dir = own.run_dir or Path("runs") / Path(own.config).stem
     train_run(own.config, knobs, run_dir, anyway=own.anyway)
-    print(f"\nDone. Next: jaxcl evaluate {run_dir}; jaxcl plot {run_dir}")
+    if speaks(own):
+        print(f"\nDone. Next: jaxcl evaluate {run_dir}; jaxcl plot {run_dir}")
     return 0
 
 
@@ -193,18 +249,39 @@ def knobs_of(command: str, config: str | Path, words: Sequence[str]) -> Any:
     return tyro.cli(load_config(config).Knobs, args=words, prog=f"jaxcl {command} {config}")
 
 
-def join_processes(words: Sequence[str]) -> None:
-    """Makes this process one of several; must come before anything else touches a device."""
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--distributed",
+        nargs="*",
+        metavar="WORD",
+        help="as one of several processes: nothing where jax knows the cluster, or HOST:PORT PROCESSES PROCESS",
+    )
+    parser.add_argument(
+        "--join-timeout", type=float, default=120.0, metavar="SECONDS", help="to wait for the others; 120"
+    )
+
+
+def speaks(own: argparse.Namespace) -> bool:
+    """Whether this process is the one that prints: the only one, or the first of several."""
+    if own.distributed is None:
+        return True
     import jax
 
+    return jax.process_index() == 0
+
+
+def join_processes(words: Sequence[str], *, timeout: float) -> None:
+    """Makes this process one of several; must come before anything else touches a device."""
+    from jaxcl.processes import join
+
     if not words:
-        jax.distributed.initialize()
+        join(timeout=timeout)
         return
     if len(words) != 3 or not (words[1].isdigit() and words[2].isdigit()):
         raise ValueError(
             f"--distributed takes nothing, or HOST:PORT, the number of processes and this one's number; got {words}."
         )
-    jax.distributed.initialize(words[0], int(words[1]), int(words[2]))
+    join(words[0], int(words[1]), int(words[2]), timeout=timeout)
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -235,8 +312,12 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the protocol, as epochs=10"
     )
+    add_processes(parser)
     own = parser.parse_args(arguments)
-    with progress_bar() as progress:
+    if own.distributed is not None:
+        join_processes(own.distributed, timeout=own.join_timeout)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # jax keeps it for a training loop that saves
+    with progress_bar() if speaks(own) else nullcontext() as progress:
         results = evaluate_run(
             own.run_dir,
             own.protocol,
@@ -247,6 +328,8 @@ def evaluate(arguments: list[str]) -> int:
             settings=settings_of(own.set),
             progress=progress,
         )
+    if not speaks(own):
+        return 0
     show(f"Accuracy on test images, percent ({results[0]['step']} steps)", *accuracy_table(results))
     header, rows = robustness_table(results)
     if rows:

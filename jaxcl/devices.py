@@ -6,14 +6,15 @@ jit           None        the global batch; XLA splits the work over the mesh (t
 shard_map     "devices"   its device's rows, with collectives where the code asks for them
 pmap          "devices"   the same, in its older form
 
-A mesh of `make_mesh` holds the devices of all processes: training. One of `local_mesh` holds those of this process:
-evaluation, where each process computes everything on its own.
+A mesh of `make_mesh` holds the devices of all processes: training. One of `local_mesh` holds those of this process, and
+embeds its part of the images (`own_rows`, `gather_rows`); one of `even_mesh` trains a probe's small batches.
 """
 
 from __future__ import annotations
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcl.typing import PyTree
@@ -44,15 +45,59 @@ def make_mesh(*, devices: int | None = None) -> Mesh:
     return row(chosen)
 
 
-def local_mesh(*, divides: int | None = None) -> Mesh:
-    """This process's devices in a row; only as many as split `divides` rows evenly, where that is given.
+def local_mesh() -> Mesh:
+    """This process's devices in a row."""
+    return row(jax.local_devices())
 
-    With several processes each one evaluates everything on its own devices: no collective, the same numbers.
+
+def even_mesh(rows: int) -> Mesh:
+    """The devices of all processes, but of each only as many as split `rows` rows evenly.
+
+    Where the processes themselves cannot share the rows evenly, it is a mesh of this process alone, which then computes
+    what every other one computes as well.
     """
-    devices = jax.local_devices()
-    if divides is not None:
-        devices = devices[: int(np.gcd(divides, len(devices)))]
-    return row(devices)
+    local, processes = jax.local_devices(), jax.process_count()
+    if processes == 1 or rows % processes:
+        return row(local[: int(np.gcd(rows, len(local)))])
+    each = int(np.gcd(rows // processes, jax.device_count() // processes))
+    of: dict[int, list] = {i: [] for i in range(processes)}
+    for device in jax.devices():
+        of[device.process_index].append(device)
+    return row([device for i in range(processes) for device in of[i][:each]])
+
+
+def own_rows(n: int) -> slice:
+    """Which of n rows this process works on: consecutive ones; all of them where there are fewer than processes.
+
+    >>> own_rows(5)
+    slice(0, 5, None)
+    """
+    processes, i = jax.process_count(), jax.process_index()
+    return slice(0, n) if n < processes else slice(n * i // processes, n * (i + 1) // processes)
+
+
+def gather_rows(part: np.ndarray, n: int, *, numbers: int = 2**24) -> np.ndarray:
+    """All n rows, in every process, of which each gives its `own_rows`; with several processes all must call it.
+
+    They travel so many numbers at a time, as those on their way lie on the devices.
+    """
+    processes = jax.process_count()
+    if n < processes or processes == 1:
+        return part
+    starts = [n * i // processes for i in range(processes + 1)]
+    longest = max(np.diff(starts))
+    whole = np.empty((n, *part.shape[1:]), part.dtype)
+    rows = max(1, numbers // max(1, processes * int(np.prod(part.shape[1:]))))
+    for first in range(0, longest, rows):
+        size = min(rows, longest - first)
+        sent = np.zeros((size, *part.shape[1:]), part.dtype)
+        here = part[first : first + size]
+        sent[: len(here)] = here
+        came = np.asarray(multihost_utils.process_allgather(sent))
+        for i, start in enumerate(starts[:-1]):
+            end = min(start + first + size, starts[i + 1])
+            whole[start + first : end] = came[i, : max(0, end - start - first)]
+    return whole
 
 
 def along(axis: int) -> PartitionSpec:

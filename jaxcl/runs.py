@@ -99,7 +99,9 @@ def create_or_resume(run_dir: str | Path, config: str | Path, knobs: CommonKnobs
             record |= {"versions": versions(), "device": device()}
             record["started"] = time.strftime("%Y-%m-%d %H:%M:%S")
             (run_dir / "run.json").write_text(json.dumps(record, indent=2) + "\n")
-            (run_dir / "knobs.json").write_text(knobs_to_json(knobs))  # last: its presence makes this a run
+            # Last, and whole at once: its presence makes this a run, which another process may be looking for.
+            (run_dir / ".knobs.json").write_text(knobs_to_json(knobs))
+            (run_dir / ".knobs.json").replace(run_dir / "knobs.json")
         return run_dir
     changes = changed_knobs(json.loads((run_dir / "knobs.json").read_text()), knobs)
     if changes:
@@ -196,7 +198,11 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
 
 
 def _print_line(line: str) -> None:
-    print(line, flush=True)
+    """Once, however many processes train."""
+    import jax
+
+    if jax.process_index() == 0:
+        print(line, flush=True)
 
 
 def online_knn(knobs: CommonKnobs, recipe: Recipe, data: Data) -> list[Callback]:
@@ -244,6 +250,8 @@ def evaluate_run(
         keywords that the protocols take beside their own defaults, as {"epochs": 10}; they are in the result.
     progress
         is called now and then with ("protocol, encoder", what is being done, the fraction of it that is done).
+
+    With several processes all of them must call it: they share the images among them, and process 0 writes.
     """
     from jaxcl import evaluate
     from jaxcl.encoder import encoder_of  # Here: it opens runs by this file.
@@ -269,6 +277,7 @@ def evaluate_run(
 
     folder = run_dir / "evaluations"
     found: dict[str, list[dict[str, Any]]] = {protocol: [] for protocol in protocols}
+    first = jax.process_index() == 0
     folder.mkdir(exist_ok=True)
     where = "" if data is None else "@" + re.sub(r"[^\w.-]+", "_", data)
     for i, (name, embed_fn) in enumerate(named.items()):
@@ -284,14 +293,15 @@ def evaluate_run(
                 kind = {"labels": labels} if labels else {}
                 kind |= {} if data is None else {"data": data}
                 rows.append({"encoder": name, "step": encoder.step, **kind, **result})
-            if i + 1 == len(named):
+            if first and i + 1 == len(named):
                 (folder / f"{protocol}{where}.json").write_text(json.dumps(rows, indent=2) + "\n")
     results = [row for rows in found.values() for row in rows]
     if recipe.classify is not None and data is None:
         classify = encoder_of(run, recipe.classify).embed
         test = next(iter(sets.values()))[1]
         row = {"encoder": run_dir.name, "step": encoder.step, **joint(classify, test)}
-        (folder / "joint.json").write_text(json.dumps([row], indent=2) + "\n")
+        if first:
+            (folder / "joint.json").write_text(json.dumps([row], indent=2) + "\n")
         results.append(row)
     return results
 

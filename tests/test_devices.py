@@ -28,9 +28,30 @@ def test_what_is_replicated_is_whole_on_every_device_keys_among_it():
     np.testing.assert_array_equal(jax.random.key_data(there["key"]), jax.random.key_data(tree["key"]))
 
 
-@pytest.mark.parametrize(("rows", "size"), [(None, 8), (24, 8), (12, 4), (7, 1)])
-def test_a_local_mesh_has_as_many_devices_as_split_the_rows_evenly(rows, size):
-    assert devices.local_mesh(divides=rows).size == size
+@pytest.mark.parametrize(("rows", "size"), [(24, 8), (12, 4), (7, 1)])
+def test_an_even_mesh_has_as_many_devices_as_split_the_rows_evenly(rows, size):
+    assert devices.even_mesh(rows).size == size
+
+
+@pytest.mark.parametrize(("n", "processes", "numbers"), [(50, 4, 2**24), (50, 3, 36), (7, 7, 1), (3, 4, 8)])
+def test_rows_that_processes_share_come_together_in_their_order(monkeypatch, n, processes, numbers):
+    rows = np.arange(3.0 * n).reshape(n, 3)
+    sent: list = [[] for _ in range(processes)]
+
+    def share(i, all_gather):
+        monkeypatch.setattr(jax, "process_count", lambda: processes)
+        monkeypatch.setattr(jax, "process_index", lambda: i)
+        monkeypatch.setattr(devices.multihost_utils, "process_allgather", all_gather)
+        return devices.gather_rows(rows[devices.own_rows(n)], n, numbers=numbers)
+
+    # Twice: what the others send is known once each has sent.
+    for i in range(processes):
+        share(i, lambda x, i=i: sent[i].append(x) or np.stack([x] * processes))
+    assert all(len(x) <= max(1, numbers // (3 * processes)) for x in sent[0])
+    for i in range(processes):
+        blocks = iter(range(len(sent[i])))
+        whole = share(i, lambda x, blocks=blocks: np.stack([one[k] for k in [next(blocks)] for one in sent]))
+        np.testing.assert_array_equal(whole, rows)
 
 
 def test_errors_say_what_to_do():

@@ -19,6 +19,7 @@ EDGES = {
     "typing": set(),
     "collectives": {"typing"},
     "devices": {"typing"},
+    "processes": set(),
     "keys": {"typing"},
     "similarity": {"collectives", "typing"},
     "images": {"typing"},

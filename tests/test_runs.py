@@ -323,23 +323,46 @@ def test_sweep_averages_over_seeds_and_skips_what_is_done(world, capsys):
 
 
 @pytest.mark.slow
-def test_two_processes_with_two_devices_train_what_one_with_four_does(world, tmp_path):
+def test_two_processes_with_two_devices_train_and_evaluate_what_one_with_four_does(world, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
 
-    def start(run_dir, devices, *distributed):
-        command = [sys.executable, "-m", "jaxcl", "train", str(world / "grays.py"), "--run-dir", str(run_dir)]
+    def start(devices, *words):
         flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
-        return subprocess.Popen([*command, *distributed], env=os.environ | flags, cwd=world)
+        command = [sys.executable, "-m", "jaxcl", *words]
+        return subprocess.Popen(command, env=os.environ | flags, cwd=world, stdout=subprocess.PIPE, text=True)
 
-    both = [start(tmp_path / "two", 2, "--distributed", address, "2", str(i)) for i in range(2)]
-    assert [process.wait(timeout=300) for process in both] == [0, 0]
-    assert start(tmp_path / "one", 4).wait(timeout=300) == 0
+    def run(devices, *words, processes=1):
+        numbers = range(processes)
+        distributed = [
+            ["--distributed", address, str(processes), str(i)] if processes > 1 else [] for i in numbers
+        ]
+        started = [start(devices, *words, *more) for more in distributed]
+        said = [process.communicate(timeout=300)[0] for process in started]
+        assert [process.returncode for process in started] == [0] * processes
+        assert said[0]
+        # Only the first of several processes speaks; and Gloo, of its connections.
+        assert not any(
+            "Gloo" not in line and "connected" not in line for line in "".join(said[1:]).splitlines()
+        )
 
+    train = ["train", str(world / "grays.py"), "--run-dir"]
+    run(2, *train, str(tmp_path / "two"), processes=2)
+    run(4, *train, str(tmp_path / "one"))
     two, one = read_metrics(tmp_path / "two"), read_metrics(tmp_path / "one")
     assert [r["step"] for r in two] == [r["step"] for r in one] == [2, 4]
     np.testing.assert_allclose([r["loss"] for r in two], [r["loss"] for r in one], rtol=1e-5)
+
+    evaluate = ["evaluate", str(tmp_path / "two"), "--protocol", "knn"]
+    run(2, *evaluate, processes=2)
+    together = json.loads((tmp_path / "two/evaluations/knn.json").read_text())
+    run(1, *evaluate)
+    alone = json.loads((tmp_path / "two/evaluations/knn.json").read_text())
+    assert len(alone) == 3
+    for row in (*together, *alone):
+        del row["seconds"], row["embed_seconds"]
+    assert together == alone
 
 
 def test_views_are_drawn_before_any_training_with_what_was_drawn_under_each(world, capsys):

@@ -41,7 +41,8 @@ def embed(
     progress
         is called now and then with the fraction of the images that is done.
 
-    The batch is split over all devices of this process. `images` may be memory-mapped: a batch is read at a time.
+    The batch is split over all devices of this process. `images` may be memory-mapped: a batch is read at a time. With
+    several processes all of them must call it: each embeds its part of the images, and all get all features.
 
     >>> images = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
     >>> embed(lambda x: 255 * x.mean(axis=(1, 2)), images, batch_size=2).round(4).tolist()
@@ -54,6 +55,8 @@ def embed(
     batch_size = -(-batch_size // mesh.size) * mesh.size
     frozen = devices.replicate(as_partial(encoder), mesh)
 
+    whole, own = len(images), devices.own_rows(len(images))
+    n = own.stop - own.start
     features: np.ndarray | None = None
     running: list[tuple[int, Array]] = []
 
@@ -62,22 +65,22 @@ def embed(
         first, result = running.pop(0)
         out = np.asarray(result)
         if features is None:
-            features = np.empty((len(images), out.shape[1]), np.float32)
-        features[first : first + batch_size] = out[: len(images) - first]
+            features = np.empty((n, out.shape[1]), np.float32)
+        features[first : first + batch_size] = out[: n - first]
 
-    for first in range(0, len(images), batch_size):
-        batch = np.asarray(images[first : first + batch_size])
+    for first in range(0, n, batch_size):
+        batch = np.asarray(images[own.start + first : own.start + min(first + batch_size, n)])
         batch = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
         running.append((first, _forward(frozen, devices.split(batch, mesh), dtype=jnp.dtype(dtype))))
         # The device computes while the host reads the next batch; no more wait than these.
         if len(running) > 2:
             collect()
         if progress is not None:
-            progress(min(1.0, (first + batch_size) / len(images)))
+            progress(min(1.0, (first + batch_size) / n))
     while running:
         collect()
     assert features is not None
-    return features
+    return devices.gather_rows(features, whole)
 
 
 def raw_pixels(images: np.ndarray) -> np.ndarray:

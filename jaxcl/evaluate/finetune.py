@@ -88,7 +88,7 @@ def finetune(
     if views is None:
         views = _crop_and_flip(train.images.shape[1])
 
-    mesh = devices.local_mesh(divides=batch_size)
+    mesh = devices.even_mesh(batch_size)
     # Of a function without arguments the first "parameters" are nothing, and the function itself stays.
     encoder, *frozen = pretrained.args or ((), pretrained)
     apply = pretrained.func if pretrained.args else _without_parameters

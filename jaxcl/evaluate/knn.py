@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcl import devices
 from jaxcl.evaluate.checks import check_features, check_labels
 from jaxcl.typing import Array
 
@@ -99,7 +100,8 @@ def nearest(
 
     The nearest comes first; of equally similar rows, the one with the smaller index. The n x m matrix of
     similarities is never made: a block of it lives at a time, and is merged into a running top k. Beside the features
-    that are given, memory holds one copy of the bank, at unit length, and blocks.
+    that are given, memory holds one copy of the bank, at unit length, and blocks. With several processes all of them
+    must call it, with the same features: each looks for the neighbors of its part of the queries.
 
     >>> indices, similarities = nearest(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[3.0, 4.0]]), 2)
     >>> indices.tolist(), similarities.round(4).tolist()
@@ -117,6 +119,8 @@ def nearest(
     rows, columns = block or (256, 4096 if k <= 32 else 16384)
     if rows < 1 or columns < 1:
         raise ValueError(f"block must be two positive numbers, (queries, bank rows); got {block}.")
+    n = len(queries)
+    queries = queries[devices.own_rows(n)]
     rows = min(rows, len(queries))
     unit_bank = _unit_bank(bank)
     parts = []
@@ -129,7 +133,8 @@ def nearest(
     indices, similarities = (
         np.concatenate([np.asarray(x) for x in column]) for column in zip(*parts, strict=True)
     )
-    return indices[: len(queries)], similarities[: len(queries)]
+    found = indices[: len(queries)], similarities[: len(queries)]
+    return devices.gather_rows(found[0], n), devices.gather_rows(found[1], n)
 
 
 def _unit_bank(bank: np.ndarray, *, rows: int = 4096) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import numpy as np
@@ -27,6 +27,22 @@ class Robustness(NamedTuple):
     severe: float  # over severities 3 to 5
     standard_error: float  # of the mean, over the draw of the test images
     probe: LinearProbe
+
+
+class _Corrupted:
+    """Images with a corruption, made when they are asked for: of several processes each makes those that it embeds."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, key: Array, name: str, images: np.ndarray, severity: int):
+        self.key, self.name, self.images, self.severity = key, name, images, severity
+        self.shape = images.shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return corrupt(self.key, self.name, self.images[rows], self.severity, start=rows.start)
 
 
 def robustness(
@@ -70,7 +86,7 @@ def robustness(
         scores = []
         for severity in SEVERITIES:
             stage(progress, name.replace("_", " "))((i * len(SEVERITIES) + severity - 1) / total)
-            seen = embed(encoder, corrupt(noise_key, name, shown, severity))
+            seen = embed(encoder, cast(np.ndarray, _Corrupted(noise_key, name, shown, severity)))
             hits = probe.classes[np.argmax(seen @ probe.weights + probe.bias, axis=1)] == wanted
             scores.append(hits.mean())
             right += hits / total

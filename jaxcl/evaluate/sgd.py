@@ -66,7 +66,7 @@ def linear_sgd(
     if views is None:
         inputs = check_features("The encoder's features", subject.train_features())
 
-    mesh = devices.local_mesh(divides=batch_size)
+    mesh = devices.even_mesh(batch_size)
     shape = (test_features.shape[1], len(classes))
     params = {"weights": np.zeros(shape, np.float32), "bias": np.zeros(shape[1], np.float32)}
     frozen, order_key, views_key = devices.replicate((as_partial(encoder), *jax.random.split(key)), mesh)
@@ -147,6 +147,8 @@ def sgd(
         for i in range(steps):
             # Sorted: kinder to a memory-mapped file.
             chosen = np.sort(rows[order[i * batch_size : (i + 1) * batch_size]])
+            if mesh.is_multi_process:
+                chosen = chosen[devices.own_rows(batch_size)]
             batch = {
                 "image": images[chosen],
                 "index": chosen.astype(np.int32),

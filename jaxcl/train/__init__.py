@@ -2,8 +2,18 @@
 
 from jaxcl.train import optim, placement
 from jaxcl.train.callbacks import Callback
-from jaxcl.train.loop import Preempted, train
+from jaxcl.train.loop import Interrupted, Preempted, train
 from jaxcl.train.state import TrainState, init_state
 from jaxcl.train.step import make_step
 
-__all__ = ["Callback", "Preempted", "TrainState", "init_state", "make_step", "optim", "placement", "train"]
+__all__ = [
+    "Callback",
+    "Interrupted",
+    "Preempted",
+    "TrainState",
+    "init_state",
+    "make_step",
+    "optim",
+    "placement",
+    "train",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -36,6 +37,14 @@ class Preempted(SystemExit):
 
     def __init__(self, step: int):
         super().__init__(75)
+        self.step = step
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was interrupted (SIGINT, Ctrl-C), saved itself and can go on."""
+
+    def __init__(self, step: int):
+        super().__init__(f"Interrupted after step {step}, and saved.")
         self.step = step
 
 
@@ -81,7 +90,9 @@ def train(
         (step, state, key, batch) -> step: what compiles the training step before its first call, as `plan.ahead`, which
         says what it needs of the machine and refuses what does not fit.
 
-    Raises FloatingPointError when the loss is no longer finite, and `Preempted` after a SIGTERM.
+    Raises FloatingPointError when the loss is no longer finite, and, having saved, `Preempted` after a SIGTERM and
+    `Interrupted` after a SIGINT. A second SIGINT, and the first where nothing can be saved, is a KeyboardInterrupt at
+    once. One signal to one of several processes ends all of them, at the same step.
     """
     mesh = make_mesh()
     check(recipe.batch_size, mesh.size, steps_per_call, log_every, save_every, callbacks)
@@ -110,7 +121,7 @@ def train(
         Log(
             run_dir, start_step=start, steps=recipe.steps, console=Console(quiet=True) if quiet else None
         ) as log,
-        preemption() as preempted,
+        preemption(interrupts=run_dir is not None) as (preempted, interrupted),
         closing(
             device_batches(pipeline, mesh, recipe.batch_size, seed, start, ends, many=many)
         ) as input_batches,
@@ -153,7 +164,7 @@ def train(
                 checkpoint.save(checkpoints, step, state)
                 saved, since = step, time.perf_counter()
             if stopping and not last:
-                raise Preempted(step)
+                raise Interrupted(step) if interrupted() else Preempted(step)
     return state
 
 
@@ -248,16 +259,32 @@ def fetch_mean(kept: list[dict[str, Any]], *, many: bool = False) -> dict[str, A
 
 
 @contextmanager
-def preemption():
-    """Yields `preempted(step)`: whether the run was asked to end (SIGTERM), the same answer in every process."""
-    flag = threading.Event()
-    in_main = threading.current_thread() is threading.main_thread()
-    if jax.process_count() > 1:
-        yield lambda step: multihost_utils.reached_preemption_sync_point(step)
-        return
-    previous = signal.signal(signal.SIGTERM, lambda *_: flag.set()) if in_main else None
+def preemption(*, interrupts: bool) -> Iterator[tuple[Callable[[int], bool], Callable[[], bool]]]:
+    """Yields `preempted(step)`, whether the run was asked to end, by SIGTERM or, with `interrupts`, by SIGINT: the same
+    answer in every process; and `interrupted()`, whether this process was, by SIGINT."""
+    asked, by_hand = threading.Event(), threading.Event()
+    several = jax.process_count() > 1
+
+    def interrupt(*_: Any) -> None:
+        by_hand.set()
+        os.write(2, b"\nEnding after this step. Once more: at once, unsaved.\n")  # print is not for handlers
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if several:
+            signal.raise_signal(signal.SIGTERM)  # which jax tells to all
+        asked.set()
+
+    handlers: dict[int, Any] = {} if several else {signal.SIGTERM: lambda *_: asked.set()}
+    # One that is ignored (behind nohup) or somebody else's stays.
+    if interrupts and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        handlers[signal.SIGINT] = interrupt
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield lambda step: flag.is_set()
+        if several:
+            yield multihost_utils.reached_preemption_sync_point, by_hand.is_set
+        else:
+            yield lambda step: asked.is_set(), by_hand.is_set
     finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -42,13 +42,15 @@ def place(step: Callable, placement: str, mesh: Mesh, *, axis: int = 0, check_vm
                 return step(*arguments)
 
         return jax.jit(on_mesh, in_shardings=(whole, whole, rows), out_shardings=whole, donate_argnums=0)
-    if placement == "shard_map":
+    if placement == "shard_map" or mesh.is_multi_process:
+        # pmap takes each process's rows apart from the others'. These are laid out over all of them already, so here it
+        # is the program that jax makes of it, one for each device, without its checks.
         mapped = jax.shard_map(
             step,
             mesh=mesh,
             in_specs=(everywhere, everywhere, shared),
             out_specs=everywhere,
-            check_vma=check_vma,
+            check_vma=check_vma and placement == "shard_map",
         )
         return jax.jit(mapped, donate_argnums=0)
     devices = list(mesh.devices.flat)
@@ -56,7 +58,7 @@ def place(step: Callable, placement: str, mesh: Mesh, *, axis: int = 0, check_vm
 
     def by_device(carry, key, batch):
         def cut(x):
-            return x.reshape(*x.shape[:axis], mesh.local_mesh.size, -1, *x.shape[axis + 1 :])
+            return x.reshape(*x.shape[:axis], mesh.size, -1, *x.shape[axis + 1 :])
 
         return mapped(carry, key, jax.tree.map(cut, batch))
 

@@ -142,3 +142,27 @@ def test_a_run_on_encoded_images_trains_and_tells_the_classes_apart(spec, input,
     records = read_metrics(tmp_path)
     assert [record["epoch"] for record in records if "epoch" in record] == [2 / 3, 4 / 3]
     assert records[-1]["knn_accuracy"] == 100
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("processes", [2, 4])
+def test_in_an_epoch_the_processes_together_meet_every_image_once(kind, processes):
+    images = data.from_arrays(np.random.default_rng(0).integers(0, 256, (24, 18, 18, 3), np.uint8))
+    pipeline = data.input_pipeline(kind, images, augment.two_views(RECIPE))
+    met = []
+    for i in range(processes):
+        order = {"start_step": 3, "stop_step": 6, "process_index": i, "process_count": processes}
+        shares = list(pipeline.batches(**ORDER, **order))
+        assert [len(share["index"]) for share in shares] == [8 // processes] * 3
+        met += np.concatenate([share["index"] for share in shares]).tolist()
+    assert sorted(met) == list(range(24))
+
+
+@pytest.mark.parametrize("kind", ["device", "images", "host"])
+def test_in_an_epoch_the_processes_together_decode_every_file_once(spec, kind):
+    pipeline = data.input_pipeline(
+        kind, data.open(spec, size=16, encoded=True).train, augment.two_views(RECIPE)
+    )
+    shares = [pipeline.batches(**ORDER, stop_step=6, process_index=i, process_count=2) for i in range(2)]
+    met = [batch["index"] for share in shares for batch in share]
+    assert sorted(np.concatenate(met).tolist()) == list(range(48))

@@ -17,10 +17,10 @@ from jaxcl import augment, nets
 from jaxcl.config import Recipe
 from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
-from jaxcl.train import Callback, Preempted
+from jaxcl.train import Callback, Interrupted, Preempted
 from jaxcl.train import train as loop
 from jaxcl.train.log import read_metrics
-from jaxcl.train.loop import fetch_mean
+from jaxcl.train.loop import fetch_mean, preemption
 from jaxcl.typing import Images
 
 
@@ -119,6 +119,33 @@ def test_sigterm_saves_and_asks_to_be_started_again(recipe, noise, unbroken, tmp
     assert stopped.value.step == 4
     chex.assert_trees_all_equal(train(recipe, noise, run_dir=tmp_path), unbroken[0])
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_an_interrupt_saves_and_the_run_goes_on_from_there(recipe, noise, unbroken, tmp_path, capfd):
+    def interrupted_at_step_4(step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1e-3
+
+    with pytest.raises(Interrupted) as stopped:
+        train(recipe._replace(learning_rate=interrupted_at_step_4), noise, run_dir=tmp_path)
+    assert stopped.value.step == 4
+    assert "Once more: at once" in capfd.readouterr().err
+    chex.assert_trees_all_equal(train(recipe, noise, run_dir=tmp_path), unbroken[0])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_does_not_wait_nor_the_first_where_nothing_is_saved():
+    with preemption(interrupts=True) as (preempted, interrupted):
+        assert not preempted(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert preempted(1)
+        assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    with preemption(interrupts=False) as (preempted, _), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not preempted(1)
 
 
 def test_log_lines_say_what_a_user_watches(unbroken):

@@ -45,10 +45,13 @@ CORRUPTIONS: dict[str, Corruption] = {
 }
 
 
-def corrupt(key: Array, name: str, images: np.ndarray, severity: int, *, batch_size: int = 256) -> np.ndarray:
+def corrupt(
+    key: Array, name: str, images: np.ndarray, severity: int, *, start: int = 0, batch_size: int = 256
+) -> np.ndarray:
     """A data set with one corruption: uint8 [n, h, w, c] -> uint8 [n, h, w, c], values cut off to eight bits.
 
-    What is drawn for an image is a function of (key, its number in the data set, the corruption, the severity).
+    What is drawn for an image is a function of (key, its number in the data set, the corruption, the severity). `start`
+    is the number of the first image, where these are a part of a data set.
 
     >>> images = np.full((2, 8, 8, 3), 100, np.uint8)
     >>> corrupt(jax.random.key(0), "brightness", images, severity=2)[0, 0, 0].tolist()       # 100 + 255 * 0.1
@@ -73,7 +76,7 @@ def corrupt(key: Array, name: str, images: np.ndarray, severity: int, *, batch_s
         rows = len(batch)
         # A batch that is not full is filled up, so that there is one program for data sets of any length.
         batch = np.concatenate([batch, np.zeros((batch_size - rows, *batch.shape[1:]), np.uint8)])
-        index = np.arange(first, first + batch_size, dtype=np.int32)
+        index = np.arange(start + first, start + first + batch_size, dtype=np.int32)
         batch, index = devices.split((batch, index), mesh)
         out = _corrupt(key, batch, index, np.int32(severity), name=name)
         corrupted[first : first + rows] = np.asarray(out)[:rows]

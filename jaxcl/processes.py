@@ -1,0 +1,202 @@
+"""Several processes as one program: they come together, and they end together.
+
+    join("10.0.0.1:1234", 4, 0)         in each of four, the last number its own, before anything touches a device
+
+Alone, jax waits: for a process that never comes five minutes, for one that died in the middle of a step a minute and a
+half, for one that ended with an error for ever; then it aborts. Here each process says every few seconds that it is
+there, in the store of keys that jax's processes share, and reads what the others say. Where one ended, or has fallen
+silent, the others end with a sentence and status 1. Only where process 0 is killed jax is faster, as its store is
+gone: it aborts the others (status 134), and the sentence stands below what jax says.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any, NoReturn
+
+import jax
+
+WHAT_NOW = "Start all processes again: a run goes on from its newest checkpoint."
+
+_STORE = "jaxcl/processes"
+_PERIODS = 8  # signs of life within the time after which a process counts as lost
+_ends = threading.Event()
+_lost_after = 0.0
+
+
+def join(
+    address: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    *,
+    timeout: float = 120.0,
+    lost_after: float = 30.0,
+) -> None:
+    """Makes this process number `process` of several; all of them meet at process 0's HOST:PORT.
+
+    Without arguments jax asks the cluster (Cloud TPU, Slurm, Kubernetes, Open MPI).
+
+    timeout
+        seconds to wait for the others to come. After it the program ends with a sentence and status 1.
+    lost_after
+        seconds of silence after which a process counts as dead, and the others end.
+
+    What ends this process alone, as an error, is told to the others, and ends them too.
+    """
+    global _lost_after
+    _lost_after = lost_after
+    timer = threading.Timer(timeout, _nobody_came, (timeout,))
+    timer.daemon = True
+    timer.start()
+    try:
+        # jax's own limits only serve where this file fails: it ends the program without a word to the others.
+        jax.distributed.initialize(
+            address,
+            processes,
+            process,
+            initialization_timeout=int(timeout) + 60,
+            heartbeat_timeout_seconds=int(2 * lost_after) + 20,
+        )
+    except ValueError as error:
+        if address is None:
+            raise ValueError(
+                f"jax finds no cluster here ({error}). Say where process 0 listens (HOST:PORT), how many processes"
+                " there are, and which this one is."
+            ) from error
+        raise
+    finally:
+        timer.cancel()
+    if _state().num_processes > 1:
+        _explain_aborts()
+        thread = threading.Thread(target=_watch, args=(lost_after,), name="jaxcl-processes", daemon=True)
+        thread.start()
+        # Runs before jax's own end, which was registered when jax was imported.
+        atexit.register(_end_together, thread)
+
+
+def leave(why: str, *, status: int = 1, error: BaseException | None = None) -> NoReturn:
+    """Ends this process, and tells the others to end as well, with `why` in their sentence.
+
+    error
+        what ended it. One of jax's may be that of another process which is gone: then there is time to learn of it.
+    """
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        time.sleep(_lost_after * (1 + 2 / _PERIODS))
+    me, n = _state().process_id, _state().num_processes
+    _go(f"Process {me} of {n} ended ({why}).", status)
+
+
+def _watch(lost_after: float) -> None:
+    """Says that this process is there, and ends it where another is not."""
+    client, me, n = _state().client, _state().process_id, _state().num_processes
+    reached = time.monotonic()
+    heard = {i: ("", reached) for i in range(n) if i != me}
+    beat = 0
+    while not _ends.wait(lost_after / _PERIODS if beat else 0):
+        beat += 1
+        try:
+            client.key_value_set(f"{_STORE}/pulse/{me}", str(beat), allow_overwrite=True)
+            said = {key.removeprefix(f"{_STORE}/"): value for key, value in client.key_value_dir_get(_STORE)}
+        except Exception:  # the store is process 0's; it may answer in a moment
+            if time.monotonic() - reached > lost_after:
+                _end(f"Process 0 of {n} no longer answers: it ended, or its host did.", tell=False)
+            continue
+        reached = time.monotonic()
+        for i, (pulse, since) in heard.items():
+            if f"left/{i}" in said:
+                _end(said[f"left/{i}"])
+            if said.get(f"pulse/{i}", "") != pulse:
+                heard[i] = said[f"pulse/{i}"], reached
+            elif reached - since > lost_after:
+                _end(f"Process {i} of {n} has been silent for {lost_after:g} s: it ended, or its host did.")
+
+
+def _end(sentence: str, *, tell: bool = True) -> None:
+    """Ends this process because of another; nothing where the program is at its end."""
+    if not _ends.is_set():
+        print(f"jaxcl: {sentence} {WHAT_NOW}", file=sys.stderr, flush=True)
+        if tell:
+            _go(sentence, 1)
+        _exit(1)
+
+
+def _go(sentence: str, status: int) -> NoReturn:
+    """Leaves the sentence to the others and ends, process 0 last: where it ends, the store does."""
+    client, me, n = _state().client, _state().process_id, _state().num_processes
+    try:
+        client.key_value_set(f"{_STORE}/left/{me}", sentence, allow_overwrite=True)
+        until = time.monotonic() + 2 * _lost_after / _PERIODS + 1
+        while me == 0 and time.monotonic() < until and len(client.key_value_dir_get(f"{_STORE}/left")) < n:
+            time.sleep(0.2)
+        time.sleep(0.5 if me == 0 else 0)  # who has just said that it goes is still there
+    except Exception:  # process 0 is gone, and the others learn it from jax
+        pass
+    _exit(status)
+
+
+def _end_together(thread: threading.Thread) -> None:
+    """The end of the program: with the others, or, after an error, with a word to them."""
+    error = getattr(sys, "last_value", None)
+    if error is not None:
+        leave(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", error=error)
+    try:
+        # Still watched: who waits here for one that died ends as anywhere else.
+        _state().client.wait_at_barrier(f"{_STORE}/end", timeout_in_ms=24 * 3600 * 1000)
+    except Exception:  # nothing is left to be done with the others
+        pass
+    _ends.set()
+    thread.join(timeout=5)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _aborted(number: int) -> None:
+    sentence = f"jaxcl: aborted by jax, as it does where process 0 is gone; see above. {WHAT_NOW}\n"
+    os.write(2, sentence.encode())
+
+
+def _explain_aborts() -> None:
+    """A sentence at the end of what jax writes; when it is written, the abort goes on."""
+    # Python's own handlers run between two lines of Python, and after an abort there is no next line.
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    libc.signal(signal.SIGABRT, ctypes.cast(_aborted, ctypes.c_void_p))
+
+
+def _nobody_came(timeout: float) -> None:
+    state = _state()
+    where, n, me = state.coordinator_address, state.num_processes, state.process_id
+    sentence = f"Not all processes have come within {timeout:g} s."
+    if where is not None:
+        sentence = f"Not all of the {n} processes have come to {where} within {timeout:g} s."
+        host, _, port = where.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            sentence += f" This is process {me}; start the others as well, each with its own number."
+        except (OSError, ValueError):
+            sentence += f" Nothing listens there: start process 0 on {host}, or mend the address."
+    print(f"jaxcl: {sentence}", file=sys.stderr, flush=True)
+    _exit(1)
+
+
+def _exit(status: int) -> NoReturn:
+    # Not sys.exit: jax would wait at the door for those that are gone.
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+    os._exit(status)
+
+
+def _state() -> Any:
+    # The store has no public name.
+    from jax._src import distributed
+
+    return distributed.global_state
