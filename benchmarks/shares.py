@@ -90,11 +90,12 @@ def markdown(now: dict, before: dict, commit: str) -> str:
         "",
         "`python benchmarks/shares.py`, eight devices pretended on a CPU; compiled and read, nothing is run, so the"
         " numbers are exact and have no spread. Three a cell: FLOPs of matrix products and convolutions / all"
-        " operations / temporaries (unfused). 1 is ideal, 8 is a device that does everything.",
+        " operations / temporaries (unfused). 1 is ideal, 8 is a device that does everything; - was not measured.",
         "",
         "Above 1.1 on purpose: the temporaries of blockwise losses (rows of all devices and a gradient for each); under"
         " an axis the sample of a sliced Wasserstein distance, which every device draws whole; directions or blocks"
-        " that do not divide, and are filled up.",
+        " that do not divide, and are filled up; NT-Xent of three views under an axis, where one device chooses blocks"
+        " and eight have so few products each that they store them.",
     ]
     for kind, title in (
         ("method", f"A training step of every method of tests/methods, batch {BATCH}, 16 pixels, SGD"),

@@ -171,7 +171,7 @@ def alone(each: Instruction, operands: list[tuple[int, ...]]) -> np.ndarray:
     return np.array([0, float(made)])
 
 
-def window(each: Instruction, setting: str, dimensions: int, default: str = "1") -> list[Any]:
+def window(each: Instruction, setting: str, dimensions: int, *, default: str = "1") -> list[Any]:
     """A setting of `window={size=3x3 stride=2x2 pad=1_1x1_1}`, a dimension a number; pads come as (low, high)."""
     found = re.search(rf"window=\{{[^}}]*\b{setting}=([\d_x\-]+)", each.rest)
     words = found[1].split("x") if found else [default] * dimensions
@@ -189,7 +189,7 @@ def convolution(each: Instruction, image: tuple[int, ...], kernel: tuple[int, ..
         spatial,
         window(each, "size", n),
         window(each, "stride", n),
-        window(each, "pad", n, "0_0"),
+        window(each, "pad", n, default="0_0"),
         window(each, "lhs_dilate", n),
         window(each, "rhs_dilate", n),
         strict=True,

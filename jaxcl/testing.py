@@ -124,7 +124,7 @@ UNFUSED = {"xla_disable_hlo_passes": "fusion", "xla_backend_optimization_level":
 def shares(
     make: Callable[[str | None], Callable],
     carry: PyTree,
-    key: PyTree,
+    given: PyTree,
     batch: PyTree,
     *,
     placements: Sequence[str] = PLACEMENTS,
@@ -135,10 +135,10 @@ def shares(
     """How evenly a step is shared, in each placement: compiled for one device and for many, and read; never run.
 
     make
-        axis_name -> step, with step(carry, key, batch) as `placement.place` takes it; `step_of(loss)` for a loss, whose
-        parameters stand in the place of the key.
-    carry, key, batch
-        arrays, or their shapes (`jax.ShapeDtypeStruct`); the global batch.
+        axis_name -> step, with step(carry, given, batch) as `placement.place` takes it; `step_of(loss)` for a loss.
+    carry, given, batch
+        arrays, or their shapes (`jax.ShapeDtypeStruct`): a training state, a key and the global batch, for instance.
+        For a loss anything, its parameters, the global batch.
     whole
         bytes of temporaries that every device must have (rows of all devices, say), which are left out.
     compiler_options
@@ -149,7 +149,7 @@ def shares(
     def of(placement, devices):
         run: Any = place(make(axis_name(placement)), placement, make_mesh(devices=devices))
         run = run if placement != "pmap" else jax.jit(run)
-        return cost(run.lower(carry, key, batch).compile(compiler_options=options))
+        return cost(run.lower(carry, given, batch).compile(compiler_options=options))
 
     def share(of_each, of_one):
         return devices * of_each / of_one if of_one else 1.0
@@ -170,7 +170,7 @@ def shares(
 def assert_shared(
     make: Callable[[str | None], Callable],
     carry: PyTree,
-    key: PyTree,
+    given: PyTree,
     batch: PyTree,
     *,
     placements: Sequence[str] = PLACEMENTS,
@@ -184,7 +184,7 @@ def assert_shared(
     """
     allowed = {"products": operations, "operations": operations, "temporaries": temporaries}
     for placement, found in shares(
-        make, carry, key, batch, placements=placements, devices=devices, whole=whole
+        make, carry, given, batch, placements=placements, devices=devices, whole=whole
     ).items():
         for name, most in allowed.items():
             share = getattr(found, name)

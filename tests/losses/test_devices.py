@@ -250,7 +250,9 @@ def draws_a_sample(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_device_does_its_share_of_every_loss(name):
-    assert_work_is_shared(name, ["jit"] if draws_a_sample(name) else devices.PLACEMENTS)
+    # Of three views one device has so many products that it chooses blocks; under an axis each of eight has few.
+    by_xla = draws_a_sample(name) or name == "nt_xent, three views"
+    assert_work_is_shared(name, ["jit"] if by_xla else devices.PLACEMENTS)
 
 
 # What is exported beside losses: makers, priors, and what looks at several losses.
