@@ -6,12 +6,13 @@ None where one program sees the whole batch (a single device, or `jit` over glob
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from jaxcl.typing import Array, PyTree
 
@@ -39,6 +40,87 @@ def target() -> Target:
         return Target(jax.default_backend(), jax.device_count())
     kind = mesh.abstract_device.platform if mesh.abstract_device else jax.default_backend()
     return Target("gpu" if kind in ("cuda", "rocm") else kind, mesh.size)
+
+
+def is_split_by_xla() -> bool:
+    """Whether XLA splits the program that is being traced over several devices, or may: then a loop over rows, or over
+    groups of them, would be done by every device in full. Not so inside `shard_map` and `pmap`, where rows are a
+    device's own. Where no mesh is known, several devices are taken to share it.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    own = not mesh.empty and all(kind == AxisType.Manual for kind in mesh.axis_types)
+    return target().devices > 1 and not own
+
+
+def shared_mesh(x: Array | None = None) -> AbstractMesh | None:
+    """The mesh of several devices over which XLA splits the one program that is being traced; None if there is none
+    (a single device, or the inside of `shard_map` or `pmap`) or none is known.
+
+    It is known under `placement.place`, and elsewhere where `x` came to `jit` laid out over a mesh.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty and x is not None:
+        mesh = jax.typeof(x).sharding.mesh
+    split_by_xla = not mesh.empty and all(kind == AxisType.Auto for kind in mesh.axis_types)
+    return mesh if split_by_xla and mesh.size > 1 and len(mesh.axis_names) == 1 else None
+
+
+def sharers(x: Array, axis_name: AxisName = None) -> int:
+    """How many devices share what is done with x, whose rows are split: by the axis, or else by XLA."""
+    mesh = shared_mesh(x) if axis_name is None else None
+    return mesh.size if mesh is not None else size(axis_name)
+
+
+def split_rows(x: Array, *, axis: int = 0) -> Array:
+    """x [n, ...], its rows (along `axis`) split over the devices, where XLA would perhaps make all of them on each.
+
+    Without this XLA leaves what was taken in another order, or drawn, whole on every device, and all that follows is
+    computed on each. x where rows cannot be split evenly, or no mesh is known.
+    """
+    mesh = shared_mesh(x)
+    if mesh is None or x.shape[axis] % mesh.size:
+        return x
+    return lax.with_sharding_constraint(
+        x, NamedSharding(mesh, PartitionSpec(*[None] * axis, *mesh.axis_names))
+    )
+
+
+def own_rows(x: Array, axis_name: AxisName = None) -> Array:
+    """This device's rows of x [D n, ...], which all devices made: a draw by a shared key -> [n, ...].
+
+    Where XLA splits the program, each device makes its own rows only.
+    """
+    if axis_name is None:
+        return split_rows(x)
+    n = len(x) // size(axis_name)
+    return lax.dynamic_slice_in_dim(x, lax.axis_index(axis_name) * n, n)
+
+
+def by_rows(
+    function: Callable[..., Any],
+    *rows: Array,
+    whole: tuple[Array, ...] = (),
+    together: int = 1,
+    axis_name: AxisName = None,
+) -> Any:
+    """function(*rows, *whole, axis_name=...) -> arrays of rows [n, ...], of which each device computes its own.
+
+    Under `shard_map` and `pmap` this is a call. Where XLA splits the program, each device is given its rows and the
+    name of an axis, as by `shard_map`: for a function with loops over rows or tiles, which XLA cannot share, so that
+    every device would do all of it. It is a call as well where no mesh is known, or its devices do not divide the rows
+    into runs of `together`, which must stay on one device.
+    """
+    mesh = shared_mesh(rows[0]) if axis_name is None else None
+    if mesh is None or len(rows[0]) % (mesh.size * together):
+        return function(*rows, *whole, axis_name=axis_name)
+    (name,) = mesh.axis_names
+
+    def of_one(rows, whole):
+        # Marked as varying here, so that the gradients that come back from all devices are added up.
+        return function(*rows, *(vary_like(x, rows[0]) for x in whole), axis_name=name)
+
+    split = PartitionSpec(name)
+    return jax.shard_map(of_one, mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=split)(rows, whole)
 
 
 def gather(x: Array, axis_name: AxisName = None) -> Array:
@@ -70,31 +152,20 @@ def take(x: Array, order: Array, axis_name: AxisName = None) -> Array:
     """
     if axis_name is not None:
         return gather(x, axis_name)[order[rows(len(x), axis_name)]]
-    # Without this constraint XLA leaves the result whole on every device, and all that follows is computed on each.
-    return along_rows(gather(x)[order])
-
-
-def sharers() -> int:
-    """Over how many devices the program's rows are split: 1 where it sees one device's rows, or no mesh is known."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return mesh.size if not mesh.empty and set(mesh.axis_types) == {AxisType.Auto} else 1
-
-
-def along_rows(x: Array, *, axis: int = 0) -> Array:
-    """x, whose rows (along `axis`) are to lie split over the devices, where one program sees the whole batch.
-
-    Elsewhere, and where they cannot be split evenly: x.
-    """
-    devices = sharers()
-    if devices == 1 or x.shape[axis] % devices:
-        return x
-    mesh = jax.sharding.get_abstract_mesh()
-    return lax.with_sharding_constraint(x, PartitionSpec(*[None] * axis, mesh.axis_names))
+    return split_rows(gather(x)[order])
 
 
 def mean(tree: PyTree, axis_name: AxisName = None) -> PyTree:
     """The mean over devices of every leaf; with equal shares this is the mean over the global batch."""
     return tree if axis_name is None else lax.pmean(tree, axis_name)
+
+
+def sum_own(x: Array, axis_name: AxisName = None) -> Array:
+    """The sum over the devices, of which each gets its own rows: [D n, ...] on each of D devices -> [n, ...].
+
+    It is what `gather` does, turned round.
+    """
+    return x if axis_name is None else lax.psum_scatter(x, axis_name, tiled=True)
 
 
 def rows(n: int, axis_name: AxisName = None) -> Array:

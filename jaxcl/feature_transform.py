@@ -65,7 +65,7 @@ def extrapolate_positives(
     shape = (collectives.size(axis_name) * len(q), q.shape[1]) if dimension_wise else ()
     factor = 1 + beta(key, alpha, shape, q.dtype)
     if dimension_wise:
-        factor = factor[collectives.rows(len(q), axis_name)]
+        factor = collectives.own_rows(factor, axis_name)
     q, k = lerp(factor, q, k), lerp(factor, k, q)
     return (normalize(q), normalize(k)) if renormalize else (q, k)
 

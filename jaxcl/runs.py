@@ -199,7 +199,6 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
 
 def _print_line(line: str) -> None:
     """Once, however many processes train."""
-    import jax
 
     if jax.process_index() == 0:
         print(line, flush=True)

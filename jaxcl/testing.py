@@ -1,4 +1,4 @@
-"""The device law as an assertion: the same value and the same gradient on one device and on many.
+"""Two laws of devices as assertions: the same value and gradient on one and on many, and the work shared among them.
 
     assert_same_everywhere(
         lambda params, batch, axis_name: nt_xent(batch["x"] @ params, batch["y"] @ params, axis_name=axis_name),
@@ -6,17 +6,24 @@
 
 The bug it finds is an old one: a loss that looks right on every device, with a gradient that is as many times too
 large as there are devices, or that lacks what flows through other devices' negatives.
+
+    assert_shared(lambda axis_name: make_step(method_of(axis_name), tx, axis_name=axis_name), state, key, batch)
+
+The bug that this one finds gives the right numbers: a part of a step that every device computes in full, so that more
+devices make it no faster. Only the compiled program shows it (`jaxcl.cost`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxcl import collectives
-from jaxcl.devices import AXIS, make_mesh, split
+from jaxcl.cost import Cost, cost
+from jaxcl.devices import AXIS, PLACEMENTS, axis_name, make_mesh, split
 from jaxcl.train.placement import place
 from jaxcl.typing import Array, PyTree
 
@@ -26,18 +33,26 @@ PlacedLoss = Callable[[PyTree, PyTree, str | None], Array]
 EVERYWHERE = ("jit", "shard_map", "shard_map_unchecked", "pmap", "vmap")
 
 
+def step_of(loss: PlacedLoss) -> Callable[[str | None], Callable]:
+    """axis_name -> (carry, params, batch) -> carry, (value, gradient), as a training step would compute them."""
+
+    def make(axis_name):
+        def step(carry, params, batch):
+            value, grads = jax.value_and_grad(loss)(params, batch, axis_name)
+            return carry, (value, collectives.mean(grads, axis_name))
+
+        return step
+
+    return make
+
+
 def value_and_grad(loss: PlacedLoss, params: PyTree, batch: PyTree, *, placement: str, devices: int = 8):
     """The loss and its gradient with respect to `params`, as a training step would compute them.
 
     placement is one of "one" (a single device), "jit", "shard_map", "shard_map_unchecked" (check_vma=False), "pmap",
     and "vmap" (which pretends `devices` devices on one, for a notebook). `batch`: a pytree of arrays [b, ...].
     """
-    axis_name = None if placement in ("one", "jit") else AXIS
-
-    def step(carry, params, batch):
-        value, grads = jax.value_and_grad(loss)(params, batch, axis_name)
-        return carry, (value, collectives.mean(grads, axis_name))
-
+    step = step_of(loss)(None if placement in ("one", "jit") else AXIS)
     if placement == "one":
         return jax.jit(step)(0, params, batch)[1]
     if placement == "vmap":
@@ -82,4 +97,100 @@ def assert_same_everywhere(
                 raise AssertionError(
                     f"{placement} on {devices} devices differs from one device in {jax.tree_util.keystr(path)}:"
                     f" relative error {error:.2e}, allowed {tolerance:.0e}; it is {ratio:.4g} times that of one."
+                )
+
+
+class Shares(NamedTuple):
+    """What one of D devices does or needs over a D-th of what a single device does for the same batch: 1 is ideal, and
+    D is a device that does everything.
+
+    products, operations    see `cost.Cost`; operations are products and all others
+    temporaries             bytes between arguments and results
+    one, each               what a single device does, and each of the D
+    """
+
+    products: float
+    operations: float
+    temporaries: float
+    one: Cost
+    each: Cost
+
+
+# Fused, what is cheap is computed wherever it is used: once more on each occasion, and on one device otherwise than on
+# eight. Unfused each operation stands in the program once, and each array takes memory.
+UNFUSED = {"xla_disable_hlo_passes": "fusion", "xla_backend_optimization_level": 0}
+
+
+def shares(
+    make: Callable[[str | None], Callable],
+    carry: PyTree,
+    given: PyTree,
+    batch: PyTree,
+    *,
+    placements: Sequence[str] = PLACEMENTS,
+    devices: int = 8,
+    whole: int = 0,
+    compiler_options: dict | None = None,
+) -> dict[str, Shares]:
+    """How evenly a step is shared, in each placement: compiled for one device and for many, and read; never run.
+
+    make
+        axis_name -> step, with step(carry, given, batch) as `placement.place` takes it; `step_of(loss)` for a loss.
+    carry, given, batch
+        arrays, or their shapes (`jax.ShapeDtypeStruct`): a training state, a key and the global batch, for instance.
+        For a loss anything, its parameters, the global batch.
+    whole
+        bytes of temporaries that every device must have (rows of all devices, say), which are left out.
+    compiler_options
+        `UNFUSED` if not given; {} for memory as it will be.
+    """
+    options = UNFUSED if compiler_options is None else compiler_options
+
+    def of(placement, devices):
+        run: Any = place(make(axis_name(placement)), placement, make_mesh(devices=devices))
+        run = run if placement != "pmap" else jax.jit(run)
+        return cost(run.lower(carry, given, batch).compile(compiler_options=options))
+
+    def share(of_each, of_one):
+        return devices * of_each / of_one if of_one else 1.0
+
+    one, found = of("jit", 1), {}
+    for placement in placements:
+        each = of(placement, devices)
+        found[placement] = Shares(
+            share(each.products, one.products),
+            share(each.operations, one.operations),
+            share(max(each.temporaries - whole, 0), one.temporaries),
+            one,
+            each,
+        )
+    return found
+
+
+def assert_shared(
+    make: Callable[[str | None], Callable],
+    carry: PyTree,
+    given: PyTree,
+    batch: PyTree,
+    *,
+    placements: Sequence[str] = PLACEMENTS,
+    devices: int = 8,
+    whole: int = 0,
+    operations: float = 1.1,
+    temporaries: float = 1.25,
+) -> None:
+    """Raises AssertionError where a device does more than `operations` times its share of the matrix products or of
+    all work, or needs more than `temporaries` times its share of memory beside `whole` bytes. Arguments as in `shares`.
+    """
+    allowed = {"products": operations, "operations": operations, "temporaries": temporaries}
+    for placement, found in shares(
+        make, carry, given, batch, placements=placements, devices=devices, whole=whole
+    ).items():
+        for name, most in allowed.items():
+            share = getattr(found, name)
+            if share > most:
+                raise AssertionError(
+                    f"{placement}: each of {devices} devices has {share:.2f} times its share of the {name}, allowed"
+                    f" {most}: {getattr(found.each, name):.4g}, of {getattr(found.one, name):.4g} on a single device."
+                    " Does each compute all rows, or walk a loop over them? See collectives.by_rows and split_rows."
                 )

@@ -247,10 +247,15 @@ def chunked(function: Callable[..., Any], chunk: int | None, image: Array, index
     """function(image, index) for every row, `chunk` rows at a time."""
     if chunk is None:
         # Not where several devices share the batch: a loop over its rows would wait for one of them at a time.
-        one_cpu = collectives.target() == ("cpu", 1)
-        most = 32 * 32 * 32 // (image.shape[1] * image.shape[2]) if one_cpu else len(image)
+        some = collectives.target().platform == "cpu" and not collectives.is_split_by_xla()
+        most = 32 * 32 * 32 // (image.shape[1] * image.shape[2]) if some else len(image)
         # One that divides the batch: a remainder would be compiled as a second program.
         chunk = next((size for size in range(min(most, len(image)), 1, -1) if len(image) % size == 0), 1)
     if chunk >= len(image):
         return jax.vmap(function)(image, index)
-    return lax.map(lambda rows: function(*rows), (image, index), batch_size=chunk)
+
+    def some_at_a_time(image, index, axis_name):
+        del axis_name  # nothing is gathered
+        return lax.map(lambda rows: function(*rows), (image, index), batch_size=chunk)
+
+    return collectives.by_rows(some_at_a_time, image, index)

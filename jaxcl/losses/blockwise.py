@@ -14,6 +14,9 @@ diagonal serves the one below it, in both passes, which halves the exponentials 
 the tiles is that of FlashAttention (Dao et al. 2022, arXiv:2205.14135) and Inf-CL (Cheng et al. 2024,
 arXiv:2410.17243); the results are exact up to rounding.
 
+Several devices share the tiles, under `jit` too (`collectives.by_rows`). Each holds the rows of all and, in the
+backward pass, a gradient for each of them, which are added up in the end.
+
 Two ways to keep the exponentials in range: where all products are known to be at most `bound` and at least `-bound`
 (unit rows over a temperature) they are shifted by it; else a running maximum is kept for every row (Milakov &
 Gimelshein 2018, arXiv:1805.02867).
@@ -24,7 +27,9 @@ These functions have their own backward rule, so forward mode alone (`jax.jvp`) 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,21 +77,38 @@ def log_partition(
     bound
         a number that no |z_i . z_k| exceeds, as 1/temperature for unit rows; None if unknown.
     """
-    block = _fit(block_size or default_block(), len(z) * collectives.size(axis_name), max(group, views, 1))
-    if axis_name is None:
-        return _symmetric(collectives.gather(z), group, views, _usable(bound, z.dtype), block)
-    return _gathered(z, group, views, _usable(bound, z.dtype), block, axis_name)
+    bound, together = _usable(bound, z.dtype), max(group, views, 1)
+
+    def of_own(z, axis_name):
+        block = block_size or default_block()
+        if axis_name is None:
+            return _symmetric(collectives.gather(z), group, views, bound, _fit(block, len(z), together))
+        # Sixteen tiles in all, or more: the two sides of what is made twice are one tile in T.
+        block = min(block, -(-len(z) * collectives.size(axis_name) // 16))
+        return _shared(z, group, views, bound, _fit(block, len(z), together), axis_name)
+
+    return collectives.by_rows(of_own, z, together=together, axis_name=axis_name)
 
 
 def log_partition_between(
-    q: Array, k: Array, *, bound: float | None = None, block_size: int | None = None
+    q: Array,
+    k: Array,
+    *,
+    bound: float | None = None,
+    block_size: int | None = None,
+    axis_name: str | None = None,
 ) -> Array:
-    """L_i = log sum_j exp(q_i . k_j): [n, d], [m, d] -> [n]. Nothing is gathered."""
+    """L_i = log sum_j exp(q_i . k_j): this device's rows [n, d], and [m, d] that are the same on all -> [n]."""
     block = block_size or default_block()
-    # Blocks cannot be cut from rows that an explicitly sharded mesh has split (elsewhere this does nothing).
-    q, k = collectives.gather(q), collectives.gather(k)
-    q, k = collectives.vary_like(q, k), collectives.vary_like(k, q)
-    return _between(q, k, _usable(bound, q.dtype), _fit(block, len(q)), _fit(block, len(k)))
+
+    def of_own(q, k, axis_name):
+        del axis_name  # nothing is gathered
+        # Blocks cannot be cut from rows that an explicitly sharded mesh has split (elsewhere this does nothing).
+        q, k = collectives.gather(q), collectives.gather(k)
+        q, k = collectives.vary_like(q, k), collectives.vary_like(k, q)
+        return _between(q, k, _usable(bound, q.dtype), _fit(block, len(q)), _fit(block, len(k)))
+
+    return collectives.by_rows(of_own, q, whole=(k,), axis_name=axis_name)
 
 
 def _usable(bound: float | None, dtype) -> float | None:
@@ -152,6 +174,23 @@ def _weight(s: Array, log_z: Array, c: Array, bound: float | None) -> Array:
     if bound is not None:
         return jnp.exp(s - bound) * (c * jnp.exp(bound - log_z))
     return c * jnp.exp(s - log_z)
+
+
+def _both(log_z: Array, c: Array, bound: float | None) -> Callable[[Array, Array, Array], Array]:
+    """(s, i, j) -> what dL weighs the other row of each product s of tiles i and j with; log_z and c by tiles.
+
+    d/dz_i sum_k c_k L_k = sum_j (c_i exp(s_ij - L_i) + c_j exp(s_ij - L_j)) z_j
+    """
+    share = c if bound is None else c * jnp.exp(bound - log_z)
+
+    def both(s, i, j):
+        if bound is not None:
+            return jnp.exp(s - bound) * (share[i][:, None] + share[j][None, :])
+        return _weight(s, log_z[i][:, None], c[i][:, None], bound) + _weight(
+            s, log_z[j][None, :], c[j][None, :], bound
+        )
+
+    return both
 
 
 def products(q: Array, k: Array) -> Array:
@@ -236,15 +275,7 @@ def _symmetric_backward(group, views, bound, block, kept, cotangents):
     rows, zb, lb, cb, pb = len(z), *(_blocks(x, block) for x in (z, log_z, c, c_positive))
     own = _positives_of(block, views)
     filled = zb.shape[0] * block != rows
-    share = cb if bound is None else cb * jnp.exp(bound - lb)
-
-    def both(s, i, j):
-        # d/dz_i sum_k c_k L_k = sum_j (c_i exp(s_ij - L_i) + c_j exp(s_ij - L_j)) z_j
-        if bound is not None:
-            return jnp.exp(s - bound) * (share[i][:, None] + share[j][None, :])
-        return _weight(s, lb[i][:, None], cb[i][:, None], bound) + _weight(
-            s, lb[j][None, :], cb[j][None, :], bound
-        )
+    both = _both(lb, cb, bound)
 
     def on_diagonal(dz, i):
         w = both(_mask(products(zb[i], zb[i]), i, i, rows, group), i, i)
@@ -269,65 +300,125 @@ _symmetric = jax.custom_vjp(_symmetric_sums, nondiff_argnums=(1, 2, 3, 4))
 _symmetric.defvjp(_symmetric_forward, _symmetric_backward)
 
 
-# --- one program a device: its own rows against everybody's ---------------------------------------------------------
+# --- one program a device: the tiles above the diagonal, dealt out -------------------------------------------------
+#
+# All rows are cut into T tiles, in device order. A device makes the tiles (i, i + k mod T) of its own i, k = 1, 2, ...
+# up to half of T: so each pair of tiles is made once, by one device, and all devices make equally many. What they find
+# for rows of others is added up over the devices in the end. The tile on the diagonal, and where T is even that at
+# k = T/2 (which both sides make), serve their own rows only.
 
 
-def _own_tiles(z: Array, group: int, block: int, axis_name: str):
-    """This device's rows and everybody's, in blocks, and (i, j) -> their masked products."""
-    keys = collectives.gather(z, axis_name)
-    first = collectives.rows(1, axis_name)[0] * len(z)
-    zb, kb = _blocks(z, min(block, len(z))), _blocks(keys, block)
+class _Dealt(NamedTuple):
+    """What a device has at hand.
 
-    def tile(pair):
-        i, j = pair
-        s = products(zb[i], kb[j])
-        a = first + i * s.shape[0] + lax.broadcasted_iota(jnp.int32, s.shape, 0)
-        b = j * s.shape[1] + lax.broadcasted_iota(jnp.int32, s.shape, 1)
-        out = b >= len(keys)
-        if group:
-            out |= a // group == b // group
+    own     this device's tiles [a, block, d]
+    all     everybody's [T, block, d]
+    first   the number, among all, of this device's first
+    tile    (i, j, grouped) -> products of its own i-th tile with the j-th of all; -inf for the filling and, if
+            `grouped`, for rows of one group, which lie in one tile
+    once    pairs (i, k) that serve the rows of i
+    twice   pairs (i, k) that serve the rows of i and those of i + k
+    """
+
+    own: Array
+    all: Array
+    first: Array
+    tile: Callable[[Array, Array, bool], Array]
+    once: np.ndarray
+    twice: np.ndarray
+
+    def numbers(self, pair: Array) -> tuple[Array, Array, Array]:
+        """(i, k) -> i, and the numbers among all of tiles i and i + k."""
+        i, k = pair
+        return i, self.first + i, (self.first + i + k) % len(self.all)
+
+
+def _deal(z: Array, group: int, block: int, axis_name: str) -> _Dealt:
+    n, own = len(z), _blocks(z, block)
+    everyone = collectives.gather(own, axis_name)
+    tiles, total = len(own), len(everyone)
+    first = collectives.rows(1, axis_name)[0] * tiles
+    filled = tiles * block != n
+
+    def place(tile, axis):
+        """Where a tile's entries are among its device's rows, along an axis."""
+        return tile % tiles * block + lax.broadcasted_iota(jnp.int32, (block, block), axis)
+
+    def tile(i, j, grouped):
+        s = products(own[i], everyone[j])
+        if not filled and not grouped:
+            return s
+        row, column = place(i, 0), place(j, 1)
+        out = (column >= n) | (row >= n) if filled else jnp.zeros((), bool)
+        if grouped:
+            out |= ((first + i) // tiles == j // tiles) & (row // group == column // group)
         return jnp.where(out, -jnp.inf, s)
 
-    return zb, kb, tile, _all_pairs(len(zb), len(kb))
+    i, k = np.divmod(np.arange(tiles * (total // 2 + 1), dtype=np.int32), total // 2 + 1)
+    once = (k == 0) | (2 * k == total)
+    # In square bundles, so that the tiles which a bundle reads stay in the cache.
+    order = np.lexsort((k, i, k // 8, i // 8))
+    pairs = np.stack([i, k], axis=1)[order]
+    return _Dealt(own, everyone, first, tile, pairs[once[order]], pairs[~once[order]])
 
 
-def _gathered_sums(z: Array, group: int, views: int, bound: float | None, block: int, axis_name: str):
-    zb, _, tile, pairs = _own_tiles(z, group, block, axis_name)
-    sums, _ = lax.scan(
-        lambda sums, pair: (_add(sums, pair[0], tile(pair), bound, 1), None),
-        _start(zb.shape[:2], z, bound),
-        pairs,
-    )
+def _shared_sums(z: Array, group: int, views: int, bound: float | None, block: int, axis_name: str):
+    dealt = _deal(z, group, block, axis_name)
+
+    def once(sums, pair):
+        i, a, b = dealt.numbers(pair)
+        return _add(sums, a, dealt.tile(i, b, group > 0), bound, 1), None
+
+    def twice(sums, pair):
+        i, a, b = dealt.numbers(pair)
+        s = dealt.tile(i, b, False)
+        if bound is None:
+            return _add(_add(sums, a, s, bound, 1), b, s, bound, 0), None
+        e = jnp.exp(s - bound)
+        return (sums[0].at[a].add(jnp.sum(e, axis=1)).at[b].add(jnp.sum(e, axis=0)),), None
+
+    sums = _start(dealt.all.shape[:2], z, bound)
+    sums, _ = lax.scan(once, sums, dealt.once)
+    sums, _ = lax.scan(twice, sums, dealt.twice)
+    if bound is None:
+        # Every device has its own maxima; sums are brought to the largest before they are added.
+        top = lax.pmax(lax.stop_gradient(sums[1]), axis_name)
+        total = collectives.sum_own(sums[0] * jnp.exp(sums[1] - top), axis_name)
+        sums = (total, lax.dynamic_slice_in_dim(top, dealt.first, len(dealt.own)))
+    else:
+        sums = (collectives.sum_own(sums[0], axis_name),)
     return _finish(sums, len(z), bound), positives(z, views)
 
 
-def _gathered_forward(z, group, views, bound, block, axis_name):
-    out = _gathered_sums(z, group, views, bound, block, axis_name)
+def _shared_forward(z, group, views, bound, block, axis_name):
+    out = _shared_sums(z, group, views, bound, block, axis_name)
     return out, (z, out[0])
 
 
-def _gathered_backward(group, views, bound, block, axis_name, kept, cotangents):
-    # The products are symmetric, so what other devices' rows send back is known here once their L and c are:
-    # two vectors are gathered, and no gradient is scattered.
+def _shared_backward(group, views, bound, block, axis_name, kept, cotangents):
     (z, log_z), (c, c_positive) = kept, cotangents
-    zb, kb, tile, pairs = _own_tiles(z, group, block, axis_name)
-    small = zb.shape[1]
-    own = [_blocks(x, small) for x in (log_z, c)]
-    all_ = [_blocks(collectives.gather(x, axis_name), kb.shape[1]) for x in (log_z, c)]
+    dealt = _deal(z, group, block, axis_name)
+    all_log_z, all_c = (collectives.gather(_blocks(x, block), axis_name) for x in (log_z, c))
+    both = _both(all_log_z, all_c, bound)
 
-    def body(dz, pair):
-        i, j = pair
-        s = tile(pair)
-        w = _weight(s, own[0][i][:, None], own[1][i][:, None], bound)
-        w += _weight(s, all_[0][j][None, :], all_[1][j][None, :], bound)
-        return dz.at[i].add(w @ kb[j]), None
+    def once(dz, pair):
+        i, a, b = dealt.numbers(pair)
+        return dz.at[a].add(both(dealt.tile(i, b, group > 0), a, b) @ dealt.all[b]), None
 
-    dz, _ = lax.scan(body, _blocks(_positives_backward(z, c_positive, views), small), pairs)
-    return (dz.reshape(-1, z.shape[1])[: len(z)],)
+    def twice(dz, pair):
+        i, a, b = dealt.numbers(pair)
+        w = both(dealt.tile(i, b, False), a, b)
+        return dz.at[a].add(w @ dealt.all[b]).at[b].add(w.T @ dealt.own[i]), None
+
+    dz = collectives.vary_like(jnp.zeros_like(dealt.all), z)
+    dz, _ = lax.scan(once, dz, dealt.once)
+    dz, _ = lax.scan(twice, dz, dealt.twice)
+    dz = collectives.sum_own(dz, axis_name).reshape(-1, z.shape[1])[: len(z)]
+    return (dz + _positives_backward(z, c_positive, views),)
 
 
-_gathered = jax.custom_vjp(_gathered_sums, nondiff_argnums=(1, 2, 3, 4, 5))
-_gathered.defvjp(_gathered_forward, _gathered_backward)
+_shared = jax.custom_vjp(_shared_sums, nondiff_argnums=(1, 2, 3, 4, 5))
+_shared.defvjp(_shared_forward, _shared_backward)
 
 
 # --- two sets of rows -------------------------------------------------------------------------------------------

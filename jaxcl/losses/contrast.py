@@ -10,8 +10,7 @@ finite gradient. A nan anywhere makes the loss nan.
 `block_size` chooses how the sum over all pairs is made: 0 stores the matrix of similarities, b > 0 makes it blockwise,
 b rows by b columns at a time, and again in the backward pass (`jaxcl.losses.blockwise`: exact, memory proportional to
 the rows), None decides by size. Blocks need dot products, so a similarity other than `cosine` and `dot` is always
-computed plainly. Under `jit` over a mesh of several devices every device computes all blocks; under `shard_map` each
-its own.
+computed plainly. Several devices share the blocks, also under `jit` where the mesh is known (`collectives.by_rows`).
 """
 
 from __future__ import annotations
@@ -126,7 +125,9 @@ def supervised_contrastive(
         )
     checks.several("supervised_contrastive", len(views) * len(z1), axis_name, "an anchor needs another row")
     known = checks.positive("supervised_contrastive", "temperature", temperature)
-    z, is_dot = _scaled(views, temperature, similarity, _is_blockwise(views, block_size, axis_name))
+    z, is_dot = _scaled(
+        views, temperature, similarity, _is_blockwise(views, block_size, axis_name), axis_name
+    )
     labels = jnp.repeat(labels, len(views))
     keys, all_labels = collectives.gather(z, axis_name), collectives.gather(labels, axis_name)
     if is_dot:
@@ -184,7 +185,7 @@ def queue_nce(
         positive = jnp.sum(q * k, axis=1)
         if _choose(block_size, len(q), len(queue)):
             log_negatives = blockwise.log_partition_between(
-                q, queue, bound=_bound(similarity, known), block_size=block_size
+                q, queue, bound=_bound(similarity, known), block_size=block_size, axis_name=axis_name
             )
         else:
             log_negatives = logsumexp(q @ queue.T, axis=1)
@@ -261,7 +262,9 @@ def _anchors(name, views, temperature, similarity, block_size, axis_name, *, lea
     """Of every row of every view: the log of its denominator, and the mean of its positives' s/temperature."""
     known = checks.positive(name, "temperature", temperature)
     v = len(views)
-    z, is_dot = _scaled(views, temperature, similarity, _is_blockwise(views, block_size, axis_name))
+    z, is_dot = _scaled(
+        views, temperature, similarity, _is_blockwise(views, block_size, axis_name), axis_name
+    )
     group = v if leave_out_positives else 1
     if is_dot:
         return _log_partition(z, group, v, _bound(similarity, known), block_size, axis_name)
@@ -274,21 +277,28 @@ def _anchors(name, views, temperature, similarity, block_size, axis_name, *, lea
     )
 
 
-def _scaled(views, temperature, similarity, is_blockwise: bool) -> tuple[Array, bool]:
+def _scaled(views, temperature, similarity, is_blockwise: bool, axis_name: str | None) -> tuple[Array, bool]:
     """(rows of all views, whether s/temperature is their dot product)."""
     if similarity is not cosine and similarity is not dot:
         return interleave(views), False
-    root = lax.rsqrt(jnp.asarray(temperature, views[0].dtype))
 
-    def scale(views):
+    def scale(views, root):
         return jnp.stack([(normalize(z) if similarity is cosine else z) * root for z in views])
 
+    root = lax.rsqrt(jnp.asarray(temperature, views[0].dtype))
     if not is_blockwise:
-        return jnp.moveaxis(scale(views), 0, 1).reshape(-1, views[0].shape[1]), True
-    # Some rows at a time, made again for the gradient: done at once, this alone would need more memory than the blocks.
+        return jnp.moveaxis(scale(views, root), 0, 1).reshape(-1, views[0].shape[1]), True
+
+    def by_some(*views_and_root, axis_name):
+        del axis_name  # nothing is gathered
+        *views, root = views_and_root
+        # Some rows at a time, made again for the gradient: done at once, this alone would need more memory than the
+        # blocks.
+        scaled = lax.map(jax.checkpoint(lambda views: scale(views, root)), tuple(views), batch_size=128)
+        return scaled.reshape(-1, views[0].shape[1])
+
     views = tuple(collectives.gather(z) for z in views)  # does nothing but on an explicitly sharded mesh
-    rows = lax.map(jax.checkpoint(scale), views, batch_size=128)
-    return rows.reshape(-1, views[0].shape[1]), True
+    return collectives.by_rows(by_some, *views, whole=(root,), axis_name=axis_name), True
 
 
 def _log_partition(

@@ -237,7 +237,8 @@ def sliced_wasserstein(
         noise. Another estimator, so off by default. Known for `normal` (the normal distribution along every
         direction) and `uniform_sphere` ((1 + u)/2 follows Beta((d-1)/2, (d-1)/2)).
 
-    Under an axis m counts all devices' rows. Where the devices divide `projections`, each sorts its part of them.
+    Under an axis m counts all devices' rows. Each device sorts along its part of the directions, and, under an axis,
+    draws the whole sample.
 
     >>> key = jax.random.key(0)
     >>> own = uniform_sphere(jax.random.split(key)[1], (8, 4))  # the very sample that the key leads to
@@ -249,31 +250,34 @@ def sliced_wasserstein(
     count = d if projections is None else projections
     if count < 1:
         raise ValueError(f"sliced_wasserstein needs one projection or more; got {projections}.")
-    devices = collectives.size(axis_name)
-    m = n * devices
+    m = n * collectives.size(axis_name)
     # Shared key: every device must draw the same directions and the same sample.
     directions_key, prior_key = jax.random.split(key)
     directions = orthogonal_directions(directions_key, d, count).astype(z.dtype)
-    # Projected before they are gathered: `count` numbers a row, not d.
-    along = z @ directions
-    if count % devices == 0 and axis_name is not None:
-        along = collectives.share_columns(along, axis_name)
-        each = count // devices
-        first = collectives.rows(1, axis_name)[0] * each
-        directions = jax.lax.dynamic_slice_in_dim(directions, first, each, axis=1)
-    else:
-        along = collectives.gather(along, axis_name)
+    # As many for each device; what is filled up has the length 0.
+    directions = jnp.pad(directions, ((0, 0), (0, -count % collectives.sharers(z, axis_name))))
+    drawn: tuple[Array, ...] = ()
     if exact_quantiles:
-        target = jnp.asarray(_quantiles(prior, m, d), z.dtype)
+        quantiles = jnp.asarray(_quantiles(prior, m, d), z.dtype)
     else:
         sample = prior(prior_key, (m, d))
         if sample.shape != (m, d):
             raise ValueError(
                 f"the prior was asked for a sample of shape {(m, d)} and returned {sample.shape}."
             )
-        # Not `directions.T @ sample.T`: the same product as above, so that equal rows give equal numbers.
-        target = sort_values((sample.astype(z.dtype) @ directions).T)
-    return collectives.mean(jnp.mean(jnp.square(sort_rows(along.T) - target)), axis_name)
+        drawn = (collectives.own_rows(sample, axis_name).astype(z.dtype) @ directions,)
+
+    def distances(*rows, axis_name):
+        """Along each of this device's directions, from n rows of each device: [n, p], [n, p] -> [p / devices]."""
+        along, *sampled = (collectives.share_columns(x, axis_name).T for x in rows)
+        target = sort_values(sampled[0]) if sampled else quantiles
+        return jnp.mean(jnp.square(sort_rows(along) - target), axis=1)
+
+    # Projected before they are dealt out: a number a row and direction, not d a row. Both in the same way, so that
+    # equal rows give equal numbers.
+    each = collectives.by_rows(distances, z @ directions, *drawn, axis_name=axis_name)
+    total = jnp.sum(jnp.where(collectives.rows(len(each), axis_name) < count, each, 0))
+    return collectives.mean(total * collectives.size(axis_name) / count, axis_name)
 
 
 @lru_cache(maxsize=16)

@@ -3,8 +3,8 @@
 XLA's gradient by the kernel is several times slower there than the convolution itself: 7 against 43 GFLOP/s of one
 core's time for 1,024 maps of 16 x 16 x 12 -> 32 channels (jax 0.12, medians on a busy machine). So is the gradient by
 the image, where strides are not 1. Both are taken here as matrix products with what the kernel sees at every position,
-over a few images at a time so that all stays in the cache: 21 GFLOP/s by the kernel. On other devices XLA's gradients
-are left as they are.
+over a few images at a time so that all stays in the cache: 21 GFLOP/s by the kernel. On other devices, and where XLA
+splits one program over several CPUs, XLA's gradients are left as they are.
 """
 
 from __future__ import annotations
@@ -77,6 +77,10 @@ def _backward(strides, padding, residuals, g):
     def by_image(x, kernel, g):
         return jax.linear_transpose(lambda x: _xla(x, kernel, strides, padding), x)(g)[0]
 
+    if collectives.is_split_by_xla():
+        return by_image(x, kernel, g), by_kernel(
+            x, kernel, g
+        )  # of a loop over groups each device would do all
     by_image_on_cpu = by_image if strides == (1, 1) else partial(_by_image, strides, padding)
     return (
         lax.platform_dependent(x, kernel, g, cpu=by_image_on_cpu, default=by_image),

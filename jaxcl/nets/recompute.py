@@ -115,7 +115,7 @@ def dealt(x: Array, chunks: int, together: int) -> Array:
     >>> dealt(jnp.arange(8), 2, 1).tolist(), dealt(jnp.arange(8), 2, 2).tolist()
     ([[0, 2, 4, 6], [1, 3, 5, 7]], [[0, 1, 4, 5], [2, 3, 6, 7]])
     """
-    devices = collectives.sharers()
+    devices = collectives.sharers(x)
     if len(x) % (chunks * together * devices):
         over = f" over {devices} devices" if devices > 1 else ""
         raise ValueError(
@@ -123,14 +123,14 @@ def dealt(x: Array, chunks: int, together: int) -> Array:
             f" {len(x)} is no multiple of {chunks * together * devices}. Choose a batch that is, or fewer chunks."
         )
     cards = x.reshape(-1, chunks, together, *x.shape[1:])
-    return collectives.along_rows(jnp.moveaxis(cards, 1, 0).reshape(chunks, -1, *x.shape[1:]), axis=1)
+    return collectives.split_rows(jnp.moveaxis(cards, 1, 0).reshape(chunks, -1, *x.shape[1:]), axis=1)
 
 
 def put_back(y: Array, together: int) -> Array:
     """[chunks, b / chunks, ...] -> [b, ...]: undoes `dealt`."""
     chunks, rows, *rest = y.shape
     cards = jnp.moveaxis(y.reshape(chunks, rows // together, together, *rest), 0, 1)
-    return collectives.along_rows(cards.reshape(chunks * rows, *rest))
+    return collectives.split_rows(cards.reshape(chunks * rows, *rest))
 
 
 def over_chunks(states: Array) -> Array:

@@ -10,8 +10,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxcl.losses as losses
+from jaxcl import devices
 from jaxcl.similarity import cosine
-from jaxcl.testing import EVERYWHERE, assert_same_everywhere
+from jaxcl.testing import EVERYWHERE, assert_same_everywhere, assert_shared, step_of
 
 KEY = jax.random.key(7)
 
@@ -193,6 +194,65 @@ def test_one_loss_of_each_kind_is_the_same_in_every_placement(example):
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_loss_is_the_same_in_every_placement(part, placement, example):
     assert_law(list(LOSSES)[part::PARTS], example, [placement])
+
+
+# --- and the work is shared ---------------------------------------------------------------------------------------
+
+IMAGES, WIDTH = 512, 8
+
+
+def rows_of_all(name):
+    """Bytes that every device must have: the blockwise losses' rows of all devices, a gradient for each, and four
+    numbers a row (its log-partition, its cotangent, and what they are summed in)."""
+    if "blockwise" not in name or "queue" in name:
+        return 4 * IMAGES * WIDTH  # gathered, and used at once
+    views = 3 if "three" in name else 1 if name.startswith(("log_sum_exp", "uniformity")) else 2
+    # The sums of all classes and their gradient.
+    copies = 5 if name.startswith("supervised") else 2
+    return 4 * IMAGES * views * (copies * WIDTH + 6)
+
+
+def assert_work_is_shared(name, placements):
+    of = jax.ShapeDtypeStruct
+    batch = {"x": of((IMAGES, WIDTH), jnp.float32), "y": of((IMAGES, WIDTH), jnp.float32)}
+    batch["label"] = of((IMAGES,), jnp.int32)
+    # 11 directions are 2 for each of 8 devices; blocks that do not divide the rows are filled up; the directions, which
+    # do not grow with the batch, are drawn by each.
+    exceptions = {"do not divide": 1.5, "odd block": 1.2, "three": 1.2, "quantiles": 1.25}
+    operations = next((most for what, most in exceptions.items() if what in name), 1.1)
+    assert_shared(
+        step_of(LOSSES[name]),
+        of((), jnp.float32),
+        of((WIDTH, WIDTH), jnp.float32),
+        batch,
+        placements=placements,
+        whole=rows_of_all(name),
+        operations=operations,
+        temporaries=max(1.25, operations),
+    )
+
+
+# A loss for each way in which the work is shared.
+@pytest.mark.parametrize(
+    "name", ["nt_xent", "nt_xent blockwise", "queue_nce blockwise", "sliced_wasserstein"]
+)
+def test_under_jit_a_device_does_its_share(name):
+    assert_work_is_shared(name, ["jit"])
+
+
+def draws_a_sample(name):
+    """A prior is asked once, for all rows; only `jit` can share that. Under an axis every device draws them all."""
+    return name.startswith(("sliced_wasserstein", "generalized", "visreg")) and not name.endswith(
+        ("quantiles", "log_sum_exp")
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_device_does_its_share_of_every_loss(name):
+    # Of three views one device has so many products that it chooses blocks; under an axis each of eight has few.
+    by_xla = draws_a_sample(name) or name == "nt_xent, three views"
+    assert_work_is_shared(name, ["jit"] if by_xla else devices.PLACEMENTS)
 
 
 # What is exported beside losses: makers, priors, and what looks at several losses.

@@ -37,6 +37,7 @@ from jaxcl.methods import (
     yadim,
 )
 from jaxcl.monitor import score_monitor
+from jaxcl.testing import assert_shared
 from jaxcl.train import init_state, make_step, placement
 
 
@@ -296,6 +297,29 @@ def test_two_steps_on_eight_devices_are_two_steps_on_one(on_one_device, place):
     here = two_steps(make_method, place, 8)
     # ReLUs and batch statistics of 32 rows magnify rounding; a wrong gradient is off by whole factors.
     chex.assert_trees_all_close(here, truth, atol=2e-4, rtol=2e-3)
+
+
+def assert_work_is_shared(name, placements):
+    """A whole step, compiled for 64 images and read. What is not shared is small beside them: the optimizer, the moving
+    averages, the queue and the bank."""
+    tx, batch = optax.sgd(0.1, momentum=0.9), batch_of(64)
+    key = jax.eval_shape(lambda: jax.random.key(1))
+    state = jax.eval_shape(lambda key: init_state(key, METHODS[name](None), tx, batch), key)
+
+    def make(axis_name):
+        return make_step(METHODS[name](axis_name), tx, axis_name=axis_name)
+
+    assert_shared(make, state, key, batch, placements=placements)
+
+
+def test_under_jit_a_device_does_its_share_of_a_step():
+    assert_work_is_shared("byol", ["jit"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_a_device_does_its_share_of_every_method(name):
+    assert_work_is_shared(name, devices.PLACEMENTS)
 
 
 AXIS = "devices"
