@@ -190,7 +190,8 @@ def described(name: str) -> Machine:
     """A machine by its name, to compile for; it need not be there.
 
     Call it before anything else touches a device: it makes the CPU jax's only platform, as those of the machine at
-    hand are not wanted, and it turns jax's cache of compiled programs off. Raises ModuleNotFoundError, with the command that installs it, where its compiler is missing.
+    hand are not wanted, and turns jax's cache of compiled programs off. Raises ModuleNotFoundError, with the command
+    that installs it, where its compiler is missing.
     """
     from jax.experimental import topologies
 
