@@ -190,7 +190,8 @@ def described(name: str) -> Machine:
     """A machine by its name, to compile for; it need not be there.
 
     Call it before anything else touches a device: it makes the CPU jax's only platform, as those of the machine at
-    hand are not wanted. Raises ModuleNotFoundError, with the command that installs it, where its compiler is missing.
+    hand are not wanted, and turns jax's cache of compiled programs off. Raises ModuleNotFoundError, with the command
+    that installs it, where its compiler is missing.
     """
     from jax.experimental import topologies
 
@@ -205,6 +206,8 @@ def described(name: str) -> Machine:
         )
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu asks the network which machine it is on
     jax.config.update("jax_platforms", "cpu")
+    # What was compiled for a machine that is not there can be kept, but not read again.
+    jax.config.update("jax_enable_compilation_cache", False)
     options: dict[str, Any] = {"topology_name": topology_name(name)}
     if not tpu:
         options |= {"topology": options["topology_name"], "target_config": _target_config(kind)}
