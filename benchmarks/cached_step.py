@@ -145,7 +145,8 @@ def table(where: str, rows: list[dict]) -> str:
     lines = [
         f"# SimCLR's training step in chunks: {network}",
         "",
-        f"`python benchmarks/cached_step.py {where}`, jax {jax.__version__}, {time.strftime('%Y-%m-%d')}",
+        f"`python benchmarks/cached_step.py {where}`, jax {jax.__version__}, {time.strftime('%Y-%m-%d')};"
+        " compiled on a busy machine",
         "",
         "| images | --chunks | --remat | temporaries, MiB | to compile, s |" + cpu * " CPU-seconds | error |",
         "|---|---|---|---|---|" + cpu * "---|---|",
