@@ -57,13 +57,13 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     crops = {"distribution": augment.uniform_height, "method": "bilinear"}
     crop = augment.random_resized_crop(size, area=(0.5, 1.0), **crops)
     crop = augment.first_channels(crop, about.shape[2] - knobs.bits)  # the bits are not resized
-    views, encoder = augment.two_views(crop), lean(nets.conv_n(norm=norm, dtype=dtype))
+    views, encoder = augment.two_views(crop), nets.conv_n(norm=norm, dtype=dtype)
     head = nets.mlp_head(norm=norm, hidden=(256,), out=64, bias=False)
     distance = partial(losses.sliced_wasserstein, prior=losses.uniform_sphere)
     loss = partial(losses.generalized, distribution=distance, weight=knobs.weight)
     if knobs.loss == "nt_xent":
         loss = losses.keyless(cross_view, temperature=knobs.temperature)
-    method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
+    method = methods.simclr(views=views, encoder=lean(encoder), head=head, loss=loss, axis_name=axis)
 
     def represent(params, state, x):
         # In the notebook the classifier is trained on what the batch's own statistics make of the images.

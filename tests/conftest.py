@@ -1,6 +1,7 @@
 """Eight pretend devices for every test, and programs compiled quickly and kept; set before jax starts."""
 
 import dataclasses
+import gc
 import os
 from pathlib import Path
 
@@ -19,6 +20,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+# jax keeps millions of small objects that live as long as the suite: they are looked through less often.
+gc.set_threshold(50_000, 20, 50)
+
+
+def pytest_sessionfinish():
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

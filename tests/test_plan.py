@@ -34,12 +34,12 @@ class Knobs(CommonKnobs):
 
 
 def recipe(knobs, about):
-    size, steps, axis, dtype = basics(knobs, about)
+    size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
     views = augment.two_views(augment.crop_and_flip(size))
     method = simclr(
         views=views,
-        encoder=nets.conv_n(features=(4, 4), dense=8, norm=norm, dtype=dtype),
+        encoder=lean(nets.conv_n(features=(4, 4), dense=8, norm=norm, dtype=dtype)),
         head=nets.projection_head(layers=2, out=8, norm=norm),
         loss=keyless(nt_xent, temperature=0.5),
         axis_name=axis,
@@ -194,8 +194,9 @@ def test_what_does_not_fit_is_answered_with_what_was_compiled_and_does(planned, 
     tight, tried = here._replace(capacity=planned.peak_bytes), []
     over = planned._replace(capacity_bytes=tight.capacity, fits=False)
     advice = plan.advise(CONFIG, Knobs(), ABOUT, tight, over, told=tried.append)
-    assert len(advice) == len(tried) == 1
-    assert advice[0].startswith("batch 8 fits")
+    # Recomputing and chunks are tried first, and gain nothing in so small a network.
+    assert [line.partition(":")[0] for line in tried[:2]] == ["--remat", "--chunks 2"]
+    assert advice[-1].startswith("batch 8 fits")
     assert "does not fit: needs" in plan.verdict(over._replace(advice=advice))
 
 

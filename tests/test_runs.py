@@ -198,6 +198,7 @@ def test_evaluate_embeds_once_per_encoder_however_many_protocols(world, monkeypa
     assert len(embedded) == 2 * len(encoders)  # training and test images
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_one_baseline_or_both(world, tmp_path, capsys):
     command = ["sweep", str(world / "grays.py"), "--protocol", "knn"]
     for words, beside in ((["untrained"], ["untrained encoder"]), ([], ["raw pixels", "untrained encoder"])):

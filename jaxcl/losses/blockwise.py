@@ -197,6 +197,11 @@ def products(q: Array, k: Array) -> Array:
     return lax.dot_general(q, k, (((1,), (1,)), ((), ())))
 
 
+def weighted(w: Array, k: Array) -> Array:
+    """sum_j w_ij k_j."""
+    return lax.dot_general(w, k, (((1,), (0,)), ((), ())))
+
+
 def _positives_of(block: int, views: int) -> np.ndarray:
     """Which entries of a tile on the diagonal are products of two views of one image: bool [block, block]."""
     image = np.arange(block) // max(views, 1)
@@ -272,15 +277,13 @@ def _symmetric_forward(z, group, views, bound, block):
 
 def _symmetric_backward(group, views, bound, block, kept, cotangents):
     (z, log_z), (c, c_positive) = kept, cotangents
-    rows, zb, lb, cb, pb = len(z), *(_blocks(x, block) for x in (z, log_z, c, c_positive))
-    own = _positives_of(block, views)
+    rows, zb, lb, cb = len(z), *(_blocks(x, block) for x in (z, log_z, c))
     filled = zb.shape[0] * block != rows
     both = _both(lb, cb, bound)
 
     def on_diagonal(dz, i):
         w = both(_mask(products(zb[i], zb[i]), i, i, rows, group), i, i)
-        w += jnp.where(own, (pb[i][:, None] + pb[i][None, :]) / max(views - 1, 1), 0)
-        return dz.at[i].add(w @ zb[i]), None
+        return dz.at[i].add(weighted(w, zb[i])), None
 
     def above(dz, pair):
         i, j = pair
@@ -288,9 +291,11 @@ def _symmetric_backward(group, views, bound, block, kept, cotangents):
         if filled:
             s = _mask(s, i, j, rows, 0)
         w = both(s, i, j)
-        return dz.at[i].add(w @ zb[j]).at[j].add(w.T @ zb[i]), None
+        return dz.at[i].add(weighted(w, zb[j])).at[j].add(weighted(w.T, zb[i])), None
 
-    dz = collectives.vary_like(jnp.zeros_like(zb), z)
+    # Positives in full precision, not within the tiles: there an accelerator rounds z, and among rows that are nearly
+    # alike the rounding of the one positive would be as large as what is left of it.
+    dz = _blocks(_positives_backward(z, c_positive, views), block)
     dz, _ = lax.scan(on_diagonal, dz, np.arange(len(zb), dtype=np.int32))
     dz, _ = lax.scan(above, dz, _upper_pairs(len(zb)))
     return (dz.reshape(-1, z.shape[1])[:rows],)
@@ -403,12 +408,12 @@ def _shared_backward(group, views, bound, block, axis_name, kept, cotangents):
 
     def once(dz, pair):
         i, a, b = dealt.numbers(pair)
-        return dz.at[a].add(both(dealt.tile(i, b, group > 0), a, b) @ dealt.all[b]), None
+        return dz.at[a].add(weighted(both(dealt.tile(i, b, group > 0), a, b), dealt.all[b])), None
 
     def twice(dz, pair):
         i, a, b = dealt.numbers(pair)
         w = both(dealt.tile(i, b, False), a, b)
-        return dz.at[a].add(w @ dealt.all[b]).at[b].add(w.T @ dealt.own[i]), None
+        return dz.at[a].add(weighted(w, dealt.all[b])).at[b].add(weighted(w.T, dealt.own[i])), None
 
     dz = collectives.vary_like(jnp.zeros_like(dealt.all), z)
     dz, _ = lax.scan(once, dz, dealt.once)
@@ -462,12 +467,12 @@ def _between_backward(bound, rows, columns, kept, c):
         return _weight(tile(pair), lb[i][:, None], cb[i][:, None], bound)
 
     dq, _ = lax.scan(
-        lambda dq, pair: (dq.at[pair[0]].add(weight(pair) @ kb[pair[1]]), None),
+        lambda dq, pair: (dq.at[pair[0]].add(weighted(weight(pair), kb[pair[1]])), None),
         collectives.vary_like(jnp.zeros_like(qb), q),
         pairs,
     )
     dk, _ = lax.scan(
-        lambda dk, pair: (dk.at[pair[1]].add(weight(pair).T @ qb[pair[0]]), None),
+        lambda dk, pair: (dk.at[pair[1]].add(weighted(weight(pair).T, qb[pair[0]])), None),
         collectives.vary_like(jnp.zeros_like(kb), q),
         pairs,
     )

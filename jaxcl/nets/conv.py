@@ -77,15 +77,11 @@ def _backward(strides, padding, residuals, g):
     def by_image(x, kernel, g):
         return jax.linear_transpose(lambda x: _xla(x, kernel, strides, padding), x)(g)[0]
 
-    if collectives.is_split_by_xla():
-        return by_image(x, kernel, g), by_kernel(
-            x, kernel, g
-        )  # of a loop over groups each device would do all
-    by_image_on_cpu = by_image if strides == (1, 1) else partial(_by_image, strides, padding)
-    return (
-        lax.platform_dependent(x, kernel, g, cpu=by_image_on_cpu, default=by_image),
-        lax.platform_dependent(x, kernel, g, cpu=partial(_by_kernel, strides, padding), default=by_kernel),
-    )
+    # Where XLA splits the program, each device would do the whole of a loop over groups.
+    if collectives.target().platform != "cpu" or collectives.is_split_by_xla():
+        return by_image(x, kernel, g), by_kernel(x, kernel, g)
+    to_image = by_image(x, kernel, g) if strides == (1, 1) else _by_image(strides, padding, x, kernel, g)
+    return to_image, _by_kernel(strides, padding, x, kernel, g)
 
 
 _convolve.defvjp(_forward, _backward)

@@ -144,7 +144,10 @@ MANY = {
 }
 
 
-@pytest.mark.parametrize("name", MANY)
+# To leave one out is tried with files below, and costs most.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "leave one out" else name for name in MANY]
+)
 def test_views_that_share_draws_or_differ_in_size_are_the_device_s(arrays, name):
     views = MANY[name]
     device = jax.jit(views)

@@ -98,3 +98,28 @@ def test_small_batches_are_computed_plainly_and_large_ones_in_tiles():
 
     assert loops(128) == 0
     assert loops(2048) > 0
+
+
+# --- products that are rounded, as on accelerators ----------------------------------------------------------------
+
+
+def rounded(x):
+    return x.astype(jnp.bfloat16).astype(x.dtype)
+
+
+@pytest.mark.parametrize("loss", [nt_xent, dcl])
+def test_gradients_of_nearly_collapsed_rows_survive_products_in_bfloat16(loss, monkeypatch):
+    """Networks begin so: all rows within a hundredth of one point."""
+    rng = np.random.default_rng(0)
+    point, image = rng.normal(size=32), rng.normal(size=(64, 32))
+    views = [jnp.asarray(point + 0.01 * (image + rng.normal(size=(64, 32))), jnp.float32) for _ in range(2)]
+
+    def gradient(block_size):
+        return jax.jit(jax.grad(lambda *z: loss(*z, temperature=0.1, block_size=block_size), (0, 1)))(*views)
+
+    want = gradient(0)
+    for name in ("products", "weighted"):
+        of_floats = getattr(blockwise, name)
+        monkeypatch.setattr(blockwise, name, lambda a, b, f=of_floats: f(rounded(a), rounded(b)))
+    for got, true in zip(gradient(16), want, strict=True):
+        np.testing.assert_allclose(got, true, atol=0.03 * float(jnp.abs(true).max()))

@@ -175,7 +175,7 @@ def test_three_stages_with_the_fourth_on_top_are_the_whole_network():
         nets.resnet(18, stem="cifar", norm=norm, stages=3),
         nets.resnet_stage(18, norm=norm),
     )
-    params, state = whole.init(key, x)
+    params, state = jax.jit(whole.init)(key, x)
 
     def part(tree, last):
         return {
@@ -183,28 +183,30 @@ def test_three_stages_with_the_fourth_on_top_are_the_whole_network():
             for name, leaves in tree.items()
         }
 
-    maps, _ = whole.apply(params, state, x, train=True)
+    maps, _ = jax.jit(partial(whole.apply, train=True))(params, state, x)
     params = {"params": params}
-    below, _ = trunk.apply(part(params, False)["params"], part(state, False), x, train=True)
-    (above,), _ = stage.apply(part(params, True)["params"], part(state, True), below[-1], train=True)
+    below, _ = jax.jit(partial(trunk.apply, train=True))(part(params, False)["params"], part(state, False), x)
+    (above,), _ = jax.jit(partial(stage.apply, train=True))(
+        part(params, True)["params"], part(state, True), below[-1]
+    )
     chex.assert_trees_all_close((*below, above), maps, atol=1e-5)
-    made = jax.tree.map(jnp.shape, stage.init(key, below[-1])[0])
+    made = jax.tree.map(jnp.shape, jax.eval_shape(stage.init, key, below[-1])[0])
     assert made == jax.tree.map(jnp.shape, part(params, True)["params"])
 
 
 def test_kernels_can_start_as_in_pytorch_code():
     x = jnp.ones((1, 8, 8, 3))
     net = nets.resnet(18, stem="cifar", norm=norm, features=16, initialization="torch")
-    params, _ = net.init(jax.random.key(0), x)
+    params, _ = jax.jit(net.init)(jax.random.key(0), x)
     stem = params["stem"]["kernel"]
     assert float(jnp.max(jnp.abs(stem))) <= 27**-0.5  # uniform within 1 / sqrt(fan in)
     np.testing.assert_allclose(jnp.std(stem), 81**-0.5, rtol=0.1)
     for name, fan_out in (("Conv_0", 9 * 128), ("Conv_1", 9 * 128), ("shortcut", 128)):
         kernel = params["stage4_block1"][name]["kernel"]
         np.testing.assert_allclose(jnp.std(kernel), (2 / fan_out) ** 0.5, rtol=0.03)
-    large, _ = nets.resnet(18, stem="imagenet", norm=norm, initialization="torch").init(
-        jax.random.key(0), jnp.ones((1, 32, 32, 3))
-    )
+    # Of a wide stem, as few numbers have an inexact deviation; one stage is enough for it.
+    wide = nets.resnet(18, stem="imagenet", norm=norm, stages=1, initialization="torch")
+    large, _ = jax.jit(wide.init)(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
     np.testing.assert_allclose(jnp.std(large["stem"]["kernel"]), (2 / (49 * 64)) ** 0.5, rtol=0.05)
     with pytest.raises(ValueError, match="initialization"):
         nets.resnet(18, stem="cifar", norm=norm, initialization="keras")

@@ -98,14 +98,26 @@ def test_an_input_of_ones_own_is_taken_as_it_is(runs, tmp_path):
     chex.assert_trees_all_equal(train(recipe(), own, run_dir=tmp_path), runs["device"][0])
 
 
+def assert_same_to_rounding(got, want):
+    """Where XLA splits one program over several CPUs, its convolutions round otherwise inside of a loop over steps."""
+    chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("input", INPUTS)
-def test_steps_made_in_one_call_are_the_same_steps_bit_for_bit(runs, input, tmp_path):
+def test_steps_made_in_one_call_are_the_same_steps(runs, input, tmp_path):
     # Eight steps in calls of 3, 3 and 2, across the ends of epochs; logged once, as the mean of all.
     options = {"steps_per_call": 3, "log_every": 12, "save_every": 6, "run_dir": tmp_path}
-    chex.assert_trees_all_equal(train(recipe(), input, **options), runs[input][0])
+    assert_same_to_rounding(train(recipe(), input, **options), runs[input][0])
     (record,) = read_metrics(tmp_path)
     assert record["step"] == 8
     assert record["loss"] == pytest.approx(np.mean(losses(runs[input][1])), rel=1e-6)
+
+
+def test_steps_made_in_one_call_are_the_same_bit_for_bit_where_each_device_has_a_program():
+    short = recipe("shard_map")._replace(steps=4)
+    options = {"steps_per_call": 3, "log_every": 6, "save_every": 6}
+    together = train(short, "resident", placement="shard_map", **options)
+    chex.assert_trees_all_equal(together, train(short, "resident", placement="shard_map"))
 
 
 @pytest.mark.parametrize("placement", ["shard_map", "pmap"])
@@ -133,7 +145,7 @@ def test_a_run_stopped_between_calls_goes_on_in_others(runs, tmp_path):
     assert stopped.value.step == 4
     # Four steps are left: to the next multiple of three, and what remains.
     others = {"steps_per_call": 3, "log_every": 3, "save_every": 3, "run_dir": tmp_path}
-    chex.assert_trees_all_equal(train(recipe(), "resident", **others), runs["resident"][0])
+    assert_same_to_rounding(train(recipe(), "resident", **others), runs["resident"][0])
     assert [record["step"] for record in read_metrics(tmp_path)] == [2, 4, 6, 8]
 
 
