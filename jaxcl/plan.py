@@ -410,13 +410,10 @@ def _changed(knobs: CommonKnobs, **values: Any) -> CommonKnobs:
 
 
 def _attempts(knobs: CommonKnobs, machine: Machine, over: Plan) -> Iterator[tuple[str, CommonKnobs, Any]]:
-    fields = {field.name for field in dataclasses.fields(knobs)}
-    if "remat" in fields and not getattr(knobs, "remat", True):
+    if not knobs.remat:
         yield "--remat", _changed(knobs, remat=True), machine
-    if "chunks" in fields:
-        chunks = max(1, getattr(knobs, "chunks", 1) or 1)
-        for many in (2 * chunks, 4 * chunks, 8 * chunks):
-            yield f"--chunks {many}", _changed(knobs, chunks=many), machine
+    for many in (2 * knobs.chunks, 4 * knobs.chunks, 8 * knobs.chunks):
+        yield f"--chunks {many}", _changed(knobs, chunks=many), machine
     n, batch = len(machine.devices), knobs.batch_size // 2
     while batch >= n and batch % n == 0:
         # By proportion; what is over by half is not worth compiling.

@@ -192,16 +192,13 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
         init=None if knobs.init is None else Path(knobs.init) / "checkpoints",
         run_dir=run_dir,
         ahead=partial(
-            plan.ahead, batch_size=recipe.batch_size, config=str(config), refuse=not anyway, told=_print_line
+            plan.ahead,
+            batch_size=recipe.batch_size,
+            config=str(config),
+            refuse=not anyway,
+            told=partial(print, flush=True),
         ),
     )
-
-
-def _print_line(line: str) -> None:
-    """Once, however many processes train."""
-
-    if jax.process_index() == 0:
-        print(line, flush=True)
 
 
 def online_knn(knobs: CommonKnobs, recipe: Recipe, data: Data) -> list[Callback]:

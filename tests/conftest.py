@@ -27,7 +27,7 @@ gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_sessionfinish():
-    gc.freeze()
+    gc.freeze()  # pytest looks through all that is left several times
 
 
 @pytest.fixture(scope="session")
