@@ -149,6 +149,21 @@ def steps_of(epochs: float, count: int, batch_size: int) -> int:
     return round(epochs * per_epoch)
 
 
+def steps_across(epochs: float, count: int, batch_size: int) -> int:
+    """Training steps in so many epochs of `count` images whose batches run on from one epoch into the next, as where a
+    repeated data set is batched (SimCLR's and BYOL's code): epochs count // batch_size.
+
+    An epoch of ours leaves its last incomplete batch out, so these steps are a little more than `epochs` of them.
+
+    >>> steps_across(3, 10, 4), steps_across(1000, 50000, 512)
+    (7, 97656)
+    """
+    steps = int(epochs * count // batch_size)
+    if count < batch_size:
+        raise ValueError(f"A batch of {batch_size} does not fit into {count} images; lower --batch-size.")
+    return steps
+
+
 def load_config(path: str | Path) -> ModuleType:
     """The config at `path` as a module, checked to have `Knobs` and `recipe`."""
     path = Path(path)
