@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_across, steps_of
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_across
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Knobs(CommonKnobs):
     width: int = 1  # width multiplier of the ResNet
     head_layers: int = 2  # layers of the projection head
     head_width: int = 1024  # of the head's hidden layers; SimCLR's own are as wide as the representation
-    details: Literal["torch", "simclr"] = "torch"  # whose start, head, batch statistics, cosine, crops, loss, steps
+    details: Literal["torch", "simclr"] = "torch"  # whose start, head, batch statistics, cosine, crops ...
     temperature: float = 0.5  # NT-Xent's temperature
     optimizer: Literal["sgd", "lars"] = "sgd"  # SGD with momentum, or SimCLR's LARS
     learning_rate: float = 0.06  # base rate; of the linear rule for 256 images
-    rate_rule: Literal["linear", "sqrt"] = "linear"  # base batch / 256, or base sqrt(batch), which wants another base
+    rate_rule: Literal["linear", "sqrt"] = "linear"  # base batch / 256; or base sqrt(batch), of another base
     warmup_epochs: float = 0  # epochs of linear warm-up, before the cosine
     weight_decay: float = 5e-4  # L2 penalty on the gradient
     strength: float = 0.5  # strength of the color jitter
@@ -45,7 +45,7 @@ class Knobs(CommonKnobs):
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
-    epoch, torch = steps_of(1, about.count, knobs.batch_size), knobs.details == "torch"
+    epoch, torch = about.count // knobs.batch_size, knobs.details == "torch"
     warmup_steps = steps_across(knobs.warmup_epochs, about.count, knobs.batch_size)
     if not torch:
         steps = steps_across(knobs.epochs, about.count, knobs.batch_size) + 1
