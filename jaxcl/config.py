@@ -61,7 +61,8 @@ class CommonKnobs:
     """Initial weights, order of the images, augmentation."""
     input: Literal["device", "resident", "host", "images"] = "device"
     """Who makes the views: the device, from batches it is sent or from images it keeps (resident); or the host, by
-    tf.data. images: the host decodes files, the device makes the views."""
+    tf.data. images: the host decodes files, the device makes the views. Of encoded files the host crops from whole
+    images, as papers do; the device from their centre squares of 8/7 the size."""
     placement: Literal["jit", "shard_map", "pmap"] = "jit"
     """How a training step runs on several devices."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -1,5 +1,5 @@
-"""What the losses without a `similarity` argument compare rows with, in words that `jaxcl parts` prints; "" where the loss
-within them says it."""
+"""What the losses without a `similarity` argument compare rows with, in words that `jaxcl parts` prints; nothing where
+the loss within them says it."""
 
 from __future__ import annotations
 
