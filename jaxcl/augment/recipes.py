@@ -66,6 +66,11 @@ def crop_and_flip(
     return compose(crop, geometry.flip(), color.clip())
 
 
+def torchvision_crop_and_flip(size: int, *, min_area: Number = 0.08) -> Op:
+    """The same with torchvision's crop, as MoCo's code and those built on it train their linear classifiers."""
+    return compose(torchvision_crop(size, min_area), geometry.flip(), color.clip())
+
+
 def moco_v1(size: int, *, min_area: Number = 0.2) -> Op:
     """MoCo's first (He et al. 2020): crop, grayscale (p 0.2), jitter (0.4, 0.4, 0.4, 0.4) always, flip."""
     return compose(

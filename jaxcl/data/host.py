@@ -17,7 +17,7 @@ import contextlib
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -104,13 +104,13 @@ def crops_whole_images(images: Any, views: Any) -> bool:
 
 def crops_of(
     images: Pixels,
-    views: RecipeViews,
+    views: Views,
     key: Array,
     rows: Callable[[int], np.ndarray],
     *,
     steps: int,
     threads: int | None = None,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[dict[str, np.ndarray]]:
     """Batches of one's own choice, cropped from whole images: {"views": uint8 [b, n, h, w, c], "index": int32 [b]}
     (floats, where the views are in a color space).
 
@@ -122,9 +122,11 @@ def crops_of(
         the views of a step are those that `views(fold_in(key, step), {"image": whole images, "index": rows})` makes, to
         within 1/510.
 
-    Raises ValueError where an image is damaged.
+    Raises ValueError where an image is damaged. `crops_whole_images(images, views)` says whether they can be made.
     """
-    key = jax.random.wrap_key_data(np.asarray(jax.random.key_data(key)), impl=jax.random.key_impl(key))
+    numbers: Any = np.asarray(jax.random.key_data(key))  # free of any device
+    key = jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(key))
+    assert isinstance(views, RecipeViews)
     tf, source = tensorflow(), images.source
     dtype = "float32" if any(map(ends_in_a_space, views.recipes)) else "uint8"
     made, one = maker(tf, views, source, lambda step: jax.random.fold_in(key, step), dtype, None)

@@ -4,7 +4,7 @@ layer's loss, the update with momentum, epochs along a schedule."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -146,7 +146,7 @@ START = 2**31 - 1
 Rate = Callable[[int, float, int], float]
 
 # (a step's rows: step -> numbers of images [b], how many steps) -> its batches, {"image" or "views", "index"}.
-Batches = Callable[[Callable[[int], np.ndarray], int], Iterator[dict[str, Any]]]
+Batches = Callable[[Callable[[int], np.ndarray], int], Generator[dict[str, Any]]]
 
 
 def rates(schedule: str, *, drops: Sequence[float] = (0.6, 0.8), drop_factor: float = 0.1) -> Rate:
@@ -173,7 +173,7 @@ def images_or_views(images: Any, views: Views | None, key: Array) -> Batches:
     """Where batches come from: the images (or features) themselves, of which the step makes its views with
     fold_in(key, step); or the views of images that stay encoded, cropped whole by the host."""
 
-    def read(rows: Callable[[int], np.ndarray], steps: int) -> Iterator[dict[str, Any]]:
+    def read(rows: Callable[[int], np.ndarray], steps: int) -> Generator[dict[str, Any]]:
         if views is not None and data.crops_whole_images(images, views):
             yield from data.crops_of(images, views, key, rows, steps=steps)
             return
