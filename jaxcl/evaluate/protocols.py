@@ -243,10 +243,9 @@ def _finetune(
         "drops": [float(drop) for drop in drops],
         "drop_factor": drop_factor,
     }
-    if augmentation == "none":
-        views = _as_they_are
-    else:
-        views = _chosen(augmentation if views is not None else "tensorflow", views, subject)
+    if augmentation == "recipe" and views is None:
+        augmentation = "tensorflow"
+    views = _as_they_are if augmentation == "none" else _chosen(augmentation, views, subject)
     tuned = finetune(key, subject, views=views, progress=progress, **settings)
     settings = {
         "optimizer": "SGD",
@@ -345,6 +344,7 @@ def _chosen(augmentation: str, views: Views | None, subject: Subject) -> Views |
         )
     if augmentation in choices:
         return choices[augmentation]
+    subject.encoder_for("A probe on augmented images")
     return _probe_views(subject.train.images.shape[1], augmentation)
 
 

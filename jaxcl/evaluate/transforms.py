@@ -4,7 +4,7 @@ rotated, or how its colors were shifted: what the representation keeps of what a
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -36,10 +36,8 @@ def rotation_probe(
     subject: Subject,
     *,
     most: int = 10000,
-    l2: Sequence[float] = L2,
-    held_out: float = 0.1,
     progress: Progress | None = None,
-    **probe: Any,
+    **given: Any,
 ) -> TransformProbe:
     """Predicts from an image's features whether it was rotated by 0, 90, 180 or 270 degrees.
 
@@ -51,8 +49,8 @@ def rotation_probe(
         its images are uint8 [n, h, h, c]. Every test image is shown in all four rotations, and so are `most` training
         images (all, if there are no more), which are chosen by the key. To choose l2, all rotations of an image are
         held out together.
-    l2, held_out, probe
-        of `linear_probe`.
+    given
+        l2, held_out, standardize, tolerance, iterations of `linear_probe`.
     """
     train_images, test_images = subject.train.images, subject.test.images
     for images in (train_images, test_images):
@@ -66,9 +64,7 @@ def rotation_probe(
     def rotated(images: np.ndarray, which: int, progress: Callable[[float], None]) -> np.ndarray:
         return embed(encoder, np.rot90(images, which, axes=(1, 2)), progress=progress)
 
-    return _transform_probe(
-        key, rotated, len(ANGLES), train_images, test_images, most, (l2, held_out, probe), progress
-    )
+    return _transform_probe(key, rotated, len(ANGLES), train_images, test_images, most, progress, **given)
 
 
 def hue_probe(
@@ -76,10 +72,8 @@ def hue_probe(
     subject: Subject,
     *,
     most: int = 10000,
-    l2: Sequence[float] = L2,
-    held_out: float = 0.1,
     progress: Progress | None = None,
-    **probe: Any,
+    **given: Any,
 ) -> TransformProbe:
     """Predicts from an image's features whether its hues were shifted by 0, 90, 180 or 270 degrees of the color circle.
 
@@ -99,9 +93,7 @@ def hue_probe(
         circle = np.float32(SHIFTS[which] / 360)
         return embed(functools.partial(_of_shifted, frozen, circle), images, progress=progress)
 
-    return _transform_probe(
-        key, shifted, len(SHIFTS), train_images, test_images, most, (l2, held_out, probe), progress
-    )
+    return _transform_probe(key, shifted, len(SHIFTS), train_images, test_images, most, progress, **given)
 
 
 def _of_shifted(encoder: Any, circle: Any, images: Array) -> Array:
@@ -110,9 +102,18 @@ def _of_shifted(encoder: Any, circle: Any, images: Array) -> Array:
 
 
 def _transform_probe(
-    key, features_of, transforms, train_images, test_images, most, settings, progress
+    key,
+    features_of,
+    transforms,
+    train_images,
+    test_images,
+    most,
+    progress,
+    *,
+    l2=L2,
+    held_out=0.1,
+    **more,
 ) -> TransformProbe:
-    l2, held_out, more = settings
     n = len(train_images)
     if n > most:
         train_images = train_images[np.sort(np.asarray(jax.random.permutation(key, n))[:most])]
