@@ -43,8 +43,8 @@ def simclr_v2(
     Scores are kept in memory: [2n, 2N + queue_size].
 
     factor
-        of the loss. The authors' code adds the means of the two views' losses in place of averaging them: 2 is the scale
-        to which their learning rate and weight decay belong.
+        of the loss. The authors' code adds the means of the two views' losses, it does not average them: 2 is the
+        scale to which their learning rate and weight decay belong.
     head
         three layers, `nets.projection_head(layers=3)`; fine-tuning starts from its first, which is not done here.
     scores
