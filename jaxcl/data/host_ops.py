@@ -26,7 +26,10 @@ from jaxcl.augment.composition import flat, flat_params
 from jaxcl.augment.op import Op
 from jaxcl.augment.spaces import LAB_RANGE, XYZ, YCBCR, YCBCR_RANGE, YDBDR, YDBDR_RANGE
 from jaxcl.data.tf_read import tensorflow
-from jaxcl.images import gaussian_matrix
+from jaxcl.images import BORDERS, gaussian_matrix
+
+# Of gray, as torchvision has it.
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 # (params, image [h, w, c]) -> image: tensors; float32 in [0, 1], or uint8 where the op is a crop.
 Apply = Callable[[Any, Any], Any]
@@ -138,7 +141,7 @@ def translate(*, border: str, **how_it_is_drawn: Any) -> Apply:
 # ---------------------------------------------------------------------------------------------- color
 
 
-def jitter(*, brightness_form: str, probability: float, **strengths: float) -> Apply:
+def jitter(*, brightness_form: str, probability: float, colors: str, **strengths: float) -> Apply:
     tf = tensorflow()
     kept = [i for i, name in enumerate(JITTERS) if strengths[name] != 0]
     # Every order of the changes is one branch: a single jump an image instead of four.
@@ -152,10 +155,19 @@ def jitter(*, brightness_form: str, probability: float, **strengths: float) -> A
         def brighter(x):
             return x + params.brightness if brightness_form == "add" else x * params.brightness
 
+        def gray_of(x):
+            return x if x.shape[-1] == 1 else tf.tensordot(x, tf.constant(LUMA), 1)[..., None]
+
         def contrasted(x):
+            if colors == "torchvision":
+                mean = tf.reduce_mean(gray_of(x))
+                return mean + params.contrast * (x - mean)
             return tf.raw_ops.AdjustContrastv2(images=x, contrast_factor=params.contrast)
 
         def saturated(x):
+            if colors == "torchvision":
+                gray = gray_of(x)
+                return gray + params.saturation * (x - gray)
             return tf.raw_ops.AdjustSaturation(images=x, scale=params.saturation)
 
         def shifted(x):
@@ -210,14 +222,15 @@ def solarize(*, threshold: float, **how_it_is_drawn: Any) -> Apply:
     return apply
 
 
-def blur(**how_it_is_drawn: Any) -> Apply:
+def blur(*, border: str, radius: int | None, **how_it_is_drawn: Any) -> Apply:
     tf = tensorflow()
+    given = radius
 
     def apply(params, image):
         h, w, c = image.shape
         if h is None or w is None:
             raise ValueError("a blur needs an image of known size, as its width follows from it. Crop first.")
-        radius = blur_radius(h)
+        radius = blur_radius(h) if given is None else given
         if radius == 0:
             return image
         distance = tf.range(-radius, radius + 1, dtype=tf.float32)
@@ -227,7 +240,11 @@ def blur(**how_it_is_drawn: Any) -> Apply:
         def along_rows(x, n, rest):
             # All else as channels: those are what the convolution's kernel is vectorized over.
             kernel = tf.broadcast_to(tf.reshape(taps, (-1, 1, 1, 1)), (2 * radius + 1, 1, rest, 1))
-            return tf.nn.depthwise_conv2d(tf.reshape(x, (1, n, 1, rest)), kernel, (1, 1, 1, 1), "SAME")
+            x = tf.reshape(x, (1, n, 1, rest))
+            if border == "black":
+                return tf.nn.depthwise_conv2d(x, kernel, (1, 1, 1, 1), "SAME")
+            seen = np.asarray(BORDERS[border](np.arange(-radius, n + radius), n), np.int32)
+            return tf.nn.depthwise_conv2d(tf.gather(x, seen, axis=1), kernel, (1, 1, 1, 1), "VALID")
 
         def blurred():
             x = tf.reshape(along_rows(image, h, w * c), (h, w, c))
