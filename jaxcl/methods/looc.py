@@ -43,6 +43,8 @@ def looc(
         (key, batch) -> a query view and `spaces` key views (`augment.leave_one_out`): key 0 is drawn on its own, key
         i repeats the query's i-th augmentation. With a single key view (`augment.two_views`) all spaces are
         invariant: with a `branch` this is the paper's control, MoCo++.
+    encoder, head
+        MoCo's networks, with torchvision's start: `initialization="torch"`, `zero_init_last_gamma=False`.
     head, spaces
         every space has a head of its own, z_i = normalize(head_i(h)), and a queue of its own. With spaces=1 it is
         MoCo.

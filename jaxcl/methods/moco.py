@@ -40,7 +40,8 @@ def moco(
         (key, batch) -> a query view and a key view, each [b, h, w, c].
     encoder, head
         the query is q = normalize(head(extract(encoder(x)))). v1: `mlp_head(hidden=())`, v2: `hidden=(2048,)`, both
-        without norm.
+        without norm. The authors' networks are torchvision's: `resnet(..., zero_init_last_gamma=False,
+        initialization="torch")` and `mlp_head(..., initialization="torch")`.
     loss
         (key, q, k, queue [m, d], axis_name=None) -> scalar, as `keyless(queue_nce, temperature=0.2)`. The temperature
         belongs to the head: 0.07 for v1, 0.2 for v2.
