@@ -166,7 +166,8 @@ def multi_crop(
     strength: Number = 1.0,
 ) -> tuple[Op, ...]:
     """SimCLR's recipe in two sizes, for `each_view`: `counts` large and small crops, of areas from the second number
-    of `areas` to the third, and from the first to the second. (The defaults are SwAV's, from memory: not verified.)"""
+    of `areas` to the third, and from the first to the second. (The defaults are SwAV's, from memory: not verified.)
+    `methods.simclr` takes such views, with a loss of more than two: `nt_xent` or `dcl`."""
     least, border, most = areas
     big = simclr(
         large, strength=strength, min_area=border, max_area=most, distribution=uniform_area_log_ratio

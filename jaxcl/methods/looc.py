@@ -148,7 +148,8 @@ def looc(
             push(queue, rows, axis_name=axis_name)
             for queue, rows in zip(state["queues"], positives, strict=True)
         ]
-        metrics = contrast_monitor(q[0], positives[0], jnp.concatenate(h, axis=1), axis_name=axis_name)
+        h = jnp.concatenate(h, axis=1)
+        metrics = contrast_monitor(q[0], positives[0], h, temperature=temperature, axis_name=axis_name)
         if scores is not None:
             metrics |= scores(q[0], positives[0], state["queues"][0].keys, axis_name=axis_name)
         return value, (

@@ -12,6 +12,7 @@ from jaxcl import collectives, keys
 from jaxcl.extract import pool
 from jaxcl.feature_transform import Transform
 from jaxcl.memory import ema, push, random_queue
+from jaxcl.losses import temperature_of
 from jaxcl.methods import checks
 from jaxcl.methods.projected import Projected, projected
 from jaxcl.monitor import contrast_monitor
@@ -102,7 +103,7 @@ def moco(
             value = value + loss(loss_key, *seen, axis_name=axis_name)
             pushed.append(k)
             if direction == 0:
-                metrics = contrast_monitor(q, k, h, axis_name=axis_name)
+                metrics = contrast_monitor(q, k, h, temperature=temperature_of(loss), axis_name=axis_name)
                 if scores is not None:
                     metrics |= scores(*seen, axis_name=axis_name)
                     if transform is not None:
