@@ -41,14 +41,15 @@ def views(name: str, *views: Array, at_least: int = 2) -> tuple[Array, ...]:
     return tuple(z.astype(dtype) for z in views)
 
 
-def positive(name: str, what: str, value: Array | float) -> float | None:
-    """value as a number if it is known now (a traced value is not: None); ValueError unless finite and positive."""
+def positive(name: str, what: str, value: Array | float, *, or_zero: bool = False) -> float | None:
+    """value as a number if it is known now (a traced value is not: None); ValueError unless finite and positive, or
+    zero where that may be."""
     try:
         known = float(value)
     except (jax.errors.ConcretizationTypeError, TypeError):
         return None
-    if not (known > 0 and math.isfinite(known)):
-        raise ValueError(f"{name} needs a finite {what} above 0; got {known}.")
+    if not ((known > 0 or (or_zero and known == 0)) and math.isfinite(known)):
+        raise ValueError(f"{name} needs a finite {what} {'of 0 or more' if or_zero else 'above 0'}; got {known}.")
     return known
 
 

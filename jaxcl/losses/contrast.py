@@ -201,6 +201,7 @@ def nt_logistic(
     z2: Array,
     *,
     temperature: float | Array = 0.5,
+    sides: int = 1,
     semi_hard: bool = False,
     similarity: Similarity = cosine,
     axis_name: str | None = None,
@@ -209,16 +210,23 @@ def nt_logistic(
 
         loss = 1/(2n) sum_i ( -log sigmoid(s_ij / t) - mean_{k negative} log sigmoid(-s_ik / t) )
 
-    (Chen et al. 2020, table 2; the table writes one negative, the mean over the 2n - 2 of them is ours). With
-    `semi_hard` an anchor's only negative is the most similar of those that are less similar than its positive (Schroff
-    et al. 2015); an anchor that has none has no negative term. Memory grows with the square of the batch. The
-    temperature that SimCLR's table 4 tuned for it is not published; 0.5 is ours.
+    (Chen et al. 2020, table 2; the table writes one negative, their mean is ours). With `semi_hard` an anchor's only
+    negative is the most similar of those that are less similar than its positive (Schroff et al. 2015); an anchor that
+    has none has no negative term. Memory grows with the square of the batch.
+
+    sides
+        1: the negatives of an anchor are the n - 1 rows of other images in the other view, 2: the 2n - 2 in both. The
+        paper compares its losses with "the negatives from one augmentation view" (appendix B.10); that it is the
+        anchor's other view is our reading.
+    temperature
+        one of 0.1, 0.2, 0.5 and 1.0 for table 4 (B.10), with a learning rate of 0.01, 0.1, 0.3, 0.5 or 1.0; which were
+        best is not published.
 
     >>> round(float(nt_logistic(jnp.eye(2), jnp.eye(2), temperature=1.0)), 4)  # log(1 + 1/e) + log 2
     1.0064
     """
     checks.positive("nt_logistic", "temperature", temperature)
-    s, positive, negatives = _triplets("nt_logistic", z1, z2, similarity, axis_name)
+    s, positive, negatives = _triplets("nt_logistic", z1, z2, sides, similarity, axis_name)
     push = _over_negatives(jax.nn.softplus(s / temperature), s, positive, negatives, semi_hard)
     return collectives.mean(jnp.mean(jax.nn.softplus(-positive / temperature) + push), axis_name)
 
@@ -228,6 +236,7 @@ def margin_triplet(
     z2: Array,
     *,
     margin: float | Array = 0.4,
+    sides: int = 1,
     semi_hard: bool = False,
     similarity: Similarity = cosine,
     axis_name: str | None = None,
@@ -238,14 +247,19 @@ def margin_triplet(
 
     (Schroff et al. 2015, arXiv:1503.03832, as in Chen et al. 2020, table 2). In units of similarity. With `semi_hard`
     an anchor's only negative is the most similar of those that are less similar than its positive, so its term lies
-    in [0, margin]; an anchor that has none contributes 0. Memory grows with the square of the batch. The margin that
-    SimCLR's table 4 tuned is not published; 0.4 is ours.
+    in [0, margin]; an anchor that has none contributes 0. Memory grows with the square of the batch.
+
+    sides
+        1: negatives of the other view alone, as the paper compares its losses; 2: of both. See `nt_logistic`.
+    margin
+        one of 0, 0.4, 0.8 and 1.6 for table 4 (appendix B.10), with a learning rate of 0.01, 0.1, 0.3, 0.5 or 1.0;
+        which were best is not published.
 
     >>> round(float(margin_triplet(jnp.eye(2), jnp.eye(2), margin=1.5)), 4)
     0.5
     """
-    checks.positive("margin_triplet", "margin", margin)
-    s, positive, negatives = _triplets("margin_triplet", z1, z2, similarity, axis_name)
+    checks.positive("margin_triplet", "margin", margin, or_zero=True)
+    s, positive, negatives = _triplets("margin_triplet", z1, z2, sides, similarity, axis_name)
     hinge = jnp.maximum(s - positive[:, None] + margin, 0)
     return collectives.mean(jnp.mean(_over_negatives(hinge, s, positive, negatives, semi_hard)), axis_name)
 
@@ -354,15 +368,20 @@ def _row_by_row(similarity: Similarity, q: Array, k: Array) -> Array:
     return jax.vmap(lambda a, b: similarity(a[None], b[None])[0, 0])(q, k)
 
 
-def _triplets(name, z1, z2, similarity, axis_name):
+def _triplets(name, z1, z2, sides, similarity, axis_name):
     """Similarities [2n, 2N] of all local rows to all rows, their positives [2n], and which are negatives."""
+    if sides not in (1, 2):
+        raise ValueError(f"{name} has negatives of one side, the other view, or of 2; got sides={sides!r}.")
     views = checks.views(name, z1, z2)
     checks.several(name, len(z1), axis_name, "the negatives are other images")
     z = interleave(views)
     s = similarity(z, collectives.gather(z, axis_name))
     own = collectives.rows(len(z), axis_name)
     positive = jnp.take_along_axis(s, (own ^ 1)[:, None], axis=1)[:, 0]  # rows 2i and 2i + 1 are one image's
-    return s, positive, _outside(len(z), s, 2, axis_name)
+    negatives = _outside(len(z), s, 2, axis_name)
+    if sides == 1:
+        negatives &= own[:, None] % 2 != jnp.arange(s.shape[1]) % 2
+    return s, positive, negatives
 
 
 def _over_negatives(terms, s, positive, negatives, semi_hard):

@@ -120,6 +120,7 @@ LOSSES = {
     "looc": in_two_spaces,
     "nt_logistic": of_views(losses.nt_logistic),
     "nt_logistic, semi-hard": of_views(losses.nt_logistic, semi_hard=True),
+    "nt_logistic, both sides": of_views(losses.nt_logistic, sides=2),
     "margin_triplet": of_views(losses.margin_triplet),
     "margin_triplet, semi-hard": of_views(losses.margin_triplet, semi_hard=True),
     "alignment": of_views(losses.alignment),
