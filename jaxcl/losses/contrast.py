@@ -4,8 +4,9 @@ Rows are compared by `similarity`, cosine unless said otherwise; s below is its 
 over the global batch, the same on every device; `axis_name` names the axis over which the batch is split under
 `shard_map` or `pmap`, and negatives then come from all devices, with their gradients.
 
-Computed in float32 at least: bfloat16 in, float32 out; float64 stays. A zero row has cosine 0 to every other and a
-finite gradient. A nan anywhere makes the loss nan.
+Computed in float32 at least: bfloat16 in, float32 out; float64 stays. What accelerators make of a float32 product is
+said in `jaxcl.losses.blockwise`. A zero row has cosine 0 to every other and a finite gradient, which float16, whose
+numbers end at 65504, cuts off there. A nan anywhere makes the loss nan.
 
 `block_size` chooses how the sum over all pairs is made: 0 stores the matrix of similarities, b > 0 makes it blockwise,
 b rows by b columns at a time, and again in the backward pass (`jaxcl.losses.blockwise`: exact, memory proportional to
@@ -131,7 +132,8 @@ def supervised_contrastive(
     labels = jnp.repeat(labels, len(views))
     keys, all_labels = collectives.gather(z, axis_name), collectives.gather(labels, axis_name)
     if is_dot:
-        log_z, _ = _log_partition(z, 1, 0, _bound(similarity, known), block_size, axis_name)
+        # In float32: the positives are among these products, and of nearly collapsed rows rounding would drown them.
+        log_z, _ = _log_partition(z, 1, 0, _bound(similarity, known), block_size, axis_name, "highest")
         # The sum over positives needs no pairs: s is linear in the other row, so one sum a class will do.
         _, classes = jnp.unique(all_labels, return_inverse=True, size=len(all_labels))
         sums = jax.ops.segment_sum(keys, classes, len(keys))
@@ -183,7 +185,7 @@ def queue_nce(
     if similarity is cosine or similarity is dot:
         q = q / temperature
         positive = jnp.sum(q * k, axis=1)
-        if _choose(block_size, len(q), len(queue)):
+        if blockwise.chosen(block_size, len(q), len(queue)):
             log_negatives = blockwise.log_partition_between(
                 q, queue, bound=_bound(similarity, known), block_size=block_size, axis_name=axis_name
             )
@@ -316,15 +318,27 @@ def _scaled(views, temperature, similarity, is_blockwise: bool, axis_name: str |
 
 
 def _log_partition(
-    z: Array, group: int, views: int, bound: float | None, block_size: int | None, axis_name: str | None
+    z: Array,
+    group: int,
+    views: int,
+    bound: float | None,
+    block_size: int | None,
+    axis_name: str | None,
+    precision: str | None = None,
 ) -> tuple[Array, Array]:
     """`blockwise.log_partition`, or the same from a matrix that is kept."""
     total = len(z) * collectives.size(axis_name)
-    if _choose(block_size, len(z), total):
+    if blockwise.chosen(block_size, len(z), total):
         return blockwise.log_partition(
-            z, group=group, views=views, bound=bound, block_size=block_size, axis_name=axis_name
+            z,
+            group=group,
+            views=views,
+            bound=bound,
+            block_size=block_size,
+            precision=precision,
+            axis_name=axis_name,
         )
-    s = blockwise.products(z, collectives.gather(z, axis_name))
+    s = blockwise.products(z, collectives.gather(z, axis_name), precision)
     log_z = logsumexp(jnp.where(_outside(len(z), s, group, axis_name), s, -jnp.inf), axis=1)
     return log_z, blockwise.positives(z, views)
 
@@ -337,18 +351,9 @@ def _outside(n: int, s: Array, group: int, axis_name: str | None) -> Array:
     return collectives.rows(n, axis_name)[:, None] // group != columns // group
 
 
-def _choose(block_size: int | None, rows: int, columns: int) -> bool:
-    """Whether to compute blockwise."""
-    if block_size is not None and block_size < 0:
-        raise ValueError(
-            f"block_size is None (decide by size), 0 (plain) or the rows of a block; got {block_size}."
-        )
-    return blockwise.is_worth_it(rows, columns) if block_size is None else block_size > 0
-
-
 def _is_blockwise(views: tuple[Array, ...], block_size: int | None, axis_name: str | None) -> bool:
     rows = len(views) * len(views[0])
-    return _choose(block_size, rows, rows * collectives.size(axis_name))
+    return blockwise.chosen(block_size, rows, rows * collectives.size(axis_name))
 
 
 def _refuse_blocks(name: str, block_size: int | None) -> None:
@@ -375,7 +380,9 @@ def _triplets(name, z1, z2, sides, similarity, axis_name):
     views = checks.views(name, z1, z2)
     checks.several(name, len(z1), axis_name, "the negatives are other images")
     z = interleave(views)
-    s = similarity(z, collectives.gather(z, axis_name))
+    # In float32 on every device: these losses compare single products of nearly equal rows.
+    with jax.default_matmul_precision("highest"):
+        s = similarity(z, collectives.gather(z, axis_name))
     own = collectives.rows(len(z), axis_name)
     positive = jnp.take_along_axis(s, (own ^ 1)[:, None], axis=1)[:, 0]  # rows 2i and 2i + 1 are one image's
     negatives = _outside(len(z), s, 2, axis_name)

@@ -13,7 +13,7 @@ from jaxcl.extract import Maps, pool
 from jaxcl.memory import blend, random_bank
 from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
-from jaxcl.similarity import dot, dot_with_own, normalize
+from jaxcl.similarity import dot, dot_with_rows, normalize
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, PyTree, Scores, Views
 
 
@@ -116,7 +116,7 @@ def cmc(
             if negatives == "batch":
                 return own_first(dot(f[i], collectives.gather(f[1 - i], axis_name)), axis_name) / temperature
             rows = with_negatives(negatives_key, index, int(negatives), images)
-            return dot_with_own(f[i], state[f"bank_{1 - i}"].rows[rows]) / temperature
+            return dot_with_rows(f[i], state[f"bank_{1 - i}"].rows, rows, axis_name=axis_name) / temperature
 
         value, partitions = jnp.zeros(()), []
         for i in (0, 1):
@@ -139,7 +139,7 @@ def cmc(
         extraction={"extract": extract, "heads": heads},
         similarity={
             "rows": normalize,
-            "scores": dot if negatives == "batch" else dot_with_own,
+            "scores": dot if negatives == "batch" else dot_with_rows,
             "temperature": temperature,
         },
         loss={

@@ -294,6 +294,14 @@ def test_bfloat16_zero_rows_and_a_cold_temperature_stay_finite_in_float32(name, 
     assert jnp.isnan(step(z1.at[0, 0].set(jnp.nan), z2)[0])
 
 
+@pytest.mark.parametrize("name", OF_VIEWS)
+def test_a_zero_row_in_float16_has_a_finite_gradient(name, views):
+    z1, z2 = (jnp.asarray(z, jnp.float16).at[3].set(0) for z in views)
+    gradient = jax.jit(jax.grad(OF_VIEWS[name], (0, 1)))(z1, z2)
+    assert gradient[0].dtype == jnp.float16
+    assert all(jnp.all(jnp.isfinite(g)) for g in gradient)
+
+
 def test_rows_far_from_all_others_do_not_sum_to_zero():
     crowd = jnp.broadcast_to(jnp.eye(1, D), (N, D))
     lonely = crowd.at[0].set(-crowd[0])

@@ -84,10 +84,10 @@ def of_scores(w, b, axis_name):
     return losses.softmax_nce(b["x"] @ jnp.sin(3 * w), 1.0, axis_name=axis_name)
 
 
-def of_grids(w, b, axis_name):
+def of_grids(w, b, axis_name, **options):
     grid = jnp.stack([b["y"] @ w, b["y"], b["y"] @ w.T, b["x"], b["x"] @ w.T, b["x"] @ w], axis=1)
     grid = grid.reshape(-1, 3, 2, grid.shape[-1])
-    return losses.patch_nce(grid @ w, grid, below={1: 1.0, 2: 0.5}, axis_name=axis_name)
+    return losses.patch_nce(grid @ w, grid, below={1: 1.0, 2: 0.5}, axis_name=axis_name, **options)
 
 
 def scaled_cosine(q, k):
@@ -148,6 +148,7 @@ LOSSES = {
     "binary_nce": of_noise,
     "softmax_nce": of_scores,
     "patch_nce": of_grids,
+    "patch_nce blockwise": partial(of_grids, block_size=8),
     "regression": of_views(losses.regression),
     "negative_cosine": of_views(losses.negative_cosine),
 }
