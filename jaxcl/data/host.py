@@ -90,7 +90,7 @@ def host_views(
         raise ValueError(f'dtype must be "float32" or "uint8"; got {dtype!r}.')
     if dtype == "uint8" and any(map(ends_in_a_space, recipes)):
         raise ValueError(
-            f"bytes hold values in [0, 1], and what ends in a color space is in [-1, 1]; got {recipes[0].name}."
+            f"bytes hold values in [0, 1], and what ends in a color space goes below 0; got {recipes[0].name}."
             ' Take dtype="float32".'
         )
     files = source if isinstance(source, Encoded) else None
@@ -252,7 +252,7 @@ def draws(views: RecipeViews, source: Images | Encoded, seed: int) -> Callable[[
 
 
 def ends_in_a_space(op: Op) -> bool:
-    """Whether what a recipe makes is in a color space, within [-1, 1]."""
+    """Whether what a recipe makes is in a color space, and so partly below 0."""
     return flat(op)[-1].name in SPACES
 
 

@@ -24,7 +24,7 @@ from jaxcl.augment.blur import blur_radius
 from jaxcl.augment.color import JITTERS
 from jaxcl.augment.composition import flat, flat_params
 from jaxcl.augment.op import Op
-from jaxcl.augment.spaces import LAB_RANGE, XYZ, YCBCR, YCBCR_RANGE, YDBDR, YDBDR_RANGE
+from jaxcl.augment.spaces import LAB_SCALE, XYZ, YCBCR, YCBCR_SCALE, YDBDR, YDBDR_SCALE
 from jaxcl.data.tf_read import tensorflow
 from jaxcl.images import BORDERS, gaussian_matrix
 
@@ -298,7 +298,7 @@ def lab() -> Apply:
         x = by_channel(tf, x, XYZ)
         x = tf.where(x > 0.008856, tf.maximum(x, 0.008856) ** (1 / 3), 7.787 * x + 16 / 116)
         x, y, z = tf.unstack(x, axis=-1)
-        return scaled_to_one(tf.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1), LAB_RANGE)
+        return standardized(tf.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1), LAB_SCALE)
 
     return apply
 
@@ -306,14 +306,14 @@ def lab() -> Apply:
 def ycbcr() -> Apply:
     tf = tensorflow()
     offset = np.array([16, 128, 128], np.float32)
-    return lambda params, image: scaled_to_one(
-        by_channel(tf, clipped(tf, image), YCBCR) + offset, YCBCR_RANGE
+    return lambda params, image: standardized(
+        by_channel(tf, clipped(tf, image), YCBCR) + offset, YCBCR_SCALE
     )
 
 
 def ydbdr() -> Apply:
     tf = tensorflow()
-    return lambda params, image: scaled_to_one(by_channel(tf, clipped(tf, image), YDBDR), YDBDR_RANGE)
+    return lambda params, image: standardized(by_channel(tf, clipped(tf, image), YDBDR), YDBDR_SCALE)
 
 
 def by_channel(tf: Any, x: Any, matrix: np.ndarray) -> Any:
@@ -322,9 +322,9 @@ def by_channel(tf: Any, x: Any, matrix: np.ndarray) -> Any:
     return tf.ensure_shape(tf.reshape(flat_pixels, tf.shape(x)), x.shape)
 
 
-def scaled_to_one(x: Any, limits: tuple[np.ndarray, np.ndarray]) -> Any:
-    low, high = limits
-    return (x - ((low + high) / 2).astype(np.float32)) / ((high - low) / 2).astype(np.float32)
+def standardized(x: Any, scale: tuple[np.ndarray, np.ndarray]) -> Any:
+    mean, std = scale
+    return (x - mean.astype(np.float32)) / std.astype(np.float32)
 
 
 # ---------------------------------------------------------------------------------------------- parts
