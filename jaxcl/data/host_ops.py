@@ -48,11 +48,11 @@ def host_apply(op: Op, *, implementations: Mapping[str, Implementation] | None =
     """
     tf = tensorflow()
     first, *rest = [step_apply(step, {**IMPLEMENTATIONS, **(implementations or {})}) for step in flat(op)]
-    crops = flat(op)[0].name == "crop"
+    crops = begins_with_crop(op)
 
     def apply(params, image):
         drawn = flat_params(op, params)
-        # A crop takes bytes as they are: fewer pixels are left to be turned into floats.
+        # A crop takes bytes as they are (and so does a flip): fewer pixels are left to be turned into floats.
         image = first(drawn[0], image if crops else as_float(tf, image))
         for step, values in zip(rest, drawn[1:], strict=True):
             image = step(values, image)
@@ -61,10 +61,19 @@ def host_apply(op: Op, *, implementations: Mapping[str, Implementation] | None =
     return apply
 
 
+def begins_with_crop(op: Op) -> bool:
+    """Whether a recipe's first op is a crop, or flips and a crop."""
+    names = [step.name for step in flat(op) if step.name != "flip"]
+    return bool(names) and names[0] == "crop"
+
+
 def step_apply(op: Op, implementations: Mapping[str, Implementation]) -> Apply:
     settings = dict(op.settings)
     if "first_channels" in settings:
         return first_channels(step_apply(settings["op"], implementations), settings["first_channels"])
+    if op.name == "each_patch" and "stride" in settings:
+        inner = host_apply(settings["op"], implementations=implementations)
+        return each_patch(inner, settings["size"], settings["stride"])
     if op.name not in implementations:
         raise ValueError(
             f"the op {op.name!r} has no host implementation; there are {', '.join(sorted(implementations))}. Make the"
@@ -211,6 +220,19 @@ def grayscale(**how_it_is_drawn: Any) -> Apply:
     return apply
 
 
+def drop_channels(**how_it_is_drawn: Any) -> Apply:
+    tf = tensorflow()
+
+    def apply(params, image):
+        channels = image.shape[-1]
+        if channels == 1:
+            return image
+        dropped = tf.logical_and(params.on, tf.range(channels) != params.kept)
+        return tf.where(dropped, 0.5, image)
+
+    return apply
+
+
 def solarize(*, threshold: float, **how_it_is_drawn: Any) -> Apply:
     tf = tensorflow()
 
@@ -348,6 +370,26 @@ def first_channels(inner: Apply, channels: int) -> Apply:
     return apply
 
 
+def each_patch(inner: Apply, size: int, stride: int) -> Apply:
+    tf = tensorflow()
+
+    def apply(params, image):
+        h, w, c = image.shape
+        if h is None or w is None:
+            raise ValueError("patches are cut from images of known size. Crop first.")
+        corners = [(i, j) for i in range(0, h - size + 1, stride) for j in range(0, w - size + 1, stride)]
+        grid = (h - size) // stride + 1, (w - size) // stride + 1
+        cut = tf.stack([image[i : i + size, j : j + size] for i, j in corners])
+        drawn = tf.nest.map_structure(
+            lambda x: tf.reshape(x, (len(corners), *x.shape[2:])), params["patches"]
+        )
+        # One after the other: 49 patches, each in a graph of its own, would take long to build.
+        made = tf.map_fn(lambda row: inner(*row), (drawn, cut), fn_output_signature=tf.float32)
+        return tf.reshape(made, (*grid, size, size, c))
+
+    return apply
+
+
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "crop": crop,
     "flip": flip,
@@ -355,6 +397,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
     "translate": translate,
     "jitter": jitter,
     "grayscale": grayscale,
+    "drop_channels": drop_channels,
     "solarize": solarize,
     "blur": blur,
     "texture": texture,
