@@ -10,12 +10,13 @@ encoder 36.4 and 47.0); the linear probe then takes ten more.
 
 What is not as Falcon and Cho ran it on CIFAR-10 (PyTorch Lightning Bolts): the encoder (CPCResNet101); patches are
 changed one by one, as Henaff et al. do it (after half an epoch kNN of the averaged grid was 35.0 % with it and 32.5
-without; one seed; --no-patchwise); the next three rows count alike (--variant falcon_cho: 33.8); 64 channels within the
-context (256); the batch (64); AdamW at 1e-3 with a cosine and decoupled decay (Adam at 4e-5, constant, its decay part of
-the gradient), b2 0.999 in both; images are not flipped where they are evaluated; an epoch, not 1,000. What is not as
-Henaff et al. (arXiv:1905.09272): the images (260 pixels of ImageNet in 6 x 6 patches of 80), the encoder (ResNet-161,
-`nets.cpc_resnet(blocks=(3, 4, 46))`), the recipe of patches (`augment.cpc_patches`), and training. --variant pseudo_code
-has the rows, the predictor and the padding of the paper's pseudo-code, in one direction; henaff four directions.
+without; one seed; --no-patchwise); the next three rows count alike (--variant falcon_cho: 33.8); 64 channels within
+the context (256); the batch (64); AdamW at 1e-3 with a cosine and decoupled decay (Adam at 4e-5, constant, its decay
+part of the gradient), b2 0.999 in both; images are not flipped where they are evaluated; an epoch, not 1,000. What is
+not as Henaff et al. (arXiv:1905.09272): the images (260 pixels of ImageNet in 6 x 6 patches of 80), the encoder
+(ResNet-161, `nets.cpc_resnet(blocks=(3, 4, 46))`), the recipe of patches (`augment.cpc_patches`), and training.
+--variant pseudo_code has the rows, the predictor and the padding of the paper's pseudo-code, in one direction; henaff
+three rows in four directions.
 """
 
 from dataclasses import dataclass

@@ -32,8 +32,8 @@ class Knobs(CommonKnobs):
     loss: Literal[
         "nt_xent", "decoupled", "swd_sphere", "swd_cube", "swd_normal", "nt_logistic", "margin_triplet"
     ] = "nt_xent"
-    """NT-Xent; its two terms decoupled; alignment with a sliced Wasserstein distance to one of three priors; and the two
-    that SimCLR compares with NT-Xent."""
+    """NT-Xent; its two terms decoupled; alignment with a sliced Wasserstein distance to one of three priors; and the
+    two that SimCLR compares with NT-Xent."""
     temperature: float = 0.5  # of NT-Logistic
     margin: float = 0.4  # of the margin triplet loss
     semi_hard: bool = False  # of these two: only the hardest negative that is less similar than the positive

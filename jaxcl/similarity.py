@@ -1,4 +1,8 @@
-"""Part 4: how two sets of vectors are compared. (q [n, d], k [m, d]) -> [n, m]."""
+"""Part 4: how two sets of vectors are compared. (q [n, d], k [m, d]) -> [n, m].
+
+An accelerator rounds the operands of these products to TF32 or bfloat16; where that shows is said, and mended, in
+`jaxcl.losses.blockwise`. `jax.default_matmul_precision("highest")` has them in float32.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +75,7 @@ COPIED_BYTES = 2**25
 
 
 def dot_with_rows(q: Array, bank: Array, numbers: Array, *, axis_name: str | None = None) -> Array:
-    """Of each row with some rows of a bank: q [n, d], bank [m, d], numbers int [n, k] -> [n, k], q_i . bank[numbers_ij].
+    """Of each row with some rows of a bank, q_i . bank[numbers_ij]: [n, d], [m, d], int [n, k] -> [n, k].
 
     As `dot_with_own(q, bank[numbers])`, but only a few rows of q at a time: [n, k, d] would be 2 GiB for 256 queries
     with 16,384 negatives of 128 numbers each. Under an axis q and numbers are this device's, the bank is whole.

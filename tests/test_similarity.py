@@ -35,7 +35,10 @@ def test_some_rows_at_a_time_give_the_scores_and_gradients_of_all_at_once(little
     for got, want in zip(*(jax.jit(jax.grad(f, (0, 1)))(q, bank) for f in (some, at_once)), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
-        dot_with_rows(q, bank, NUMBERS), np.einsum("nd,nkd->nk", q, np.asarray(bank)[NUMBERS]), rtol=1e-5, atol=1e-6
+        dot_with_rows(q, bank, NUMBERS),
+        np.einsum("nd,nkd->nk", q, np.asarray(bank)[NUMBERS]),
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 
@@ -44,7 +47,9 @@ def test_the_copies_are_never_all_there(monkeypatch):
     numbers = jax.ShapeDtypeStruct((64, 4096), jnp.int32)  # copied whole: 32 MiB
 
     def temporaries(function):
-        step = jax.jit(jax.value_and_grad(lambda q, bank, numbers: jnp.sum(jnp.tanh(function(q, bank, numbers)))))
+        step = jax.jit(
+            jax.value_and_grad(lambda q, bank, numbers: jnp.sum(jnp.tanh(function(q, bank, numbers))))
+        )
         return step.lower(q, bank, numbers).compile().memory_analysis().temp_size_in_bytes
 
     most = temporaries(lambda q, bank, numbers: dot_with_own(q, bank[numbers]))

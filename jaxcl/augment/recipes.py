@@ -2,8 +2,9 @@
 
 Sizes, probabilities, strengths and orders are the published ones, and so is the library whose operations they were:
 SimCLR and BYOL have crops, colors and blur of TensorFlow, MoCo, CMC and AMDIM those of torchvision and Pillow. What
-stays different of the latter: nothing is rounded to 8 bits on the way, and where none of ten boxes fits, the whole image
-is taken and not its center. Standardizing by mean and standard deviation is the network's part: `nets.standardized`.
+stays different of the latter: nothing is rounded to 8 bits on the way, and where none of ten boxes fits, the whole
+image is taken and not its center. Standardizing by mean and standard deviation is the network's part:
+`nets.standardized`.
 """
 
 from __future__ import annotations

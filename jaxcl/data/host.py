@@ -379,7 +379,9 @@ def shown(op: Op, params: Any, widths: np.ndarray) -> Any:
     return crop._replace(left=left)
 
 
-def shifted(tf: Any, op: Op, params: Any, box: Any, width: Any, flipped: Any = False) -> tuple[Any, bool, Any]:
+def shifted(
+    tf: Any, op: Op, params: Any, box: Any, width: Any, flipped: Any = False
+) -> tuple[Any, bool, Any]:
     """The parameters of a recipe that begins with a crop, or a flip and a crop, for an image of this width of which
     only a box (top, left, height, width) is there; whether the crop was among them; and whether it was flipped."""
     if "steps" in dict(op.settings):

@@ -18,6 +18,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcl.augment.blur import blur_radius
@@ -265,7 +266,7 @@ def blur(*, border: str, radius: int | None, **how_it_is_drawn: Any) -> Apply:
             x = tf.reshape(x, (1, n, 1, rest))
             if border == "black":
                 return tf.nn.depthwise_conv2d(x, kernel, (1, 1, 1, 1), "SAME")
-            seen = np.asarray(BORDERS[border](np.arange(-radius, n + radius), n), np.int32)
+            seen = np.asarray(BORDERS[border](jnp.arange(-radius, n + radius), n), np.int32)
             return tf.nn.depthwise_conv2d(tf.gather(x, seen, axis=1), kernel, (1, 1, 1, 1), "VALID")
 
         def blurred():
@@ -328,9 +329,7 @@ def lab() -> Apply:
 def ycbcr() -> Apply:
     tf = tensorflow()
     offset = np.array([16, 128, 128], np.float32)
-    return lambda params, image: standardized(
-        by_channel(tf, clipped(tf, image), YCBCR) + offset, YCBCR_SCALE
-    )
+    return lambda params, image: standardized(by_channel(tf, clipped(tf, image), YCBCR) + offset, YCBCR_SCALE)
 
 
 def ydbdr() -> Apply:

@@ -27,8 +27,8 @@ TPU, in every loss as in every network. Losses and gradients are then right to a
 and 1e-2 (bfloat16). It shows where rows have nearly collapsed onto one point, as at the start of a run, and cosines
 differ by less than they are rounded by. There the positives are taken beside the tiles, unrounded; and of the losses
 whose gradients were off by more (measured on an H100: the triplet loss by 2 % in TF32 and 20 % in bfloat16, the
-supervised contrastive loss by 0.6 and 8 %, NT-Logistic by 0.4 and 3 %, the sliced Wasserstein distance by 0.5 and 2 %) the
-products are asked for in float32. For all of them: `jax.default_matmul_precision("highest")`.
+supervised contrastive loss by 0.6 and 8 %, NT-Logistic by 0.4 and 3 %, the sliced Wasserstein distance by 0.5 and 2 %)
+the products are asked for in float32. For all of them: `jax.default_matmul_precision("highest")`.
 
 These functions have their own backward rule, so forward mode alone (`jax.jvp`) is refused: ask the losses for
 `block_size=0`, the plain form. `jax.grad`, and derivatives of it (`jax.hessian`), work.
@@ -264,9 +264,7 @@ def _mask(s: Array, i: Array, j: Array, rows: int, group: int) -> Array:
     return jnp.where(out, -jnp.inf, s)
 
 
-def _symmetric_sums(
-    z: Array, group: int, views: int, bound: float | None, block: int, precision: str | None
-):
+def _symmetric_sums(z: Array, group: int, views: int, bound: float | None, block: int, precision: str | None):
     rows, zb = len(z), _blocks(z, block)
     filled = zb.shape[0] * block != rows
 

@@ -70,7 +70,9 @@ def positive(name: str, what: str, value: Array | float, *, or_zero: bool = Fals
     except (jax.errors.ConcretizationTypeError, TypeError):
         return None
     if not ((known > 0 or (or_zero and known == 0)) and math.isfinite(known)):
-        raise ValueError(f"{name} needs a finite {what} {'of 0 or more' if or_zero else 'above 0'}; got {known}.")
+        raise ValueError(
+            f"{name} needs a finite {what} {'of 0 or more' if or_zero else 'above 0'}; got {known}."
+        )
     return known
 
 

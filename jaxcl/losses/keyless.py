@@ -76,7 +76,8 @@ def temperature_of(loss: Any) -> Any | None:
     >>> temperature_of(keyless(regression)) is None
     True
     """
-    function, settings = loss, {}
+    function: Any = loss
+    settings: dict[str, Any] = {}
     while not inspect.isroutine(function):
         if isinstance(function, Keyless):
             function, settings = function.function, {**function.settings, **settings}

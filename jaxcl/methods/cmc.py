@@ -127,7 +127,7 @@ def cmc(
         for i in (0, 1) if negatives != "batch" else ():
             new[f"bank_{i}"] = blend(state[f"bank_{i}"], index, f[i], momentum=momentum, axis_name=axis_name)
         new |= {"partition": jnp.stack(partitions), "step": state["step"] + 1}
-        metrics = contrast_monitor(*f, h, temperature=temperature, scores=scores, axis_name=axis_name)
+        metrics = contrast_monitor(f[0], f[1], h, temperature=temperature, scores=scores, axis_name=axis_name)
         return value, (new, metrics)
 
     def embed(params, state, images):

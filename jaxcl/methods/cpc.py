@@ -1,5 +1,5 @@
-"""CPC v2 (Henaff et al., 2019, arXiv:1905.09272) on one page, in two variants: as Falcon and Cho (2020,
-arXiv:2009.00104) ran it, read in the code of PyTorch Lightning Bolts, and by the pseudo-code of the paper's appendix."""
+"""CPC v2 (Henaff et al., 2019, arXiv:1905.09272) on one page, in two variants: by the pseudo-code of its appendix, and
+as Falcon and Cho (2020, arXiv:2009.00104) ran it, read in the code of PyTorch Lightning Bolts."""
 
 from __future__ import annotations
 
@@ -67,8 +67,9 @@ def cpc(
 
     views
         (key, batch) -> one view [b, h, w, c]: `n_views(augment.compose(augment.flip(), augment.amdim(32)), 1)`, which
-        is the Falcon and Cho variant's (Bolts flips at test time as well: not here). The paper also changes each patch by itself: with `augment.cpc_patches(8, 4)`
-        as the recipe's last step the view comes as patches [b, rows, columns, p, p, c].
+        is the Falcon and Cho variant's (Bolts flips at test time as well: not here). The paper also changes each patch
+        by itself: with `augment.cpc_patches(8, 4)` as the recipe's last step the view comes as patches
+        [b, rows, columns, p, p, c].
     patch
         size and stride of the squares that images, and views that are none yet, are cut into: (8, 4) for 32 pixels,
         (16, 8) for 64, (32, 16) for 128, all 7 x 7 of them. The paper's is (80, 36) of 260 pixels, 6 x 6.
@@ -87,8 +88,8 @@ def cpc(
         height of the grid -> {rows below: weight}; whether one predictor serves all of them; and in how many of the
         four directions (down first, the grid then rotated by 90 degrees) it is predicted, each with a context and
         predictors of its own. Losses are added. Falcon and Cho: `falcon_cho_rows`, True, 1, as by default. The paper's
-        pseudo-code: `pseudo_code_rows`, False, with context `masked_context(top=0.0, sides="early")`; of directions the
-        paper tells four (section 3.2), and the pseudo-code shows one. That each has a context of its own is our reading.
+        pseudo-code: `pseudo_code_rows`, False, with the context `masked_context(top=0.0, sides="early")`. The paper
+        tells of four directions, and the pseudo-code shows one; that each has a context of its own is our reading.
     represent
         (grid,) -> features [b, d]: its average, or `extract.flatten`, of which Falcon and Cho's figures are.
     scores

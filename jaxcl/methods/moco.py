@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxcl import collectives, keys
 from jaxcl.extract import pool
 from jaxcl.feature_transform import Transform
-from jaxcl.memory import ema, push, random_queue
 from jaxcl.losses import temperature_of
+from jaxcl.memory import ema, push, random_queue
 from jaxcl.methods import checks
 from jaxcl.methods.projected import Projected, projected
 from jaxcl.monitor import contrast_monitor

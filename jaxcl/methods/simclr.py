@@ -54,16 +54,17 @@ def simclr(
         views_key, loss_key = keys.of_step(key, 1)
         made = views(views_key, batch)
         made = made if len(made) > 2 else checks.views_of("simclr", made, 2)
-        h, z = {}, {}
+        h: list[Array] = []
+        by_view: dict[int, Array] = {}
         for alike in of_one_size(made):
             # Side by side in one batch: their batch statistics are the same, and they stay on their device.
             x = interleave(*(made[view] for view in alike))
             own_h, own_z, state = network.apply(params, state, x, train=True)
-            for place, view in enumerate(alike):
-                h[view], z[view] = own_h, own_z[place :: len(alike)]
-        z = [z[view] for view in range(len(made))]
+            h.append(own_h)
+            by_view |= {view: own_z[place :: len(alike)] for place, view in enumerate(alike)}
+        z = [by_view[view] for view in range(len(made))]
         value = loss(loss_key, *z, axis_name=axis_name)
-        metrics = contrast_monitor(*z[:2], h[0], temperature=temperature_of(loss), axis_name=axis_name)
+        metrics = contrast_monitor(z[0], z[1], h[0], temperature=temperature_of(loss), axis_name=axis_name)
         if scores is not None:
             q, positives = normalize(interleave(*z)), normalize(interleave(*z[1:], z[0]))
             first = collectives.rows(len(q), axis_name) // len(z) * len(z)

@@ -29,10 +29,10 @@ def cpc_resnet(
     8 x `features` channels within and 64 x `features` without; the others are a ResNet-101's.
 
     blocks
-        of three stages or four. (3, 4, 46): the ResNet-161 of Henaff et al. (arXiv:1905.09272, on model capacity), which
-        has the first three stages of a ResNet-101 with the third enlarged: 303 million parameters in kernels, where
-        SimCLR's table 6 counts 305 in all. (3, 4, 46, 3), the default: CPCResNet101 of PyTorch Lightning Bolts, with
-        which Falcon and Cho (2020) ran it, a fourth stage of 2048 channels above.
+        of three stages or four. (3, 4, 46): the ResNet-161 of Henaff et al. (arXiv:1905.09272, on model capacity),
+        which has the first three stages of a ResNet-101 with the third enlarged: 303 million parameters in kernels,
+        where SimCLR's table 6 counts 305 in all. (3, 4, 46, 3), the default: CPCResNet101 of PyTorch Lightning Bolts,
+        with which Falcon and Cho (2020) ran it, a fourth stage of 2048 channels above.
     norm
         `map_norm()` if not given, over height, width and channels as there: no statistics of the batch, by which
         patches of one image could be recognized.

@@ -42,7 +42,10 @@ class TinyFlags(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split):
         for i in range({"train": 300, "validation": 5, "test": 4, "unlabelled": 7}[split]):
             image = pixels(i, *self.SIZES[i % len(self.SIZES)])
-            yield i, {"image": image, "label": -1 if split in ("test", "unlabelled") else i % 2, "note": str(i)}
+            yield (
+                i,
+                {"image": image, "label": -1 if split in ("test", "unlabelled") else i % 2, "note": str(i)},
+            )
 
 
 class TinyMixed(TinyFlags):

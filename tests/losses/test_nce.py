@@ -123,7 +123,9 @@ def test_patch_nce_of_many_patches_needs_no_matrix_of_them():
 
     assert temporaries(None) < temporaries(0) / 4
     with pytest.raises(ValueError, match="similarity=dot or similarity=cosine"):
-        patch_nce(jnp.ones((2, 4, 3, 5)), jnp.ones((2, 4, 3, 5)), below=1, similarity=scaled_dot, block_size=4)
+        patch_nce(
+            jnp.ones((2, 4, 3, 5)), jnp.ones((2, 4, 3, 5)), below=1, similarity=scaled_dot, block_size=4
+        )
 
 
 def test_patch_nce_of_several_rows_is_their_weighted_sum():
