@@ -288,7 +288,7 @@ def evaluate(arguments: list[str]) -> int:
     """`jaxcl evaluate RUN_DIR [--protocol NAME ...] [--data SPEC] [--set NAME=VALUE ...]`"""
     from jaxcl.evaluate import PROTOCOLS
     from jaxcl.runs import BASELINES, evaluate_run
-    from jaxcl.tables import accuracy_table, robustness_table
+    from jaxcl.tables import accuracy_table, classes_table, robustness_table
 
     parser = argparse.ArgumentParser("jaxcl evaluate", description="Accuracy of a run's representation.")
     parser.add_argument("run_dir", type=Path)
@@ -331,6 +331,9 @@ def evaluate(arguments: list[str]) -> int:
     if not speaks(own):
         return 0
     show(f"Accuracy on test images, percent ({results[0]['step']} steps)", *accuracy_table(results))
+    header, rows = classes_table(results)
+    if rows:
+        show("The same by class, percent", header, rows)
     header, rows = robustness_table(results)
     if rows:
         show("Accuracy on corrupted test images, percent", header, rows)

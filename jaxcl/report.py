@@ -19,7 +19,7 @@ from jaxcl.config import Recipe, load_config, open_data
 from jaxcl.data.host import ends_in_a_space
 from jaxcl.encoder import Encoder, encoder_of
 from jaxcl.runs import Run, evaluations, open_run, other_images
-from jaxcl.tables import accuracy_table
+from jaxcl.tables import accuracy_table, classes_table
 from jaxcl.typing import Images
 
 # A matplotlib Figure; only the room of pictures imports matplotlib.
@@ -89,6 +89,8 @@ def plot_run(
     ]
     if results := evaluations(run_dir):
         tables.insert(0, ("Accuracy on test images, percent", *accuracy_table(results)))
+        if (by_class := classes_table(results))[1]:
+            tables.insert(1, ("The same by class, percent", *by_class))
     page = write_report(
         run.dir / "plots", title=run.dir.name, summary=summary, tables=tables, figures=figures, notes=left_out
     )

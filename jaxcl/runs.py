@@ -370,14 +370,17 @@ def joint(classify: Callable[[Array], Array], test: Images) -> dict[str, Any]:
     if test.labels is None:
         raise ValueError(f"{test.name} has no labels, so its classifier cannot be evaluated.")
     start = time.perf_counter()
-    right = np.argmax(evaluate.embed(classify, test.images), axis=1) == test.labels
-    accuracy, n = float(np.mean(right)), len(right)
+    logits = evaluate.embed(classify, test.images)
+    classes = np.arange(logits.shape[1])
+    found = evaluate.hits(evaluate.ranked(logits, classes), test.labels, len(classes))
+    accuracy, n = float(found.first.mean()), len(logits)
     error = 100 * (accuracy * (1 - accuracy) / n) ** 0.5
     seconds = time.perf_counter() - start
     return {
         "protocol": "joint",
         "accuracy": 100 * accuracy,
         "standard_error": error,
+        **evaluate.figures(found, test.labels, test.classes),
         "settings": {},
         "seconds": seconds,
     }

@@ -9,8 +9,9 @@ Two kinds of functions. On features, arrays [n, d] that were computed once: `knn
 from jaxcl.evaluate.corruptions import CORRUPTIONS, Corruption, corrupt
 from jaxcl.evaluate.features import embed, raw_pixels
 from jaxcl.evaluate.fewshot import FewShot, balanced_subset, few_shot
+from jaxcl.evaluate.figures import Hits, figures, hits, ranked
 from jaxcl.evaluate.finetune import FineTuned, finetune
-from jaxcl.evaluate.knn import knn, knn_accuracy, nearest
+from jaxcl.evaluate.knn import knn, knn_accuracy, knn_ranked, nearest
 from jaxcl.evaluate.online import online_knn
 from jaxcl.evaluate.probe import LinearPath, LinearProbe, hold_out, linear_path, linear_probe
 from jaxcl.evaluate.protocols import PROTOCOLS
@@ -25,6 +26,7 @@ __all__ = [
     "Corruption",
     "FewShot",
     "FineTuned",
+    "Hits",
     "LinearPath",
     "LinearProbe",
     "Robustness",
@@ -34,16 +36,20 @@ __all__ = [
     "corrupt",
     "embed",
     "few_shot",
+    "figures",
     "finetune",
+    "hits",
     "hold_out",
     "hue_probe",
     "knn",
     "knn_accuracy",
+    "knn_ranked",
     "linear_path",
     "linear_probe",
     "linear_sgd",
     "nearest",
     "online_knn",
+    "ranked",
     "raw_pixels",
     "robustness",
     "rotation_probe",

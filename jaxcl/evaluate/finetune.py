@@ -14,6 +14,7 @@ from jaxcl import augment, devices
 from jaxcl.evaluate.checks import check_features, check_sets, numbered_classes
 from jaxcl.evaluate.features import EncoderFn, as_partial, embed
 from jaxcl.evaluate.fewshot import balanced_subset
+from jaxcl.evaluate.figures import Hits, hits, ranked
 from jaxcl.evaluate.progress import Progress, stage
 from jaxcl.evaluate.sgd import cross_entropy, nesterov, sgd
 from jaxcl.evaluate.subject import Subject
@@ -30,6 +31,7 @@ class FineTuned(NamedTuple):
     classes: np.ndarray  # [c], the labels that the columns stand for
     rows: np.ndarray  # the training images whose labels were seen
     details: dict[str, Any]
+    hits: Hits  # of every test image
 
 
 def finetune(
@@ -124,14 +126,15 @@ def finetune(
         "The fine-tuned encoder's features",
         embed(tuned, test.images, progress=stage(progress, "embedding test images")),
     )
-    predictions = classes[np.argmax(features @ params["weights"] + params["bias"], axis=1)]
+    best = ranked(features @ params["weights"] + params["bias"], classes)
+    found = hits(best, test_labels, len(classes))
     details = {
         "losses": losses,
         "steps": epochs * (n // batch_size),
         "trained_parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
     }
-    accuracy = float(np.mean(predictions == test_labels))
-    return FineTuned(accuracy, tuned, params["weights"], params["bias"], classes, rows, details)
+    accuracy = float(found.first.mean())
+    return FineTuned(accuracy, tuned, params["weights"], params["bias"], classes, rows, details, found)
 
 
 # The same object at every call, so that the step is compiled once.

@@ -18,7 +18,9 @@ Those that read features share the subject's; they need no encoder where feature
 
 Every result holds "protocol", "accuracy" (top-1 on the test set, in percent), "standard_error" (of that accuracy over
 the draw of the test images, in percent: `100 sqrt(a (1 - a) / n)` where nothing else is said), "train_images",
-"test_images", "features" (the width), "settings", "seconds", and what the protocol adds. The seconds of those from
+"test_images", "features" (the width), "settings", "seconds", and what the protocol adds. Those that ask for the class
+also hold "top5_accuracy", "mean_class_accuracy" and "by_class" (`figures`); "rotation" and "hue" show every image in
+all of their four classes, and hold "by_degrees". The seconds of those from
 features count the embedding in, whether it was done for them or for a protocol before; "embed_seconds" is its part.
 """
 
@@ -36,9 +38,10 @@ from jaxcl.evaluate import transforms
 from jaxcl.evaluate.checks import check_sets
 from jaxcl.evaluate.corruptions import CORRUPTIONS
 from jaxcl.evaluate.fewshot import few_shot
+from jaxcl.evaluate.figures import Hits, figures, hits, ranked
 from jaxcl.evaluate.finetune import finetune
-from jaxcl.evaluate.knn import knn_accuracy
-from jaxcl.evaluate.probe import L2, linear_probe
+from jaxcl.evaluate.knn import knn_ranked
+from jaxcl.evaluate.probe import L2, LinearProbe, linear_probe
 from jaxcl.evaluate.progress import Progress, stage
 from jaxcl.evaluate.robustness import robustness
 from jaxcl.evaluate.sgd import linear_sgd
@@ -69,10 +72,12 @@ def _knn(
     stage(progress, "fitting")(0.0)
     start = time.perf_counter()
     k = min(k, len(labels))
-    accuracy = knn_accuracy(bank, labels, queries, test_labels, k=k, vote=vote, temperature=temperature)
+    best = knn_ranked(bank, labels, queries, k=k, vote=vote, temperature=temperature)
+    found = hits(best, test_labels, len(np.unique(labels)))
     weighted = {"temperature": temperature} if vote == "weighted" else {}
     settings = {"k": k, "vote": vote, "similarity": "cosine", **weighted}
-    return _of_features(protocol, subject, accuracy, settings, start, {})
+    more = _figures(found, subject)
+    return _of_features(protocol, subject, float(found.first.mean()), settings, start, more)
 
 
 def _linear(
@@ -93,7 +98,7 @@ def _linear(
     "transfer" is as in SimCLR's appendix B.8: features as they are, no augmentation, 45 values of l2 from 1e-6 to 1e5.
     l2 is chosen on held-out training images, then the classifier is fitted to all of them. l2 counts against the mean
     cross-entropy (ours: the paper does not say whether against mean or sum). Images keep their size or are resized when
-    they are loaded. "mean_class_accuracy" is what the paper reports for some data sets.
+    they are loaded. The paper reports "mean_class_accuracy" for some data sets.
     """
     labels, test_labels = check_sets(protocol, subject.train, subject.test)
     train_features, test_features = subject.train_features(progress), subject.test_features(progress)
@@ -106,11 +111,7 @@ def _linear(
         "iterations": iterations,
     }
     probe = linear_probe(train_features, labels, test_features, test_labels, l2=l2, **settings)
-    more = dict(probe.details)
-    if protocol == "transfer":
-        right = probe.classes[np.argmax(test_features @ probe.weights + probe.bias, axis=1)] == test_labels
-        by_class = [float(right[test_labels == c].mean()) for c in np.unique(test_labels)]
-        more["mean_class_accuracy"] = 100 * float(np.mean(by_class))
+    more = dict(probe.details) | _of_linear(probe, subject)
     return _of_features(protocol, subject, probe.accuracy, {"optimizer": "L-BFGS", **settings}, start, more)
 
 
@@ -142,6 +143,7 @@ def _linear_sgd(
     return {
         **_result("linear_sgd", subject, probe.accuracy, settings, seconds),
         "features": len(probe.weights),
+        **_of_linear(probe, subject),
         **probe.details,
     }
 
@@ -177,6 +179,7 @@ def _few_shot(
         "interval": None if draws == 1 else 100 * score.interval,
         "accuracies": [100 * float(accuracy) for accuracy in score.accuracies],
         "features": int(train_features.shape[1]),
+        **_figures(score.hits, subject),
     }
 
 
@@ -216,6 +219,7 @@ def _finetune(
         **_result(protocol, subject, tuned.accuracy, settings, seconds),
         "labelled_images": len(tuned.rows),
         "features": len(tuned.weights),
+        **_figures(tuned.hits, subject),
         **tuned.details,
     }
 
@@ -275,8 +279,20 @@ def _corruption(
         "groups": {group: 100 * mean for group, mean in score.groups.items()},
         "corruptions": {name: [100 * float(a) for a in five] for name, five in score.accuracies.items()},
         "features": len(score.probe.weights),
+        **figures(score.hits, score.labels, subject.test.classes),
         **score.probe.details,
     }
+
+
+def _of_linear(probe: LinearProbe, subject: Subject) -> Result:
+    """The figures of a linear classifier on the test images."""
+    features = subject.test_features().astype(probe.weights.dtype, copy=False)
+    best = ranked(features @ probe.weights + probe.bias, probe.classes)
+    return _figures(hits(best, np.asarray(subject.test.labels), len(probe.classes)), subject)
+
+
+def _figures(found: Hits, subject: Subject) -> Result:
+    return figures(found, np.asarray(subject.test.labels), subject.test.classes)
 
 
 def _seed(key: Array) -> list[int]:

@@ -1,4 +1,4 @@
-"""Selective kernels, squeeze-and-excitation and ResNet-D are as large as published, and compute what is written down."""
+"""Selective kernels, squeeze-and-excitation and ResNet-D: as large as published, and computing what is written down."""
 
 from functools import partial
 
