@@ -306,6 +306,14 @@ def evaluate(arguments: list[str]) -> int:
         "--parts", action="store_true", help="also each part of the representation that the config names"
     )
     parser.add_argument(
+        "--layers",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="K",
+        help="also these layers of the projection head: 1 is the first, -1 the last, which the loss sees",
+    )
+    parser.add_argument(
         "--data", metavar="SPEC", help="another data set: tfds:NAME, folder:PATH, npz:PATH or digits"
     )
     parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
@@ -323,6 +331,7 @@ def evaluate(arguments: list[str]) -> int:
             own.protocol,
             baselines=() if own.no_baselines else BASELINES,
             parts=own.parts,
+            layers=own.layers,
             data=own.data,
             data_dir=own.data_dir,
             settings=settings_of(own.set),

@@ -56,18 +56,26 @@ class Encoder(NamedTuple):
         return Partial(self.apply, self.params, self.state)
 
 
-def load_encoder(run_dir: str | Path, *, untrained: bool = False, part: str | None = None) -> Encoder:
+def load_encoder(
+    run_dir: str | Path, *, untrained: bool = False, part: str | None = None, layer: int | None = None
+) -> Encoder:
     """The encoder of a run at its newest good checkpoint.
 
     untrained
         as the run initialised it, before the first training step; needs no checkpoint.
     part
         a part of the representation that the config names (`Recipe.parts`).
+    layer
+        of the head: 0 is the representation h, 1 what the head's first layer makes of it, -1 the projection z.
 
     Raises FileNotFoundError where there is no run or no checkpoint, ValueError where no checkpoint is good and where
-    the config names no such part.
+    the config names no such part, or the head has no such layer.
     """
     run = open_run(run_dir)
+    if layer is not None:
+        if part is not None:
+            raise ValueError(f"An encoder is that of a part or of a layer; got part={part!r}, layer={layer}.")
+        return encoder_of(run, at_layer(run, layer), untrained=untrained)
     if part is None:
         return encoder_of(run, run.recipe.method.embed, untrained=untrained)
     parts = run.recipe.parts or {}
@@ -96,6 +104,22 @@ def encoder_of(run: Run, apply: Apply, *, untrained: bool = False) -> Encoder:
     wanted = {"params": params, "state": state}
     found, step = checkpoint.restore(run.dir / "checkpoints", wanted, part=True)
     return Encoder(apply, found["params"], found["state"], about, step)
+
+
+def at_layer(run: Run, layer: int) -> Apply:
+    """(params, state, images) -> what a layer of the head of an opened run makes of h; layer 0 is h itself."""
+    layers, about = run.recipe.method.layers, run.about
+    if layers is None:
+        raise ValueError(f"The method of {run.dir} has no one head whose layers could be evaluated.")
+
+    def shapes(images: Any) -> Any:
+        batch = blank_batch(about)
+        return layers(*run.recipe.method.init(keys.init_key(0), batch), images)
+
+    there = len(jax.eval_shape(shapes, jax.ShapeDtypeStruct((2, *about.shape), jnp.float32)))
+    if not -there <= layer < there:
+        raise ValueError(f"The head of {run.dir} has {there - 1} layers, 0 is what goes in; got layer {layer}.")
+    return lambda params, state, images: layers(params, state, images)[layer]
 
 
 @functools.partial(jax.jit, static_argnums=0)

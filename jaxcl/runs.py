@@ -223,6 +223,7 @@ def evaluate_run(
     *,
     baselines: Sequence[str] = BASELINES,
     parts: bool = False,
+    layers: Sequence[int] = (),
     data: str | None = None,
     data_dir: str | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -238,6 +239,9 @@ def evaluate_run(
         what stands beside it: "raw pixels", "untrained encoder" (as the run initialised it), both or none.
     parts
         evaluate the parts of the representation that the recipe names (`Recipe.parts`) as well.
+    layers
+        of the head to evaluate as well, beside the representation h that goes in: 1 is the first, -1 the last, whose
+        output z the loss sees. (SimCLR's table 3 and figure 8 compare h and g(h); SimCLRv2 fine-tunes from layer 1.)
     data, data_dir
         another data set to evaluate on, as for `data.load` (resized to the run's images; gray ones become RGB if the
         run's are): results then have "data", and lie in evaluations/PROTOCOL@DATA.json. Without data_dir that of the
@@ -250,7 +254,7 @@ def evaluate_run(
     With several processes all of them must call it: they share the images among them, and process 0 writes.
     """
     from jaxcl import evaluate
-    from jaxcl.encoder import encoder_of  # Here: it opens runs by this file.
+    from jaxcl.encoder import at_layer, encoder_of  # Here: it opens runs by this file.
 
     run_dir, settings = Path(run_dir), dict(settings or {})
     if strange := [name for name in baselines if name not in BASELINES]:
@@ -270,6 +274,7 @@ def evaluate_run(
         if not recipe.parts:
             raise ValueError(f"The config of {run_dir} names no parts of its representation (Recipe.parts).")
         named |= {name: encoder_of(run, apply).embed for name, apply in recipe.parts.items()}
+    named |= {f"layer {k} of the head": encoder_of(run, at_layer(run, k)).embed for k in layers}
 
     folder = run_dir / "evaluations"
     found: dict[str, list[dict[str, Any]]] = {protocol: [] for protocol in protocols}

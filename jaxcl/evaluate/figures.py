@@ -15,7 +15,7 @@ TOP = 5
 
 
 class Hits(NamedTuple):
-    """How often the answer about each of n images was right, in [0, 1] (a fraction where it was asked several times)."""
+    """How often the answer about each of n images was right, in [0, 1]: a fraction where it was asked several times."""
 
     first: np.ndarray  # [n]: the label itself
     five: np.ndarray | None  # [n]: one of the best five; None where there are no more than five classes

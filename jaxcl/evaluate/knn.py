@@ -54,8 +54,9 @@ def knn(
     >>> knn(bank, labels, np.array([[0.1, 5.0]]), k=3, vote="weighted").tolist()
     [3]
     """
-    settings = {"vote": vote, "temperature": temperature, "block": block}
-    return knn_ranked(train_features, train_labels, test_features, k=k, **settings)[:, 0]
+    return knn_ranked(
+        train_features, train_labels, test_features, k=k, vote=vote, temperature=temperature, block=block
+    )[:, 0]
 
 
 def knn_ranked(
@@ -94,8 +95,8 @@ def knn_ranked(
         part = slice(first, first + rows)
         size = len(indices[part])
         cells = np.arange(size)[:, None] * len(classes) + labels[indices[part]]
-        votes = np.bincount(cells.ravel(), weights[part].ravel(), minlength=size * len(classes))
-        votes = votes.reshape(size, -1)
+        counts = np.bincount(cells.ravel(), weights[part].ravel(), minlength=size * len(classes))
+        votes = counts.reshape(size, -1)
         order = np.argsort(-votes, axis=1, kind="stable")[:, : best.shape[1]]
         best[part] = np.where(np.take_along_axis(votes, order, axis=1) > 0, classes[order], -1)
     return best

@@ -73,6 +73,7 @@ def simclr(
             similarity={},
             loss={"loss": loss},
         ),
+        network.layers,
     )
 
 

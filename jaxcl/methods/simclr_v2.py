@@ -14,7 +14,7 @@ from jaxcl.losses import info_nce
 from jaxcl.memory import ema, push
 from jaxcl.methods import checks
 from jaxcl.methods.moco import with_queue
-from jaxcl.methods.projected import projected
+from jaxcl.methods.projected import of_state, projected
 from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import dot, normalize
@@ -91,4 +91,5 @@ def simclr_v2(
         similarity={"rows": normalize, "scores": dot},
         loss={"loss": loss, "queue_size": queue_size},
     )
-    return Method(init, loss_fn, embed, five_parts)
+    layers = of_state(network.layers, "query")
+    return Method(init, loss_fn, embed, five_parts, layers)
