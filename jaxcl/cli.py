@@ -458,12 +458,12 @@ def parts(arguments: list[str]) -> int:
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     import textwrap
 
-    from jaxcl.config import load_config, open_data
+    from jaxcl.config import load_config, open_data, recipe_of
     from jaxcl.five_parts import NAMES, five_parts
 
     path, *rest = arguments
     config, knobs = load_config(path), knobs_of("parts", path, rest)
-    found = five_parts(config.recipe(knobs, open_data(config, knobs).about).method)
+    found = five_parts(recipe_of(config, knobs, open_data(config, knobs).about).method)
     found[NAMES["views"]].append(("made by", knobs.input))
     for name, lines in found.items():
         print(name)

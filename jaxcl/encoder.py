@@ -118,7 +118,9 @@ def at_layer(run: Run, layer: int) -> Apply:
 
     there = len(jax.eval_shape(shapes, jax.ShapeDtypeStruct((2, *about.shape), jnp.float32)))
     if not -there <= layer < there:
-        raise ValueError(f"The head of {run.dir} has {there - 1} layers, 0 is what goes in; got layer {layer}.")
+        raise ValueError(
+            f"The head of {run.dir} has {there - 1} layers, 0 is what goes in; got layer {layer}."
+        )
     return lambda params, state, images: layers(params, state, images)[layer]
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcl.config import Recipe, load_config, open_data
+from jaxcl.config import Recipe, load_config, open_data, recipe_of
 from jaxcl.data.host import ends_in_a_space
 from jaxcl.encoder import Encoder, encoder_of
 from jaxcl.runs import Run, evaluations, open_run, other_images
@@ -116,7 +116,7 @@ def draw_views(config: str | Path, knobs: Any, out: str | Path, *, n: int = 8) -
     """A picture in the file `out`: n training images and the views that a config makes of them, with what was drawn."""
     module, out = load_config(config), Path(out)
     data = open_data(module, knobs)
-    recipe = module.recipe(knobs, data.about)
+    recipe = recipe_of(module, knobs, data.about)
     figure = picture_of_views(recipe, data.train, seed=knobs.seed, n=n, drawn=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=DPI, facecolor="white")

@@ -39,6 +39,7 @@ from jaxcl.config import (
     knobs_to_json,
     load_config,
     open_data,
+    recipe_of,
     resolved,
     same_program,
 )
@@ -135,7 +136,7 @@ def open_run(run_dir: str | Path) -> Run:
     config = load_config(run_dir / "config.py")
     knobs = knobs_from_json(config, (run_dir / "knobs.json").read_text())
     about = _about(run_dir, record)
-    return Run(run_dir, config, knobs, about, record, config.recipe(knobs, about))
+    return Run(run_dir, config, knobs, about, record, recipe_of(config, knobs, about))
 
 
 def _about(run_dir: Path, record: Mapping[str, Any]) -> About:
@@ -172,7 +173,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
 
     module, knobs = load_config(config), resolved(knobs)
     data = open_data(module, knobs)
-    recipe = module.recipe(knobs, data.about)
+    recipe = recipe_of(module, knobs, data.about)
     run_dir = create_or_resume(run_dir, config, knobs, data.about)
     images = data.train
     if jax.process_index() == 0:

@@ -46,7 +46,9 @@ def projection_head(
         )
     layers = layers if mode == "nonlinear" else 1
     if until is not None and not 0 <= until < layers:
-        raise ValueError(f"until is how many of {layers} layers are kept, fewer than all of them; got {until}.")
+        raise ValueError(
+            f"until is how many of {layers} layers are kept, fewer than all of them; got {until}."
+        )
     if mode == "none" or until == 0:
         return Net(
             lambda key, x: ({}, {}),

@@ -19,17 +19,19 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 # Numbers that decide how many training steps there are, or when something happens between them.
 COUNTS = {"epochs", "knn_every"}
 # ResNets of full width take most of a minute to compile.
-LARGE = {"digit_on_image", "moco_cifar10", "moco_imagenet", "simclr_cifar10", "simclr_imagenet"}
+LARGE = {"digit_on_image", "moco_cifar10", "moco_imagenet", "simclr_cifar10", "simclr_imagenet", "simclr_v2"}
 # Of those that differ from another in images or settings alone, and of the dearest, a step is traced; slow tests train
 # them.
 OTHERS = {
     "amdim_cifar10_cpu",
     "cmc_cifar10_cpu",
+    "distill",
     "looc_cpu",
     "losses_cifar10",
     "multidigits",
     "randbits_mnist",
     "simclr_cifar10_cpu",
+    "supervised",
     "yadim_cifar10_cpu",
 }
 SMALL_FIRST = [
@@ -48,7 +50,9 @@ def choices():
             if typing.get_origin(kind) is typing.Literal:
                 values = typing.get_args(kind)
             # Of the first three a recipe knows nothing; the others are tried below.
-            for value in values if name not in ("placement", "input", "encoded", "dtype", "remat") else ():
+            for value in (
+                values if name not in ("placement", "input", "encoded", "dtype", "remat", "probe") else ()
+            ):
                 if value != getattr(knobs, name):
                     yield pytest.param(path, {name: value}, id=f"{path.stem}-{name}={value}")
 
@@ -153,6 +157,7 @@ def test_a_config_trains_two_steps(path, small_knobs, tmp_path):
     smaller = {"epochs": 0.5, "log_every": 1, "queue_size": 32} | shallow(config.Knobs)
     smaller |= {"size": 64} if path.stem == "digit_on_image" else {}
     smaller |= {"input": "images"} if has["encoded"] else {}
+    smaller |= {"memory": 32} if "memory" in has else {}
     if isinstance(has.get("features"), tuple):
         smaller["features"] = (4,) * len(has["features"])
     small = small_knobs(config.Knobs) | {name: value for name, value in smaller.items() if name in has}
@@ -189,5 +194,5 @@ def test_the_docstring_of_a_config_says_how_it_is_run():
 
 def test_configs_are_pages():
     lines = {path.name: len(path.read_text().splitlines()) for path in CONFIGS}
-    assert sum(lines.values()) <= 1100
+    assert sum(lines.values()) <= 1400
     assert max(lines.values()) <= 110

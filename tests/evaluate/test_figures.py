@@ -117,7 +117,10 @@ def test_a_class_that_is_not_in_training_is_never_right():
 
 def test_equal_names_are_told_apart_by_their_labels():
     labels = np.array([0, 1])
-    assert list(figures(hits(labels[:, None], labels, 2), labels, ("crane", "crane"))["by_class"]) == ["0", "1"]
+    assert list(figures(hits(labels[:, None], labels, 2), labels, ("crane", "crane"))["by_class"]) == [
+        "0",
+        "1",
+    ]
 
 
 def test_online_knn_logs_them_too():
