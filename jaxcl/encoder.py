@@ -25,8 +25,8 @@ from jaxcl.config import Apply
 from jaxcl.devices import make_mesh
 from jaxcl.runs import Run, open_run
 from jaxcl.train import checkpoint
-from jaxcl.train.state import blank_batch
-from jaxcl.typing import About, Array, PyTree
+from jaxcl.train.state import STATISTICS, blank_batch
+from jaxcl.typing import About, Array, Net, PyTree
 
 
 class Encoder(NamedTuple):
@@ -122,6 +122,38 @@ def at_layer(run: Run, layer: int) -> Apply:
             f"The head of {run.dir} has {there - 1} layers, 0 is what goes in; got layer {layer}."
         )
     return lambda params, state, images: layers(params, state, images)[layer]
+
+
+def maps_of(run: Run) -> list[tuple[Apply, tuple[int, ...]]]:
+    """For every feature map of an opened run's encoder, shallow to deep: (params, state, images) -> the map laid out in
+    a row [b, h w c], and its shape (h, w, c). Vectors among the maps are left out.
+
+    Raises ValueError where the method has no single encoder of images whose parameters are called "encoder".
+    """
+    method, about = run.recipe.method, run.about
+    net = None if method.five_parts is None else method.five_parts.encoder.get("encoder")
+    shapes = jax.eval_shape(lambda: method.init(keys.init_key(0), blank_batch(about)))
+
+    def of(params: PyTree, state: PyTree) -> tuple[PyTree, PyTree] | None:
+        params = params.get("method", params)
+        found = [state.get(place[0], {}) if place else state for place in STATISTICS]
+        own = [part["encoder"] for part in found if isinstance(part, dict) and "encoder" in part]
+        return (params["encoder"], own[0]) if "encoder" in params and own else None
+
+    if not isinstance(net, Net) or of(*shapes) is None:
+        raise ValueError(f"The method of {run.dir} has no one encoder of images, whose maps could be shown.")
+    images = jax.ShapeDtypeStruct((2, *about.shape), jnp.float32)
+
+    def maps(params: PyTree, state: PyTree, images: Array) -> tuple[Array, ...]:
+        place = of(params, state)
+        assert place is not None
+        return net.apply(*place, images, train=False)[0]
+
+    def laid_out(level: int) -> Apply:
+        return lambda params, state, images: maps(params, state, images)[level].reshape(len(images), -1)
+
+    made = jax.eval_shape(maps, *shapes, images)
+    return [(laid_out(level), tuple(x.shape[1:])) for level, x in enumerate(made) if x.ndim == 4]
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -46,7 +46,7 @@ def classes_table(results: Sequence[Mapping[str, Any]]) -> Table:
     >>> classes_table([row | {"mean_class_accuracy": 50.0, "by_class": {"cat": 100.0, "dog": 0.0}}])[1]
     [('run', 'knn', '90.0', '', '50.0', 'dog: 0.0')]
     """
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in results:
         if "by_class" in row:
             five, worst = row["top5_accuracy"], min(row["by_class"], key=row["by_class"].get)

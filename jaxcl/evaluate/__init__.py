@@ -12,9 +12,11 @@ from jaxcl.evaluate.fewshot import FewShot, balanced_subset, few_shot
 from jaxcl.evaluate.figures import Hits, figures, hits, ranked
 from jaxcl.evaluate.finetune import FineTuned, finetune
 from jaxcl.evaluate.knn import knn, knn_accuracy, knn_ranked, nearest
+from jaxcl.evaluate.mlp import MLPProbe, mlp_probe
 from jaxcl.evaluate.online import online_knn
 from jaxcl.evaluate.probe import LinearPath, LinearProbe, hold_out, linear_path, linear_probe
 from jaxcl.evaluate.protocols import PROTOCOLS
+from jaxcl.evaluate.regions import Clusters, k_means, regions
 from jaxcl.evaluate.robustness import Robustness, robustness
 from jaxcl.evaluate.sgd import linear_sgd
 from jaxcl.evaluate.subject import Subject, subjects
@@ -23,12 +25,14 @@ from jaxcl.evaluate.transforms import TransformProbe, hue_probe, rotation_probe
 __all__ = [
     "CORRUPTIONS",
     "PROTOCOLS",
+    "Clusters",
     "Corruption",
     "FewShot",
     "FineTuned",
     "Hits",
     "LinearPath",
     "LinearProbe",
+    "MLPProbe",
     "Robustness",
     "Subject",
     "TransformProbe",
@@ -41,15 +45,18 @@ __all__ = [
     "hits",
     "hold_out",
     "hue_probe",
+    "k_means",
     "knn",
     "knn_accuracy",
     "knn_ranked",
     "linear_path",
     "linear_probe",
     "linear_sgd",
+    "mlp_probe",
     "nearest",
     "online_knn",
     "ranked",
+    "regions",
     "raw_pixels",
     "robustness",
     "rotation_probe",

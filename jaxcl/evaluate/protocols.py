@@ -7,6 +7,7 @@
     knn, knn200        neighbors                                      class, from features
     linear, transfer   logistic regression, l2 chosen on held-out     class, from features
     linear_sgd         the same by SGD on augmented images            class, from features where there are no views
+    mlp                one hidden layer, as AMDIM's second probe      class, from features where there are no views
     fewshot5, 10       5 or 10 labelled images a class                class, from features, by the key
     finetune1, 10      the whole encoder on 1 or 10 % of the labels   class
     corruption         the linear classifier on corrupted images      class
@@ -41,6 +42,7 @@ from jaxcl.evaluate.fewshot import few_shot
 from jaxcl.evaluate.figures import Hits, figures, hits, ranked
 from jaxcl.evaluate.finetune import finetune
 from jaxcl.evaluate.knn import knn_ranked
+from jaxcl.evaluate.mlp import mlp_probe
 from jaxcl.evaluate.probe import L2, LinearProbe, linear_probe
 from jaxcl.evaluate.progress import Progress, stage
 from jaxcl.evaluate.robustness import robustness
@@ -144,6 +146,43 @@ def _linear_sgd(
         **_result("linear_sgd", subject, probe.accuracy, settings, seconds),
         "features": len(probe.weights),
         **_of_linear(probe, subject),
+        **probe.details,
+    }
+
+
+def _mlp(
+    key: Array,
+    subject: Subject,
+    *,
+    views: Views | None = None,
+    hidden: int = 1024,
+    dropout: float = 0.2,
+    epochs: int = 120,
+    batch_size: int = 256,
+    learning_rate: float = 2e-4,
+    drops: Sequence[float] = (80 / 120, 110 / 120),
+    weight_decay: float = 1e-5,
+    progress: Progress | None = None,
+) -> Result:
+    """`mlp_probe`; a training set of fewer images than the batch is one batch."""
+    check_sets("mlp", subject.train, subject.test)
+    start = time.perf_counter()
+    settings: dict[str, Any] = {
+        "hidden": hidden,
+        "dropout": dropout,
+        "epochs": epochs,
+        "batch_size": min(batch_size, len(subject.train.images)),
+        "learning_rate": learning_rate,
+        "drops": list(drops),
+        "weight_decay": weight_decay,
+    }
+    probe = mlp_probe(key, subject, views=views, progress=stage(progress, "training"), **settings)
+    settings = {"optimizer": "Adam, b1 = 0.8", "augmented": views is not None, "seed": _seed(key), **settings}
+    seconds = time.perf_counter() - start
+    return {
+        **_result("mlp", subject, probe.accuracy, settings, seconds),
+        "features": len(probe.params["hidden"]),
+        **_figures(probe.hits, subject),
         **probe.details,
     }
 
@@ -324,14 +363,15 @@ def _result(protocol: str, subject: Subject, accuracy: float, settings, seconds:
     }
 
 
-# name -> (key, subject, *, settings of its own, views=None, progress=None) -> Result. `views` matters to "linear_sgd"
-# and the "finetune"s alone; the key to what draws: not to "knn", "linear" and their kin.
+# name -> (key, subject, *, settings of its own, views=None, progress=None) -> Result. `views` matters to "linear_sgd",
+# "mlp" and the "finetune"s alone; the key to what draws: not to "knn", "linear" and their kin.
 PROTOCOLS: dict[str, Callable[..., Result]] = {
     "knn": functools.partial(_knn, "knn", k=10, vote="majority"),
     "knn200": functools.partial(_knn, "knn200", k=200, vote="weighted"),
     "linear": functools.partial(_linear, "linear", l2=L2),
     "transfer": functools.partial(_linear, "transfer", l2=TRANSFER_L2, standardize=False),
     "linear_sgd": _linear_sgd,
+    "mlp": _mlp,
     "fewshot5": functools.partial(_few_shot, 5),
     "fewshot10": functools.partial(_few_shot, 10),
     "finetune1": functools.partial(_finetune, 1),

@@ -54,8 +54,8 @@ def distill(
     temperature
         t. The paper has 0.1 where the teacher was fine-tuned, and 1 where it was not.
     weight
-        a of the paper's equation 3: (1 - a) times the cross-entropy with labels is added to a times the loss above. With
-        1, no labels are looked at.
+        a of the paper's equation 3: (1 - a) times the cross-entropy with labels, and a times the loss above. With 1, no
+        labels are looked at.
     start
         as in `supervised`.
 

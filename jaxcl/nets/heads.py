@@ -86,7 +86,7 @@ def mlp_head(
 
 
 def with_layers(module: nn.Module) -> Net:
-    """The net of a module whose `__call__(x, *, train, every)` returns its input and every layer's output for `every`."""
+    """The net of a module whose `__call__(x, *, train, every)` returns, for `every`, x and every layer's output."""
 
     def layers(params, state, x):
         return module.apply({"params": params, **state}, x, train=False, every=True)

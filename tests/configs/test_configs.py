@@ -7,9 +7,10 @@ from pathlib import Path
 
 import chex
 import jax
+import numpy as np
 import pytest
 
-from jaxcl.config import CommonKnobs, Recipe, load_config, open_data
+from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, recipe_of
 from jaxcl.runs import evaluate_run, train_run
 from jaxcl.train import init_state, make_step
 from jaxcl.train.log import read_metrics
@@ -73,7 +74,9 @@ def one_step(recipe, batch, key):
 def test_a_config_makes_a_recipe_whose_step_can_be_traced(path, chosen, small_knobs):
     config = load_config(path)
     # Each network is traced at its own depth once; beside other choices and dtypes a shallow one tells as much.
-    knobs = config.Knobs(**(small_knobs(config.Knobs) | (shallow(config.Knobs) | chosen if chosen else {})))
+    # (Selective kernels stand in bottlenecks, which the shallowest has not.)
+    small = {} if not chosen or "sk" in chosen else shallow(config.Knobs)
+    knobs = config.Knobs(**(small_knobs(config.Knobs) | small | chosen))
     about = open_data(config, knobs).about
     recipe = config.recipe(knobs, about)
     assert isinstance(recipe, Recipe)
@@ -81,6 +84,44 @@ def test_a_config_makes_a_recipe_whose_step_can_be_traced(path, chosen, small_kn
     batch = blank_batch(about, knobs.batch_size)
     _, metrics = jax.eval_shape(lambda key: one_step(recipe, batch, key), jax.random.key(0))
     chex.assert_shape(metrics["loss"], ())
+
+
+@pytest.mark.parametrize("name", ["quickstart", "cmc_cifar10_cpu", "looc_cpu"])
+def test_every_config_trains_a_classifier_along_where_it_is_asked_to(name, small_knobs):
+    config = load_config(next(path for path in CONFIGS if path.stem == name))
+    knobs = config.Knobs(**small_knobs(config.Knobs), probe=True)
+    about = open_data(config, knobs).about
+    recipe, batch = recipe_of(config, knobs, about), blank_batch(about, knobs.batch_size)
+    state, metrics = jax.eval_shape(lambda key: one_step(recipe, batch, key), jax.random.key(0))
+    chex.assert_shape(metrics["probe_accuracy"], ())
+    images = jax.ShapeDtypeStruct((2, *about.shape), "float32")
+    logits = jax.eval_shape(recipe.classify, state.params, state.state, images)
+    assert logits.shape == (2, len(about.classes))
+    for apply in (recipe.parts or {}).values():
+        chex.assert_shape(jax.eval_shape(apply, state.params, state.state, images), (2, None))
+
+
+def test_the_method_is_trained_as_without_the_classifier_and_the_classifier_by_adam(small_knobs):
+    config = load_config(next(path for path in CONFIGS if path.stem == "quickstart"))
+    small = small_knobs(config.Knobs) | {"size": 16, "features": (4, 4), "epochs": 2}
+    knobs = config.Knobs(**small)
+    about = open_data(config, knobs).about
+    rng = np.random.default_rng(0)
+    batch = blank_batch(about, 16) | {"image": rng.integers(0, 256, (16, *about.shape), np.uint8)}
+    batch |= {"label": rng.integers(0, 10, 16).astype(np.int32)}
+    recipes = [recipe_of(config, dataclasses.replace(knobs, probe=on), about) for on in (False, True)]
+    (alone, _), (along, _) = (jax.jit(lambda r=r: one_step(r, batch, jax.random.key(0)))() for r in recipes)
+    chex.assert_trees_all_close(along.params["method"], alone.params, atol=1e-6)
+    # Adam's first step is the sign of the gradient, and the bias began at zero.
+    np.testing.assert_allclose(np.abs(along.params["probe"]["bias"]), 1e-3, rtol=1e-3)
+
+
+def test_a_classifier_along_needs_classes(small_knobs):
+    config = load_config(next(path for path in CONFIGS if path.stem == "quickstart"))
+    knobs = config.Knobs(**small_knobs(config.Knobs), probe=True)
+    about = open_data(config, knobs).about._replace(classes=())
+    with pytest.raises(ValueError, match="the training images have no two classes"):
+        recipe_of(config, knobs, about)
 
 
 def numbers(knobs):

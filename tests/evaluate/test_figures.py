@@ -33,6 +33,7 @@ def as_is(key, batch):
 
 SHORT = {
     "linear_sgd": {"epochs": 3},
+    "mlp": {"epochs": 3, "hidden": 8},
     "finetune1": {"views": as_is, "epochs": 3},
     "finetune10": {"views": as_is, "epochs": 3},
     "fewshot5": {"draws": 2, "steps": 30},
