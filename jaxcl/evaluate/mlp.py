@@ -56,9 +56,9 @@ def mlp_probe(
         loss = -1/n sum_i log softmax(10 tanh(logits_i / 10))[y_i] + 0.001 mean(logits^2)
 
     `MLPClassifier` of its model.py, `loss_xent` of its costs.py, `train_classifiers` of its task_classifiers.py
-    (Bachman, Hjelm and Buchwalter, 2019, arXiv:1906.00910): 1,024 hidden units, dropout 0.2, Adam (b1 = 0.8) at 2e-4, times 0.2
-    after the 80th and the 110th of 120 epochs (ImageNet: after 15 and 25 of 30, so drops=(1/2, 5/6)), l2 of 1e-5. The
-    batch of 256 and weights from N(0, 1 / fan in) with bias 0 are ours.
+    (Bachman, Hjelm and Buchwalter, 2019, arXiv:1906.00910): 1,024 hidden units, dropout 0.2, Adam (b1 = 0.8) at 2e-4,
+    times 0.2 after the 80th and the 110th of 120 epochs (ImageNet: after 15 and 25 of 30, so drops=(1/2, 5/6)), l2 of
+    1e-5. The batch of 256 and weights from N(0, 1 / fan in) with bias 0 are ours.
 
     views
         (key, batch) -> views, of which the first is used: the authors train it on augmented images. Without views the
