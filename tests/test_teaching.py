@@ -36,7 +36,7 @@ def test_the_supervised_run_is_a_row_of_its_own_and_its_classifier_is_evaluated(
     assert joint["by_class"].keys() == {"0", "1"}
     rows = json.loads((world / "teacher/evaluations/knn.json").read_text())
     assert [row["encoder"] for row in rows] == ["teacher", "layer 0 of the head"]
-    assert "least known class" in capsys.readouterr().out
+    assert "0: 100.0" in capsys.readouterr().out
 
 
 def test_a_student_learns_what_the_teacher_says_of_images_without_labels(world):

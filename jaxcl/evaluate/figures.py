@@ -49,7 +49,7 @@ def mean_hits(several: Sequence[Hits]) -> Hits:
     return Hits(np.mean([one.first for one in several], axis=0), five)
 
 
-def figures(found: Hits, labels: np.ndarray, names: Sequence[str] = ()) -> dict[str, Any]:
+def figures(found: Hits, labels: np.ndarray, *, names: Sequence[str] = ()) -> dict[str, Any]:
     """Percentages, for a protocol's result.
 
     "top5_accuracy"
@@ -60,7 +60,7 @@ def figures(found: Hits, labels: np.ndarray, names: Sequence[str] = ()) -> dict[
         name (or label) of every class among the test images -> its accuracy.
 
     >>> constant = Hits(np.array([1.0] * 9 + [0.0]), None)
-    >>> figures(constant, np.array([0] * 9 + [1]), ("cat", "dog"))
+    >>> figures(constant, np.array([0] * 9 + [1]), names=("cat", "dog"))
     {'top5_accuracy': None, 'mean_class_accuracy': 50.0, 'by_class': {'cat': 100.0, 'dog': 0.0}}
     """
     labels = np.asarray(labels)

@@ -17,7 +17,7 @@ from jaxcl import devices
 from jaxcl.evaluate.checks import check_features, check_sets, numbered_classes
 from jaxcl.evaluate.features import as_partial
 from jaxcl.evaluate.figures import Hits, hits, ranked
-from jaxcl.evaluate.sgd import sgd
+from jaxcl.evaluate.sgd import images_or_views, rates, sgd
 from jaxcl.evaluate.subject import Subject
 from jaxcl.typing import Array, PyTree, Views
 
@@ -64,7 +64,7 @@ def mlp_probe(
         (key, batch) -> views, of which the first is used: the authors train it on augmented images. Without views the
         features are those of the images as they are, which the subject computes once.
     drops
-        fractions of the training after which the rate is multiplied by 0.2.
+        fractions of all epochs; the rate is multiplied by 0.2 at the first epoch from each of them on.
 
     Order, augmentation and dropout are functions of the key. `details` holds "losses", the mean of every epoch, "steps"
     and "hidden". Raises ValueError where labels are missing, a number is out of its range, or the loss is no longer
@@ -88,6 +88,7 @@ def mlp_probe(
         inputs = check_features("The encoder's features", subject.train_features())
 
     d, steps = test_features.shape[1], epochs * (n // batch_size)
+    rate = rates("steps", drops=drops, drop_factor=0.2)
     order_key, views_key, dropout_key, *made_keys = jax.random.split(key, 5)
     net = {
         "hidden": jax.random.normal(made_keys[0], (d, hidden)) * d**-0.5,
@@ -99,22 +100,22 @@ def mlp_probe(
     statistics = {"mean": jnp.zeros(hidden), "var": jnp.ones(hidden)}
     start = jax.tree.map(np.asarray, {"net": net, "adam": _adam().init(net), "statistics": statistics})
     mesh = devices.even_mesh(batch_size)
-    frozen, views_key, dropout_key, order_key = devices.replicate(
-        (as_partial(encoder), views_key, dropout_key, order_key), mesh
-    )
-    numbers = np.asarray([learning_rate, weight_decay, dropout], np.float32)
-    ends = np.asarray([steps * drop for drop in drops], np.float32)
+    make = images_or_views(inputs, views, views_key)
+    frozen, views_key, dropout_key = devices.replicate((as_partial(encoder), views_key, dropout_key), mesh)
+    settings = np.asarray([weight_decay, dropout], np.float32)
     trained, losses = sgd(
         order_key,
-        functools.partial(_step, frozen, views_key, dropout_key, numbers, ends, views=views),
+        functools.partial(_step, frozen, views_key, dropout_key, settings, views=views),
         start,
-        inputs,
+        make,
         numbered,
         np.arange(n),
         epochs=epochs,
         batch_size=batch_size,
-        learning_rate=0.0,  # of its own: Adam's is in `numbers`
-        momentum=0.0,
+        learning_rate=learning_rate * 256 / batch_size,  # which does not grow with the batch
+        momentum=0.0,  # Adam has its own
+        nesterov=False,
+        rate=rate,
         mesh=mesh,
         progress=progress or (lambda fraction: None),
     )
@@ -156,9 +157,10 @@ def _as_they_are(features: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames="views", donate_argnames="carry")
-def _step(encoder, views_key, dropout_key, settings, ends, carry, step, batch, numbers, *, views):
+def _step(encoder, views_key, dropout_key, settings, carry, step, batch, numbers, *, views):
     trained, velocity, total = carry
-    learning_rate, weight_decay, dropout = settings
+    weight_decay, dropout = settings
+    rate = numbers[0]
     if views is None:
         features = batch["image"]
     else:
@@ -179,7 +181,6 @@ def _step(encoder, views_key, dropout_key, settings, ends, carry, step, batch, n
     (loss, now), grads = jax.value_and_grad(loss_fn, has_aux=True)(trained["net"])
     grads = jax.tree.map(lambda g, w: g + weight_decay * w, grads, trained["net"])
     updates, adam = _adam().update(grads, trained["adam"])
-    rate = learning_rate * 0.2 ** jnp.sum(step >= ends)
     net = jax.tree.map(lambda w, u: w - rate * u, trained["net"], updates)
     statistics = jax.tree.map(
         lambda old, new: MOMENTUM * old + (1 - MOMENTUM) * new, trained["statistics"], now

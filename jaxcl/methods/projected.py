@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxcl.methods import checks
 from jaxcl.typing import Array, Net
@@ -50,11 +50,12 @@ def projected(
         maps, _ = encoder.apply(params["encoder"], state["encoder"], images, train=False)
         return checks.vectors(method, extract(maps))
 
-    def layers(params, state, images):
-        assert head.layers is not None
-        return head.layers(params[name], state[name], represent(params, state, images))
+    of_head: Any = getattr(head, "layers", None)
 
-    return Projected(init, apply, represent, None if head.layers is None else layers)
+    def layers(params, state, images):
+        return of_head(params[name], state[name], represent(params, state, images))
+
+    return Projected(init, apply, represent, None if of_head is None else layers)
 
 
 def of_state(layers: Callable | None, part: str) -> Callable | None:

@@ -36,6 +36,8 @@ SHORT = {
     "mlp": {"epochs": 3, "hidden": 8},
     "finetune1": {"views": as_is, "epochs": 3},
     "finetune10": {"views": as_is, "epochs": 3},
+    "finetune100": {"views": as_is, "epochs": 1},
+    "linear_moco": {"augmentation": "none", "epochs": 2},
     "fewshot5": {"draws": 2, "steps": 30},
     "fewshot10": {"draws": 2, "steps": 30},
     "corruption": {"images": 60, "names": ["brightness"]},
@@ -118,7 +120,7 @@ def test_a_class_that_is_not_in_training_is_never_right():
 
 def test_equal_names_are_told_apart_by_their_labels():
     labels = np.array([0, 1])
-    assert list(figures(hits(labels[:, None], labels, 2), labels, ("crane", "crane"))["by_class"]) == [
+    assert list(figures(hits(labels[:, None], labels, 2), labels, names=("crane", "crane"))["by_class"]) == [
         "0",
         "1",
     ]
