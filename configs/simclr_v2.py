@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_across
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,16 @@ class Knobs(CommonKnobs):
     memory: int = 65536  # keys that are remembered as further negatives; 0: none, SimCLR
     decay: float = 0.999  # of the moving average that makes the keys
     temperature: float = 0.1  # NT-Xent's temperature
+    loss_factor: float = 2.0
+    """2: the loss of the authors' code, to which their rates and weight decay belong; 1: the mean over both views."""
     learning_rate: float = 0.1  # base rate of LARS, for one image; grows with the square root of the batch
     weight_decay: float = 1e-4  # L2 penalty on the gradient, of kernels only
     strength: float = 1.0  # strength of the color jitter
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype, lean = basics(knobs, about)
+    size, _, axis, dtype, lean = basics(knobs, about)
+    steps = steps_across(knobs.epochs, about.count, knobs.batch_size) + 1
     norm = nets.batch_norm(axis_name=axis)
     views = augment.two_views(augment.simclr(size, strength=knobs.strength, brightness_form="multiply"))
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size, rule="sqrt")
@@ -53,9 +56,11 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     head = nets.projection_head(layers=knobs.head_layers, out=128, norm=norm)
     parts = {"views": views, "encoder": lean(network), "head": head, "axis_name": axis}
     if knobs.memory:
-        made = partial(methods.simclr_v2, queue_size=knobs.memory, decay=knobs.decay)
-        method = made(temperature=knobs.temperature, **parts)
+        remembered = {"queue_size": knobs.memory, "decay": knobs.decay, "factor": knobs.loss_factor}
+        method = methods.simclr_v2(temperature=knobs.temperature, **remembered, **parts)
     else:
-        method = methods.simclr(loss=losses.keyless(losses.nt_xent, temperature=knobs.temperature), **parts)
+        nt_xent = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
+        loss = partial(losses.scaled, loss=nt_xent, factor=knobs.loss_factor)
+        method = methods.simclr(loss=loss, **parts)
     optimizer = optim.lars(rate, momentum=0.9, weight_decay=knobs.weight_decay)
     return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, augment.probe_views(size))

@@ -26,6 +26,7 @@ Three commands take it from images to a reported accuracy:
   jaxcl evaluate runs/quickstart                        kNN and linear accuracy, beside two baselines
   jaxcl evaluate runs/quickstart --protocol fewshot5 rotation corruption
   jaxcl evaluate runs/quickstart --protocol transfer --data tfds:mnist
+  jaxcl evaluate runs/quickstart --layers 1 -1          what the projection head makes of the representation, too
   jaxcl plot runs/quickstart                            views, curves, map, neighbors: runs/quickstart/plots/report.html
 
   jaxcl plan configs/quickstart.py                      before training: what a step needs of this machine,

@@ -2,8 +2,9 @@
 becomes of it with few labels, on corrupted images, on other data.
 
 Two kinds of functions. On features, arrays [n, d] that were computed once: `knn`, `linear_probe`, `few_shot`. On a
-`Subject`, an encoder with its images, whose features are computed once for all of them: `linear_sgd`, `finetune`,
-`robustness`, `rotation_probe`, `hue_probe`, and PROTOCOLS, the table of them all.
+`Subject`, an encoder with its images, whose features are computed once for all of them: `linear_sgd`, `mlp_probe`,
+`finetune`, `robustness`, `rotation_probe`, `hue_probe`, and PROTOCOLS, the table of them all. What answers come to, by
+class and by the best five: `figures`. Which regions of images are alike: `regions`.
 """
 
 from jaxcl.evaluate.corruptions import CORRUPTIONS, Corruption, corrupt
