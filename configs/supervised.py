@@ -3,7 +3,8 @@
     jaxcl train configs/supervised.py --data-dir DATA_DIR                                         the reference row
     jaxcl train configs/supervised.py --init runs/simclr_cifar10_cpu --from-layer 1 --data-dir DATA_DIR      fine-tuned
     jaxcl train configs/supervised.py --init runs/RUN --data tfds:oxford_flowers102 --size 32     on another data set
-    jaxcl evaluate runs/supervised --protocol knn linear         ("joint" is the classifier that was trained)
+    jaxcl evaluate runs/simclr_cifar10_cpu --beside runs/supervised            kNN and linear accuracy of both encoders
+    jaxcl evaluate runs/supervised --protocol knn                  ("joint" is the classifier that was trained itself)
 
 The encoder of simclr_cifar10_cpu.py, or a ResNet. SimCLRv2's fine-tuning (section 3 and README of its code: LARS with
 0.005 sqrt(batch), no decay, no warm-up, batch 1024, 60 epochs for 1 %, 30 for 10 % of the labels, from layer 1 of the

@@ -307,6 +307,13 @@ def evaluate(arguments: list[str]) -> int:
         "--parts", action="store_true", help="also each part of the representation that the config names"
     )
     parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="RUN_DIR",
+        help="other runs to compare with, as a supervised one",
+    )
+    parser.add_argument(
         "--layers",
         nargs="+",
         type=int,
@@ -333,6 +340,7 @@ def evaluate(arguments: list[str]) -> int:
             baselines=() if own.no_baselines else BASELINES,
             parts=own.parts,
             layers=own.layers,
+            beside=own.beside,
             data=own.data,
             data_dir=own.data_dir,
             settings=settings_of(own.set),

@@ -140,7 +140,9 @@ def maps_of(run: Run) -> list[tuple[Apply, tuple[int, ...]]]:
         own = [part["encoder"] for part in found if isinstance(part, dict) and "encoder" in part]
         return (params["encoder"], own[0]) if "encoder" in params and own else None
 
-    if not isinstance(net, Net) or of(*shapes) is None:
+    # (CPC's encoder sees patches.)
+    cut = method.five_parts is not None and "patch" in method.five_parts.views
+    if not isinstance(net, Net) or cut or of(*shapes) is None:
         raise ValueError(f"The method of {run.dir} has no one encoder of images, whose maps could be shown.")
     images = jax.ShapeDtypeStruct((2, *about.shape), jnp.float32)
 

@@ -225,6 +225,7 @@ def evaluate_run(
     baselines: Sequence[str] = BASELINES,
     parts: bool = False,
     layers: Sequence[int] = (),
+    beside: Sequence[str | Path] = (),
     data: str | None = None,
     data_dir: str | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -243,6 +244,9 @@ def evaluate_run(
     layers
         of the head to evaluate as well, beside the representation h that goes in: 1 is the first, -1 the last, whose
         output z the loss sees. (SimCLR's table 3 and figure 8 compare h and g(h); SimCLRv2 fine-tunes from layer 1.)
+    beside
+        directories of other runs, whose encoders are evaluated on the same images: a supervised run of the same
+        encoder as a reference, say. Their images must be of the same shape.
     data, data_dir
         another data set to evaluate on, as for `data.load` (resized to the run's images; gray ones become RGB if the
         run's are): results then have "data", and lie in evaluations/PROTOCOL@DATA.json. Without data_dir that of the
@@ -276,6 +280,16 @@ def evaluate_run(
             raise ValueError(f"The config of {run_dir} names no parts of its representation (Recipe.parts).")
         named |= {name: encoder_of(run, apply).embed for name, apply in recipe.parts.items()}
     named |= {f"layer {k} of the head": encoder_of(run, at_layer(run, k)).embed for k in layers}
+    steps = dict.fromkeys(named, encoder.step)
+    for other in beside:
+        theirs = open_run(other)
+        if theirs.about.shape != run.about.shape or Path(other).name in named:
+            raise ValueError(
+                f"{other} cannot stand beside {run_dir}: it needs images of the same shape"
+                f" ({theirs.about.shape}, {run.about.shape}) and a name of its own among {', '.join(named)}."
+            )
+        found_there = encoder_of(theirs, theirs.recipe.method.embed)
+        named[Path(other).name], steps[Path(other).name] = found_there.embed, found_there.step
 
     folder = run_dir / "evaluations"
     found: dict[str, list[dict[str, Any]]] = {protocol: [] for protocol in protocols}
@@ -294,7 +308,7 @@ def evaluate_run(
                 )
                 kind = {"labels": labels} if labels else {}
                 kind |= {} if data is None else {"data": data}
-                rows.append({"encoder": name, "step": encoder.step, **kind, **result})
+                rows.append({"encoder": name, "step": steps[name], **kind, **result})
             if first and i + 1 == len(named):
                 (folder / f"{protocol}{where}.json").write_text(json.dumps(rows, indent=2) + "\n")
     results = [row for rows in found.values() for row in rows]

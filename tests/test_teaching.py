@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import chex
 import numpy as np
 import pytest
 
@@ -46,7 +47,10 @@ def test_a_student_learns_what_the_teacher_says_of_images_without_labels(world):
     assert records[-1]["teacher_agreement"] > 0.9
     assert records[-1]["loss"] < records[0]["loss"]
     other = ["--data", f"npz:{world}/grays.npz", "--no-baselines", "--protocol", "knn"]
-    assert main(["evaluate", f"{world}/student", *other]) == 0
+    assert main(["evaluate", f"{world}/student", *other, "--beside", f"{world}/teacher"]) == 0
+    (file,) = (world / "student/evaluations").glob("knn@*.json")
+    assert [row["encoder"] for row in json.loads(file.read_text())] == ["student", "teacher"]
+    assert main(["evaluate", f"{world}/student", *other, "--beside", f"{world}/student"]) == 1
 
 
 @pytest.mark.slow
@@ -58,12 +62,15 @@ def test_fine_tuning_begins_with_encoder_head_and_statistics_of_a_pretrained_run
     # So small a rate changes nothing that can be seen.
     tuned[-1] = "1e-8"
     assert main(["train", f"{CONFIGS}/supervised.py", *tuned]) == 0
+    before, after = load_encoder(run, layer=1), load_encoder(f"{world}/tuned")
+    chex.assert_trees_all_close(after.params["encoder"], before.params["encoder"], atol=1e-6)
+    for name, layer in after.params["head"].items():
+        chex.assert_trees_all_close(layer, before.params["head"][name], atol=1e-6)
+    # Batch statistics go on moving, from where they were.
     images = np.load(world / "grays.npz")["test_images"][:4]
-    before, after = load_encoder(run, layer=1)(images), load_encoder(f"{world}/tuned")(images)
-    assert before.shape == after.shape == (4, 512)
-    # Batch statistics go on moving.
-    np.testing.assert_allclose(after, before, atol=0.3 * np.abs(before).max())
-    assert np.corrcoef(np.ravel(after), np.ravel(before))[0, 1] > 0.95
+    both = np.ravel(before(images)), np.ravel(after(images))
+    assert len(both[0]) == 4 * 512
+    assert np.corrcoef(*both)[0, 1] > 0.7
 
 
 def test_a_teacher_without_a_classifier_is_refused_with_the_way_out(world, capsys):

@@ -49,6 +49,7 @@ def finetune(
     schedule: str = "cosine",
     drops: Sequence[float] = (0.6, 0.8),
     drop_factor: float = 0.1,
+    weight_decay: float = 0.0,
     progress: Progress | None = None,
 ) -> FineTuned:
     """Trains all parameters of the encoder, and a linear layer on its features, on a fraction of the labels.
@@ -74,7 +75,11 @@ def finetune(
         (key, batch) -> views; the first is used. `augment.crop_and_flip` if not given: give another where left and
         right matter. Images that stay encoded are cropped whole where the views are recipes that begin with a crop.
     learning_rate, momentum, nesterov, schedule, drops, drop_factor
-        as in `linear_sgd`. (SimCLRv2's LARS is not among them.)
+        as in `linear_sgd`. (SimCLRv2's LARS is not among them: configs/supervised.py has it.)
+    weight_decay
+        l2 in the loss, of kernels (all arrays of two axes or more). SimCLR's transfer by fine-tuning (appendix B.8)
+        chooses it from none and 7 values of 1e-6 to 1e-3, and the learning rate from 7 of 1e-4 to 1e-1, all evenly
+        spaced in their logarithm, on held-out images: 20,000 steps of 256 images, which no setting here does by itself.
 
     The last incomplete batch of an epoch is dropped. The order is a function of (key, epoch), the augmentation of
     (key, step, the image's index). `details` holds "losses", the mean cross-entropy of every epoch in nats, "steps" and
@@ -114,7 +119,9 @@ def finetune(
     frozen, views_key = devices.replicate((frozen, views_key), mesh)
     params, losses = sgd(
         order_key,
-        functools.partial(_step, frozen, views_key, apply=apply, views=views),
+        functools.partial(
+            _step, frozen, views_key, weight_decay=np.float32(weight_decay), apply=apply, views=views
+        ),
         params,
         make,
         numbered,
@@ -160,7 +167,7 @@ def _without_parameters(nothing: tuple, encoder: EncoderFn, images: Array) -> Ar
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "views"), donate_argnames="carry")
-def _step(frozen, key, carry, step, batch, numbers, *, apply, views):
+def _step(frozen, key, carry, step, batch, numbers, *, weight_decay, apply, views):
     params, velocity, total = carry
     x = views(jax.random.fold_in(key, step), batch)[0]
 
@@ -169,4 +176,5 @@ def _step(frozen, key, carry, step, batch, numbers, *, apply, views):
         return cross_entropy(params, features, batch["label"])
 
     loss, grads = jax.value_and_grad(loss_fn)(params)
+    grads = jax.tree.map(lambda g, w: g + weight_decay * w if w.ndim > 1 else g, grads, params)
     return *moved(params, velocity, grads, *numbers), total + loss

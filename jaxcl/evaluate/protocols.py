@@ -267,6 +267,7 @@ def _finetune(
     schedule: str = "cosine",
     drops: Sequence[float] = (0.6, 0.8),
     drop_factor: float = 0.1,
+    weight_decay: float = 0.0,
     augmentation: str = "recipe",
     progress: Progress | None = None,
 ) -> Result:
@@ -285,6 +286,7 @@ def _finetune(
         "schedule": schedule,
         "drops": [float(drop) for drop in drops],
         "drop_factor": drop_factor,
+        "weight_decay": weight_decay,
     }
     if augmentation == "recipe" and views is None:
         augmentation = "tensorflow"
