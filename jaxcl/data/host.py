@@ -127,7 +127,13 @@ def crops_of(
     numbers: Any = np.asarray(jax.random.key_data(key))  # free of any device
     key = jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(key))
     assert isinstance(views, RecipeViews)
-    tf, source = tensorflow(), images.source
+    try:
+        tf, source = tensorflow(), images.source
+    except ImportError as error:
+        raise ImportError(
+            "Crops of encoded images are made by TensorFlow, which is not installed: pip install 'jaxcl[tfds]', or"
+            " probe the images as they are (--set augmentation=none)."
+        ) from error
     dtype = "float32" if any(map(ends_in_a_space, views.recipes)) else "uint8"
     made, one = maker(tf, views, source, lambda step: jax.random.fold_in(key, step), dtype, None)
 

@@ -8,6 +8,8 @@ from PIL import Image
 
 from jaxcl import augment, data
 
+pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+
 H, W, KEY = 375, 500, jax.random.key(3)
 
 

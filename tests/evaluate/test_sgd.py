@@ -103,6 +103,7 @@ def test_a_constant_rate_stays_and_a_wrong_schedule_is_refused():
 
 def test_encoded_images_are_cropped_whole(tmp_path):
     """The classes differ beside the centre square alone, which no crop of that square can tell."""
+    pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     rng = np.random.default_rng(0)
     for i in range(48):
         picture = rng.integers(100, 156, (60, 160, 3), np.uint8)
