@@ -289,20 +289,15 @@ def _placed(tree: PyTree, sharding: NamedSharding) -> PyTree:
 def compile_for(traced: Any, machine: Machine, notes: list[str]) -> tuple[Any, int | None]:
     """A traced program compiled for a machine, and None; or None and the bytes that it would need, where its compiler
     says that they are more than a device has. `notes` gets what was out of the ordinary."""
-    lowered = traced.lower()
     # On a described GPU there is nothing to time algorithms on.
-    options: dict[str, Any] = {}
-    if machine.platform == "gpu" and machine.name != "here":
-        options = {"xla_gpu_autotune_level": 0}
+    described_gpu = machine.platform == "gpu" and machine.name != "here"
+    options = {"xla_gpu_autotune_level": 0} if described_gpu else None
     try:
-        return lowered.compile(compiler_options=options), None
+        return programs.compiled(traced.lower(), options=options, notes=notes), None
     except Exception as error:
-        if (needed := bytes_in_error(str(error))) is not None:
-            return None, needed
-        if "No supported config" not in str(error):
+        if (needed := bytes_in_error(str(error))) is None:
             raise
-        notes.append("Products by cuBLAS alone, as XLA found no way to write one of them in Triton.")
-        return lowered.compile(compiler_options=options | {"xla_gpu_enable_triton_gemm": False}), None
+        return None, needed
 
 
 def bytes_in_error(message: str) -> int | None:

@@ -100,3 +100,22 @@ def test_a_product_is_two_mnk_whether_one_program_makes_it_or_one_a_device(split
         mesh = devices.make_mesh(devices=8)
         product = jax.shard_map(jnp.matmul, mesh=mesh, in_specs=(rows, everywhere), out_specs=rows)
     assert arithmetic(product, jnp.zeros((16, 3)), jnp.zeros((3, 5))) == 2 * 16 * 3 * 5
+
+
+def test_where_triton_has_no_form_for_a_product_cublas_makes_all_and_other_errors_are_raised():
+    class Lowered:
+        def __init__(self, complaint):
+            self.complaint, self.asked = complaint, []
+
+        def compile(self, compiler_options):
+            self.asked.append(compiler_options)
+            if len(self.asked) == 1:
+                raise RuntimeError(self.complaint)
+            return "program"
+
+    lowered, notes = Lowered("INTERNAL: No supported configs found for gemm_fusion"), []
+    assert programs.compiled(lowered, options={"xla_gpu_autotune_level": 0}, notes=notes) == "program"
+    assert lowered.asked[1] == {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
+    assert notes == [programs.WITHOUT_TRITON]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        programs.compiled(Lowered("out of memory"))
