@@ -22,7 +22,7 @@ from jaxcl.config import CommonKnobs, Recipe, open_data
 from jaxcl.data.host import ends_in_a_space
 from jaxcl.devices import along, axis_name, row
 from jaxcl.machines import GIB, Machine
-from jaxcl.train.placement import place
+from jaxcl.train.placement import layout, place
 from jaxcl.train.state import blank_batch, init_state
 from jaxcl.train.step import make_step
 from jaxcl.typing import About, PyTree
@@ -200,14 +200,15 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
         lambda key, batch: init_state(key, recipe.method, recipe.optimizer, batch), keys.init_key(0), batch
     )
     whole, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, along(0))
+    carry = layout(state, mesh, shard=knobs.shard_state)
     arguments = (
-        _placed(state, whole),
+        jax.tree.map(lambda x, sharding: _placed(x, sharding), state, carry),
         _placed(jax.eval_shape(lambda: keys.run_key(0)), whole),
         _placed(batch, rows),
     )
     step = make_step(recipe.method, recipe.optimizer, axis_name=axis_name(placement))
     start = time.perf_counter()
-    placed: Any = place(step, placement, mesh)
+    placed: Any = place(step, placement, mesh, carry=carry)
     traced = placed.trace(*arguments)
     notes: list[str] = []
     compiled, needed = compile_for(traced, machine, notes)
@@ -410,6 +411,10 @@ def _attempts(knobs: CommonKnobs, machine: Machine, over: Plan) -> Iterator[tupl
     for many in (2 * knobs.chunks, 4 * knobs.chunks, 8 * knobs.chunks):
         yield f"--chunks {many}", _changed(knobs, chunks=many), machine
     n, batch = len(machine.devices), knobs.batch_size // 2
+    # Worth compiling where what it splits is a tenth of the memory or more.
+    if not knobs.shard_state and knobs.placement == "jit" and n > 1:
+        if 80 * over.parameters > (over.capacity_bytes or 0):
+            yield "--shard-state", _changed(knobs, shard_state=True), machine
     while batch >= n and batch % n == 0:
         # By proportion; what is over by half is not worth compiling.
         if (over.peak_bytes or 0) * batch / knobs.batch_size <= 1.5 * (over.capacity_bytes or 0):
