@@ -32,7 +32,7 @@ def example():
 
 
 def losses(params, batch, axis_name):
-    """Several in one program: a factor's gradient is the loss itself. At 0.01 no bound is of use; blocks of 5 fill up."""
+    """Several in one program: a factor's gradient is the loss. At 0.01 no bound is of use."""
 
     def of(name, loss):
         w, factor = params[name]
