@@ -12,6 +12,7 @@ import optax
 from jax import lax
 from scipy import stats
 
+from jaxcl import devices
 from jaxcl.evaluate.checks import check_features, check_labels
 from jaxcl.typing import Array
 
@@ -49,7 +50,7 @@ def few_shot(
     labelled images, not that of the test images, which are the same in every draw.
 
     Draw r takes `balanced_subset(fold_in(key, r), train_labels, shots)`: a function of key and labels alone, so
-    encoders are compared on the same images.
+    encoders are compared on the same images. Of several processes each makes its part of the draws.
 
     Raises ValueError where a class has fewer images than `shots`, or labels are missing.
 
@@ -73,8 +74,8 @@ def few_shot(
             f"Few-shot draws {shots} images of every class, but class {classes[np.argmin(counts)]} has only"
             f" {fewest} training images. Ask for fewer shots."
         )
-    scores = []
-    for r in range(draws):
+    scores, own = [], devices.own_rows(draws)
+    for r in range(draws)[own]:
         # One draw at a time: its images are few, and all of them together need not fit.
         rows = balanced_subset(jax.random.fold_in(key, r), labels, shots)
         center = x[rows].mean(axis=0)
@@ -90,7 +91,7 @@ def few_shot(
         weights = np.asarray(weights) / scale
         logits = test @ weights + (np.asarray(bias) - center @ weights)
         scores.append(np.mean(classes[np.argmax(logits, axis=1)] == test_labels))
-    accuracies = np.asarray(scores, np.float64)
+    accuracies = devices.gather_rows(np.asarray(scores, np.float64), draws)
     interval = np.nan
     if draws > 1:
         interval = float(stats.t.ppf(0.975, draws - 1) * accuracies.std(ddof=1) / np.sqrt(draws))
