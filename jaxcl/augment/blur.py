@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcl import collectives
 from jaxcl.augment.op import Number, Op, ascending, between, deciding, number, same_shape, uniform
 from jaxcl.images import gaussian_matrix, gaussian_taps, resample, shifted_sum
 from jaxcl.typing import Array
@@ -42,6 +43,9 @@ def gaussian_blur(*, sigma: tuple[Number, Number] = (0.1, 2.0), probability: Num
         if radius == 0:
             return image
 
+        if radius > 2 and collectives.target().platform != "cpu":
+            # Two matrix products: so many shifted copies would go through an accelerator's memory in several passes.
+            return resample(*(blur_matrix(params, radius, n) for n in image.shape[:2]), image)
         taps = blur_taps(params, radius)
         rows = shifted_sum(taps, image)
         # Else XLA would compute each of the rows' sums anew for every tap of the columns.
@@ -54,6 +58,20 @@ def gaussian_blur(*, sigma: tuple[Number, Number] = (0.1, 2.0), probability: Num
 def blur_taps(params: Blur, radius: int) -> Array:
     """[2 radius + 1]; the coin is applied here, where it costs least."""
     return jnp.where(params.on, gaussian_taps(params.sigma, radius), jnp.arange(-radius, radius + 1) == 0)
+
+
+def blur_matrix(params: Blur, radius: int, n: int) -> Array:
+    """The matrix [n, n] that does what `shifted_sum` does with `blur_taps`, to lines of n pixels. It is computed where
+    it stands, as an accelerator is slow to look taps up.
+
+    >>> on = Blur(jnp.array(True), jnp.array(1.0))
+    >>> bool(jnp.allclose(blur_matrix(on, 2, 5)[2], blur_taps(on, 2)))
+    True
+    """
+    distance = np.abs(np.arange(n)[None] - np.arange(n)[:, None])
+    total = jnp.sum(jnp.exp(-((np.arange(-radius, radius + 1) / params.sigma) ** 2) / 2))
+    taps = jnp.exp(-((distance / params.sigma) ** 2) / 2) / total
+    return jnp.where(params.on, jnp.where(distance <= radius, taps, 0), np.eye(n, dtype=np.float32))
 
 
 def blur_radius(height: int) -> int:

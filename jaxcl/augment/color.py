@@ -8,10 +8,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcl import collectives
 from jaxcl.augment.op import Number, Op, ascending, between, coin, deciding, known, larger, number, whole
 from jaxcl.typing import Array
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")
+CONTRAST = JITTERS.index("contrast")
 
 
 class Jitter(NamedTuple):
@@ -74,17 +76,6 @@ def color_jitter(
         )
 
     def apply(params, image):
-        def brighter(planes):
-            if brightness_form == "add":
-                return tuple(x + params.brightness for x in planes)
-            return tuple(x * params.brightness for x in planes)
-
-        changes: tuple[Callable[[Channels], Channels], ...] = (
-            brighter,
-            lambda planes: tuple(contrast_of(params.contrast, x) for x in planes),
-            lambda planes: saturation_of(params.saturation, planes),
-            lambda planes: hue_of(params.hue, planes),
-        )
         # Left out: what has no strength, and what cannot change a gray image.
         colorless = image.shape[2] == 1
         out = [
@@ -92,21 +83,67 @@ def color_jitter(
         ]
         if all(out):
             return image
-        changes = tuple(
-            (lambda planes: planes) if skip else change for skip, change in zip(out, changes, strict=True)
-        )
-        planes = before = channels(image)
 
-        # A loop, not four lines: XLA would fuse the four into one and compute each pixel's past many times over.
-        def change(i, planes):
-            planes = lax.switch(params.order[i], changes, planes)
-            return tuple(jnp.clip(x, 0, 1) for x in planes)
+        def changes_about(means: tuple[Array, ...] | None) -> list[Callable[[Channels], Channels]]:
+            """The four changes; contrast about these means of the channels, or those of its own input."""
 
-        planes = lax.fori_loop(0, 4, change, planes)
+            def contrasted(planes):
+                of = means or tuple(jnp.mean(x) for x in planes)
+                return tuple(
+                    contrast_about(params.contrast, x, mean) for x, mean in zip(planes, of, strict=True)
+                )
+
+            every = [
+                lambda planes: brighter(params.brightness, planes, adds=brightness_form == "add"),
+                contrasted,
+                lambda planes: saturation_of(params.saturation, planes),
+                lambda planes: hue_of(params.hue, planes),
+            ]
+            return [
+                (lambda planes: planes) if skip else change for skip, change in zip(out, every, strict=True)
+            ]
+
+        before = channels(image)
+        one = in_a_loop if collectives.target().platform == "cpu" else in_two_passes
+        planes = one(changes_about, params.order, before, about_means=not out[CONTRAST])
         return stack([jnp.where(params.on, x, y) for x, y in zip(planes, before, strict=True)])
 
     settings = {**strengths, "probability": probability, "brightness_form": brightness_form}
     return deciding("jitter", 9, decide, apply, settings=settings)
+
+
+def in_a_loop(changes_about, order: Array, planes: Channels, *, about_means: bool) -> Channels:
+    """The four changes in their order, each clipped: a loop, where XLA would fuse the four into one and compute each
+    pixel's past many times over (on a CPU)."""
+    del about_means
+    changes = changes_about(None)
+
+    def change(i, planes):
+        planes = lax.switch(order[i], changes, planes)
+        return tuple(jnp.clip(x, 0, 1) for x in planes)
+
+    return lax.fori_loop(0, 4, change, planes)
+
+
+def in_two_passes(changes_about, order: Array, planes: Channels, *, about_means: bool) -> Channels:
+    """The same, read once for the means that contrast needs and once for the rest: an accelerator computes all four
+    changes of a pixel sooner than it fetches it from memory four times."""
+
+    def changed(planes, means, steps, *, until=4):
+        changes = changes_about(means)
+        for i in range(steps):
+            new = tuple(jnp.clip(x, 0, 1) for x in lax.switch(order[i], changes, planes))
+            planes = tuple(jnp.where(i < until, x, y) for x, y in zip(new, planes, strict=True))
+        return planes
+
+    if not about_means:
+        return changed(planes, None, 4)
+    zeros = tuple(jnp.zeros(()) for _ in planes)
+    until = jnp.argmax(order == CONTRAST)
+    means = tuple(jnp.mean(x) for x in changed(planes, zeros, 3, until=until))
+    # Else XLA would keep what both passes compute, and memory would be visited more often than twice.
+    planes, means = lax.optimization_barrier((planes, means))
+    return changed(planes, means, 4)
 
 
 class Grayscale(NamedTuple):
@@ -211,8 +248,15 @@ def stack(planes) -> Array:
     return jnp.stack(planes, axis=-1)
 
 
+def brighter(amount: Array, planes: Channels, *, adds: bool) -> Channels:
+    return tuple(x + amount if adds else x * amount for x in planes)
+
+
 def contrast_of(factor: Array, x: Array) -> Array:
-    mean = jnp.mean(x)
+    return contrast_about(factor, x, jnp.mean(x))
+
+
+def contrast_about(factor: Array, x: Array, mean: Array) -> Array:
     return mean + factor * (x - mean)
 
 
