@@ -88,9 +88,11 @@ def part_of(each: hlo.Instruction, computations: Any) -> str:
         return f"max pool, {direction}"
     if re.search(r"ResNet|stage\d|Block", name):
         return f"other layers (relu, sums of branches), {direction}"
-    if not name:
-        return f"{each.operation}, unnamed"
-    return "the rest: " + "/".join(re.sub(r"jit\(\w+\)/", "", name).split("/")[:1])
+    if "vmap(" in name:
+        return "views"
+    if each.operation in ("copy-start", "slice-start"):
+        return "brought to the chip ahead of time"
+    return "optimizer, loss, metrics and what has no name"
 
 
 def table(text: str, views: int) -> list[str]:
@@ -132,11 +134,32 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="a text that was kept")
     parser.add_argument("--views", type=int, default=128, help="of a device, in that text")
     parser.add_argument("--largest", type=int, default=0, help="also the largest operations")
-    given, knobs = parser.parse_known_args()
-    text = given.text.read_text()
-    print("\n".join(table(text, given.views)))
+    given, words = parser.parse_known_args()
+    views = given.views
+    if given.text:
+        text = given.text.read_text()
+    else:
+        from jaxcl import machines, plan
+        from jaxcl.cli import knobs_of
+        from jaxcl.config import load_config, resolved
+
+        config, knobs = load_config(given.config), resolved(knobs_of("plan", given.config, words))
+        machine = machines.described(given.machine)
+        about, _ = plan.about_of(config, knobs)
+        recipe, _, _, traced = plan.trace_step(config, knobs, about, machine)
+        compiled, needed = plan.compile_for(traced, machine, [])
+        if compiled is None:
+            parser.error(
+                f"it needs {needed} bytes a device, which are more than there are; lower --batch-size"
+            )
+        text, views = compiled.as_text(), 2 * recipe.batch_size // len(machine.devices)
+        told = compiled.cost_analysis()["bytes accessed"]
+        print(f"{told / views / 1e6:.1f} MB a view by the compiler's own count; {views} views a device")
+        if given.keep:
+            given.keep.write_text(text)
+    print("\n".join(table(text, views)))
     if given.largest:
-        print("\n".join(largest(text, given.views, given.largest)))
+        print("\n".join(largest(text, views, given.largest)))
 
 
 if __name__ == "__main__":

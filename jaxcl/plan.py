@@ -23,7 +23,7 @@ from jaxcl.data.host import ends_in_a_space
 from jaxcl.devices import along, axis_name, row
 from jaxcl.machines import GIB, Machine
 from jaxcl.train.placement import layout, place
-from jaxcl.train.state import blank_batch, init_state
+from jaxcl.train.state import TrainState, blank_batch, init_state
 from jaxcl.train.step import make_step
 from jaxcl.typing import About, PyTree
 
@@ -184,9 +184,11 @@ def check_batch(batch_size: int, machine: Machine) -> None:
 # --- one plan ----------------------------------------------------------------------------------------------------
 
 
-def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine, *, name: str = "") -> Plan:
-    """Compiles the training step of a config for a machine and reads off what it needs. No pixel is opened, no number
-    computed.
+def trace_step(
+    config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine
+) -> tuple[Recipe, TrainState, PyTree, Any]:
+    """The recipe of a config, the shapes of its training state and of a batch, and its training step, traced for a
+    machine: `compile_for` takes that.
 
     Raises ValueError where the batch cannot be split over the devices.
     """
@@ -202,14 +204,23 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
     whole, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, along(0))
     carry = layout(state, mesh, shard=knobs.shard_state)
     arguments = (
-        jax.tree.map(lambda x, sharding: _placed(x, sharding), state, carry),
+        jax.tree.map(_placed, state, carry),
         _placed(jax.eval_shape(lambda: keys.run_key(0)), whole),
         _placed(batch, rows),
     )
     step = make_step(recipe.method, recipe.optimizer, axis_name=axis_name(placement))
-    start = time.perf_counter()
     placed: Any = place(step, placement, mesh, carry=carry)
-    traced = placed.trace(*arguments)
+    return recipe, state, batch, placed.trace(*arguments)
+
+
+def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine, *, name: str = "") -> Plan:
+    """Compiles the training step of a config for a machine and reads off what it needs. No pixel is opened, no number
+    computed.
+
+    Raises ValueError where the batch cannot be split over the devices.
+    """
+    start = time.perf_counter()
+    recipe, state, batch, traced = trace_step(config, knobs, about, machine)
     notes: list[str] = []
     compiled, needed = compile_for(traced, machine, notes)
     seconds = time.perf_counter() - start
