@@ -133,9 +133,9 @@ def spread(tree: PyTree, mesh: Mesh, *, small: int = SMALL) -> PyTree:
 
     def of_one(x) -> NamedSharding:
         axes = [axis for axis, n in enumerate(x.shape) if n % mesh.size == 0]
-        longest = max(axes, key=lambda axis: x.shape[axis], default=None)
-        is_whole = longest is None or np.prod(x.shape) < small
-        return NamedSharding(mesh, PartitionSpec() if is_whole else along(longest))
+        if not axes or np.prod(x.shape) < small:
+            return NamedSharding(mesh, PartitionSpec())
+        return NamedSharding(mesh, along(max(axes, key=lambda axis: x.shape[axis])))
 
     return jax.tree.map(of_one, tree)
 

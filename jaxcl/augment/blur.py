@@ -45,7 +45,8 @@ def gaussian_blur(*, sigma: tuple[Number, Number] = (0.1, 2.0), probability: Num
 
         if radius > 2 and collectives.target().platform != "cpu":
             # Two matrix products: so many shifted copies would go through an accelerator's memory in several passes.
-            return resample(*(blur_matrix(params, radius, n) for n in image.shape[:2]), image)
+            rows, columns = (blur_matrix(params, radius, n) for n in image.shape[:2])
+            return resample(rows, columns, image)
         taps = blur_taps(params, radius)
         rows = shifted_sum(taps, image)
         # Else XLA would compute each of the rows' sums anew for every tap of the columns.

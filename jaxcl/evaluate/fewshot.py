@@ -74,7 +74,7 @@ def few_shot(
             f"Few-shot draws {shots} images of every class, but class {classes[np.argmin(counts)]} has only"
             f" {fewest} training images. Ask for fewer shots."
         )
-    scores, own = [], devices.own_rows(draws)
+    right, own = [], devices.own_rows(draws)
     for r in range(draws)[own]:
         # One draw at a time: its images are few, and all of them together need not fit.
         rows = balanced_subset(jax.random.fold_in(key, r), labels, shots)
@@ -90,8 +90,9 @@ def few_shot(
         )
         weights = np.asarray(weights) / scale
         logits = test @ weights + (np.asarray(bias) - center @ weights)
-        scores.append(np.mean(classes[np.argmax(logits, axis=1)] == test_labels))
-    accuracies = devices.gather_rows(np.asarray(scores, np.float64), draws)
+        right.append(np.sum(classes[np.argmax(logits, axis=1)] == test_labels))
+    # Whole numbers travel, as fractions would be rounded to float32.
+    accuracies = devices.gather_rows(np.asarray(right, np.int32), draws) / len(test_labels)
     interval = np.nan
     if draws > 1:
         interval = float(stats.t.ppf(0.975, draws - 1) * accuracies.std(ddof=1) / np.sqrt(draws))

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -479,7 +479,7 @@ class _Met(NamedTuple):
     def pairs(self) -> np.ndarray:
         return _all_pairs(len(self.own), len(self.other))
 
-    def tile(self, pair: Array) -> Array:
+    def tile(self, pair: Any) -> Array:
         i, j = pair
         s = products(self.own[i], self.other[j])
         if len(self.own) * s.shape[0] == self.rows:
