@@ -177,7 +177,9 @@ def _bytes(each: hlo.Instruction, kind: str, together: int) -> int:
         return int(max(sizes, default=0))  # what comes in, what goes out, and counters
     total = sum(sizes)
     if starts and kind in ("all-gather", "reduce-scatter"):
-        return int(total * together / (together + 1))  # both what comes in and what goes out, an n-th of the other
+        return int(
+            total * together / (together + 1)
+        )  # both what comes in and what goes out, an n-th of the other
     return int(total * together if kind == "reduce-scatter" else total)
 
 
