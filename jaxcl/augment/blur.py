@@ -43,8 +43,8 @@ def gaussian_blur(*, sigma: tuple[Number, Number] = (0.1, 2.0), probability: Num
         if radius == 0:
             return image
 
-        if radius > 2 and collectives.target().platform != "cpu":
-            # Two matrix products: so many shifted copies would go through an accelerator's memory in several passes.
+        if radius > 2 and collectives.target().platform == "tpu":
+            # Two matrix products: so many shifted copies would go through its memory in several passes.
             rows, columns = (blur_matrix(params, radius, n) for n in image.shape[:2])
             return resample(rows, columns, image)
         taps = blur_taps(params, radius)
@@ -63,7 +63,7 @@ def blur_taps(params: Blur, radius: int) -> Array:
 
 def blur_matrix(params: Blur, radius: int, n: int) -> Array:
     """The matrix [n, n] that does what `shifted_sum` does with `blur_taps`, to lines of n pixels. It is computed where
-    it stands, as an accelerator is slow to look taps up.
+    it stands, as a TPU is slow to look taps up.
 
     >>> on = Blur(jnp.array(True), jnp.array(1.0))
     >>> bool(jnp.allclose(blur_matrix(on, 2, 5)[2], blur_taps(on, 2)))

@@ -104,7 +104,7 @@ def color_jitter(
             ]
 
         before = channels(image)
-        one = in_a_loop if collectives.target().platform == "cpu" else in_two_passes
+        one = in_two_passes if collectives.target().platform == "tpu" else in_a_loop
         planes = one(changes_about, params.order, before, about_means=not out[CONTRAST])
         return stack([jnp.where(params.on, x, y) for x, y in zip(planes, before, strict=True)])
 
@@ -114,7 +114,7 @@ def color_jitter(
 
 def in_a_loop(changes_about, order: Array, planes: Channels, *, about_means: bool) -> Channels:
     """The four changes in their order, each clipped: a loop, where XLA would fuse the four into one and compute each
-    pixel's past many times over (on a CPU)."""
+    pixel's past many times over."""
     del about_means
     changes = changes_about(None)
 
@@ -126,8 +126,8 @@ def in_a_loop(changes_about, order: Array, planes: Channels, *, about_means: boo
 
 
 def in_two_passes(changes_about, order: Array, planes: Channels, *, about_means: bool) -> Channels:
-    """The same, read once for the means that contrast needs and once for the rest: an accelerator computes all four
-    changes of a pixel sooner than it fetches it from memory four times."""
+    """The same, read once for the means that contrast needs and once for the rest: a TPU computes all four changes of a
+    pixel sooner than it fetches it from memory four times."""
 
     def changed(planes, means, steps, *, until=4):
         changes = changes_about(means)

@@ -41,8 +41,8 @@ def compose(*ops: Op) -> Op:
         steps = list(zip(ops, params, strict=True))
         while steps:
             (op, drawn), *steps = steps
-            # In one where nothing is kept in a cache: a flip alone would fetch the crop from memory once more.
-            if steps and is_crop_and_flip(op, steps[0][0]) and collectives.target().platform != "cpu":
+            # A TPU would fetch the crop from memory once more for the flip alone.
+            if steps and is_crop_and_flip(op, steps[0][0]) and collectives.target().platform == "tpu":
                 image = crop_flipped(op, drawn, steps.pop(0)[1], image)
             else:
                 image = op.apply(drawn, image)

@@ -168,7 +168,8 @@ def random_resized_crop(
 
 def is_crop_and_flip(op: Op, after: Op) -> bool:
     """Whether these two ops in a row are a crop and a flip of this file, which `crop_flipped` does in one."""
-    return (op.name, after.name) == ("crop", "flip") and "distribution" in dict(op.settings)
+    names = (op.name, after.name) == ("crop", "flip")
+    return names and "distribution" in dict(op.settings) and "probability" in dict(after.settings)
 
 
 def crop_flipped(crop: Op, box: Crop, coin: Flip, image: Array) -> Array:

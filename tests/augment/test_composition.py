@@ -37,7 +37,7 @@ def test_a_composition_of_compositions_draws_its_numbers_in_a_row():
     jax.tree.map(np.testing.assert_array_equal, nested.sample(KEY, (8, 8, 3)), (a, (b, c)))
 
 
-def test_an_accelerator_is_given_the_same_pictures(monkeypatch):
+def test_a_tpu_is_given_the_same_pictures(monkeypatch):
     """There crops are flipped as they are made, blurs are matrix products, and a jitter reads its image twice."""
     images = jax.random.uniform(jax.random.key(0), (8, 64, 70, 3))
     recipes = [augment.simclr(64), augment.moco_v2(64), augment.simclr(64, brightness_form="add")]
