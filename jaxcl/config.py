@@ -68,6 +68,9 @@ class CommonKnobs:
     images, as papers do; the device from their centre squares of 8/7 the size."""
     placement: Literal["jit", "shard_map", "pmap"] = "jit"
     """How a training step runs on several devices."""
+    shard_state: bool = False
+    """Of the optimizer's state, target network, queue and bank each device keeps its part, under --placement jit: less
+    memory, more messages."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the encoder computes in; parameters and loss are float32."""
     remat: bool = False

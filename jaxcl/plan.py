@@ -22,8 +22,8 @@ from jaxcl.config import CommonKnobs, Recipe, open_data, recipe_of
 from jaxcl.data.host import ends_in_a_space
 from jaxcl.devices import along, axis_name, row
 from jaxcl.machines import GIB, Machine
-from jaxcl.train.placement import place
-from jaxcl.train.state import blank_batch, init_state
+from jaxcl.train.placement import layout, place
+from jaxcl.train.state import TrainState, blank_batch, init_state
 from jaxcl.train.step import make_step
 from jaxcl.typing import About, PyTree
 
@@ -184,9 +184,11 @@ def check_batch(batch_size: int, machine: Machine) -> None:
 # --- one plan ----------------------------------------------------------------------------------------------------
 
 
-def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine, *, name: str = "") -> Plan:
-    """Compiles the training step of a config for a machine and reads off what it needs. No pixel is opened, no number
-    computed.
+def trace_step(
+    config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine
+) -> tuple[Recipe, TrainState, PyTree, Any]:
+    """The recipe of a config, the shapes of its training state and of a batch, and its training step, traced for a
+    machine: `compile_for` takes that.
 
     Raises ValueError where the batch cannot be split over the devices.
     """
@@ -200,15 +202,25 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
         lambda key, batch: init_state(key, recipe.method, recipe.optimizer, batch), keys.init_key(0), batch
     )
     whole, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, along(0))
+    carry = layout(state, mesh, shard=knobs.shard_state)
     arguments = (
-        _placed(state, whole),
+        jax.tree.map(_placed, state, carry),
         _placed(jax.eval_shape(lambda: keys.run_key(0)), whole),
         _placed(batch, rows),
     )
     step = make_step(recipe.method, recipe.optimizer, axis_name=axis_name(placement))
+    placed: Any = place(step, placement, mesh, carry=carry)
+    return recipe, state, batch, placed.trace(*arguments)
+
+
+def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine, *, name: str = "") -> Plan:
+    """Compiles the training step of a config for a machine and reads off what it needs. No pixel is opened, no number
+    computed.
+
+    Raises ValueError where the batch cannot be split over the devices.
+    """
     start = time.perf_counter()
-    placed: Any = place(step, placement, mesh)
-    traced = placed.trace(*arguments)
+    recipe, state, batch, traced = trace_step(config, knobs, about, machine)
     notes: list[str] = []
     compiled, needed = compile_for(traced, machine, notes)
     seconds = time.perf_counter() - start
@@ -289,20 +301,15 @@ def _placed(tree: PyTree, sharding: NamedSharding) -> PyTree:
 def compile_for(traced: Any, machine: Machine, notes: list[str]) -> tuple[Any, int | None]:
     """A traced program compiled for a machine, and None; or None and the bytes that it would need, where its compiler
     says that they are more than a device has. `notes` gets what was out of the ordinary."""
-    lowered = traced.lower()
     # On a described GPU there is nothing to time algorithms on.
-    options: dict[str, Any] = {}
-    if machine.platform == "gpu" and machine.name != "here":
-        options = {"xla_gpu_autotune_level": 0}
+    described_gpu = machine.platform == "gpu" and machine.name != "here"
+    options = {"xla_gpu_autotune_level": 0} if described_gpu else None
     try:
-        return lowered.compile(compiler_options=options), None
+        return programs.compiled(traced.lower(), options=options, notes=notes), None
     except Exception as error:
-        if (needed := bytes_in_error(str(error))) is not None:
-            return None, needed
-        if "No supported config" not in str(error):
+        if (needed := bytes_in_error(str(error))) is None:
             raise
-        notes.append("Products by cuBLAS alone, as XLA found no way to write one of them in Triton.")
-        return lowered.compile(compiler_options=options | {"xla_gpu_enable_triton_gemm": False}), None
+        return None, needed
 
 
 def bytes_in_error(message: str) -> int | None:
@@ -415,6 +422,10 @@ def _attempts(knobs: CommonKnobs, machine: Machine, over: Plan) -> Iterator[tupl
     for many in (2 * knobs.chunks, 4 * knobs.chunks, 8 * knobs.chunks):
         yield f"--chunks {many}", _changed(knobs, chunks=many), machine
     n, batch = len(machine.devices), knobs.batch_size // 2
+    # Worth compiling where what it splits is a tenth of the memory or more.
+    if not knobs.shard_state and knobs.placement == "jit" and n > 1:
+        if 80 * over.parameters > (over.capacity_bytes or 0):
+            yield "--shard-state", _changed(knobs, shard_state=True), machine
     while batch >= n and batch % n == 0:
         # By proportion; what is over by half is not worth compiling.
         if (over.peak_bytes or 0) * batch / knobs.batch_size <= 1.5 * (over.capacity_bytes or 0):

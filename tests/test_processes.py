@@ -144,7 +144,8 @@ def test_two_processes_embed_each_image_once_and_know_all_features(tmp_path):
 PROTOCOLS = """
 from jax.tree_util import Partial
 from jaxcl import augment
-from jaxcl.evaluate import PROTOCOLS, Subject
+from jaxcl.evaluate import PROTOCOLS, Subject, probe
+probe.SHARED = 0
 def apply(params, state, images):
     return jax.numpy.tanh((images - state).reshape(len(images), -1) @ params)
 weights = jax.random.normal(jax.random.key(1), (192, 6)) / 10
@@ -153,6 +154,7 @@ crops = augment.n_views(augment.crop_and_flip(8), 1)
 settings = {
     "knn": {},
     "linear": {"l2": (1e-3, 1e-1), "iterations": 50},
+    "fewshot5": {"draws": 5, "steps": 20},
     "linear_sgd": {"epochs": 3, "views": crops},
     "finetune10": {"epochs": 3, "batch_size": 4},
     "corruption": {"images": 12, "names": ("contrast",)},

@@ -8,10 +8,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcl import collectives
 from jaxcl.augment.op import Number, Op, ascending, between, coin, deciding, known, larger, number, whole
 from jaxcl.typing import Array
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")
+CONTRAST = JITTERS.index("contrast")
 
 
 class Jitter(NamedTuple):
@@ -68,7 +70,7 @@ def color_jitter(
         raise ValueError(f'brightness_form must be "multiply" or "add"; got {brightness_form!r}.')
     if colors not in COLORS:
         raise ValueError(f'colors are those of "tensorflow" or of "torchvision"; got {colors!r}.')
-    contrast_change, saturation_change = COLORS[colors]
+    means_of, saturated = COLORS[colors]
 
     def factor(u, strength):
         return between(u, larger(0.0, 1 - strength), 1 + strength)
@@ -85,17 +87,6 @@ def color_jitter(
         )
 
     def apply(params, image):
-        def brighter(planes):
-            if brightness_form == "add":
-                return tuple(x + params.brightness for x in planes)
-            return tuple(x * params.brightness for x in planes)
-
-        changes: tuple[Callable[[Channels], Channels], ...] = (
-            brighter,
-            lambda planes: contrast_change(params.contrast, planes),
-            lambda planes: saturation_change(params.saturation, planes),
-            lambda planes: hue_of(params.hue, planes),
-        )
         # Left out: what has no strength, and what cannot change a gray image.
         colorless = image.shape[2] == 1
         out = [
@@ -103,21 +94,67 @@ def color_jitter(
         ]
         if all(out):
             return image
-        changes = tuple(
-            (lambda planes: planes) if skip else change for skip, change in zip(out, changes, strict=True)
-        )
-        planes = before = channels(image)
 
-        # A loop, not four lines: XLA would fuse the four into one and compute each pixel's past many times over.
-        def change(i, planes):
-            planes = lax.switch(params.order[i], changes, planes)
-            return tuple(jnp.clip(x, 0, 1) for x in planes)
+        def changes_about(means: tuple[Array, ...] | None) -> list[Callable[[Channels], Channels]]:
+            """The four changes; contrast about these means, or those of its own input."""
 
-        planes = lax.fori_loop(0, 4, change, planes)
+            def contrasted(planes):
+                of = means or means_of(planes)
+                return tuple(
+                    contrast_about(params.contrast, x, mean) for x, mean in zip(planes, of, strict=True)
+                )
+
+            every = [
+                lambda planes: brighter(params.brightness, planes, adds=brightness_form == "add"),
+                contrasted,
+                lambda planes: saturated(params.saturation, planes),
+                lambda planes: hue_of(params.hue, planes),
+            ]
+            return [
+                (lambda planes: planes) if skip else change for skip, change in zip(out, every, strict=True)
+            ]
+
+        before = channels(image)
+        one = in_two_passes if collectives.target().platform == "tpu" else in_a_loop
+        planes = one(changes_about, params.order, before, None if out[CONTRAST] else means_of)
         return stack([jnp.where(params.on, x, y) for x, y in zip(planes, before, strict=True)])
 
     settings = {**strengths, "probability": probability, "brightness_form": brightness_form, "colors": colors}
     return deciding("jitter", 9, decide, apply, settings=settings)
+
+
+def in_a_loop(changes_about, order: Array, planes: Channels, means_of: Means | None) -> Channels:
+    """The four changes in their order, each clipped: a loop, where XLA would fuse the four into one and compute each
+    pixel's past many times over."""
+    del means_of
+    changes = changes_about(None)
+
+    def change(i, planes):
+        planes = lax.switch(order[i], changes, planes)
+        return tuple(jnp.clip(x, 0, 1) for x in planes)
+
+    return lax.fori_loop(0, 4, change, planes)
+
+
+def in_two_passes(changes_about, order: Array, planes: Channels, means_of: Means | None) -> Channels:
+    """The same, read once for the means that contrast needs and once for the rest: a TPU computes all four changes of a
+    pixel sooner than it fetches it from memory four times."""
+
+    def changed(planes, means, steps, *, until=4):
+        changes = changes_about(means)
+        for i in range(steps):
+            new = tuple(jnp.clip(x, 0, 1) for x in lax.switch(order[i], changes, planes))
+            planes = tuple(jnp.where(i < until, x, y) for x, y in zip(new, planes, strict=True))
+        return planes
+
+    if means_of is None:
+        return changed(planes, None, 4)
+    zeros = tuple(jnp.zeros(()) for _ in planes)
+    until = jnp.argmax(order == CONTRAST)
+    means = means_of(changed(planes, zeros, 3, until=until))
+    # Else XLA would keep what both passes compute, and memory would be visited more often than twice.
+    planes, means = lax.optimization_barrier((planes, means))
+    return changed(planes, means, 4)
 
 
 class Grayscale(NamedTuple):
@@ -193,7 +230,7 @@ def adjust_brightness(factor: Array, image: Array) -> Array:
 
 def adjust_contrast(factor: Array, image: Array) -> Array:
     """About each channel's mean: mean + factor (x - mean)."""
-    return stack([contrast_of(factor, x) for x in channels(image)])
+    return stack([contrast_about(factor, x, jnp.mean(x)) for x in channels(image)])
 
 
 def adjust_saturation(factor: Array, image: Array) -> Array:
@@ -208,6 +245,7 @@ def adjust_hue(fraction: Array, image: Array) -> Array:
 
 # A jitter works on separate channels [h, w]: pixels stay contiguous in memory, which a CPU needs to be fast.
 Channels = tuple[Array, ...]
+Means = Callable[[Channels], tuple[Array, ...]]
 
 
 def channels(image: Array) -> Channels:
@@ -222,13 +260,16 @@ def stack(planes) -> Array:
     return jnp.stack(planes, axis=-1)
 
 
-def contrast_of(factor: Array, x: Array) -> Array:
-    mean = jnp.mean(x)
+def brighter(amount: Array, planes: Channels, *, adds: bool) -> Channels:
+    return tuple(x + amount if adds else x * amount for x in planes)
+
+
+def contrast_about(factor: Array, x: Array, mean: Array) -> Array:
     return mean + factor * (x - mean)
 
 
-def contrast_by_channel(factor: Array, planes: Channels) -> Channels:
-    return tuple(contrast_of(factor, x) for x in planes)
+def means_of_channels(planes: Channels) -> tuple[Array, ...]:
+    return tuple(jnp.mean(x) for x in planes)
 
 
 def gray_of(planes: Channels) -> Array:
@@ -238,9 +279,8 @@ def gray_of(planes: Channels) -> Array:
     return 0.299 * r + 0.587 * g + 0.114 * b
 
 
-def contrast_about_gray(factor: Array, planes: Channels) -> Channels:
-    mean = jnp.mean(gray_of(planes))
-    return tuple(mean + factor * (x - mean) for x in planes)
+def mean_of_gray(planes: Channels) -> tuple[Array, ...]:
+    return (jnp.mean(gray_of(planes)),) * len(planes)
 
 
 def mixed_with_gray(factor: Array, planes: Channels) -> Channels:
@@ -280,7 +320,8 @@ def hue_of(fraction: Array, planes: Channels) -> Channels:
 
 
 # whose colors -> contrast, saturation: (factor, planes) -> planes
-COLORS: dict[str, tuple[Callable[[Array, Channels], Channels], Callable[[Array, Channels], Channels]]] = {
-    "tensorflow": (contrast_by_channel, saturation_of),
-    "torchvision": (contrast_about_gray, mixed_with_gray),
+# What contrast is about, and how saturation changes.
+COLORS: dict[str, tuple[Means, Callable[[Array, Channels], Channels]]] = {
+    "tensorflow": (means_of_channels, saturation_of),
+    "torchvision": (mean_of_gray, mixed_with_gray),
 }

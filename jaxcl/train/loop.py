@@ -22,11 +22,11 @@ from rich.console import Console
 from jaxcl import keys
 from jaxcl.config import Recipe
 from jaxcl.data import InputPipeline, input_pipeline, prefetch
-from jaxcl.devices import axis_name, make_mesh, replicate, split
+from jaxcl.devices import axis_name, lay_out, make_mesh, replicate, split, whole
 from jaxcl.train import checkpoint
 from jaxcl.train.callbacks import Callback
 from jaxcl.train.log import Log
-from jaxcl.train.placement import place, resident
+from jaxcl.train.placement import layout, place, resident
 from jaxcl.train.state import TrainState, fill, init_state, start_from
 from jaxcl.train.step import in_one_call, make_step
 from jaxcl.typing import Batch, Images
@@ -55,6 +55,7 @@ def train(
     seed: int = 0,
     input: str | InputPipeline = "device",
     placement: str = "jit",
+    shard_state: bool = False,
     steps_per_call: int = 1,
     log_every: int = 50,
     save_every: int = 1000,
@@ -72,6 +73,10 @@ def train(
     placement
         how a training step runs on several devices: "jit", "shard_map" or "pmap"; the one that the recipe's
         `axis_name` is for.
+    shard_state
+        each device keeps its part of the optimizer's state and of the method's memory (target network, queue, bank),
+        under "jit"; the same numbers, up to rounding, for less memory and more messages. The state that is returned is
+        whole again. Checkpoints are the same either way.
     steps_per_call
         training steps that are compiled and run as one; divides all cadences.
     log_every, save_every
@@ -103,9 +108,11 @@ def train(
 
     many = steps_per_call > 1
     step_fn = make_step(recipe.method, recipe.optimizer, axis_name=axis_name(placement))
-    step_fn = place(in_one_call(step_fn) if many else step_fn, placement, mesh, axis=int(many))
     first = pipeline.first(batch_size=recipe.batch_size, seed=seed)  # the global batch, in every process
     state = init_state(init_key, recipe.method, recipe.optimizer, first)
+    carry = layout(state, mesh, shard=shard_state)
+    step_fn = in_one_call(step_fn) if many else step_fn
+    step_fn = place(step_fn, placement, mesh, axis=int(many), carry=carry)
 
     checkpoints = Path(run_dir) / "checkpoints" if run_dir is not None else None
     resumed = checkpoints is not None and checkpoint.latest(checkpoints) is not None
@@ -113,7 +120,7 @@ def train(
         state = start_from(state, init, parts=recipe.carries)
     if recipe.given is not None and not resumed:
         state = fill(state, recipe.given)
-    state, run_key, start = replicate(state, mesh), replicate(run_key, mesh), 0
+    state, run_key, start = lay_out(state, carry), replicate(run_key, mesh), 0
     if resumed:
         assert checkpoints is not None
         state, start = checkpoint.restore(checkpoints, state)
@@ -159,7 +166,7 @@ def train(
                 kept, waited, since, logged = [], 0.0, time.perf_counter(), step
             for callback in callbacks:
                 if step % callback.every == 0 or last:
-                    log.write(step, callback.call(step, state.params, state.state))
+                    log.write(step, callback.call(step, state.params, whole(state.state, mesh)))
                     since = time.perf_counter()
             stopping = preempted(-(-step // steps_per_call))
             if checkpoints is not None and (step % save_every == 0 or last or stopping):
@@ -167,7 +174,7 @@ def train(
                 saved, since = step, time.perf_counter()
             if stopping and not last:
                 raise Interrupted(step) if interrupted() else Preempted(step)
-    return state
+    return whole(state, mesh)
 
 
 def check(
