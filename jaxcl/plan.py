@@ -34,6 +34,7 @@ KNOWN: dict[str, tuple[int, tuple[int, int, int] | None, int]] = {
     "fashion_mnist": (60_000, (28, 28, 1), 10),
     "imagenet2012": (1_281_167, None, 1000),
     "mnist": (60_000, (28, 28, 1), 10),
+    "stl10": (5_000, (96, 96, 3), 10),
     "svhn_cropped": (73_257, (32, 32, 3), 10),
 }
 

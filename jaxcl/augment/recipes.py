@@ -92,19 +92,19 @@ def moco_v2(size: int, *, min_area: Number = 0.2, blur: bool = True) -> Op:
     )
 
 
-def byol(size: int, *, min_area: Number = 0.08) -> tuple[Op, Op]:
+def byol(size: int, *, min_area: Number = 0.08, blur: bool = True) -> tuple[Op, Op]:
     """BYOL's two recipes (Grill et al. 2020), for `each_view`: the first view is always blurred and never solarized,
     the second blurred with probability 0.1 and solarized with 0.2. Both: crop, flip, jitter (0.4, 0.4, 0.2, 0.1;
-    p 0.8), grayscale (p 0.2) before, clip after."""
+    p 0.8), grayscale (p 0.2) before, clip after. blur=False leaves it out, as solo-learn does on CIFAR-10."""
 
-    def one(blur, solarize):
+    def one(blurred, solarize):
         return compose(
             geometry.random_resized_crop(size, area=(min_area, 1.0), distribution=uniform_height),
             geometry.flip(),
             color.color_jitter(0.4, 0.4, 0.2, 0.1),
             color.grayscale(),
             color.clip(),
-            gaussian_blur(probability=blur),
+            *([gaussian_blur(probability=blurred)] if blur else []),
             color.solarize(probability=solarize),
         )
 
