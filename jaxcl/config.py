@@ -44,7 +44,8 @@ class CommonKnobs:
     """What every config can be asked; a config inherits it, changes defaults and adds knobs of its own."""
 
     data: str = "tfds:cifar10"
-    """Images: digits, tfds:NAME, folder:PATH, npz:PATH or tfrecord:PATTERN."""
+    """Images: digits, tfds:NAME, folder:PATH, npz:PATH or tfrecord:PATTERN; with #imagenet100 after it, those of these
+    classes."""
     data_dir: str | None = None
     """Where TFDS prepared its data sets (its own default if not given)."""
     evaluate_on: str = "test"

@@ -33,6 +33,7 @@ KNOWN: dict[str, tuple[int, tuple[int, int, int] | None, int]] = {
     "cifar100": (50_000, (32, 32, 3), 100),
     "fashion_mnist": (60_000, (28, 28, 1), 10),
     "imagenet2012": (1_281_167, None, 1000),
+    "imagenet2012#imagenet100": (126_689, None, 100),
     "mnist": (60_000, (28, 28, 1), 10),
     "stl10": (5_000, (96, 96, 3), 10),
     "svhn_cropped": (73_257, (32, 32, 3), 10),

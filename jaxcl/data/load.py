@@ -5,6 +5,8 @@ digits        the embedded data set: nothing to download (see `digits.py`)
 tfds:NAME     a TensorFlow data set that was prepared before; NAME, NAME/CONFIG, NAME:VERSION
 folder:PATH   a folder of image files; see `load` for the layouts
 npz:PATH      a numpy archive of train_images, train_labels, test_images, test_labels; or images, labels
+
+SPEC#imagenet100 is one of these restricted to a list of classes (see `classes.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxcl.data.archives import load_archive
+from jaxcl.data.classes import chosen_rows, without_list
 from jaxcl.data.digits import scattered_digits
 from jaxcl.data.folders import load_folder
 from jaxcl.data.tfds import KNOWN_TFDS, load_tfds
@@ -41,7 +44,8 @@ def load(
     """The images [n, h, w, c] (uint8, c = 1 or 3) and labels [n] (int32, from 0; or None) of one split.
 
     spec
-        "digits", "tfds:NAME", "folder:PATH" or "npz:PATH".
+        "digits", "tfds:NAME", "folder:PATH" or "npz:PATH"; with "#imagenet100" after it only images of these classes,
+        labelled from 0 to 99 (all of the data set is read first).
     split
         "train" or "test"; of a TensorFlow data set any of its splits, where "test" is "validation" if there is no
         test split or its labels are secret.
@@ -71,6 +75,11 @@ def load(
     Raises ValueError for what is misspelt, empty or not as described here, FileNotFoundError for what is not there,
     and ImportError where TensorFlow Datasets is needed and not installed.
     """
+    spec, chosen = without_list(spec)
+    if chosen is not None:
+        images = load(spec, split, data_dir=data_dir, size=size, download=download)
+        rows, labels, classes = chosen_rows(images.name, images.labels, images.classes, chosen)
+        return images._replace(images=images.images[rows], labels=labels, classes=classes)
     kind, where = parsed(spec)
     check_size(size)
     if kind == "tfds":
