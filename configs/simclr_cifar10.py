@@ -13,9 +13,11 @@ README (about 91 % linear) is --details simclr --epochs 1000 --optimizer lars --
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_of
+from jaxcl.feature_transform import MIXES, mixed_nt_xent
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Knobs(CommonKnobs):
     head_width: int = 1024  # of the head's hidden layers; SimCLR's own are as wide as the representation
     details: Literal["torch", "simclr"] = "torch"  # whose start, head, batch statistics, cosine, crops
     temperature: float = 0.5  # NT-Xent's temperature
+    mix: Literal["none", "positives", "negatives", "both", "dimensions"] = "none"
+    """Which features are mixed before the loss (`feature_transform.MIXES`)."""
     optimizer: Literal["sgd", "lars"] = "sgd"  # SGD with momentum, or SimCLR's LARS
     learning_rate: float = 0.06  # base rate, for 256 images; grows linearly with the batch
     warmup_epochs: float = 0  # epochs of linear warm-up, before the cosine
@@ -58,6 +62,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     start = {"zero_init_last_gamma": not torch, "initialization": "torch" if torch else "lecun"}
     encoder = lean(nets.resnet(knobs.depth, stem="cifar", width=knobs.width, norm=norm, dtype=dtype, **start))
     loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
+    if knobs.mix != "none":
+        loss = partial(mixed_nt_xent, temperature=knobs.temperature, **MIXES[knobs.mix])
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
     make = {"sgd": optim.sgd, "lars": optim.lars}[knobs.optimizer]
     optimizer = make(rate, momentum=0.9, weight_decay=knobs.weight_decay)

@@ -13,9 +13,11 @@ device, whose crops come from the centre square of 256 pixels (--input device).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_of
+from jaxcl.feature_transform import MIXES, mixed_nt_xent
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Knobs(CommonKnobs):
     width: int = 1  # width multiplier of the ResNet
     head_layers: int = 2  # layers of the projection head
     temperature: float = 0.1  # NT-Xent's temperature
+    mix: Literal["none", "positives", "negatives", "both", "dimensions"] = "none"
+    """Which features are mixed before the loss (`feature_transform.MIXES`)."""
     learning_rate: float = 0.3  # base rate of LARS, for 256 images; grows linearly with the batch
     warmup_epochs: float = 10  # epochs of linear warm-up, before the cosine
     weight_decay: float = 1e-6  # L2 penalty on the gradient, of kernels only
@@ -50,6 +54,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     encoder = lean(nets.resnet(knobs.depth, stem="imagenet", width=knobs.width, norm=norm, dtype=dtype))
     head = nets.projection_head(layers=knobs.head_layers, out=128, norm=norm)
     loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
+    if knobs.mix != "none":
+        loss = partial(mixed_nt_xent, temperature=knobs.temperature, **MIXES[knobs.mix])
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
     optimizer = optim.lars(rate, momentum=0.9, weight_decay=knobs.weight_decay)
     return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, augment.probe_views(size))

@@ -27,8 +27,10 @@ LARGE = {
     "cpc",
     "yadim",
     "digit_on_image",
+    "looc",
     "moco_cifar10",
     "moco_imagenet",
+    "moco_imagenet100",
     "simclr_cifar10",
     "simclr_imagenet",
 }
@@ -59,7 +61,7 @@ def choices():
         for name, kind in typing.get_type_hints(knobs).items():
             values = (True, False) if kind is bool else ()
             if typing.get_origin(kind) is typing.Literal:
-                values = typing.get_args(kind)
+                values = typing.get_args(kind) if name != "mix" else ("dimensions",)  # which does all
             # Of the first three a recipe knows nothing; two are tried below, and the last changes numbers alone.
             left_out = ("placement", "input", "encoded", "dtype", "remat", "standardize")
             for value in values if name not in left_out else ():
