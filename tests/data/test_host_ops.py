@@ -30,6 +30,9 @@ OPS = {
     "solarize": augment.solarize(probability=0.5),
     "blur": augment.gaussian_blur(),
     "texture": augment.texture(probability=0.8),
+    "sobel": augment.sobel(),
+    "cutout": augment.cutout(side=0.4, probability=0.8),
+    "noise": augment.gaussian_noise(),
     "clip": augment.clip(),
     "lab": augment.lab(),
     "ycbcr": augment.ycbcr(),
@@ -99,6 +102,7 @@ def test_every_op_of_the_room_has_a_host_implementation():
         augment.grayscale(),
     ]
     made += [augment.color_jitter(1, 1, 1, 0.1), augment.solarize(), augment.gaussian_blur(), augment.clip()]
+    made += [augment.sobel(), augment.cutout(), augment.gaussian_noise()]
     made += [augment.texture(), augment.lab(), augment.ycbcr(), augment.ydbdr()]
     assert {op.name for op in made} <= set(IMPLEMENTATIONS)
 
