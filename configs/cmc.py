@@ -3,6 +3,7 @@
     jaxcl train configs/cmc.py --preset imagenet --data-dir DATA_DIR
     jaxcl train configs/cmc.py --preset imagenet_2x --data-dir DATA_DIR
     jaxcl evaluate runs/cmc_imagenet --protocol linear_sgd
+    jaxcl sweep configs/cmc.py --parts three --pairs all core --data-dir DATA_DIR
     jaxcl plan configs/cmc.py --preset imagenet --machine h100-8
 
 imagenet: L against ab, a ResNet-50 of half the width for each, 16384 negatives from a memory of all images, 240
@@ -24,9 +25,9 @@ class Knobs(CommonKnobs):
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     log_every: int = 50
     space: Literal["lab", "ycbcr", "ydbdr"] = "lab"  # which brightness, and which color
-    loss: Literal["softmax", "nce"] = (
-        "nce"  # a softmax over the scores, or the paper's binary NCE of the same
-    )
+    parts: Literal["two", "three"] = "two"  # brightness and color; or color in its two channels
+    pairs: Literal["all", "core"] = "all"  # of three: all are told from each other, or each from brightness
+    loss: Literal["softmax", "nce"] = "nce"  # the paper's binary NCE of the scores, or a softmax over them
     depth: int = 18  # of each ResNet
     features: int = 32  # channels of its first stage; 64 is a whole ResNet, 32 one of half the width
     stem: Literal["cifar", "imagenet"] = "cifar"  # 3x3; or 7x7 and a pool, each with stride 2
@@ -54,13 +55,15 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     net = {"norm": nets.batch_norm(axis_name=axis), "dtype": dtype, "zero_init_last_gamma": False}
     encoder = lean(nets.resnet(knobs.depth, stem=knobs.stem, features=knobs.features, **net))
     softmax, nce = losses.keyless(losses.softmax_nce), losses.keyless(losses.binary_nce, images=about.count)
-    views = augment.channel_views(augment.cmc(size, min_area=knobs.min_area, space=knobs.space), (1, 2))
+    parts = {"two": (1, 2), "three": (1, 1, 1)}[knobs.parts]
+    views = augment.channel_views(augment.cmc(size, min_area=knobs.min_area, space=knobs.space), parts)
     method = methods.cmc(
         views=views,
-        channels=augment.split_channels(augment.color_space(knobs.space), (1, 2)),
-        encoders=(encoder,) * 2,
-        heads=(nets.mlp_head(norm=nets.no_norm(), hidden=(), out=128),) * 2,
+        channels=augment.split_channels(augment.color_space(knobs.space), parts),
+        encoders=(encoder,) * len(parts),
+        heads=(nets.mlp_head(norm=nets.no_norm(), hidden=(), out=128),) * len(parts),
         images=about.count,
+        pairs=knobs.pairs,
         negatives=knobs.negatives or "batch",
         temperature=knobs.temperature,
         momentum=knobs.momentum,

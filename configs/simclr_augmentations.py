@@ -10,7 +10,7 @@ As in the paper every image is first cropped at random and resized, the same for
 `second` change one branch and the other stays as it is. Where both are the same it is done once, the figure's diagonal.
 Published finding, of ResNet-50 on ImageNet: no single one is enough, and random crops with color distortion stand out.
 How often and how strongly each was done is not published: here always, color as in SimCLR's recipe. By default on
-CIFAR-10 with the encoder of simclr_cifar10_cpu.py, three minutes of one core a run. Not run here as a whole.
+CIFAR-10 with the encoder of simclr_cifar10_cpu.py, three minutes of one core a run. Not run here.
 """
 
 from dataclasses import dataclass
