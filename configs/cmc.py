@@ -53,7 +53,9 @@ PRESETS = {
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     net = {"norm": nets.batch_norm(axis_name=axis), "dtype": dtype, "zero_init_last_gamma": False}
-    encoder = lean(nets.resnet(knobs.depth, stem=knobs.stem, features=knobs.features, **net))
+    net |= {"stem": knobs.stem, "features": knobs.features, "initialization": "torch"}
+    encoder = lean(nets.resnet(knobs.depth, **net))
+    head = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=128, initialization="torch")
     softmax, nce = losses.keyless(losses.softmax_nce), losses.keyless(losses.binary_nce, images=about.count)
     parts = {"two": (1, 2), "three": (1, 1, 1)}[knobs.parts]
     views = augment.channel_views(augment.cmc(size, min_area=knobs.min_area, space=knobs.space), parts)
@@ -61,7 +63,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         views=views,
         channels=augment.split_channels(augment.color_space(knobs.space), parts),
         encoders=(encoder,) * len(parts),
-        heads=(nets.mlp_head(norm=nets.no_norm(), hidden=(), out=128),) * len(parts),
+        heads=(head,) * len(parts),
         images=about.count,
         pairs=knobs.pairs,
         negatives=knobs.negatives or "batch",

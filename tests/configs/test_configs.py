@@ -31,6 +31,7 @@ LARGE = {
     "moco_cifar10",
     "moco_imagenet",
     "moco_imagenet100",
+    "simclr_augmentations",
     "simclr_cifar10",
     "simclr_imagenet",
 }
@@ -209,6 +210,8 @@ def full_size(path, name, batch_size=32):
     config = load_config(path)
     knobs = dataclasses.replace(config.PRESETS[name], batch_size=batch_size)
     about, _ = about_of(config, dataclasses.replace(knobs, data_dir="/nowhere"))
+    height, width, channels = about.shape
+    about = about._replace(shape=(height, width, channels + getattr(knobs, "bits", 0)))
     recipe, batch = config.recipe(knobs, about), blank_batch(about, batch_size)
     return recipe, batch, jax.eval_shape(recipe.method.init, jax.random.key(0), batch)
 
