@@ -49,7 +49,9 @@ class CommonKnobs:
     data_dir: str | None = None
     """Where TFDS prepared its data sets (its own default if not given)."""
     evaluate_on: str = "test"
-    """The split that evaluations test on; the training images are always "train"."""
+    """The split that evaluations test on; they train on "train"."""
+    train_on: str = "train"
+    """The split that is learnt from: of a TFDS data set any, as unlabelled or train+unlabelled of stl10."""
     size: int | None = None
     """Side of the images in pixels, to which they are resized; None leaves them as they are."""
     encoded: bool = False
@@ -201,6 +203,7 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
         data_dir=knobs.data_dir,
         size=knobs.size,
         evaluate_on=knobs.evaluate_on,
+        train_on=knobs.train_on,
         encoded=knobs.encoded or None,
     )
 

@@ -211,7 +211,10 @@ def online_knn(knobs: CommonKnobs, recipe: Recipe, data: Data) -> list[Callback]
     if data.test is None:
         raise ValueError(f"--knn-every needs images to test on, and {data.name} has none; set it to 0.")
     every = int(knobs.knn_every * data.about.count // knobs.batch_size)
-    return [Callback(max(every, 1), online_knn(recipe.method.embed, data.train, data.test))]
+    bank, queries = data.train, data.test
+    if knobs.train_on != "train" and data.evaluated is not None:
+        bank, queries = next(iter(data.evaluated.values()))
+    return [Callback(max(every, 1), online_knn(recipe.method.embed, bank, queries))]
 
 
 # --- evaluating --------------------------------------------------------------------------------------------------

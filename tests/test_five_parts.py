@@ -192,5 +192,5 @@ def test_every_argument_of_a_method_is_among_its_parts(make):
     if make is methods.simsiam:
         assert own.pop("decay") is None
     assert set(map(id, own.values())) <= set(
-        map(id, (normalize, dot, methods.cmc.__globals__["dot_with_own"]))
+        map(id, (normalize, dot, methods.cmc.__globals__["dot_with_rows"]))
     )

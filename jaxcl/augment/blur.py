@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from jaxcl.augment.op import Number, Op, ascending, between, deciding, number, same_shape, uniform
-from jaxcl.images import gaussian_matrix, gaussian_taps, resample, shifted_sum
+from jaxcl.images import BORDERS, gaussian_matrix, gaussian_taps, resample, shifted_sum
 from jaxcl.typing import Array
 
 
@@ -20,16 +20,32 @@ class Blur(NamedTuple):
     sigma: Array
 
 
-def gaussian_blur(*, sigma: tuple[Number, Number] = (0.1, 2.0), probability: Number = 0.5) -> Op:
+def gaussian_blur(
+    *,
+    sigma: tuple[Number, Number] = (0.1, 2.0),
+    probability: Number = 0.5,
+    border: str = "black",
+    radius: int | None = None,
+) -> Op:
     """A Gaussian of random width, cut off at `blur_radius(h)` pixels: 23 taps for 224 pixels, 3 for 32.
 
     sigma
         the least and the greatest standard deviation, in pixels; drawn uniformly for every image. (SimCLR's code
         draws one for a whole batch on a device, which would make images depend on where they are.)
 
-    Beyond the border is black, as in SimCLR: padding with zeros, without renormalizing. An image of fewer than 20
-    rows has a single tap and stays as it is.
+    border
+        what lies beyond it. "black": zeros, without renormalizing, as in SimCLR; the border of a bright image darkens.
+        "edge": the nearest pixel, as in Pillow's GaussianBlur, which MoCo v2 has; a white image stays white.
+        "reflect": the image mirrored at its border pixel, as torchvision's GaussianBlur.
+    radius
+        of the kernel, in pixels, the same for images of any size; None is SimCLR's, a tenth of the height, by which an
+        image of fewer than 20 rows has a single tap and stays as it is. Pillow's kernel is not cut off: 4 times the
+        greatest sigma is as good.
     """
+    if border != "black" and border not in BORDERS:
+        raise ValueError(f"a blur's border is black, {' or '.join(BORDERS)}; got {border!r}.")
+    if radius is not None and radius < 0:
+        raise ValueError(f"a blur's radius is in pixels, 0 or more; got {radius}.")
     sigma = (number(sigma[0]), number(sigma[1]))
     if not ascending(0, *sigma, strict=True):
         raise ValueError(f"sigma must be 0 < least <= greatest; got {sigma}.")
@@ -38,17 +54,18 @@ def gaussian_blur(*, sigma: tuple[Number, Number] = (0.1, 2.0), probability: Num
         return Blur(on=u[0] < probability, sigma=between(u[1], *sigma))
 
     def apply(params, image):
-        radius = blur_radius(image.shape[0])
-        if radius == 0:
+        reach = blur_radius(image.shape[0]) if radius is None else radius
+        if reach == 0:
             return image
 
-        taps = blur_taps(params, radius)
-        rows = shifted_sum(taps, image)
+        taps = blur_taps(params, reach)
+        rows = shifted_sum(taps, image, border)
         # Else XLA would compute each of the rows' sums anew for every tap of the columns.
         rows = lax.optimization_barrier(rows)
-        return jnp.swapaxes(shifted_sum(taps, jnp.swapaxes(rows, 0, 1)), 0, 1)
+        return jnp.swapaxes(shifted_sum(taps, jnp.swapaxes(rows, 0, 1), border), 0, 1)
 
-    return deciding("blur", 2, decide, apply, settings={"sigma": sigma, "probability": probability})
+    settings = {"sigma": sigma, "probability": probability, "border": border, "radius": radius}
+    return deciding("blur", 2, decide, apply, settings=settings)
 
 
 def blur_taps(params: Blur, radius: int) -> Array:

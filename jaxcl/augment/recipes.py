@@ -1,9 +1,10 @@
 """The augmentations of the papers, as recipes.
 
-Sizes, probabilities, strengths and orders are the published ones. Two things are this library's for all of them, and
-differ from what MoCo, CMC and AMDIM had from torchvision: colors are changed as tf.image does it (contrast about each
-channel's mean, HSV's saturation), and a blur's kernel is a tenth of the image. Standardizing by mean and standard
-deviation is the network's part: `nets.standardized`.
+Sizes, probabilities, strengths and orders are the published ones, and so is the library whose operations they were:
+SimCLR and BYOL have crops, colors and blur of TensorFlow, MoCo, CMC and AMDIM those of torchvision and Pillow. What
+stays different of the latter: nothing is rounded to 8 bits on the way, and where none of ten boxes fits, the whole
+image is taken and not its center. Standardizing by mean and standard deviation is the network's part:
+`nets.standardized`.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def moco_v1(size: int, *, min_area: Number = 0.2) -> Op:
     return compose(
         torchvision_crop(size, min_area),
         color.grayscale(),
-        color.color_jitter(0.4, 0.4, 0.4, 0.4, probability=1.0),
+        color.color_jitter(0.4, 0.4, 0.4, 0.4, probability=1.0, colors="torchvision"),
         geometry.flip(),
         color.clip(),
     )
@@ -80,13 +81,15 @@ def moco_v1(size: int, *, min_area: Number = 0.2) -> Op:
 def moco_v2(size: int, *, min_area: Number = 0.2, blur: bool = True) -> Op:
     """MoCo v2 (Chen et al. 2020): crop, jitter (0.4, 0.4, 0.4, 0.1; p 0.8), grayscale (p 0.2), blur (p 0.5), flip.
 
-    The authors' CIFAR-10 demo: `moco_v2(32, min_area=0.08, blur=False)`.
+    The authors' CIFAR-10 demo: `moco_v2(32, min_area=0.08, blur=False)`. The blur is Pillow's: sigma from U(0.1, 2)
+    pixels whatever the image's size, beyond the border its nearest pixel. (Pillow blurs by three boxes, which differ
+    from a Gaussian by about a hundredth.)
     """
     return compose(
         torchvision_crop(size, min_area),
-        color.color_jitter(0.4, 0.4, 0.4, 0.1),
+        color.color_jitter(0.4, 0.4, 0.4, 0.1, colors="torchvision"),
         color.grayscale(),
-        *([gaussian_blur()] if blur else []),
+        *([gaussian_blur(border="edge", radius=8)] if blur else []),
         geometry.flip(),
         color.clip(),
     )
@@ -113,7 +116,8 @@ def byol(size: int, *, min_area: Number = 0.08, blur: bool = True) -> tuple[Op, 
 
 def amdim(size: int, *, crop: bool | None = None, hue: Number = 0.2) -> Op:
     """AMDIM's (Bachman et al. 2019) but for its flip, which both views share: `each_view([amdim(32)] * 2,
-    shared=flip())`. Shift or crop, jitter (0.4, 0.4, 0.4, `hue`; p 0.8), grayscale (p 0.25).
+    shared=flip())`. Shift or crop (bicubic, antialiased, as Pillow resizes), jitter (0.4, 0.4, 0.4, `hue`; p 0.8; its
+    colors torchvision's), grayscale (p 0.25).
 
     crop
         False: shifted by up to 4 pixels, mirrored at the border (p 0.8), as on CIFAR-10; True: a crop of 0.3 to 1 of
@@ -121,10 +125,11 @@ def amdim(size: int, *, crop: bool | None = None, hue: Number = 0.2) -> Op:
     """
     move = geometry.translate(4, probability=0.8, border="reflect")
     if size > 32 if crop is None else crop:
+        distribution = uniform_area_log_ratio
         move = geometry.random_resized_crop(
-            size, area=(0.3, 1.0), ratio=(0.7, 1.4), distribution=uniform_area_log_ratio
+            size, area=(0.3, 1.0), ratio=(0.7, 1.4), distribution=distribution, antialias=True
         )
-    jitter = color.color_jitter(0.4, 0.4, 0.4, hue)
+    jitter = color.color_jitter(0.4, 0.4, 0.4, hue, colors="torchvision")
     return compose(move, jitter, color.grayscale(probability=0.25), color.clip())
 
 
@@ -162,7 +167,8 @@ def multi_crop(
     strength: Number = 1.0,
 ) -> tuple[Op, ...]:
     """SimCLR's recipe in two sizes, for `each_view`: `counts` large and small crops, of areas from the second number
-    of `areas` to the third, and from the first to the second. (The defaults are SwAV's, from memory: not verified.)"""
+    of `areas` to the third, and from the first to the second. (The defaults are SwAV's, from memory: not verified.)
+    `methods.simclr` takes such views, with a loss of more than two: `nt_xent` or `dcl`."""
     least, border, most = areas
     big = simclr(
         large, strength=strength, min_area=border, max_area=most, distribution=uniform_area_log_ratio

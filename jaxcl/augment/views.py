@@ -193,7 +193,8 @@ def unpack(made: Any, n: int, dtype: Any) -> tuple[Array, ...]:
             f'expected {n} views in batch["views"]; got {len(made)}. Make the method\'s own on the host.'
         )
     if not isinstance(made, tuple):
-        if made.ndim != 5 or made.shape[1] != n:
+        # Of patches (`cpc_patches`) seven: [b, n, rows, columns, p, p, c].
+        if made.ndim not in (5, 7) or made.shape[1] != n:
             raise ValueError(
                 f'expected batch["views"] of shape [b, {n}, h, w, c] for {n} views; got {made.shape}.'
                 " Make the method's own views on the host."

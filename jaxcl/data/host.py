@@ -31,7 +31,7 @@ from jaxcl.augment.spaces import SPACES
 from jaxcl.augment.views import RecipeViews, each_view, n_views
 from jaxcl.data.batches import index_batches
 from jaxcl.data.decode import first, read_rgb, reason
-from jaxcl.data.host_ops import Implementation, host_apply
+from jaxcl.data.host_ops import Implementation, begins_with_crop, host_apply
 from jaxcl.data.stream import Encoded, read_bytes
 from jaxcl.data.tf_read import square, tensorflow
 from jaxcl.typing import Array, Images, Views
@@ -90,16 +90,15 @@ def host_views(
         raise ValueError(f'dtype must be "float32" or "uint8"; got {dtype!r}.')
     if dtype == "uint8" and any(map(ends_in_a_space, recipes)):
         raise ValueError(
-            f"bytes hold values in [0, 1], and what ends in a color space is in [-1, 1]; got {recipes[0].name}."
+            f"bytes hold values in [0, 1], and what ends in a color space goes below 0; got {recipes[0].name}."
             ' Take dtype="float32".'
         )
     files = source if isinstance(source, Encoded) else None
     images: Any = None if isinstance(source, Encoded) else source.images
-    cropped = all(flat(op)[0].name == "crop" for op in recipes)
-    if files is not None and not cropped:
+    if files is not None and not all(map(begins_with_crop, recipes)):
         raise ValueError(
-            "files have any size, so a recipe for them must begin with a crop"
-            f" (augment.random_resized_crop); got {', '.join(op.name for op in recipes)}."
+            "files have any size, so a recipe for them must begin with a crop (augment.random_resized_crop; of AMDIM's:"
+            f" crop=True), or with a flip and a crop; got {', '.join(op.name for op in recipes)}."
         )
 
     def start(*, seed, **order):
@@ -112,15 +111,16 @@ def host_views(
             leaves, tree = jax.tree.flatten(params)
             if files is None:
                 return tree, {"index": index, "leaves": tuple(leaves), "image": images[index]}
-            boxes = around([flat_params(op, p)[0] for op, p in zip(recipes, params, strict=True)])
+            widths = files.sizes[index][:, 1]
+            boxes = around([shown(op, p, widths) for op, p in zip(recipes, params, strict=True)])
             return tree, {"index": index, "leaves": tuple(leaves), **where(files, index, boxes)}
 
         def one(tree, row):
             params = jax.tree.unflatten(tree, row["leaves"])
             image = row["image"] if files is None else decoded(tf, row)
             if files is not None:
-                corner = row["box"][:2]
-                params = [shifted(op, p, corner) for op, p in zip(recipes, params, strict=True)]
+                part = row["box"], row["size"][1]
+                params = [shifted(tf, op, p, *part)[0] for op, p in zip(recipes, params, strict=True)]
             made = [apply(p, image) for apply, p in zip(applies, params, strict=True)]
             if dtype == "uint8":
                 made = [tf.cast(tf.round(tf.clip_by_value(view, 0, 1) * 255), tf.uint8) for view in made]
@@ -252,7 +252,7 @@ def draws(views: RecipeViews, source: Images | Encoded, seed: int) -> Callable[[
 
 
 def ends_in_a_space(op: Op) -> bool:
-    """Whether what a recipe makes is in a color space, within [-1, 1]."""
+    """Whether what a recipe makes is in a color space, and so partly below 0."""
     return flat(op)[-1].name in SPACES
 
 
@@ -368,10 +368,31 @@ def around(crops: Sequence[Any]) -> np.ndarray:
     return np.stack([top, left, bottom - top, right - left], axis=1).astype(np.int32)
 
 
-def shifted(op: Op, params: Any, corner: Any) -> Any:
-    """The parameters of a recipe that begins with a crop, for an image of which only what is below and right of a
-    corner is there."""
+def shown(op: Op, params: Any, widths: np.ndarray) -> Any:
+    """The boxes [b] that a recipe's crop shows of images of these widths, before any flip that precedes it."""
+    steps = flat(op)
+    first = next(i for i, step in enumerate(steps) if step.name == "crop")
+    *flips, crop = flat_params(op, params)[: first + 1]
+    left = crop.left
+    for flip in flips:
+        left = np.where(flip.on, widths - left - crop.width, left)
+    return crop._replace(left=left)
+
+
+def shifted(
+    tf: Any, op: Op, params: Any, box: Any, width: Any, flipped: Any = False
+) -> tuple[Any, bool, Any]:
+    """The parameters of a recipe that begins with a crop, or a flip and a crop, for an image of this width of which
+    only a box (top, left, height, width) is there; whether the crop was among them; and whether it was flipped."""
     if "steps" in dict(op.settings):
-        steps = dict(op.settings)["steps"]
-        return (shifted(steps[0], params[0], corner), *params[1:])
-    return params._replace(top=params.top - corner[0], left=params.left - corner[1])
+        found, made = False, []
+        for step, drawn in zip(dict(op.settings)["steps"], params, strict=True):
+            if not found:
+                drawn, found, flipped = shifted(tf, step, drawn, box, width, flipped)
+            made.append(drawn)
+        return tuple(made), found, flipped
+    if op.name == "flip":
+        return params, False, tf.math.logical_xor(flipped, params.on)
+    # Seen in a mirror, a box begins where it ends.
+    left = tf.where(flipped, width - box[1] - box[3], box[1])
+    return params._replace(top=params.top - box[0], left=params.left - left), True, flipped

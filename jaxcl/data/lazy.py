@@ -118,6 +118,7 @@ def open(
     data_dir: str | os.PathLike | None = None,
     size: int | None = None,
     evaluate_on: str = "test",
+    train_on: str = "train",
     encoded: bool | None = None,
 ) -> Data:
     """The data set that `spec` names, unread: see `Data`.
@@ -127,6 +128,9 @@ def open(
         With "#imagenet100" after it, restricted to these classes.
     evaluate_on
         the split that is `test`: "test" or "train"; of a TensorFlow data set any of its splits, as "validation".
+    train_on
+        the split that is `train`, and learnt from: of a TensorFlow data set any, as "unlabelled" or "train+unlabelled"
+        of STL-10. What is evaluated by stays the split "train", with its labels.
     encoded
         True: the images stay encoded where they are, for what does not fit into memory ("tfds", "folder" and
         "tfrecord", which always do). They look like images in memory of [size, size, 3], and are decoded when they
@@ -163,7 +167,12 @@ def open(
             return as_images(find_images(spec, split, data_dir=data_dir), side, fraction=fraction)
 
         return Data(
-            spec, train=lambda: opened("train", 1.0), test=lambda: opened(evaluate_on, EVALUATED_FRACTION)
+            spec,
+            train=lambda: opened(train_on, 1.0),
+            test=lambda: opened(evaluate_on, EVALUATED_FRACTION),
+            evaluated=None
+            if train_on == "train"
+            else lambda: {"": (opened("train", 1.0), opened(evaluate_on, EVALUATED_FRACTION))},
         )
 
     def describe() -> About | None:
@@ -179,9 +188,14 @@ def open(
                 return about_folder(Path(where).expanduser(), size)
         return about_tfds(where, data_dir, size)
 
-    return Data(
-        spec,
-        train=lambda: load(spec, "train", data_dir=data_dir, size=size),
-        test=lambda: load(spec, evaluate_on, data_dir=data_dir, size=size),
-        about=describe,
-    )
+    def loaded(split: str) -> Images:
+        return load(spec, split, data_dir=data_dir, size=size)
+
+    if train_on != "train":
+        return Data(
+            spec,
+            train=lambda: loaded(train_on),
+            test=lambda: loaded(evaluate_on),
+            evaluated=lambda: {"": (loaded("train"), loaded(evaluate_on))},
+        )
+    return Data(spec, train=lambda: loaded("train"), test=lambda: loaded(evaluate_on), about=describe)

@@ -47,8 +47,9 @@ def load(
         "digits", "tfds:NAME", "folder:PATH" or "npz:PATH"; with "#imagenet100" after it only images of these classes,
         labelled from 0 to 99 (all of the data set is read first).
     split
-        "train" or "test"; of a TensorFlow data set any of its splits, where "test" is "validation" if there is no
-        test split or its labels are secret.
+        "train" or "test"; of a TensorFlow data set any of its splits, or several, as "train+unlabelled" of STL-10,
+        where "test" is "validation" if there is no test split or its labels are secret. A split whose labels are all
+        -1, as STL-10's "unlabelled", has none.
     data_dir
         where TensorFlow data sets lie; None: the environment's TFDS_DATA_DIR, or ~/tensorflow_datasets.
     size

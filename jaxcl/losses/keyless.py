@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jaxcl.typing import Array
@@ -60,3 +61,35 @@ def keyless(function: Callable[..., Array], **settings: Any) -> Keyless:
             f"{name} has the settings {', '.join(known) or '(none)'}; got {', '.join(unknown)}. Is it another loss's?"
         )
     return Keyless(function, settings)
+
+
+def temperature_of(loss: Any) -> Any | None:
+    """The temperature of a loss as a method is given it: its setting, or its function's default, or that of a loss
+    among its settings (the `distribution` of `generalized`). None where it has none, or does not tell (a lambda).
+
+    >>> from functools import partial
+    >>> from jaxcl.losses import generalized, log_sum_exp, nt_xent, regression
+    >>> temperature_of(keyless(nt_xent, temperature=0.2)), temperature_of(keyless(nt_xent))
+    (0.2, 0.5)
+    >>> temperature_of(partial(generalized, distribution=keyless(log_sum_exp, temperature=0.3), weight=0.3))
+    0.3
+    >>> temperature_of(keyless(regression)) is None
+    True
+    """
+    function: Any = loss
+    settings: dict[str, Any] = {}
+    while not inspect.isroutine(function):
+        if isinstance(function, Keyless):
+            function, settings = function.function, {**function.settings, **settings}
+        elif isinstance(function, partial):
+            function, settings = function.func, {**function.keywords, **settings}
+        else:
+            break
+    if "temperature" in settings:
+        return settings["temperature"]
+    if inspect.isroutine(function):
+        parameter = inspect.signature(function).parameters.get("temperature")
+        if parameter is not None and parameter.default is not parameter.empty:
+            return parameter.default
+    found = (temperature_of(value) for value in settings.values() if callable(value))
+    return next((temperature for temperature in found if temperature is not None), None)

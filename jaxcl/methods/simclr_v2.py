@@ -79,7 +79,9 @@ def simclr_v2(
             "target": target,
             "queue": push(state["queue"], remembered, axis_name=axis_name),
         }
-        return value, (state, contrast_monitor(z[0::2], z[1::2], h, scores=scores, axis_name=axis_name))
+        z1, z2 = z[0::2], z[1::2]
+        metrics = contrast_monitor(z1, z2, h, temperature=temperature, scores=scores, axis_name=axis_name)
+        return value, (state, metrics)
 
     def embed(params, state, images):
         return network.represent(params, state["query"], images)

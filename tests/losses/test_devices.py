@@ -84,10 +84,10 @@ def of_scores(w, b, axis_name):
     return losses.softmax_nce(b["x"] @ jnp.sin(3 * w), 1.0, axis_name=axis_name)
 
 
-def of_grids(w, b, axis_name):
+def of_grids(w, b, axis_name, **options):
     grid = jnp.stack([b["y"] @ w, b["y"], b["y"] @ w.T, b["x"], b["x"] @ w.T, b["x"] @ w], axis=1)
     grid = grid.reshape(-1, 3, 2, grid.shape[-1])
-    return losses.patch_nce(grid @ w, grid, below={1: 1.0, 2: 0.5}, axis_name=axis_name)
+    return losses.patch_nce(grid @ w, grid, below={1: 1.0, 2: 0.5}, axis_name=axis_name, **options)
 
 
 def scaled_cosine(q, k):
@@ -120,6 +120,7 @@ LOSSES = {
     "looc": in_two_spaces,
     "nt_logistic": of_views(losses.nt_logistic),
     "nt_logistic, semi-hard": of_views(losses.nt_logistic, semi_hard=True),
+    "nt_logistic, both sides": of_views(losses.nt_logistic, sides=2),
     "margin_triplet": of_views(losses.margin_triplet),
     "margin_triplet, semi-hard": of_views(losses.margin_triplet, semi_hard=True),
     "alignment": of_views(losses.alignment),
@@ -147,6 +148,7 @@ LOSSES = {
     "binary_nce": of_noise,
     "softmax_nce": of_scores,
     "patch_nce": of_grids,
+    "patch_nce blockwise": partial(of_grids, block_size=8),
     "regression": of_views(losses.regression),
     "negative_cosine": of_views(losses.negative_cosine),
 }
