@@ -45,7 +45,7 @@ def imagenet(epochs: float, learning_rate: float, weight_decay: float, decay: fl
 
 PRESETS = {
     "cifar10": Knobs(),
-    "stl10": Knobs(data="tfds:stl10", size=96, standardize="stl10"),
+    "stl10": Knobs(data="tfds:stl10", train_on="unlabelled", size=96, standardize="stl10"),
     "imagenet": imagenet(1000, 0.2, 1.5e-6, 0.996),
     "imagenet_300": imagenet(300, 0.3, 1e-6, 0.99),
     "imagenet_100": imagenet(100, 0.45, 1e-6, 0.99),

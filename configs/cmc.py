@@ -40,11 +40,11 @@ class Knobs(CommonKnobs):
     weight_decay: float = 1e-4  # L2 penalty on the gradient, of all parameters
 
 
-IMAGENET = {"data": "tfds:imagenet2012", "size": 224, "encoded": True, "input": "images", "min_area": 0.08}
+IMAGENET = {"data": "tfds:imagenet2012", "size": 224, "encoded": True, "input": "host", "min_area": 0.08}
 IMAGENET |= {"depth": 50, "stem": "imagenet"}
 PRESETS = {
     "cifar10": Knobs(),
-    "stl10": Knobs(data="tfds:stl10", size=64, temperature=0.1),
+    "stl10": Knobs(data="tfds:stl10", train_on="unlabelled", size=64, temperature=0.1),
     "imagenet": Knobs(**IMAGENET),
     "imagenet_2x": Knobs(**IMAGENET, features=128, remat=True),
 }

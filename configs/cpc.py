@@ -7,9 +7,10 @@
 
 cifar10, stl10, imagenet: 84.5, 78.4 and 54.8 % are reported, with a hidden layer of 1024 in the classifier: 7 x 7
 patches, the residual encoder with stages of 3, 4, 46 and 3 blocks and layer norm, one direction, Adam at a constant
-rate, 1000 epochs. imagenet_henaff: Henaff et al. (2019, arXiv:1905.09272) report 71.5 % linear accuracy; 6 x 6 patches
-of 80 pixels, four directions, patches changed one by one. Of this the schedule was not at hand (batch, rate and epochs
-are those of the other), nor what its augmentation is made of (`augment.cpc_patches`). Not run here.
+rate, 1000 epochs. imagenet_henaff, imagenet_pseudo_code: Henaff et al. (2019, arXiv:1905.09272) report 71.5 % linear
+accuracy with the first three stages (a "ResNet-161"), 6 x 6 patches of 80 pixels, in words four directions, patches
+changed one by one. The schedule was not at hand (batch, rate and epochs are those of the other), nor what the
+augmentation of patches is made of (`augment.cpc_patches`). Not run here.
 """
 
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ class Knobs(CommonKnobs):
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     remat: bool = True
     log_every: int = 50
-    variant: Literal["falcon_cho", "henaff"] = "falcon_cho"
-    """Which rows below are predicted, by how many predictors, in how many directions."""
+    variant: Literal["falcon_cho", "henaff", "pseudo_code"] = "falcon_cho"
+    """Which rows below are predicted, by how many predictors, in how many directions, and how the grid is padded: as
+    Falcon and Cho ran it; three rows in four directions, a reading of the paper; or as the paper's pseudo-code."""
     blocks: tuple[int, ...] = (3, 4, 46, 3)  # of the encoder's stages
     features: int = 64  # channels of its first stage
     patch: int = 8  # pixels a side of a patch
@@ -41,13 +43,21 @@ class Knobs(CommonKnobs):
     weight_decay: float = 1e-5  # on the gradient, of all parameters
 
 
-IMAGENET = {"data": "tfds:imagenet2012", "encoded": True, "input": "images", "batch_size": 3072}
+IMAGENET = {"data": "tfds:imagenet2012", "encoded": True, "input": "host", "batch_size": 3072}
 IMAGENET |= {"standardize": "imagenet", "hue": 0.1}
-HENAFF = {"variant": "henaff", "size": 260, "patch": 80, "stride": 36, "patchwise": True}
+HENAFF = {
+    "size": 260,
+    "patch": 80,
+    "stride": 36,
+    "patchwise": True,
+    "blocks": (3, 4, 46),
+    "represent": "average",
+}
 PRESETS = {
     "cifar10": Knobs(),
     "stl10": Knobs(
         data="tfds:stl10",
+        train_on="unlabelled",
         size=64,
         standardize="stl10",
         patch=16,
@@ -56,13 +66,15 @@ PRESETS = {
         learning_rate=1e-4,
     ),
     "imagenet": Knobs(**IMAGENET, size=128, patch=32, stride=16),
-    "imagenet_henaff": Knobs(**IMAGENET, **HENAFF, represent="average"),
+    "imagenet_henaff": Knobs(**IMAGENET, **HENAFF, variant="henaff"),
+    "imagenet_pseudo_code": Knobs(**IMAGENET, **HENAFF, variant="pseudo_code"),
 }
 
-# rows, shared predictor, directions
+# rows, shared predictor, directions, padding of the context
 VARIANTS = {
-    "falcon_cho": (methods.falcon_cho_rows, True, 1),
-    "henaff": (methods.henaff_rows, False, 4),
+    "falcon_cho": (methods.falcon_cho_rows, True, 1, {}),
+    "henaff": (methods.henaff_rows, False, 4, {"top": 0.0, "sides": "early"}),
+    "pseudo_code": (methods.pseudo_code_rows, False, 1, {"top": 0.0, "sides": "early"}),
 }
 
 
@@ -70,7 +82,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     encoder = nets.cpc_resnet(blocks=knobs.blocks, features=knobs.features, dtype=dtype)
     linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=64)
-    rows, shared_predictor, rotations = VARIANTS[knobs.variant]
+    rows, shared_predictor, rotations, padding = VARIANTS[knobs.variant]
     patch = (knobs.patch, knobs.stride)
     change = [augment.flip(), augment.amdim(size, hue=knobs.hue)]
     each = [augment.cpc_patches(*patch)] if knobs.patchwise else []
@@ -78,7 +90,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     method = methods.cpc(
         views=views,
         encoder=lean(nets.standardized(encoder, **nets.STATISTICS[knobs.standardize])),
-        context=nets.masked_context(),
+        context=nets.masked_context(**padding),
         target=linear,
         predictor=linear,
         loss=losses.keyless(losses.patch_nce, scale=knobs.scale),

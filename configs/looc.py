@@ -21,7 +21,9 @@ from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, op
 from jaxcl.feature_transform import MIXES, mixing
 
 OPS = {
-    "color": augment.compose(augment.color_jitter(0.4, 0.4, 0.4, 0.1), augment.grayscale()),
+    "color": augment.compose(
+        augment.color_jitter(0.4, 0.4, 0.4, 0.1, colors="torchvision"), augment.grayscale()
+    ),
     "rotation": augment.rotate90(),
     "texture": augment.texture(),
 }
@@ -34,7 +36,7 @@ class Knobs(CommonKnobs):
     encoded: bool = True
     epochs: float = 500
     batch_size: int = 256
-    input: Literal["host", "images", "device"] = "images"
+    input: Literal["host", "images", "device"] = "host"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     log_every: int = 50
     method: Literal["moco", "looc", "looc_plus_plus", "moco_plus_plus"] = "looc"  # which of the four
@@ -63,7 +65,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     deep = knobs.method in ("looc_plus_plus", "moco_plus_plus")
     chosen = {name: OPS[name] for name in knobs.augmentations}
     before = augment.compose(augment.torchvision_crop(size, 0.2), augment.flip())
-    after = augment.compose(augment.gaussian_blur(), augment.clip())  # drawn anew for every view, as the crop
+    # MoCo v2's; drawn anew for every view, as the crop.
+    after = augment.compose(augment.gaussian_blur(border="edge", radius=8), augment.clip())
     left_out = augment.leave_one_out(chosen, before=before, after=after)
     together = augment.two_views(augment.compose(before, *chosen.values(), after))
     views = left_out.views if in_spaces else together

@@ -34,11 +34,19 @@ class Knobs(CommonKnobs):
     weight_decay: float = 1e-5  # on the gradient, of all parameters
 
 
-IMAGENET = {"data": "tfds:imagenet2012", "size": 128, "encoded": True, "input": "images"}
+IMAGENET = {"data": "tfds:imagenet2012", "size": 128, "encoded": True, "input": "host"}
 IMAGENET |= {"standardize": "imagenet", "hue": 0.1}
 PRESETS = {
     "cifar10": Knobs(),
-    "stl10": Knobs(data="tfds:stl10", size=64, standardize="stl10", features=192, out=1536, depth=8),
+    "stl10": Knobs(
+        data="tfds:stl10",
+        train_on="unlabelled",
+        size=64,
+        standardize="stl10",
+        features=192,
+        out=1536,
+        depth=8,
+    ),
     "imagenet": Knobs(**IMAGENET, epochs=100, features=320, out=2560),
 }
 

@@ -233,6 +233,13 @@ def test_of_data_that_is_not_there_a_plan_takes_what_is_known_of_it(tmp_path):
 
 
 def test_of_data_that_nobody_knows_it_asks(tmp_path):
+    for data, train_on, count in (
+        ("stl10", "unlabelled", 100_000),
+        ("stl10", "train+unlabelled", 105_000),
+        ("imagenet2012#imagenet100", "train", 126_689),
+    ):
+        knobs = Knobs(data=f"tfds:{data}", train_on=train_on, data_dir=str(tmp_path), size=64)
+        assert plan.about_of(CONFIG, knobs)[0].count == count
     knobs = Knobs(data=f"npz:{tmp_path}/none.npz")
     with pytest.raises(ValueError, match="none.npz.*\n.*--images N --shape HEIGHT WIDTH CHANNELS"):
         plan.about_of(CONFIG, knobs)
