@@ -230,9 +230,6 @@ def test_of_data_that_is_not_there_a_plan_takes_what_is_known_of_it(tmp_path):
     assert "tfds:cifar10 is not here" in said
     knobs = Knobs(data="tfds:imagenet2012", data_dir=str(tmp_path), encoded=True, size=224)
     assert plan.about_of(CONFIG, knobs)[0].shape == (224, 224, 3)
-
-
-def test_of_data_that_nobody_knows_it_asks(tmp_path):
     for data, train_on, count in (
         ("stl10", "unlabelled", 100_000),
         ("stl10", "train+unlabelled", 105_000),
@@ -240,6 +237,9 @@ def test_of_data_that_nobody_knows_it_asks(tmp_path):
     ):
         knobs = Knobs(data=f"tfds:{data}", train_on=train_on, data_dir=str(tmp_path), size=64)
         assert plan.about_of(CONFIG, knobs)[0].count == count
+
+
+def test_of_data_that_nobody_knows_it_asks(tmp_path):
     knobs = Knobs(data=f"npz:{tmp_path}/none.npz")
     with pytest.raises(ValueError, match="none.npz.*\n.*--images N --shape HEIGHT WIDTH CHANNELS"):
         plan.about_of(CONFIG, knobs)
