@@ -170,10 +170,16 @@ def mixed_nt_xent(
 
     With positives=None and negatives=None it is `nt_xent`.
     """
-    mixed = {"positives": positives, "negatives": negatives, "dimension_wise": dimension_wise}
-    return info_nce(
-        *batch_scores(key, z1, z2, **mixed, axis_name=axis_name), temperature=temperature, axis_name=axis_name
+    scores = batch_scores(
+        key,
+        z1,
+        z2,
+        positives=positives,
+        negatives=negatives,
+        dimension_wise=dimension_wise,
+        axis_name=axis_name,
     )
+    return info_nce(*scores, temperature=temperature, axis_name=axis_name)
 
 
 def batch_scores(
