@@ -74,7 +74,7 @@ def shallow(knobs):
     """The knobs that make an encoder the shallowest one."""
     has = {field.name: field.default for field in dataclasses.fields(knobs)}
     small = {"depth": 18 if has.get("depth", 0) >= 18 else 1, "blocks": (1, 1, 2, 1), "negatives": 32}
-    return {name: value for name, value in small.items() if has.get(name)}
+    return {name: value for name, value in small.items() if has.get(name) and isinstance(value, type(has[name]))}
 
 
 def one_step(recipe, batch, key):
