@@ -9,13 +9,14 @@ imagenet, imagenet_300, imagenet_100, imagenet_40: ResNet-50, batch 4096, so man
 with the rate, weight decay and first target decay of the authors' code (byol/configs/byol.py). It reports 74.3 %
 linear accuracy after 1000 epochs and 72.5 after 300, on 512 TPU v3 cores in 8 hours. cifar10: the paper has none; this
 is solo-learn's ResNet-18 (scripts/pretrain/cifar/byol.yaml: LARS with trust 0.02, no blur), which reports 92.6 after
-1000 epochs, but for its clipped trust ratios. stl10: the same at 96 pixels; no published figure. Not run here.
+1000 epochs, but for its clipped trust ratios and torchvision's crops and colors. stl10: the same at 96 pixels; no
+published figure. Not run here.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_of
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_across
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,15 @@ PRESETS = {
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
-    size, steps, axis, dtype, lean = basics(knobs, about)
+    size, _, axis, dtype, lean = basics(knobs, about)
+    steps = steps_across(knobs.epochs, about.count, knobs.batch_size)
     norm = nets.batch_norm(axis_name=axis)
     views = augment.each_view(augment.byol(size, blur=knobs.blur))
     net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": False}
     encoder = nets.resnet(knobs.depth, stem=knobs.stem, width=knobs.width, **net)
     head = nets.mlp_head(norm=norm, hidden=(4096,), out=256, bias=False)
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)
-    warmup_steps = steps_of(knobs.warmup_epochs, about.count, knobs.batch_size)
+    warmup_steps = steps_across(knobs.warmup_epochs, about.count, knobs.batch_size)
     rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=warmup_steps)
     method = methods.byol(
         views=views,

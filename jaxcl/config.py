@@ -65,7 +65,8 @@ class CommonKnobs:
     """Initial weights, order of the images, augmentation."""
     input: Literal["device", "resident", "host", "images"] = "device"
     """Who makes the views: the device, from batches it is sent or from images it keeps (resident); or the host, by
-    tf.data. images: the host decodes files, the device makes the views."""
+    tf.data. images: the host decodes files, the device makes the views. Of encoded files the host crops from whole
+    images, as papers do; the device from their centre squares of 8/7 the size."""
     placement: Literal["jit", "shard_map", "pmap"] = "jit"
     """How a training step runs on several devices."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -151,6 +152,21 @@ def steps_of(epochs: float, count: int, batch_size: int) -> int:
     if per_epoch == 0:
         raise ValueError(f"A batch of {batch_size} does not fit into {count} images; lower --batch-size.")
     return round(epochs * per_epoch)
+
+
+def steps_across(epochs: float, count: int, batch_size: int) -> int:
+    """Training steps in so many epochs of `count` images whose batches run on from one epoch into the next, as where a
+    repeated data set is batched (SimCLR's and BYOL's code): epochs count // batch_size.
+
+    An epoch of ours leaves its last incomplete batch out, so these steps are a little more than `epochs` of them.
+
+    >>> steps_across(3, 10, 4), steps_across(1000, 50000, 512)
+    (7, 97656)
+    """
+    steps = int(epochs * count // batch_size)
+    if count < batch_size:
+        raise ValueError(f"A batch of {batch_size} does not fit into {count} images; lower --batch-size.")
+    return steps
 
 
 def load_config(path: str | Path) -> ModuleType:

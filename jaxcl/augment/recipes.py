@@ -12,7 +12,7 @@ from __future__ import annotations
 from jaxcl.augment import color, geometry
 from jaxcl.augment.blur import gaussian_blur
 from jaxcl.augment.composition import compose
-from jaxcl.augment.geometry import CropDistribution, uniform_area_log_ratio, uniform_height
+from jaxcl.augment.geometry import CropDistribution, uniform_area_cut, uniform_area_log_ratio, uniform_height
 from jaxcl.augment.op import Number, Op
 from jaxcl.augment.patches import each_patch
 from jaxcl.augment.spaces import color_space
@@ -67,6 +67,11 @@ def crop_and_flip(
     return compose(crop, geometry.flip(), color.clip())
 
 
+def torchvision_crop_and_flip(size: int, *, min_area: Number = 0.08) -> Op:
+    """The same with torchvision's crop, as MoCo's code and those built on it train their linear classifiers."""
+    return compose(torchvision_crop(size, min_area), geometry.flip(), color.clip())
+
+
 def moco_v1(size: int, *, min_area: Number = 0.2) -> Op:
     """MoCo's first (He et al. 2020): crop, grayscale (p 0.2), jitter (0.4, 0.4, 0.4, 0.4) always, flip."""
     return compose(
@@ -95,16 +100,25 @@ def moco_v2(size: int, *, min_area: Number = 0.2, blur: bool = True) -> Op:
     )
 
 
-def byol(size: int, *, min_area: Number = 0.08, blur: bool = True) -> tuple[Op, Op]:
+def byol(
+    size: int,
+    *,
+    min_area: Number = 0.08,
+    distribution: CropDistribution = uniform_area_cut,
+    brightness_form: str = "add",
+    blur: bool = True,
+) -> tuple[Op, Op]:
     """BYOL's two recipes (Grill et al. 2020), for `each_view`: the first view is always blurred and never solarized,
     the second blurred with probability 0.1 and solarized with 0.2. Both: crop, flip, jitter (0.4, 0.4, 0.2, 0.1;
-    p 0.8), grayscale (p 0.2) before, clip after. blur=False leaves it out, as solo-learn does on CIFAR-10."""
+    p 0.8), grayscale (p 0.2) before, clip after. Crops and brightness are those of the authors' code: uniform in area,
+    and a summand ("multiply" makes it a factor). Without `blur` there is none, as in solo-learn's for CIFAR-10."""
 
     def one(blurred, solarize):
         return compose(
-            geometry.random_resized_crop(size, area=(min_area, 1.0), distribution=uniform_height),
+            geometry.random_resized_crop(size, area=(min_area, 1.0), distribution=distribution),
+            color.clip(),
             geometry.flip(),
-            color.color_jitter(0.4, 0.4, 0.2, 0.1),
+            color.color_jitter(0.4, 0.4, 0.2, 0.1, brightness_form=brightness_form),
             color.grayscale(),
             color.clip(),
             *([gaussian_blur(probability=blurred)] if blur else []),

@@ -25,7 +25,7 @@ from jaxcl import collectives
 from jaxcl.augment.channels import cut
 from jaxcl.augment.composition import compose, shape_after
 from jaxcl.augment.op import Op, Shape
-from jaxcl.augment.recipes import crop_and_flip
+from jaxcl.augment.recipes import crop_and_flip, torchvision_crop_and_flip
 from jaxcl.images import as_float
 from jaxcl.typing import Array, Batch, PyTree, Views
 
@@ -133,10 +133,13 @@ def each_view(
     return RecipeViews(views, whole, sample_each(recipes, shared), dtype)
 
 
-def probe_views(size: int) -> RecipeViews:
+def probe_views(size: int, *, library: str = "tensorflow") -> RecipeViews:
     """(key, batch) -> one view [b, size, size, c], cropped and flipped: what a classifier is trained on, by SGD on a
-    frozen encoder or with it."""
-    return n_views(crop_and_flip(size), 1)
+    frozen encoder or with it. The crop is that of a `library`: "tensorflow" (SimCLR), "torchvision" (MoCo)."""
+    crops = {"tensorflow": crop_and_flip, "torchvision": torchvision_crop_and_flip}
+    if library not in crops:
+        raise ValueError(f'library must be "tensorflow" or "torchvision"; got {library!r}.')
+    return n_views(crops[library](size), 1)
 
 
 def sample_each(recipes: Sequence[Op], shared: Op | None = None) -> Callable[..., tuple[PyTree, ...]]:

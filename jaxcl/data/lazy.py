@@ -18,7 +18,8 @@ from jaxcl.data.stream import as_images, find_images
 from jaxcl.data.tfds import about_tfds
 from jaxcl.typing import About, Images
 
-# Of an encoded test image, the middle of the centre square is evaluated, as papers do on ImageNet (224 of 256 pixels).
+# Of an encoded image that is not augmented the middle of the centre square is seen, as papers do on ImageNet (224 of
+# 256 pixels): of the test images, and of training images that stand beside them, in a kNN's bank or a fit to features.
 EVALUATED_FRACTION = 7 / 8
 
 
@@ -134,8 +135,9 @@ def open(
     encoded
         True: the images stay encoded where they are, for what does not fit into memory ("tfds", "folder" and
         "tfrecord", which always do). They look like images in memory of [size, size, 3], and are decoded when they
-        are asked for: the centre square of the training images, and of the test images the 7/8 of it in the middle.
-        `input_pipeline` reads the files themselves. It needs `size`. None: as the spec is.
+        are asked for: of the centre square the 7/8 in the middle, as papers evaluate photographs. What trains reads
+        the files themselves: `input_pipeline`, and where crops are made for a probe or fine-tuning, `data.crops_of`.
+        It needs `size`. None: as the spec is.
 
     Nothing is read; a misspelt spec raises ValueError at once, and what is wrong with the data when it is asked for.
 
@@ -163,16 +165,14 @@ def open(
             )
         side = size
 
-        def opened(split: str, fraction: float) -> Images:
-            return as_images(find_images(spec, split, data_dir=data_dir), side, fraction=fraction)
+        def opened(split: str) -> Images:
+            return as_images(find_images(spec, split, data_dir=data_dir), side, fraction=EVALUATED_FRACTION)
 
         return Data(
             spec,
-            train=lambda: opened(train_on, 1.0),
-            test=lambda: opened(evaluate_on, EVALUATED_FRACTION),
-            evaluated=None
-            if train_on == "train"
-            else lambda: {"": (opened("train", 1.0), opened(evaluate_on, EVALUATED_FRACTION))},
+            train=lambda: opened(train_on),
+            test=lambda: opened(evaluate_on),
+            evaluated=None if train_on == "train" else lambda: {"": (opened("train"), opened(evaluate_on))},
         )
 
     def describe() -> About | None:

@@ -23,7 +23,7 @@ from jaxcl.losses.distribution import (
     uniform_sphere,
     uniformity,
 )
-from jaxcl.losses.keyless import keyless, temperature_of
+from jaxcl.losses.keyless import keyless, scaled, temperature_of
 from jaxcl.losses.looc import info_nce, looc
 from jaxcl.losses.nce import binary_nce, map_nce, patch_nce, softmax_nce
 from jaxcl.losses.regression import negative_cosine, regression
@@ -52,6 +52,7 @@ __all__ = [
     "patch_nce",
     "queue_nce",
     "regression",
+    "scaled",
     "sliced_wasserstein",
     "softmax_nce",
     "supervised_contrastive",

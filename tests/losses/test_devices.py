@@ -263,6 +263,7 @@ NO_LOSSES = {
     "keyless",
     "normal",
     "orthogonal_directions",
+    "scaled",
     "uniform_cube",
     "uniform_sphere",
 }
