@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcl.augment.blur import blur_radius, blur_taps
+from jaxcl.augment.blur import blur_of_lines
 from jaxcl.augment.color import JITTERS, Grayscale, Jitter
 from jaxcl.augment.composition import flat, flat_params
 from jaxcl.augment.op import Op, Shape, known
-from jaxcl.images import BORDERS, center_matrices, resize_matrix, shifted_sum
+from jaxcl.images import BORDERS, center_matrices, resize_matrix
 from jaxcl.typing import Array, PyTree
 
 
@@ -210,12 +209,9 @@ def linear(op: Op, params: Any, shape: Shape) -> Linear | None:
         case "center crop" if "fraction" in settings:
             rest = settings["fraction"], settings["method"], settings["antialias"]
             return Linear(*center_matrices((h, w), settings["size"], *rest))
-        case "blur" if "sigma" in settings:
-            radius = blur_radius(h) if settings["radius"] is None else settings["radius"]
-            if radius == 0:
-                return Linear()
-            blur = partial(shifted_sum, blur_taps(params, radius), border=settings["border"])
-            return Linear(rows=blur, columns=blur)
+        case "blur" if "boxes" in settings:
+            blur = blur_of_lines(params, settings, h)
+            return Linear() if blur is None else Linear(rows=blur, columns=blur)
         case "jitter" if "brightness_form" in settings:
             return Linear(color=lambda mean: jitter_color(params, mean, settings), clips=True)
         case "grayscale" if "probability" in settings:

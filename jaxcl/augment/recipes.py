@@ -87,14 +87,13 @@ def moco_v2(size: int, *, min_area: Number = 0.2, blur: bool = True) -> Op:
     """MoCo v2 (Chen et al. 2020): crop, jitter (0.4, 0.4, 0.4, 0.1; p 0.8), grayscale (p 0.2), blur (p 0.5), flip.
 
     The authors' CIFAR-10 demo: `moco_v2(32, min_area=0.08, blur=False)`. The blur is Pillow's: sigma from U(0.1, 2)
-    pixels whatever the image's size, beyond the border its nearest pixel. (Pillow blurs by three boxes, which differ
-    from a Gaussian by about a hundredth.)
+    pixels whatever the image's size, by three boxes, beyond the border its nearest pixel.
     """
     return compose(
         torchvision_crop(size, min_area),
         color.color_jitter(0.4, 0.4, 0.4, 0.1, colors="torchvision"),
         color.grayscale(),
-        *([gaussian_blur(border="edge", radius=8)] if blur else []),
+        *([gaussian_blur(border="edge", boxes=3)] if blur else []),
         geometry.flip(),
         color.clip(),
     )

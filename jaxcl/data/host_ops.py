@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcl.augment.blur import blur_radius
+from jaxcl.augment.blur import blur_radius, box_radius
 from jaxcl.augment.color import JITTERS
 from jaxcl.augment.composition import flat, flat_params
 from jaxcl.augment.op import Op
@@ -246,29 +247,42 @@ def solarize(*, threshold: float, **how_it_is_drawn: Any) -> Apply:
     return apply
 
 
-def blur(*, border: str, radius: int | None, **how_it_is_drawn: Any) -> Apply:
+def blur(*, sigma: Any, border: str, radius: int | None, boxes: int | None, **how_it_is_drawn: Any) -> Apply:
     tf = tensorflow()
-    given = radius
+
+    def taps_of(params, height):
+        if boxes:
+            reach = math.ceil(box_radius(float(sigma[1]), boxes))
+            width = box_radius(params.sigma, boxes)
+            distance = tf.abs(tf.range(-reach, reach + 1, dtype=tf.float32))
+            return tf.clip_by_value(width + 1 - distance, 0, 1) / (2 * width + 1)
+        reach = blur_radius(height) if radius is None else radius
+        distance = tf.range(-reach, reach + 1, dtype=tf.float32)
+        taps = tf.exp(-((distance / params.sigma) ** 2) / 2)
+        return taps / tf.reduce_sum(taps)
 
     def apply(params, image):
         h, w, c = image.shape
         if h is None or w is None:
             raise ValueError("a blur needs an image of known size, as its width follows from it. Crop first.")
-        radius = blur_radius(h) if given is None else given
-        if radius == 0:
+        taps = taps_of(params, h)
+        reach = taps.shape[0] // 2
+        if reach == 0:
             return image
-        distance = tf.range(-radius, radius + 1, dtype=tf.float32)
-        taps = tf.exp(-((distance / params.sigma) ** 2) / 2)
-        taps = taps / tf.reduce_sum(taps)
 
-        def along_rows(x, n, rest):
+        def once_along_rows(x, n, rest):
             # All else as channels: those are what the convolution's kernel is vectorized over.
-            kernel = tf.broadcast_to(tf.reshape(taps, (-1, 1, 1, 1)), (2 * radius + 1, 1, rest, 1))
+            kernel = tf.broadcast_to(tf.reshape(taps, (-1, 1, 1, 1)), (2 * reach + 1, 1, rest, 1))
             x = tf.reshape(x, (1, n, 1, rest))
             if border == "black":
                 return tf.nn.depthwise_conv2d(x, kernel, (1, 1, 1, 1), "SAME")
-            seen = np.asarray(BORDERS[border](jnp.arange(-radius, n + radius), n), np.int32)
+            seen = np.asarray(BORDERS[border](jnp.arange(-reach, n + reach), n), np.int32)
             return tf.nn.depthwise_conv2d(tf.gather(x, seen, axis=1), kernel, (1, 1, 1, 1), "VALID")
+
+        def along_rows(x, n, rest):
+            for _ in range(boxes or 1):
+                x = once_along_rows(x, n, rest)
+            return x
 
         def blurred():
             x = tf.reshape(along_rows(image, h, w * c), (h, w, c))

@@ -63,6 +63,27 @@ def keyless(function: Callable[..., Array], **settings: Any) -> Keyless:
     return Keyless(function, settings)
 
 
+def scaled(
+    key: Array, *arrays: Any, loss: Loss, factor: float | Array, axis_name: str | None = None, **more: Any
+) -> Array:
+    """`factor` times a loss: for recipes whose learning rate and weight decay belong to another scale of the loss.
+
+        partial(scaled, loss=keyless(nt_xent, temperature=0.1), factor=2.0)
+
+    is the loss of SimCLR's code, which adds the means of the two views (objective.py) where the paper's equation 1
+    averages them. The scale of a loss is no matter of taste where something stands beside its gradient: weight decay,
+    and under LARS the parameters that are not adapted.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from functools import partial
+    >>> from jaxcl.losses import nt_xent
+    >>> double, z = partial(scaled, loss=keyless(nt_xent), factor=2.0), jnp.eye(3)
+    >>> bool(double(jax.random.key(0), z, z) == 2 * nt_xent(z, z))
+    True
+    """
+    return factor * loss(key, *arrays, axis_name=axis_name, **more)
+
+
 def temperature_of(loss: Any) -> Any | None:
     """The temperature of a loss as a method is given it: its setting, or its function's default, or that of a loss
     among its settings (the `distribution` of `generalized`). None where it has none, or does not tell (a lambda).
@@ -93,24 +114,3 @@ def temperature_of(loss: Any) -> Any | None:
             return parameter.default
     found = (temperature_of(value) for value in settings.values() if callable(value))
     return next((temperature for temperature in found if temperature is not None), None)
-
-
-def scaled(
-    key: Array, *arrays: Any, loss: Loss, factor: float | Array, axis_name: str | None = None, **more: Any
-) -> Array:
-    """`factor` times a loss: for recipes whose learning rate and weight decay belong to another scale of the loss.
-
-        partial(scaled, loss=keyless(nt_xent, temperature=0.1), factor=2.0)
-
-    is the loss of SimCLR's code, which adds the means of the two views (objective.py) where the paper's equation 1
-    averages them. The scale of a loss is no matter of taste where something stands beside its gradient: weight decay,
-    and under LARS the parameters that are not adapted.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from functools import partial
-    >>> from jaxcl.losses import nt_xent
-    >>> double, z = partial(scaled, loss=keyless(nt_xent), factor=2.0), jnp.eye(3)
-    >>> bool(double(jax.random.key(0), z, z) == 2 * nt_xent(z, z))
-    True
-    """
-    return factor * loss(key, *arrays, axis_name=axis_name, **more)

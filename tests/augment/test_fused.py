@@ -52,6 +52,7 @@ EQUAL = {
     "crop and blur": augment.compose(augment.random_resized_crop(20), augment.gaussian_blur()),
     "blur alone": augment.gaussian_blur(probability=1.0),
     "blur over the edge": augment.gaussian_blur(probability=1.0, border="edge", radius=8),
+    "Pillow's blur": augment.gaussian_blur(probability=1.0, border="edge", boxes=3),
     "brightness and contrast": sure(brightness=0.1, contrast=0.3),
     "torchvision's contrast and saturation": sure(contrast=0.3, saturation=0.2, colors="torchvision"),
     "torchvision's contrast, blurred over a mirror": augment.compose(

@@ -32,6 +32,7 @@ OPS = {
     "solarize": augment.solarize(probability=0.5),
     "blur": augment.gaussian_blur(),
     "blur, over the edge": augment.gaussian_blur(border="edge", radius=8),
+    "blur, Pillow's": augment.gaussian_blur(border="edge", boxes=3),
     "blur, over a mirror": augment.gaussian_blur(border="reflect"),
     "texture": augment.texture(probability=0.8),
     "sobel": augment.sobel(),

@@ -147,7 +147,7 @@ LOSSES = {
     "map_nce": of_maps,
     "binary_nce": of_noise,
     "softmax_nce": of_scores,
-    "patch_nce": of_grids,
+    "patch_nce": partial(of_grids, block_size=0),
     "patch_nce blockwise": partial(of_grids, block_size=8),
     "regression": of_views(losses.regression),
     "negative_cosine": of_views(losses.negative_cosine),
@@ -209,6 +209,7 @@ def rows_of_all(name):
     if "blockwise" not in name or "queue" in name:
         return 4 * IMAGES * WIDTH  # gathered, and used at once
     views = 3 if "three" in name else 1 if name.startswith(("log_sum_exp", "uniformity")) else 2
+    views = 6 if name.startswith("patch_nce") else views  # of six patches each
     # The sums of all classes and their gradient.
     copies = 5 if name.startswith("supervised") else 2
     return 4 * IMAGES * views * (copies * WIDTH + 6)
@@ -264,6 +265,7 @@ NO_LOSSES = {
     "normal",
     "orthogonal_directions",
     "scaled",
+    "temperature_of",
     "uniform_cube",
     "uniform_sphere",
 }
