@@ -40,11 +40,11 @@ Three commands take it from images to a reported accuracy:
 
 TRAIN_HELP = """\
 usage: jaxcl train CONFIG.py [--run-dir DIR] [--distributed [HOST:PORT PROCESSES PROCESS]] [--join-timeout SECONDS]
-                   [--anyway] [--knob value ...]
+                   [--anyway] [--preset NAME] [--knob value ...]
 
-Pretrains. DIR is runs/CONFIG unless given; a run that is there is gone on with, bit for bit.
-`jaxcl train CONFIG.py --help` shows the knobs of a config. What does not fit into this machine's memory is refused
-before the first step, unless --anyway is given.
+Pretrains. DIR is runs/CONFIG unless given (runs/CONFIG_NAME of a preset); a run that is there is gone on with, bit for
+bit. `jaxcl train CONFIG.py --help` shows the knobs of a config, and its presets if it has any. What does not fit into
+this machine's memory is refused before the first step, unless --anyway is given.
 
 Ctrl-C and SIGTERM save after the step that is being made, and end (status 130 and 75); a second Ctrl-C ends at once.
 
@@ -57,7 +57,8 @@ They wait SECONDS (120) for each other. Where one ends, the others do within a m
 
 PLAN_HELP = """\
 usage: jaxcl plan CONFIG.py [--machine NAME] [--json FILE] [--no-advise]
-                  [--images N] [--shape HEIGHT WIDTH CHANNELS] [--classes K] [--knob value ...]
+                  [--images N] [--shape HEIGHT WIDTH CHANNELS] [--classes K] [--preset NAME]
+                  [--knob value ...]
 
 Compiles the training step of a config for a machine, which need not be there, and tells whether it fits, what a step
 and the run take at the least, and what bounds them. NAME is tpu-GENERATION-CHIPS (tpu-v5e-64; v2, v3, v4, v5e, v5p,
@@ -182,7 +183,8 @@ def train(arguments: list[str]) -> int:
     from jaxcl.runs import train_run
 
     knobs = knobs_of("train", own.config, rest)
-    run_dir = own.run_dir or Path("runs") / Path(own.config).stem
+    named = [Path(own.config).stem, *filter(None, [preset_among(rest)[0]])]
+    run_dir = own.run_dir or Path("runs") / "_".join(named)
     train_run(own.config, knobs, run_dir, anyway=own.anyway)
     if speaks(own):
         print(f"\nDone. Next: jaxcl evaluate {run_dir}; jaxcl plot {run_dir}")
@@ -221,7 +223,8 @@ def plan(arguments: list[str]) -> int:
         file=sys.stderr,
         flush=True,
     )
-    found = plan_of(config, knobs, about, machine, name=own.config)
+    named = [own.config, *(f"--preset {name}" for name in filter(None, [preset_among(rest)[0]]))]
+    found = plan_of(config, knobs, about, machine, name=" ".join(named))
     if found.fits is False and own.advise:
         print(
             f"It does not fit: it needs {needs(found)} a device ({found.compile_seconds:.0f} s to compile). Trying what"
@@ -245,9 +248,30 @@ def knobs_of(command: str, config: str | Path, words: Sequence[str]) -> Any:
     """A config's knobs as the words of a command line set them; --help among them prints the knobs and exits."""
     import tyro
 
-    from jaxcl.config import load_config
+    from jaxcl.config import load_config, preset
 
-    return tyro.cli(load_config(config).Knobs, args=words, prog=f"jaxcl {command} {config}")
+    name, words = preset_among(words)
+    module = load_config(config)
+    presets = getattr(module, "PRESETS", {})
+    return tyro.cli(
+        module.Knobs,
+        args=words,
+        default=preset(module, name),
+        prog=f"jaxcl {command} {config}" + ("" if name is None else f" --preset {name}"),
+        description=f"--preset NAME sets all knobs at once: {', '.join(presets)}." if presets else None,
+    )
+
+
+def preset_among(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The preset that the words of a command line name, and the other words.
+
+    >>> preset_among(["--seed", "1", "--preset", "stl10"]), preset_among(["--seed", "1"])
+    (('stl10', ['--seed', '1']), (None, ['--seed', '1']))
+    """
+    parser = argparse.ArgumentParser("jaxcl", add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset")
+    own, rest = parser.parse_known_args(words)
+    return own.preset, rest
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:

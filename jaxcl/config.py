@@ -10,7 +10,8 @@
 The same file serves the command line (the options are made from the dataclass, their help from the docstrings), a
 notebook (`recipe(Knobs(temperature=0.1), about)`) and a run that is picked up again. A config never opens its images:
 it knows their number, shape and classes. Only where the images need more than `--data` says, the file also has
-`data(knobs) -> Data`.
+`data(knobs) -> Data`. Where a paper has several settings it may have `PRESETS`, a dict from names to Knobs:
+`--preset NAME` begins with those, and other options change them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class CommonKnobs:
     """What every config can be asked; a config inherits it, changes defaults and adds knobs of its own."""
 
     data: str = "tfds:cifar10"
-    """Images: digits, tfds:NAME, folder:PATH, npz:PATH or tfrecord:PATTERN."""
+    """Images: digits, tfds:NAME, folder:PATH, npz:PATH or tfrecord:PATTERN; with #imagenet100 after it, those of these
+    classes."""
     data_dir: str | None = None
     """Where TFDS prepared its data sets (its own default if not given)."""
     evaluate_on: str = "test"
@@ -251,6 +253,17 @@ def load_config(path: str | Path) -> ModuleType:
             " `recipe(knobs, about)`."
         )
     return module
+
+
+def preset(config: ModuleType, name: str | None) -> Any:
+    """The knobs of a config before the command line changes them: its defaults, or its preset of that name."""
+    presets = getattr(config, "PRESETS", {})
+    if name is None:
+        return config.Knobs()
+    if name not in presets:
+        there = f"its presets are {', '.join(presets)}" if presets else "it has none"
+        raise ValueError(f"The config has no preset {name!r}; {there}.")
+    return presets[name]
 
 
 def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:

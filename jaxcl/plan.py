@@ -27,13 +27,18 @@ from jaxcl.train.state import TrainState, blank_batch, init_state
 from jaxcl.train.step import make_step
 from jaxcl.typing import About, PyTree
 
-# Data sets that a plan knows without their files: TFDS's name -> training images, shape (None: any), classes.
+# Data sets that a plan knows without their files: TFDS's name, and the split if that is not "train" -> images that are
+# learnt from, shape (None: any), classes.
 KNOWN: dict[str, tuple[int, tuple[int, int, int] | None, int]] = {
     "cifar10": (50_000, (32, 32, 3), 10),
     "cifar100": (50_000, (32, 32, 3), 100),
     "fashion_mnist": (60_000, (28, 28, 1), 10),
     "imagenet2012": (1_281_167, None, 1000),
+    "imagenet2012#imagenet100": (126_689, None, 100),
     "mnist": (60_000, (28, 28, 1), 10),
+    "stl10": (5_000, (96, 96, 3), 10),
+    "stl10 unlabelled": (100_000, (96, 96, 3), 0),
+    "stl10 train+unlabelled": (105_000, (96, 96, 3), 0),
     "svhn_cropped": (73_257, (32, 32, 3), 10),
 }
 
@@ -113,6 +118,7 @@ def about_of(
         about, why = None, str(error)
     if about is None:
         name = re.split(r"[/:]", knobs.data.removeprefix("tfds:"))[0]
+        name = name if knobs.train_on == "train" else f"{name} {knobs.train_on}"
         count, known, number = (
             KNOWN.get(name, (0, None, 0)) if knobs.data.startswith("tfds:") else (0, None, 0)
         )

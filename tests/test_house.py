@@ -26,7 +26,7 @@ EDGES = {
     "extract": {"collectives", "typing"},
     "monitor": {"collectives", "similarity", "typing"},
     "memory": {"collectives", "similarity", "typing"},
-    "feature_transform": {"collectives", "similarity", "typing"},
+    "feature_transform": {"losses", "collectives", "similarity", "typing"},
     "augment": {"augment", "collectives", "images", "typing"},
     "nets": {"nets", "collectives", "typing"},
     "losses": {"losses", "similarity", "collectives", "typing"},

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jaxcl.data.archives import about_archive
 from jaxcl.data.arrays import about_images
+from jaxcl.data.classes import without_list
 from jaxcl.data.digits import SIZE, SPLITS
 from jaxcl.data.folders import about_folder
 from jaxcl.data.load import KINDS, check_size, load, parsed
@@ -125,6 +126,7 @@ def open(
 
     spec, data_dir, size
         as in `load`: "digits", "tfds:NAME", "folder:PATH", "npz:PATH"; and "tfrecord:PATTERN", as in `find_images`.
+        With "#imagenet100" after it, restricted to these classes.
     evaluate_on
         the split that is `test`: "test" or "train"; of a TensorFlow data set any of its splits, as "validation".
     train_on
@@ -144,7 +146,8 @@ def open(
     (8000, (48, 48, 3))
     """
     kind, where = parsed(
-        spec, {**KINDS, "tfrecord:PATTERN": "files of tf.train.Examples, as tfrecord:/data/{split}-*"}
+        without_list(spec)[0],
+        {**KINDS, "tfrecord:PATTERN": "files of tf.train.Examples, as tfrecord:/data/{split}-*"},
     )
     check_size(size)
     if encoded is None:
@@ -173,6 +176,8 @@ def open(
         )
 
     def describe() -> About | None:
+        if without_list(spec)[1] is not None:
+            return None  # how many images these classes have, their labels tell
         match kind:
             case "digits":
                 side = size or SIZE

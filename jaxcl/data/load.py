@@ -6,6 +6,8 @@ tfds:NAME     a TensorFlow data set that was prepared before; NAME, NAME/CONFIG,
               (imagenet2012_subset/1pct and /10pct are SimCLR's fixed lists of ImageNet's labelled images)
 folder:PATH   a folder of image files; see `load` for the layouts
 npz:PATH      a numpy archive of train_images, train_labels, test_images, test_labels; or images, labels
+
+SPEC#imagenet100 is one of these restricted to a list of classes (see `classes.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxcl.data.archives import load_archive
+from jaxcl.data.classes import chosen_rows, without_list
 from jaxcl.data.digits import scattered_digits
 from jaxcl.data.folders import load_folder
 from jaxcl.data.tfds import KNOWN_TFDS, load_tfds
@@ -42,7 +45,8 @@ def load(
     """The images [n, h, w, c] (uint8, c = 1 or 3) and labels [n] (int32, from 0; or None) of one split.
 
     spec
-        "digits", "tfds:NAME", "folder:PATH" or "npz:PATH".
+        "digits", "tfds:NAME", "folder:PATH" or "npz:PATH"; with "#imagenet100" after it only images of these classes,
+        labelled from 0 to 99 (all of the data set is read first).
     split
         "train" or "test"; of a TensorFlow data set any of its splits, or several, as "train+unlabelled" of STL-10,
         where "test" is "validation" if there is no test split or its labels are secret. A split whose labels are all
@@ -73,6 +77,11 @@ def load(
     Raises ValueError for what is misspelt, empty or not as described here, FileNotFoundError for what is not there,
     and ImportError where TensorFlow Datasets is needed and not installed.
     """
+    spec, chosen = without_list(spec)
+    if chosen is not None:
+        images = load(spec, split, data_dir=data_dir, size=size, download=download)
+        rows, labels, classes = chosen_rows(images.name, images.labels, images.classes, chosen)
+        return images._replace(images=images.images[rows], labels=labels, classes=classes)
     kind, where = parsed(spec)
     check_size(size)
     if kind == "tfds":

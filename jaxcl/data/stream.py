@@ -15,6 +15,7 @@ from PIL import Image
 
 from jaxcl.data import records
 from jaxcl.data.arrays import HELD_OUT, HOLD_OUT_EVERY, held_out
+from jaxcl.data.classes import chosen_rows, without_list
 from jaxcl.data.decode import first, header, in_parallel, read, readable_formats, reason
 from jaxcl.data.folders import folder_files
 from jaxcl.data.records import Span
@@ -60,6 +61,7 @@ def find_images(
         "folder:PATH", with layouts and splits as in `data.load`.
         "tfds:NAME", prepared by TensorFlow Datasets as TFRecords under `data_dir`; names, splits and folders as in
         `data.load`.
+        All may end in "#imagenet100", a list of classes to which they are restricted (`data.classes`).
         "tfrecord:PATTERN", files of tf.train.Examples with "image" and "label", or "image/encoded" and
         "image/class/label" (labels may be missing from all). In a pattern, * and ? stand for what they do in a shell,
         and {split} for train, or for test, val, valid or validation, as in "tfrecord:/data/{split}-*". Without
@@ -77,6 +79,7 @@ def find_images(
     fewer images than they should; FileNotFoundError for what is not there, and ImportError where TensorFlow Datasets
     is needed and not installed.
     """
+    spec, chosen = without_list(spec)
     kind, _, where = spec.partition(":")
     finders: dict[str, Callable[..., Encoded]] = {
         "folder": _in_folder,
@@ -94,6 +97,8 @@ def find_images(
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         found = finders[kind](where, split, data_dir)
+    if chosen is not None:
+        found = restricted(found, chosen)
     if check and found.spans is not None:
         from jaxcl.data import tf_read
 
@@ -108,6 +113,15 @@ def find_images(
 
 
 # ---------------------------------------------------------------------------------------------- finding
+
+
+def restricted(found: Encoded, chosen: Sequence[str]) -> Encoded:
+    """The images of the chosen classes alone, labelled by their places among these."""
+    rows, labels, classes = chosen_rows(found.name, found.labels, found.classes, chosen)
+    paths = tuple(found.paths[i] for i in rows)
+    spans = None if found.spans is None else found.spans[rows]
+    of_rows = {"sizes": found.sizes[rows], "plain": found.plain[rows], "spans": spans}
+    return found._replace(paths=paths, labels=labels, classes=classes, damaged={}, **of_rows)
 
 
 class Found(NamedTuple):

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, recipe_of
+from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, preset, recipe_of
+from jaxcl.plan import about_of
 from jaxcl.runs import evaluate_run, train_run
 from jaxcl.train import init_state, make_step
 from jaxcl.train.log import read_metrics
@@ -20,7 +21,22 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 # Numbers that decide how many training steps there are, or when something happens between them.
 COUNTS = {"epochs", "knn_every"}
 # ResNets of full width take most of a minute to compile.
-LARGE = {"digit_on_image", "moco_cifar10", "moco_imagenet", "simclr_cifar10", "simclr_imagenet", "simclr_v2"}
+LARGE = {
+    "amdim",
+    "byol",
+    "cmc",
+    "cpc",
+    "yadim",
+    "digit_on_image",
+    "looc",
+    "moco_cifar10",
+    "moco_imagenet",
+    "moco_imagenet100",
+    "simclr_augmentations",
+    "simclr_cifar10",
+    "simclr_imagenet",
+    "simclr_v2",
+}
 # Of those that differ from another in images or settings alone, and of the dearest, a step is traced; slow tests train
 # them.
 OTHERS = {
@@ -45,23 +61,26 @@ def choices():
     """A config, and one of its knobs at one of the values it may have."""
     for path in CONFIGS:
         yield pytest.param(path, {}, id=path.stem)
-        knobs = load_config(path).Knobs
+        config = load_config(path)
+        knobs, marks = config.Knobs, [pytest.mark.slow] if hasattr(config, "PRESETS") else []
         for name, kind in typing.get_type_hints(knobs).items():
             values = (True, False) if kind is bool else ()
             if typing.get_origin(kind) is typing.Literal:
-                values = typing.get_args(kind)
-            # Of the first three a recipe knows nothing; the others are tried below.
-            for value in (
-                values if name not in ("placement", "input", "encoded", "dtype", "remat", "probe") else ()
-            ):
+                values = typing.get_args(kind) if name != "mix" else ("dimensions",)  # which does all
+            # Of the first three a recipe knows nothing; two are tried below, and the last changes numbers alone.
+            left_out = ("placement", "input", "encoded", "dtype", "remat", "probe", "standardize")
+            for value in values if name not in left_out else ():
                 if value != getattr(knobs, name):
-                    yield pytest.param(path, {name: value}, id=f"{path.stem}-{name}={value}")
+                    yield pytest.param(path, {name: value}, id=f"{path.stem}-{name}={value}", marks=marks)
 
 
 def shallow(knobs):
-    """The knobs that make a ResNet the shallowest one."""
-    depth = {field.name: field.default for field in dataclasses.fields(knobs)}.get("depth")
-    return {} if depth is None else {"depth": 18 if depth >= 18 else 1}
+    """The knobs that make an encoder the shallowest one."""
+    has = {field.name: field.default for field in dataclasses.fields(knobs)}
+    small = {"depth": 18 if has.get("depth", 0) >= 18 else 1, "blocks": (1, 1, 2, 1), "negatives": 32}
+    return {
+        name: value for name, value in small.items() if has.get(name) and isinstance(value, type(has[name]))
+    }
 
 
 def one_step(recipe, batch, key):
@@ -73,10 +92,10 @@ def one_step(recipe, batch, key):
 @pytest.mark.parametrize(("path", "chosen"), choices())
 def test_a_config_makes_a_recipe_whose_step_can_be_traced(path, chosen, small_knobs):
     config = load_config(path)
-    # Each network is traced at its own depth once; beside other choices and dtypes a shallow one tells as much.
-    # (Selective kernels stand in bottlenecks, which the shallowest has not.)
-    small = {} if not chosen or "sk" in chosen else shallow(config.Knobs)
-    knobs = config.Knobs(**(small_knobs(config.Knobs) | small | chosen))
+    # Each network is traced at its own depth once (presets by slow tests); beside other choices a shallow one tells as
+    # much. (Selective kernels stand in bottlenecks, which the shallowest has not.)
+    deep = not (chosen or hasattr(config, "PRESETS")) or "sk" in chosen
+    knobs = config.Knobs(**(small_knobs(config.Knobs) | ({} if deep else shallow(config.Knobs)) | chosen))
     about = open_data(config, knobs).about
     recipe = config.recipe(knobs, about)
     assert isinstance(recipe, Recipe)
@@ -218,6 +237,54 @@ def test_a_classifier_that_is_trained_along_is_evaluated_too(small_knobs, tmp_pa
     assert (tmp_path / "run/evaluations/joint.json").is_file()
 
 
+def test_a_preset_that_is_not_there_is_refused_with_those_that_are():
+    config = load_config(next(path for path in CONFIGS if path.stem == "byol"))
+    assert preset(config, None) == config.Knobs()
+    assert preset(config, "stl10") == config.PRESETS["stl10"]
+    with pytest.raises(ValueError, match="no preset 'mnist'; its presets are cifar10, stl10, imagenet"):
+        preset(config, "mnist")
+
+
+def presets():
+    for path in CONFIGS:
+        for name in getattr(load_config(path), "PRESETS", {}):
+            yield pytest.param(path, name, id=f"{path.stem}-{name}")
+
+
+def full_size(path, name, batch_size=32):
+    """The abstract parameters of a preset as it is, and what it makes them with; the batch alone is small."""
+    config = load_config(path)
+    knobs = dataclasses.replace(config.PRESETS[name], batch_size=batch_size)
+    about, _ = about_of(config, dataclasses.replace(knobs, data_dir="/nowhere"))
+    height, width, channels = about.shape
+    about = about._replace(shape=(height, width, channels + getattr(knobs, "bits", 0)))
+    recipe, batch = config.recipe(knobs, about), blank_batch(about, batch_size)
+    return recipe, batch, jax.eval_shape(recipe.method.init, jax.random.key(0), batch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "name"), presets())
+def test_the_step_of_a_preset_can_be_traced_at_full_size(path, name):
+    recipe, batch, (params, state) = full_size(path, name)
+    key = jax.random.key(0)
+    loss, _ = jax.eval_shape(recipe.method.loss, params, state, key, batch)
+    chex.assert_shape(loss, ())
+
+
+# Millions of parameters in table 6 of the SimCLR paper, arXiv:2002.05709: of AMDIM's encoder without what embeds its
+# maps, and of both of CMC's. (CPC's 305 are of another network than that of Falcon and Cho.)
+@pytest.mark.parametrize(
+    ("stem", "name", "millions"),
+    [("amdim", "imagenet_large", 626), ("byol", "imagenet", 24), ("cmc", "imagenet_2x", 188)],
+)
+def test_encoders_of_presets_are_as_large_as_published(stem, name, millions):
+    path = next(path for path in CONFIGS if path.stem == stem)
+    _, _, (params, _) = full_size(path, name)
+    encoders = [one["encoder"] for one in params.values() if "encoder" in one] or [params["encoder"]]
+    count = sum(w.size for w in jax.tree.leaves(encoders))
+    assert round(count / 1e6) == millions
+
+
 def test_every_config_offers_the_common_knobs():
     common = {field.name for field in dataclasses.fields(CommonKnobs)}
     for path in CONFIGS:
@@ -236,5 +303,5 @@ def test_the_docstring_of_a_config_says_how_it_is_run():
 
 def test_configs_are_pages():
     lines = {path.name: len(path.read_text().splitlines()) for path in CONFIGS}
-    assert sum(lines.values()) <= 1400
+    assert sum(lines.values()) <= 2400
     assert max(lines.values()) <= 110
