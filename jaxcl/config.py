@@ -35,7 +35,7 @@ from jaxcl.typing import About, Array, Method, Net, PyTree, Views
 Apply = Callable[[PyTree, PyTree, Array], Array]
 
 # Kinds of data whose specification ends in a path: folder:PATH.
-PATHS = ("folder", "npz", "tfrecord")
+PATHS = ("folder", "npz", "npy", "tfrecord")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +43,20 @@ class CommonKnobs:
     """What every config can be asked; a config inherits it, changes defaults and adds knobs of its own."""
 
     data: str = "tfds:cifar10"
-    """Images: digits, tfds:NAME, folder:PATH, npz:PATH or tfrecord:PATTERN."""
+    """Images: digits, tfds:NAME, folder:PATH, npz:PATH, npy:PATH or tfrecord:PATTERN."""
     data_dir: str | None = None
     """Where TFDS prepared its data sets (its own default if not given)."""
     evaluate_on: str = "test"
     """The split that evaluations test on; the training images are always "train"."""
+    labels: str | None = None
+    """A text file that says the classes of a folder's images, FILE or FILE:COLUMN; of npy:PATH a numpy file."""
+    layout: Literal["auto", "splits", "classes"] = "auto"
+    """Whether a folder's sub-folders called train, test, ... are splits, or classes as any others; auto: as they
+    look."""
+    value_range: tuple[float, float] | None = None
+    """The values that become black and white, of pixels of other than 8 bits; None: by the largest there is."""
     size: int | None = None
-    """Side of the images in pixels, to which they are resized; None leaves them as they are."""
+    """Side of the images in pixels, to which they are resized; None leaves them as they are, if all are of one size."""
     encoded: bool = False
     """The images stay encoded where they are, and each is decoded when its turn comes: for what does not fit into
     memory. Needs --size."""
@@ -189,6 +196,9 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
         size=knobs.size,
         evaluate_on=knobs.evaluate_on,
         encoded=knobs.encoded or None,
+        labels=knobs.labels,
+        layout=knobs.layout,
+        value_range=knobs.value_range,
     )
 
 
@@ -198,7 +208,7 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
 def resolved(knobs: Any) -> Any:
     """The same knobs with absolute paths, so that they mean the same from every working directory.
 
-    data_dir, init, and every knob that names data by a path (folder:PATH, npz:PATH, tfrecord:PATTERN).
+    data_dir, init, labels, and every knob that names data by a path (folder:PATH, npz:PATH, tfrecord:PATTERN).
     """
 
     def absolute(name: str, value: Any) -> Any:
@@ -207,6 +217,12 @@ def resolved(knobs: Any) -> Any:
         kind, colon, where = value.partition(":")
         if colon and kind in PATHS:
             return f"{kind}:{Path(where).expanduser().absolute()}"
+        if name == "labels":  # FILE or FILE:COLUMN; one that lies with the data is found there
+            file, mark, column = (
+                (value, "", "") if Path(value).expanduser().exists() else value.rpartition(":")
+            )
+            here = Path(file).expanduser()
+            return f"{here.absolute()}{mark}{column}" if file and here.exists() else value
         return str(Path(value).expanduser().absolute()) if name in ("data_dir", "init") else value
 
     values = {field.name: getattr(knobs, field.name) for field in dataclasses.fields(knobs)}

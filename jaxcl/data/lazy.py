@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 
-from jaxcl.data.archives import about_archive
+from jaxcl.data.archives import about_archive, about_array
 from jaxcl.data.arrays import about_images
 from jaxcl.data.digits import SIZE, SPLITS
-from jaxcl.data.folders import about_folder
-from jaxcl.data.load import KINDS, check_size, load, parsed
+from jaxcl.data.folders import about_folder, find_folder, read_folder
+from jaxcl.data.layout import Layout, check_layout
+from jaxcl.data.load import KINDS, check_options, check_size, load, parsed
+from jaxcl.data.splits import check_split
 from jaxcl.data.stream import as_images, find_images
 from jaxcl.data.tfds import about_tfds
 from jaxcl.typing import About, Images
@@ -89,7 +91,7 @@ class Data:
         if described is not None and described != there:
             warnings.warn(
                 f"{self.name} was described as {described}, and its training images are {there}. Files that are no"
-                " images are left out; remove them, or ask for `train` before `about`.",
+                " images are left out; remove them (in a program, ask for `train` before `about`).",
                 stacklevel=3,
             )
         return images
@@ -118,13 +120,18 @@ def open(
     size: int | None = None,
     evaluate_on: str = "test",
     encoded: bool | None = None,
+    labels: str | None = None,
+    layout: str = "auto",
+    value_range: tuple[float, float] | None = None,
 ) -> Data:
     """The data set that `spec` names, unread: see `Data`.
 
-    spec, data_dir, size
-        as in `load`: "digits", "tfds:NAME", "folder:PATH", "npz:PATH"; and "tfrecord:PATTERN", as in `find_images`.
+    spec, data_dir, size, labels, layout, value_range
+        as in `load`: "digits", "tfds:NAME", "folder:PATH", "npz:PATH", "npy:PATH"; and "tfrecord:PATTERN", as in
+        `find_images`.
     evaluate_on
-        the split that is `test`: "test" or "train"; of a TensorFlow data set any of its splits, as "validation".
+        the split that is `test`: "test" or "train"; of a TensorFlow data set or a folder any of its splits, as
+        "validation".
     encoded
         True: the images stay encoded where they are, for what does not fit into memory ("tfds", "folder" and
         "tfrecord", which always do). They look like images in memory of [size, size, 3], and are decoded when they
@@ -143,9 +150,12 @@ def open(
     check_size(size)
     if encoded is None:
         encoded = kind == "tfrecord"
-    if encoded and kind in ("digits", "npz"):
+    check_options(spec, labels=labels, value_range=value_range)
+    check_layout(layout)
+    if encoded and kind in ("digits", "npz", "npy"):
         raise ValueError(
-            f"{spec} is in memory when it is read, and cannot stay encoded; leave out encoded=True."
+            f"{spec} is in memory when it is read, and cannot stay encoded; leave out --encoded, or say --no-encoded"
+            " (encoded=None)."
         )
     if not encoded and kind == "tfrecord":
         raise ValueError(f"{spec} stays encoded where it is; leave out encoded=False.")
@@ -157,11 +167,18 @@ def open(
         side = size
 
         def opened(split: str, fraction: float) -> Images:
-            return as_images(find_images(spec, split, data_dir=data_dir), side, fraction=fraction)
+            found = find_images(
+                spec, split, data_dir=data_dir, labels=labels, layout=layout, value_range=value_range
+            )
+            return as_images(found, side, fraction=fraction)
 
         return Data(
             spec, train=lambda: opened("train", 1.0), test=lambda: opened(evaluate_on, EVALUATED_FRACTION)
         )
+
+    @cache
+    def folder() -> Layout:  # listed once for all that is asked
+        return find_folder(Path(where).expanduser(), labels=labels, layout=layout)
 
     def describe() -> About | None:
         match kind:
@@ -170,13 +187,29 @@ def open(
                 return About(SPLITS["train"], (side, side, 3), tuple("0123456789"))
             case "npz":
                 return about_archive(Path(where).expanduser(), size)
+            case "npy":
+                return about_array(Path(where).expanduser(), size, labels)
             case "folder":
-                return about_folder(Path(where).expanduser(), size)
+                return about_folder(folder(), size)
         return about_tfds(where, data_dir, size)
+
+    def opened_now(split: str) -> Images:
+        if kind == "folder":
+            check_split(kind, spec, split)
+            return read_folder(folder(), split, size, value_range=value_range)
+        return load(
+            spec,
+            split,
+            data_dir=data_dir,
+            size=size,
+            labels=labels,
+            layout=layout,
+            value_range=value_range,
+        )
 
     return Data(
         spec,
-        train=lambda: load(spec, "train", data_dir=data_dir, size=size),
-        test=lambda: load(spec, evaluate_on, data_dir=data_dir, size=size),
+        train=lambda: opened_now("train"),
+        test=lambda: opened_now(evaluate_on),
         about=describe,
     )
