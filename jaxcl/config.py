@@ -135,6 +135,34 @@ def basics(knobs: CommonKnobs, about: About) -> Basics:
     return Basics(about.shape[0], steps, devices.axis_name(knobs.placement), jnp.dtype(knobs.dtype), lean)
 
 
+def check_knobs(knobs: CommonKnobs) -> None:
+    """Raises ValueError for a knob that makes no sense, whatever the config.
+
+    >>> check_knobs(CommonKnobs(batch_size=1))
+    Traceback (most recent call last):
+    ...
+    ValueError: --batch-size must be at least 2, as an image is compared with others; got 1.
+    """
+    rules: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "epochs": (lambda x: 0 < x < float("inf"), "more than 0"),
+        "batch_size": (lambda x: x >= 2, "at least 2, as an image is compared with others"),
+        "seed": (lambda x: x >= 0, "at least 0"),
+        "size": (lambda x: x >= 1, "the side of the images in pixels, at least 1"),
+        "chunks": (lambda x: x >= 1, "at least 1"),
+        "log_every": (lambda x: x >= 1, "in training steps, at least 1"),
+        "save_every": (lambda x: x >= 1, "in training steps, at least 1"),
+        "knn_every": (lambda x: x >= 0, "in epochs, at least 0 (never)"),
+        "learning_rate": (lambda x: 0 <= x < float("inf"), "at least 0, and finite"),
+        "weight_decay": (lambda x: 0 <= x < float("inf"), "at least 0, and finite"),
+        "temperature": (lambda x: 0 < x < float("inf"), "more than 0"),
+    }
+    for name, (sound, wanted) in rules.items():
+        value = getattr(knobs, name, None)
+        # A traced knob is not known, and NaN is unsound in every comparison.
+        if isinstance(value, int | float) and not sound(value):
+            raise ValueError(f"--{name.replace('_', '-')} must be {wanted}; got {value}.")
+
+
 def nonzero(knob: Any) -> Any:
     """None where a knob is known to be 0, which means "off"; otherwise the knob, and a traced one always.
 

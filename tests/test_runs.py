@@ -227,7 +227,9 @@ def test_evaluate_takes_other_data_and_settings_and_says_so(world, tmp_path, cap
     assert row["data"].endswith("gray.npz")
     file.unlink()  # other tests read the folder
     assert main([*command, "--set", "epochs=3"]) == 1
-    assert "fewshot5 has no setting epochs; it has draws, steps, learning_rate" in capsys.readouterr().err
+    assert (
+        "fewshot5 has no setting epochs; it has shots, draws, steps, learning_rate" in capsys.readouterr().err
+    )
     assert main([*command, "--set", "draws"]) == 1
     assert "--set takes NAME=VALUE" in capsys.readouterr().err
 

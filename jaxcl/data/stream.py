@@ -330,6 +330,26 @@ def as_images(source: Encoded, size: int, *, fraction: float = 1.0) -> Images:
     )
 
 
+def take(images: Images, rows: np.ndarray) -> Images:
+    """The images of these rows; of encoded ones nothing is decoded for it."""
+    labels = None if images.labels is None else images.labels[rows]
+    files = tuple(images.files[i] for i in rows) if images.files else ()
+    pixels: Any = images.images
+    if not isinstance(pixels, Pixels):
+        return images._replace(images=pixels[rows], labels=labels, files=files)
+    whole = pixels.source
+    source = whole._replace(
+        paths=tuple(whole.paths[i] for i in rows),
+        sizes=whole.sizes[rows],
+        plain=whole.plain[rows],
+        labels=labels,
+        damaged={},
+        spans=None if whole.spans is None else whole.spans[rows],
+    )
+    some: Any = Pixels(source, pixels.shape[1], pixels.fraction)
+    return images._replace(images=some, labels=labels, files=files)
+
+
 class Pixels:
     """What `as_images` makes: looked at like an array uint8 [n, size, size, 3]."""
 

@@ -120,16 +120,20 @@ def _linear_sgd(
     *,
     views: Views | None = None,
     epochs: int = 100,
+    batch_size: int = 512,
+    learning_rate: float = 0.1,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
     progress: Progress | None = None,
 ) -> Result:
     check_sets("linear_sgd", subject.train, subject.test)
     start = time.perf_counter()
     settings: dict[str, Any] = {
         "epochs": epochs,
-        "batch_size": min(512, len(subject.train.images)),
-        "learning_rate": 0.1,
-        "momentum": 0.9,
-        "weight_decay": 0.0,
+        "batch_size": min(batch_size, len(subject.train.images)),
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
     }
     probe = linear_sgd(key, subject, views=views, progress=stage(progress, "training"), **settings)
     settings = {
@@ -147,10 +151,11 @@ def _linear_sgd(
 
 
 def _few_shot(
-    shots: int,
+    protocol: str,
     key: Array,
     subject: Subject,
     *,
+    shots: int,
     views: Views | None = None,
     draws: int = 10,
     steps: int = 250,
@@ -159,7 +164,7 @@ def _few_shot(
 ) -> Result:
     """`few_shot`: "accuracy" is the mean over draws, "interval" half the width of its 95 % confidence
     interval, both in percent."""
-    labels, test_labels = check_sets(f"fewshot{shots}", subject.train, subject.test)
+    labels, test_labels = check_sets(protocol, subject.train, subject.test)
     settings: dict[str, Any] = {
         "shots": shots,
         "draws": draws,
@@ -169,7 +174,8 @@ def _few_shot(
     train_features, test_features = subject.train_features(progress), subject.test_features(progress)
     stage(progress, "fitting")(0.0)
     start = time.perf_counter()
-    score = few_shot(key, train_features, labels, test_features, test_labels, **settings)
+    names = subject.train.classes
+    score = few_shot(key, train_features, labels, test_features, test_labels, names=names, **settings)
     settings = {"optimizer": "Adam", "seed": _seed(key), **settings}
     seconds = time.perf_counter() - start + subject.embed_seconds
     return {
@@ -316,8 +322,8 @@ PROTOCOLS: dict[str, Callable[..., Result]] = {
     "linear": functools.partial(_linear, "linear", l2=L2),
     "transfer": functools.partial(_linear, "transfer", l2=TRANSFER_L2, standardize=False),
     "linear_sgd": _linear_sgd,
-    "fewshot5": functools.partial(_few_shot, 5),
-    "fewshot10": functools.partial(_few_shot, 10),
+    "fewshot5": functools.partial(_few_shot, "fewshot5", shots=5),
+    "fewshot10": functools.partial(_few_shot, "fewshot10", shots=10),
     "finetune1": functools.partial(_finetune, 1),
     "finetune10": functools.partial(_finetune, 10),
     "rotation": functools.partial(_transform, "rotation", transforms.rotation_probe, transforms.ANGLES),
