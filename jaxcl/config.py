@@ -132,6 +132,10 @@ def basics(knobs: CommonKnobs, about: About) -> Basics:
         return net if knobs.chunks == 1 else nets.chunked(net, knobs.chunks)
 
     steps = steps_of(knobs.epochs, about.count, knobs.batch_size)
+    if steps < 1:
+        raise ValueError(
+            f"--epochs {knobs.epochs:g} of {about.count} images is not one step of {knobs.batch_size}."
+        )
     return Basics(about.shape[0], steps, devices.axis_name(knobs.placement), jnp.dtype(knobs.dtype), lean)
 
 

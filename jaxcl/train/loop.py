@@ -153,7 +153,7 @@ def train(
             running.append(metrics["loss"])
             if timed == start:  # the first call: compiled when it returns, done when its loss is there
                 compiled = time.perf_counter()
-                jax.block_until_ready(running)
+                jax.block_until_ready(running.pop())
                 since, waited, timed = time.perf_counter(), 0.0, step
                 most_running = min(32, int(SECONDS_AHEAD / max(since - compiled, 1e-6)))
                 per_step = (since - compiled) / (step - start)
