@@ -109,21 +109,30 @@ def create_or_resume(
     Raises ValueError where a knob, the config's program or the training images differ from the run's.
     """
     run_dir, text = Path(run_dir), Path(config).read_text()
-    if not (run_dir / "knobs.json").exists() or nothing_learnt(run_dir):
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() == 0:
-            (run_dir / "config.py").write_text(text)
-            (run_dir / FILES).unlink(missing_ok=True)
-            if files:
-                (run_dir / FILES).write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
-            record = {"config": str(config), "command": sys.argv, "about": about._asdict()}
-            record |= {"versions": versions(), "device": device()}
-            record["started"] = time.strftime("%Y-%m-%d %H:%M:%S")
-            (run_dir / "run.json").write_text(json.dumps(record, indent=2) + "\n")
-            # Last, and whole at once: its presence makes this a run, which another process may be looking for.
-            (run_dir / ".knobs.json").write_text(knobs_to_json(knobs))
-            (run_dir / ".knobs.json").replace(run_dir / "knobs.json")
+    if check_same_run(run_dir, config, knobs, about, files):
         return run_dir
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() == 0:
+        (run_dir / "config.py").write_text(text)
+        (run_dir / FILES).unlink(missing_ok=True)
+        if files:
+            (run_dir / FILES).write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
+        record = {"config": str(config), "command": sys.argv, "about": about._asdict()}
+        record |= {"versions": versions(), "device": device()}
+        record["started"] = time.strftime("%Y-%m-%d %H:%M:%S")
+        (run_dir / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+        # Last, and whole at once: its presence makes this a run, which another process may be looking for.
+        (run_dir / ".knobs.json").write_text(knobs_to_json(knobs))
+        (run_dir / ".knobs.json").replace(run_dir / "knobs.json")
+    return run_dir
+
+
+def check_same_run(
+    run_dir: Path, config: str | Path, knobs: CommonKnobs, about: About, files: Sequence[str] = ()
+) -> bool:
+    """Whether there is a run that can be gone on with; an error, as of `create_or_resume`, where it is another one."""
+    if not (run_dir / "knobs.json").exists() or nothing_learnt(run_dir):
+        return False
     changes = changed_knobs(json.loads((run_dir / "knobs.json").read_text()), knobs)
     if changes:
         raise ValueError(
@@ -131,7 +140,7 @@ def create_or_resume(
             + "\n  ".join(changes)
             + "\nGive the knobs of that run, or another --run-dir."
         )
-    if not same_program((run_dir / "config.py").read_text(), text):
+    if not same_program((run_dir / "config.py").read_text(), Path(config).read_text()):
         raise ValueError(
             f"{run_dir} holds a run of another version of {config}. Go on with `jaxcl train {run_dir}/config.py"
             f" --run-dir {run_dir}`, or choose another --run-dir."
@@ -153,7 +162,7 @@ def create_or_resume(
             f"The files that {run_dir} is trained on have changed: {'; '.join(changes) or 'their order'}. Give it those"
             f" of before ({run_dir / FILES}), or choose another --run-dir."
         )
-    return run_dir
+    return True
 
 
 def nothing_learnt(run_dir: Path) -> bool:
@@ -233,7 +242,13 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
     for line in (describe(images), *images.notes):
         told(line)
     callbacks = online_knn(knobs, recipe, data, told=told)
-    run_dir = create_or_resume(run_dir, config, knobs, data.about, images.files)
+    if images.images.shape[3] not in (1, 3):
+        told(
+            f"Of images with {images.images.shape[3]} channels grayscale, saturation and hue are left as they are;"
+            " brightness and contrast of each channel are changed."
+        )
+    run_dir = Path(run_dir)
+    check_same_run(run_dir, config, knobs, data.about, images.files)
     told(f"{recipe.steps} steps of {recipe.batch_size} images on {device()}: {run_dir}")
     return train(
         recipe,
@@ -246,6 +261,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
         callbacks=callbacks,
         init=init,
         run_dir=run_dir,
+        begin=partial(create_or_resume, run_dir, config, knobs, data.about, images.files),
         ahead=partial(
             plan.ahead,
             batch_size=recipe.batch_size,

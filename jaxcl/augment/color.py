@@ -202,10 +202,8 @@ Channels = tuple[Array, ...]
 
 
 def channels(image: Array) -> Channels:
-    if image.ndim != 3 or image.shape[2] not in (1, 3):
-        raise ValueError(
-            f"an image is [h, w, c] with one channel or three; got {image.shape}. For a batch, vmap the op."
-        )
+    if image.ndim != 3:
+        raise ValueError(f"an image is [h, w, c]; got {image.shape}. For a batch, vmap the op.")
     return tuple(image[:, :, i] for i in range(image.shape[2]))
 
 
@@ -219,7 +217,7 @@ def contrast_of(factor: Array, x: Array) -> Array:
 
 
 def saturation_of(factor: Array, planes: Channels) -> Channels:
-    if len(planes) == 1:
+    if len(planes) != 3:
         return planes
     r, g, b = planes
     top, bottom = jnp.maximum(jnp.maximum(r, g), b), jnp.minimum(jnp.minimum(r, g), b)
@@ -231,7 +229,7 @@ def saturation_of(factor: Array, planes: Channels) -> Channels:
 
 
 def hue_of(fraction: Array, planes: Channels) -> Channels:
-    if len(planes) == 1:
+    if len(planes) != 3:
         return planes
     r, g, b = planes
     top, bottom = jnp.maximum(jnp.maximum(r, g), b), jnp.minimum(jnp.minimum(r, g), b)

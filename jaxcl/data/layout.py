@@ -414,8 +414,8 @@ def sentence(
 
     words = [f"{path}: {'; '.join(one(name, part) for name, part in parts.items())}"]
     if not own:
-        words.append(f"without folders train and test: one file in {HOLD_OUT_EVERY} is held out, by its name")
+        words.append(f"without folders train and test one file in {HOLD_OUT_EVERY} is held out, by its name")
     words += said
     if left:
         words.append(f"left out: {listed(left)}")
-    return ". ".join(word.rstrip(".") for word in words) + "."
+    return "; ".join(word.rstrip(".") for word in words) + "."

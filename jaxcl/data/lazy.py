@@ -158,7 +158,7 @@ def open(
             " (encoded=None)."
         )
     if not encoded and kind == "tfrecord":
-        raise ValueError(f"{spec} stays encoded where it is; leave out encoded=False.")
+        raise ValueError(f"{spec} stays encoded where it is; leave out --no-encoded (encoded=False).")
     if encoded:
         if size is None:
             raise ValueError(

@@ -65,6 +65,7 @@ def train(
     init: str | Path | None = None,
     run_dir: str | Path | None = None,
     quiet: bool = False,
+    begin: Callable[[], Any] | None = None,
     ahead: Callable[..., Callable] | None = None,
 ) -> TrainState:
     """Trains a recipe on images for `recipe.steps` training steps and returns the final state.
@@ -89,6 +90,8 @@ def train(
         is the only state of the input: order and augmentation are functions of (seed, step, sample index).
     quiet
         keeps it off the screen, as a notebook with several runs may wish.
+    begin
+        is called when all is built and nothing is written yet: what makes the run directory.
     ahead
         (step, state, key, batch) -> step: what compiles the training step before its first call, as `plan.ahead`, which
         says what it needs of the machine and refuses what does not fit.
@@ -123,6 +126,8 @@ def train(
         assert checkpoints is not None
         state, start = checkpoint.restore(checkpoints, state)
     ends = ends_of_calls(start, recipe.steps, steps_per_call)
+    if begin is not None:
+        begin()
 
     with (
         Log(
@@ -145,6 +150,8 @@ def train(
             before = time.perf_counter()
             batch = next(input_batches)
             waited += time.perf_counter() - before
+            if timed == start:
+                log.say("Compiling the training step; a large network takes minutes.")
             before = time.perf_counter()
             if ahead is not None:
                 step_fn, ahead = ahead(step_fn, state, run_key, batch), None

@@ -204,7 +204,7 @@ def test_a_run_that_goes_on_says_from_where_and_the_first_step_reports(
     chex.assert_trees_all_equal(train(recipe, noise, run_dir=tmp_path), unbroken[0])
     then = capsys.readouterr().out.splitlines()
     assert then[0] == "Goes on from step 3 of 10."
-    assert then[1].startswith("step 4: compiled in")
+    assert then[2].startswith("step 4: compiled in")
 
 
 def test_no_more_than_a_second_of_steps_is_queued(recipe, noise, monkeypatch):
