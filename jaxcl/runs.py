@@ -406,7 +406,8 @@ def evaluate_run(
                     )
                 except (ValueError, FloatingPointError) as error:
                     failed[protocol] = f"{protocol}: {error}"
-                    told(failed[protocol])
+                    if len(protocols) > 1:
+                        told(failed[protocol])
                     continue
                 more: dict[str, Any] = {"labels": kind} if kind else {}
                 more |= {} if data is None else {"data": data}

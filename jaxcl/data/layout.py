@@ -110,6 +110,7 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
         parts = {
             name: part._replace(files=[(None, f) for _, f in part.files]) for name, part in parts.items()
         }
+    found += untested(parts, classes, said)
     left = [one.path.name for one in node.folders if folders and one not in folders.values()]
     return Layout(path, parts, tuple(classes), own, sentence(path, parts, own, said + found, left))
 
@@ -390,6 +391,19 @@ def label_file(path: Path, labels: str) -> tuple[Path, str | None]:
 
 def shown(file: Path, root: Path) -> str:
     return str(file.relative_to(root)) if root in file.parents else str(file)
+
+
+def untested(parts: dict[str, Part], classes: Sequence[str], said: Sequence[str]) -> list[str]:
+    """What to do where training images have labels and no others do, as in a competition."""
+    held = [name for name in parts if kind_of(name) != "train"]
+    train = next((part for name, part in parts.items() if kind_of(name) == "train"), None)
+    if not classes or not held or train is None or any(parts[name].labelled for name in held):
+        return []
+    labels = " with --labels FILE" if said else ""
+    return [
+        f"{', '.join(held)} cannot be evaluated on, having no labels, but a tenth of the training images can: --data"
+        f" folder:{train.folder}{labels} holds it out"
+    ]
 
 
 # --- in words ----------------------------------------------------------------------------------------------------

@@ -145,6 +145,9 @@ def test_kaggles_layouts_a_table_beside_flat_folders(tmp_path, table):
     assert numbers(learnt.labels) == [2, 0, 1, 0]
     assert held.labels is None
     assert "classes by labels.csv" in learnt.notes[0]
+    assert f"--data folder:{tmp_path}/train with --labels FILE holds it out" in learnt.notes[0]
+    alone = load(f"folder:{tmp_path}/train", "train", labels=f"{tmp_path}/labels.csv")
+    assert alone.classes == learnt.classes
 
 
 def test_one_folder_of_images_and_a_table(tmp_path):
