@@ -199,7 +199,7 @@ def test_a_run_that_goes_on_says_from_where_and_the_first_step_reports(
     train(recipe._replace(steps=3), noise, run_dir=tmp_path)
     first = capsys.readouterr().out.splitlines()
     assert re.fullmatch(
-        r"step 1: compiled in \d+\.\d s, a step takes .* s; \d:\d\d:\d\d left at this pace", first[0]
+        r"step 1: compiled in \d+\.\d s, a step takes .* s; \d:\d\d:\d\d left at this pace", first[1]
     )
     chex.assert_trees_all_equal(train(recipe, noise, run_dir=tmp_path), unbroken[0])
     then = capsys.readouterr().out.splitlines()
