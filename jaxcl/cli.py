@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import json
 import os
 import signal
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HELP = """\
 jaxcl: contrastive self-supervised learning in JAX.
@@ -35,6 +38,8 @@ Three commands take it from images to a reported accuracy:
   jaxcl parts configs/quickstart.py                     what a method is made of: its five parts with their settings
   jaxcl sweep configs/quickstart.py --seed 0 1 2 --temperature 0.1 0.5
                                                         every combination, with the mean and spread over seeds
+
+With --debug, as in `jaxcl --debug train ...`, an error shows where in the program it arose.
 """
 
 
@@ -91,6 +96,8 @@ similarity and loss, each with its functions and their settings. Nothing is trai
 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [word for word in arguments if word != "--debug"]
     commands = {
         "train": train,
         "plan": plan,
@@ -114,10 +121,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with ended_by_the_second_interrupt():
             return commands[arguments[0]](arguments[1:])
-    except (ValueError, FileNotFoundError, FloatingPointError, ModuleNotFoundError) as error:
+    except Exception as error:
         # An error of the user's world is a sentence, not a traceback.
-        print(f"jaxcl {arguments[0]}: {error}", file=sys.stderr)
-        return end_alone(1, str(error))
+        sentence = in_a_sentence(error)
+        if sentence is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        print(f"jaxcl {arguments[0]}: {sentence}", file=sys.stderr)
+        return end_alone(1, sentence)
     except KeyboardInterrupt as interrupt:
         if hasattr(interrupt, "step"):
             print(f"jaxcl {arguments[0]}: {interrupt} The same command goes on from there.", file=sys.stderr)
@@ -129,6 +141,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sentence = f"Asked to end after step {end.step}, and saved. The same command goes on from there."
             print(f"jaxcl {arguments[0]}: {sentence}", file=sys.stderr)
         raise
+
+
+# A package that may be missing -> the extra that brings it.
+EXTRAS = {
+    "matplotlib": "plot",
+    "tensorflow": "tfds",
+    "tensorflow_datasets": "tfds",
+    "importlib_resources": "tfds",
+    "libtpu": "tpu",
+}
+
+
+def in_a_sentence(error: Exception) -> str | None:
+    """What went wrong, for whoever can mend it; None for an error of the program, which deserves its traceback."""
+    text = " ".join(str(error).split())
+    if "No space left on device" in text or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        name = getattr(error, "filename", None)
+        where = f" while {name} was written" if name else ""
+        return f"the disk is full{where}. What was saved before stays; make room and give the same command. ({text})"
+    if isinstance(error, ImportError):
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        return str(error) + (f". Install it: pip install 'jaxcl[{extra}]'" if extra else "")
+    if isinstance(error, PermissionError):
+        return f"there is no permission to use {error.filename or 'a file'} ({error.strerror or text})."
+    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError) and error.filename:
+        return f"{error.filename} is in the way: {error.strerror}. Move it, or give another place."
+    if isinstance(error, ValueError | OSError | FloatingPointError):
+        return str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
+        return (
+            f"there was not enough memory: {text[:300]} A smaller --batch-size, --chunks N or --remat needs less;"
+            " `jaxcl plan CONFIG.py` says how much. Images that do not fit may stay in their files: --encoded --size N."
+        )
+    if isinstance(error, RuntimeError) and ("initialize backend" in text or "Unknown backend" in text):
+        return (
+            f"{text} JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}: unset it, or install what it names"
+            " (pip install 'jaxcl[cuda]', 'jaxcl[tpu]')."
+        )
+    return None
 
 
 def end_alone(status: int, why: str) -> int:
@@ -248,18 +299,20 @@ def knobs_of(command: str, config: str | Path, words: Sequence[str]) -> Any:
     """A config's knobs as the words of a command line set them; --help among them prints the knobs and exits."""
     import tyro
 
-    from jaxcl.config import load_config, preset
+    from jaxcl.config import check_knobs, load_config, preset
 
     name, words = preset_among(words)
     module = load_config(config)
     presets = getattr(module, "PRESETS", {})
-    return tyro.cli(
+    knobs = tyro.cli(
         module.Knobs,
         args=words,
         default=preset(module, name),
         prog=f"jaxcl {command} {config}" + ("" if name is None else f" --preset {name}"),
         description=f"--preset NAME sets all knobs at once: {', '.join(presets)}." if presets else None,
     )
+    check_knobs(knobs)
+    return knobs
 
 
 def preset_among(words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -312,7 +365,7 @@ def join_processes(words: Sequence[str], *, timeout: float) -> None:
 def evaluate(arguments: list[str]) -> int:
     """`jaxcl evaluate RUN_DIR [--protocol NAME ...] [--data SPEC] [--set NAME=VALUE ...]`"""
     from jaxcl.evaluate import PROTOCOLS
-    from jaxcl.runs import BASELINES, evaluate_run
+    from jaxcl.runs import BASELINES, Unevaluated, evaluate_run
     from jaxcl.tables import accuracy_table, classes_table, robustness_table
 
     parser = argparse.ArgumentParser("jaxcl evaluate", description="Accuracy of a run's representation.")
@@ -324,9 +377,14 @@ def evaluate(arguments: list[str]) -> int:
         metavar="NAME",
         help=f"among {', '.join(PROTOCOLS)}",
     )
+    named = {name.split()[0]: name for name in BASELINES}  # raw, untrained
     parser.add_argument(
-        "--no-baselines", action="store_true", help="leave out raw pixels and the untrained encoder"
+        "--baselines",
+        nargs="*",
+        choices=(*named, "none"),
+        help="what stands beside it: raw pixels, the untrained encoder; both unless said, none or nothing for neither",
     )
+    parser.add_argument("--no-baselines", action="store_true", help="the same as --baselines none")
     parser.add_argument(
         "--parts", action="store_true", help="also each part of the representation that the config names"
     )
@@ -349,6 +407,8 @@ def evaluate(arguments: list[str]) -> int:
         "--data", metavar="SPEC", help="another data set: tfds:NAME, folder:PATH, npz:PATH or digits"
     )
     parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
+    parser.add_argument("--evaluate-on", metavar="SPLIT", help="another split to test on, as val")
+    parser.add_argument("--labels", metavar="FILE", help="another file of labels, FILE or FILE:COLUMN")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the protocol, as epochs=10"
     )
@@ -357,28 +417,39 @@ def evaluate(arguments: list[str]) -> int:
     if own.distributed is not None:
         join_processes(own.distributed, timeout=own.join_timeout)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # jax keeps it for a training loop that saves
-    with progress_bar() if speaks(own) else nullcontext() as progress:
-        results = evaluate_run(
-            own.run_dir,
-            own.protocol,
-            baselines=() if own.no_baselines else BASELINES,
-            parts=own.parts,
-            layers=own.layers,
-            beside=own.beside,
-            data=own.data,
-            data_dir=own.data_dir,
-            settings=settings_of(own.set),
-            progress=progress,
-        )
-    if not speaks(own):
-        return 0
-    show(f"Accuracy on test images, percent ({results[0]['step']} steps)", *accuracy_table(results))
-    header, rows = classes_table(results)
-    if rows:
-        show("The same by class, percent", header, rows)
-    header, rows = robustness_table(results)
-    if rows:
-        show("Accuracy on corrupted test images, percent", header, rows)
+    baselines = [*named] if own.baselines is None else [word for word in own.baselines if word != "none"]
+    failed = None
+    with progress_bar() if speaks(own) else nullcontext() as bar:
+        more: dict[str, Any] = {} if bar is None else {"progress": bar.progress, "told": bar.told}
+        try:
+            results = evaluate_run(
+                own.run_dir,
+                own.protocol,
+                baselines=() if own.no_baselines else [named[word] for word in baselines],
+                parts=own.parts,
+                layers=own.layers,
+                beside=own.beside,
+                data=own.data,
+                data_dir=own.data_dir,
+                evaluate_on=own.evaluate_on,
+                labels=own.labels,
+                settings=settings_of(own.set),
+                **more,
+            )
+        except Unevaluated as error:
+            if not error.results:
+                raise
+            results, failed = error.results, error
+    if speaks(own):
+        show(f"Accuracy on test images, percent ({results[0]['step']} steps)", *accuracy_table(results))
+        header, rows = classes_table(results)
+        if rows:
+            show("The same by class, percent", header, rows)
+        header, rows = robustness_table(results)
+        if rows:
+            show("Accuracy on corrupted test images, percent", header, rows)
+    if failed is not None:
+        raise failed
     return 0
 
 
@@ -399,32 +470,57 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+class Shown(NamedTuple):
+    progress: Callable[[str, str, float], None]
+    told: Callable[[str], None]
+
+
+# Where standard output is no terminal: so long may nothing be said.
+SECONDS_BETWEEN_LINES = 20.0
+
+
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, str, float], None]]:
-    """A bar that moves as an evaluation does; where standard output is no terminal, one line for each encoder."""
+def progress_bar(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Shown]:
+    """A bar that moves as an evaluation does, and lines above it. Where standard output is no terminal: a line for each
+    encoder and protocol, and one now and then with how far it is and the time left."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn as TimeLeftColumn
 
     # A pipe gets lines even where FORCE_COLOR makes rich take it for a terminal.
     console = Console(force_interactive=None if sys.stdout.isatty() else False)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, TextColumn("{task.fields[what]}"), console=console, transient=True)
+    left = (TextColumn("left:"), TimeLeftColumn(), TextColumn("{task.fields[what]}"))
+    bar = Progress(*columns, *left, console=console, transient=True)
     tasks: dict[str, Any] = {}
+    said, began, doing = clock(), clock(), ""
+
+    def told(line: str) -> None:
+        nonlocal said
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        said = clock()
 
     def progress(name: str, what: str, fraction: float) -> None:
+        nonlocal began, doing
         if name not in tasks:
             for task in tasks.values():
                 bar.update(task, visible=False)
             tasks[name] = bar.add_task(name, total=1.0, what=what)
             if not console.is_interactive:
-                console.print(name, markup=False, highlight=False)
+                told(name)
+        if f"{name} {what}" != doing:
+            began, doing = clock(), f"{name} {what}"
+            bar.reset(tasks[name])
         bar.update(tasks[name], completed=fraction, what=what)
+        if not console.is_interactive and clock() - said > SECONDS_BETWEEN_LINES:
+            rest = f", {(clock() - began) * (1 - fraction) / fraction:.0f} s left of it" if fraction else ""
+            told(f"{name}: {what}, {fraction:.0%}{rest}")
 
     if not console.is_interactive:
-        yield progress
+        yield Shown(progress, told)
         return
     with bar:
-        yield progress
+        yield Shown(progress, told)
 
 
 def plot(arguments: list[str]) -> int:

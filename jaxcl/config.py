@@ -37,7 +37,7 @@ from jaxcl.typing import About, Array, Method, Net, PyTree, Views
 Apply = Callable[[PyTree, PyTree, Array], Array]
 
 # Kinds of data whose specification ends in a path: folder:PATH.
-PATHS = ("folder", "npz", "tfrecord")
+PATHS = ("folder", "npz", "npy", "tfrecord")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +45,23 @@ class CommonKnobs:
     """What every config can be asked; a config inherits it, changes defaults and adds knobs of its own."""
 
     data: str = "tfds:cifar10"
-    """Images: digits, tfds:NAME, folder:PATH, npz:PATH or tfrecord:PATTERN; with #imagenet100 after it, those of these
-    classes."""
+    """Images: digits, tfds:NAME, folder:PATH, npz:PATH, npy:PATH or tfrecord:PATTERN; with #imagenet100 after it, those
+    of these classes."""
     data_dir: str | None = None
     """Where TFDS prepared its data sets (its own default if not given)."""
     evaluate_on: str = "test"
     """The split that evaluations test on; they train on "train"."""
     train_on: str = "train"
     """The split that is learnt from: of a TFDS data set any, as unlabelled or train+unlabelled of stl10."""
+    labels: str | None = None
+    """A text file that says the classes of a folder's images, FILE or FILE:COLUMN; of npy:PATH a numpy file."""
+    layout: Literal["auto", "splits", "classes"] = "auto"
+    """Whether a folder's sub-folders called train, test, ... are splits, or classes as any others; auto: as they
+    look."""
+    value_range: tuple[float, float] | None = None
+    """The values that become black and white, of pixels of other than 8 bits; None: by the largest there is."""
     size: int | None = None
-    """Side of the images in pixels, to which they are resized; None leaves them as they are."""
+    """Side of the images in pixels, to which they are resized; None leaves them as they are, if all are of one size."""
     encoded: bool = False
     """The images stay encoded where they are, and each is decoded when its turn comes: for what does not fit into
     memory. Needs --size."""
@@ -144,6 +151,10 @@ def basics(knobs: CommonKnobs, about: About) -> Basics:
         return net if knobs.chunks == 1 else nets.chunked(net, knobs.chunks)
 
     steps = steps_of(knobs.epochs, about.count, knobs.batch_size)
+    if steps < 1:
+        raise ValueError(
+            f"--epochs {knobs.epochs:g} of {about.count} images is not one step of {knobs.batch_size}."
+        )
     return Basics(about.shape[0], steps, devices.axis_name(knobs.placement), jnp.dtype(knobs.dtype), lean)
 
 
@@ -190,6 +201,34 @@ def _apart(optimizers: Mapping[str, optax.GradientTransformation]) -> optax.Grad
         }
 
     return optax.GradientTransformation(init, update)
+
+
+def check_knobs(knobs: CommonKnobs) -> None:
+    """Raises ValueError for a knob that makes no sense, whatever the config.
+
+    >>> check_knobs(CommonKnobs(batch_size=1))
+    Traceback (most recent call last):
+    ...
+    ValueError: --batch-size must be at least 2, as an image is compared with others; got 1.
+    """
+    rules: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "epochs": (lambda x: 0 < x < float("inf"), "more than 0"),
+        "batch_size": (lambda x: x >= 2, "at least 2, as an image is compared with others"),
+        "seed": (lambda x: x >= 0, "at least 0"),
+        "size": (lambda x: x >= 1, "the side of the images in pixels, at least 1"),
+        "chunks": (lambda x: x >= 1, "at least 1"),
+        "log_every": (lambda x: x >= 1, "in training steps, at least 1"),
+        "save_every": (lambda x: x >= 1, "in training steps, at least 1"),
+        "knn_every": (lambda x: x >= 0, "in epochs, at least 0 (never)"),
+        "learning_rate": (lambda x: 0 <= x < float("inf"), "at least 0, and finite"),
+        "weight_decay": (lambda x: 0 <= x < float("inf"), "at least 0, and finite"),
+        "temperature": (lambda x: 0 < x < float("inf"), "more than 0"),
+    }
+    for name, (sound, wanted) in rules.items():
+        value = getattr(knobs, name, None)
+        # A traced knob is not known, and NaN is unsound in every comparison.
+        if isinstance(value, int | float) and not sound(value):
+            raise ValueError(f"--{name.replace('_', '-')} must be {wanted}; got {value}.")
 
 
 def nonzero(knob: Any) -> Any:
@@ -280,6 +319,9 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
         evaluate_on=knobs.evaluate_on,
         train_on=knobs.train_on,
         encoded=knobs.encoded or None,
+        labels=knobs.labels,
+        layout=knobs.layout,
+        value_range=knobs.value_range,
     )
 
 
@@ -289,7 +331,7 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
 def resolved(knobs: Any) -> Any:
     """The same knobs with absolute paths, so that they mean the same from every working directory.
 
-    data_dir, init, teacher, and every knob that names data by a path (folder:PATH, npz:PATH, tfrecord:PATTERN).
+    data_dir, init, teacher, labels, and every knob that names data by a path (folder:PATH, npz:PATH, tfrecord:PATTERN).
     """
 
     def absolute(name: str, value: Any) -> Any:
@@ -298,6 +340,12 @@ def resolved(knobs: Any) -> Any:
         kind, colon, where = value.partition(":")
         if colon and kind in PATHS:
             return f"{kind}:{Path(where).expanduser().absolute()}"
+        if name == "labels":  # FILE or FILE:COLUMN; one that lies with the data is found there
+            file, mark, column = (
+                (value, "", "") if Path(value).expanduser().exists() else value.rpartition(":")
+            )
+            here = Path(file).expanduser()
+            return f"{here.absolute()}{mark}{column}" if file and here.exists() else value
         return str(Path(value).expanduser().absolute()) if name in ("data_dir", "init", "teacher") else value
 
     values = {field.name: getattr(knobs, field.name) for field in dataclasses.fields(knobs)}

@@ -40,8 +40,9 @@ def sweep(
     for combination in combinations(grid):
         name = ",".join(f"{knob}={value}" for knob, value in combination.items())
         run_dir = sweep_dir / name.replace("/", "_")
-        wanted = {f"{protocol}.json" for protocol in protocols}
-        done = {path.name for path in (run_dir / "evaluations").glob("*.json")}
+        # A result is written as soon as it is there, so an evaluation that was stopped has left some of them.
+        wanted = {(protocol, encoder) for protocol in protocols for encoder in (run_dir.name, *baselines)}
+        done = {(row["protocol"], row["encoder"]) for row in evaluations(run_dir)}
         if not wanted <= done:
             print(f"\n== {name}", flush=True)
             train_run(config, knobs_of(combination), run_dir)

@@ -170,8 +170,9 @@ class Method(NamedTuple):
 class Images(NamedTuple):
     """A data set in memory, or memory-mapped.
 
-    `images` uint8 [n, h, w, c] (c is 1 or 3); `labels` int [n] or None; `classes` their names; `skipped` the files
-    that could not be read, each with the reason.
+    `images` uint8 [n, h, w, c]; `labels` int [n] or None; `classes` their names; `skipped` the files that could not be
+    read, each with the reason; `files` the path of each image below the folder that was named, () where images are no
+    files; `notes` sentences that say how the data was read.
     """
 
     name: str
@@ -179,6 +180,8 @@ class Images(NamedTuple):
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class About(NamedTuple):

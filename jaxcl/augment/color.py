@@ -57,7 +57,8 @@ def color_jitter(
         images of 8 bits torchvision rounds after each change, by at most 1/510, and turns the hue in steps of 1/256 of
         the circle; here nothing is rounded.
 
-    A strength that is known to be 0 leaves its change out altogether. The orders of all four are equally likely.
+    A strength that is known to be 0 leaves its change out altogether. The orders of all four are equally likely. Images
+    of other than three channels have no saturation and no hue: these leave them as they are.
     """
     brightness, contrast, saturation, hue = map(number, (brightness, contrast, saturation, hue))
     strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
@@ -87,8 +88,8 @@ def color_jitter(
         )
 
     def apply(params, image):
-        # Left out: what has no strength, and what cannot change a gray image.
-        colorless = image.shape[2] == 1
+        # Left out: what has no strength, and what only red, green and blue have.
+        colorless = image.shape[2] != 3
         out = [
             known(strengths[name]) == 0 or (colorless and name in ("saturation", "hue")) for name in JITTERS
         ]
@@ -162,11 +163,12 @@ class Grayscale(NamedTuple):
 
 
 def grayscale(*, probability: Number = 0.2) -> Op:
-    """All three channels become 0.2989 red + 0.587 green + 0.114 blue (tf.image.rgb_to_grayscale)."""
+    """All three channels become 0.2989 red + 0.587 green + 0.114 blue (tf.image.rgb_to_grayscale). Images of another
+    number of channels stay as they are."""
 
     def apply(params, image):
         planes = channels(image)
-        if len(planes) == 1:
+        if len(planes) != 3:
             return image
         r, g, b = planes
         gray = 0.2989 * r + 0.587 * g + 0.114 * b
@@ -188,14 +190,14 @@ def drop_channels(*, probability: Number = 0.5) -> Op:
     """Two of the three channels, any two, become the middle gray 0.5, with the given probability.
 
     ("Color dropping" of patches, against telling neighbors by chromatic aberration; Doersch, Gupta and Efros, 2015,
-    arXiv:1505.05192, put noise there instead.) An image of one channel stays as it is.
+    arXiv:1505.05192, put noise there instead.) An image of another number of channels stays as it is.
     """
 
     def decide(u, shape):
         return Drop(on=u[0] < probability, kept=whole(u[1], 3))
 
     def apply(params, image):
-        if image.shape[2] == 1:
+        if image.shape[2] != 3:
             return image
         return jnp.where(params.on & (jnp.arange(image.shape[2]) != params.kept), 0.5, image)
 
@@ -249,10 +251,8 @@ Means = Callable[[Channels], tuple[Array, ...]]
 
 
 def channels(image: Array) -> Channels:
-    if image.ndim != 3 or image.shape[2] not in (1, 3):
-        raise ValueError(
-            f"an image is [h, w, c] with one channel or three; got {image.shape}. For a batch, vmap the op."
-        )
+    if image.ndim != 3:
+        raise ValueError(f"an image is [h, w, c]; got {image.shape}. For a batch, vmap the op.")
     return tuple(image[:, :, i] for i in range(image.shape[2]))
 
 
@@ -289,7 +289,7 @@ def mixed_with_gray(factor: Array, planes: Channels) -> Channels:
 
 
 def saturation_of(factor: Array, planes: Channels) -> Channels:
-    if len(planes) == 1:
+    if len(planes) != 3:
         return planes
     r, g, b = planes
     top, bottom = jnp.maximum(jnp.maximum(r, g), b), jnp.minimum(jnp.minimum(r, g), b)
@@ -301,7 +301,7 @@ def saturation_of(factor: Array, planes: Channels) -> Channels:
 
 
 def hue_of(fraction: Array, planes: Channels) -> Channels:
-    if len(planes) == 1:
+    if len(planes) != 3:
         return planes
     r, g, b = planes
     top, bottom = jnp.maximum(jnp.maximum(r, g), b), jnp.minimum(jnp.minimum(r, g), b)

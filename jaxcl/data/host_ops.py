@@ -211,7 +211,7 @@ def grayscale(**how_it_is_drawn: Any) -> Apply:
     tf = tensorflow()
 
     def apply(params, image):
-        if image.shape[-1] == 1:
+        if image.shape[-1] != 3:
             return image
         weights = tf.constant([[0.2989] * 3, [0.587] * 3, [0.114] * 3])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -39,6 +40,7 @@ def few_shot(
     steps: int = 250,
     learning_rate: float = 0.03,
     standardize: bool = True,
+    names: Sequence[str] = (),
 ) -> FewShot:
     """Accuracy on the test set of linear classifiers that have seen `shots` images a class, over several draws.
 
@@ -56,7 +58,8 @@ def few_shot(
     Draw r takes `balanced_subset(fold_in(key, r), train_labels, shots)`: a function of key and labels alone, so
     encoders are compared on the same images. Of several processes each makes its part of the draws.
 
-    Raises ValueError where a class has fewer images than `shots`, or labels are missing.
+    `names` of the classes serve the errors. Raises ValueError where a class has fewer images than `shots`, or labels
+    are missing.
 
     >>> x, y = np.array([[1.0, 0.0], [0.0, 1.0]] * 4), np.array([3, 5] * 4)
     >>> score = few_shot(jax.random.key(0), x, y, x, y, shots=2, draws=3)
@@ -74,9 +77,11 @@ def few_shot(
         raise ValueError(f"Few-shot needs two classes at least; every label is {classes.tolist()}.")
     fewest = int(np.min(counts))
     if fewest < shots:
+        rarest = int(classes[np.argmin(counts)])
+        name = f" ({names[rarest]})" if rarest < len(names) else ""
         raise ValueError(
-            f"Few-shot draws {shots} images of every class, but class {classes[np.argmin(counts)]} has only"
-            f" {fewest} training images. Ask for fewer shots."
+            f"Few-shot draws {shots} images of every class, but class {rarest}{name} has only {fewest} training images."
+            f" Ask for fewer shots: --set shots={fewest}"
         )
     found, own = [], devices.own_rows(draws)
     for r in range(draws)[own]:

@@ -48,7 +48,7 @@ def online_knn(
     try:
         train_labels, test_labels = check_sets("Online kNN", train, test)
     except ValueError as error:
-        raise ValueError(f"{error} To train without online kNN, set knn_every to 0.") from None
+        raise ValueError(f"{error} To train without online kNN: --knn-every 0 (knn_every=0).") from None
 
     def accuracy(step: int, params: PyTree, state: PyTree) -> dict[str, float]:
         encoder = Partial(embed, params, state)

@@ -217,10 +217,11 @@ def _mlp(
 
 
 def _few_shot(
-    shots: int,
+    protocol: str,
     key: Array,
     subject: Subject,
     *,
+    shots: int,
     views: Views | None = None,
     draws: int = 10,
     steps: int = 250,
@@ -230,7 +231,7 @@ def _few_shot(
 ) -> Result:
     """`few_shot`: "accuracy" is the mean over draws, "interval" half the width of its 95 % confidence
     interval, both in percent."""
-    labels, test_labels = check_sets(f"fewshot{shots}", subject.train, subject.test)
+    labels, test_labels = check_sets(protocol, subject.train, subject.test)
     settings: dict[str, Any] = {
         "shots": shots,
         "draws": draws,
@@ -241,7 +242,8 @@ def _few_shot(
     train_features, test_features = subject.train_features(progress), subject.test_features(progress)
     stage(progress, "fitting")(0.0)
     start = time.perf_counter()
-    score = few_shot(key, train_features, labels, test_features, test_labels, **settings)
+    names = subject.train.classes
+    score = few_shot(key, train_features, labels, test_features, test_labels, names=names, **settings)
     settings = {"optimizer": "Adam", "seed": _seed(key), **settings}
     seconds = time.perf_counter() - start + subject.embed_seconds
     return {
@@ -471,8 +473,8 @@ PROTOCOLS: dict[str, Callable[..., Result]] = {
     "linear_sgd": functools.partial(_linear_sgd, "linear_sgd"),
     "linear_moco": functools.partial(_linear_sgd, "linear_moco", **MOCO),
     "mlp": _mlp,
-    "fewshot5": functools.partial(_few_shot, 5),
-    "fewshot10": functools.partial(_few_shot, 10),
+    "fewshot5": functools.partial(_few_shot, "fewshot5", shots=5),
+    "fewshot10": functools.partial(_few_shot, "fewshot10", shots=10),
     "finetune1": functools.partial(_finetune, 1),
     "finetune10": functools.partial(_finetune, 10),
     "finetune100": functools.partial(_finetune, 100),

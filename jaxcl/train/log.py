@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 FILE = "metrics.jsonl"
+# Where there is no bar, a line comes at least as often, whatever a step takes.
+SECONDS_BETWEEN_LINES = 20.0
 
 
 class Log:
@@ -52,6 +54,7 @@ class Log:
         if not self._active:
             return
         self._steps = steps
+        self._said = time.perf_counter()
         # A pipe gets lines even where FORCE_COLOR makes rich take it for a terminal.
         self._console = console or Console(force_interactive=None if sys.stdout.isatty() else False)
         self._pace = _Pace(start_step)
@@ -113,12 +116,38 @@ class Log:
             self._bar.update(self._task, completed=step, shown=shown)
         else:  # with a bar: an evaluation, which is rare and stays on the screen above it
             where = f"step {step}" if self._steps is None else f"step {step}/{self._steps}"
-            self._console.print(f"{where}  {shown}", markup=False, highlight=False, soft_wrap=True)
+            self.say(f"{where}  {shown}")
 
     def advance(self, step: int) -> None:
         """Moves the bar, between two `write`s; waits for nothing."""
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
+
+    def say(self, sentence: str) -> None:
+        """Puts a sentence on the screen, and nowhere else."""
+        if self._active:
+            self._said = time.perf_counter()
+            self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+    def began(self, step: int, *, compiling: float, seconds: float) -> None:
+        """Says what the first step took, in seconds, and what is left; from here on the pace is counted."""
+        if not self._active:
+            return
+        self._pace = _Pace(step, counting=True)
+        left = "" if self._steps is None else f"; {_clock(seconds * (self._steps - step))} left at this pace"
+        self.say(f"step {step}: compiled in {compiling:.1f} s, a step takes {seconds:.2g} s{left}")
+
+    def glance(self, step: int, loss: Callable[[], float]) -> None:
+        """A line on the screen where nothing was said for long, for whoever watches a file; the bar needs none."""
+        if (
+            not self._active
+            or self._bar is not None
+            or time.perf_counter() - self._said < SECONDS_BETWEEN_LINES
+        ):
+            return
+        left = None if self._steps is None else self._pace.seconds_left(step, self._steps)
+        where = f"step {step}" if self._steps is None else f"step {step}/{self._steps}"
+        self.say(f"{where}  {_shown({'loss': loss()}, left)}")
 
     def close(self) -> None:
         """May be called twice."""
@@ -206,11 +235,12 @@ def _or_none(value: Any) -> Any:
 
 
 class _Pace:
-    """How long a step takes, not counting what came before the first `write` (compiling)."""
+    """How long a step takes, not counting what came before the first `write` (compiling), or before it was made where
+    it is `counting`."""
 
-    def __init__(self, step: int):
+    def __init__(self, step: int, *, counting: bool = False):
         self._first = (step, time.perf_counter())
-        self._counting = False
+        self._counting = counting
 
     def seconds_left(self, step: int, steps: int) -> float | None:
         now = (step, time.perf_counter())

@@ -31,6 +31,9 @@ from jaxcl.train.state import TrainState, fill, init_state, start_from
 from jaxcl.train.step import in_one_call, make_step
 from jaxcl.typing import Batch, Images
 
+# So many seconds of steps may be queued on the device.
+SECONDS_AHEAD = 1.0
+
 
 class Preempted(SystemExit):
     """The run was preempted (SIGTERM), saved itself and can go on; exit status 75, "try again"."""
@@ -63,6 +66,7 @@ def train(
     init: str | Path | None = None,
     run_dir: str | Path | None = None,
     quiet: bool = False,
+    begin: Callable[[], Any] | None = None,
     ahead: Callable[..., Callable] | None = None,
 ) -> TrainState:
     """Trains a recipe on images for `recipe.steps` training steps and returns the final state.
@@ -91,9 +95,15 @@ def train(
         is the only state of the input: order and augmentation are functions of (seed, step, sample index).
     quiet
         keeps it off the screen, as a notebook with several runs may wish.
+    begin
+        is called when all is built and nothing is written yet: what makes the run directory.
     ahead
         (step, state, key, batch) -> step: what compiles the training step before its first call, as `plan.ahead`, which
         says what it needs of the machine and refuses what does not fit.
+
+    The first step is reported at once: what compiling took and what a step takes. The host is at most a second of steps
+    ahead of the device (of those that take longer, none), so that whoever asks the run to end waits for the running
+    step and for its checkpoint, and not for minutes that were queued.
 
     Raises FloatingPointError when the loss is no longer finite, and, having saved, `Preempted` after a SIGTERM and
     `Interrupted` after a SIGINT. A second SIGINT, and the first where nothing can be saved, is a KeyboardInterrupt at
@@ -125,6 +135,8 @@ def train(
         assert checkpoints is not None
         state, start = checkpoint.restore(checkpoints, state)
     ends = ends_of_calls(start, recipe.steps, steps_per_call)
+    if begin is not None:
+        begin()
 
     with (
         Log(
@@ -135,25 +147,47 @@ def train(
             device_batches(pipeline, mesh, recipe.batch_size, seed, start, ends, many=many)
         ) as input_batches,
     ):
+        if resumed:
+            log.say(
+                f"Goes on from step {start} of {recipe.steps}." if ends else f"Step {start} was the last."
+            )
         kept, waited, since = [], 0.0, time.perf_counter()
-        saved = logged = start
+        saved = logged = timed = start
+        running: list[Any] = []  # losses of calls that the device may not have ended
+        most_running, per_step = 0, 0.0
         for step in ends:
             before = time.perf_counter()
             batch = next(input_batches)
             waited += time.perf_counter() - before
+            if timed == start:
+                log.say("Compiling the training step; a large network takes minutes.")
+            before = time.perf_counter()
             if ahead is not None:
                 step_fn, ahead = ahead(step_fn, state, run_key, batch), None
             state, metrics = step_fn(state, run_key, batch)
             kept.append(metrics)
+            running.append(metrics["loss"])
+            if timed == start:  # the first call: compiled when it returns, done when its loss is there
+                compiled = time.perf_counter()
+                jax.block_until_ready(running.pop())
+                since, waited, timed = time.perf_counter(), 0.0, step
+                most_running = min(32, int(SECONDS_AHEAD / max(since - compiled, 1e-6)))
+                per_step = (since - compiled) / (step - start)
+                log.began(step, compiling=compiled - before, seconds=per_step)
+            while len(running) > most_running:
+                jax.block_until_ready(running.pop(0))
             log.advance(step)
+            log.glance(step, partial(mean_loss, metrics))
 
             last = step == recipe.steps
             if step % log_every == 0 or last:
                 record = fetch_mean(kept, many=many)  # the only place where the host waits for the device
-                seconds = time.perf_counter() - since
+                seconds, steps = time.perf_counter() - since, step - max(logged, timed)
+                if not steps:  # the first call alone, which was timed by itself
+                    seconds, steps = per_step, 1
                 record |= {
                     "epoch": step * recipe.batch_size / len(images.images),
-                    "images_per_second": (step - logged) * recipe.batch_size / seconds,
+                    "images_per_second": steps * recipe.batch_size / seconds,
                     "input_wait": waited / seconds,
                     "learning_rate": float(recipe.learning_rate(step - 1)),
                 }
@@ -170,7 +204,9 @@ def train(
                     since = time.perf_counter()
             stopping = preempted(-(-step // steps_per_call))
             if checkpoints is not None and (step % save_every == 0 or last or stopping):
-                checkpoint.save(checkpoints, step, state)
+                if stopping:
+                    log.say(f"Saving step {step}, and then ending as asked.")
+                checkpoint.save(checkpoints, step, jax.block_until_ready(state))
                 saved, since = step, time.perf_counter()
             if stopping and not last:
                 raise Interrupted(step) if interrupted() else Preempted(step)
@@ -253,6 +289,11 @@ def device_batches(
         stacked = (jax.tree.map(lambda *batches: np.stack(batches), *call) for call in calls)
         return prefetch((lay_out(batches) for batches in stacked), size=2)
     return prefetch((lay_out(batch) for batch in host), size=2)
+
+
+def mean_loss(metrics: dict[str, Any]) -> float:
+    """Waits for the device."""
+    return float(np.mean(metrics["loss"]))
 
 
 def fetch_mean(kept: list[dict[str, Any]], *, many: bool = False) -> dict[str, Any]:

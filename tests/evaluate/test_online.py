@@ -65,7 +65,7 @@ def test_asking_twice_traces_the_encoder_once_and_sees_the_new_parameters():
 
 
 def test_missing_labels_are_an_error_before_any_training():
-    with pytest.raises(ValueError, match=r"Online kNN on 'squares' needs labels.*set knn_every to 0"):
+    with pytest.raises(ValueError, match=r"Online kNN on 'squares' needs labels.*--knn-every 0"):
         online_knn(features, TRAIN, TEST._replace(labels=None))
 
 
