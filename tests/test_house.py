@@ -47,7 +47,7 @@ EDGES = {
     },
     "data": {"data", "augment", "images", "keys", "typing"},
     "evaluate": {"evaluate", "augment", "devices", "images", "typing"},
-    "train": {"train", "data", "config", "collectives", "devices", "keys", "typing"},
+    "train": {"train", "data", "config", "collectives", "devices", "keys", "memory", "typing"},
     "plot": {"plot", "typing"},
     "config": {"data", "devices", "nets", "typing"},
     "tables": {"typing"},

@@ -23,8 +23,9 @@ from jaxcl import keys
 from jaxcl.config import Recipe
 from jaxcl.data import InputPipeline, input_pipeline, prefetch
 from jaxcl.devices import axis_name, make_mesh, replicate, split
-from jaxcl.train import checkpoint
+from jaxcl.train import checkpoint, finite
 from jaxcl.train.callbacks import Callback
+from jaxcl.train.health import Health
 from jaxcl.train.log import Log
 from jaxcl.train.placement import place, resident
 from jaxcl.train.state import TrainState, init_state, start_from
@@ -56,6 +57,7 @@ def train(
     input: str | InputPipeline = "device",
     placement: str = "jit",
     steps_per_call: int = 1,
+    nonfinite: str = "stop",
     log_every: int = 50,
     save_every: int = 1000,
     callbacks: Sequence[Callback] = (),
@@ -74,6 +76,10 @@ def train(
         `axis_name` is for.
     steps_per_call
         training steps that are compiled and run as one; divides all cadences.
+    nonfinite
+        what follows where loss, gradient, parameters or memory are no longer finite after a step: "stop" ends the run,
+        "skip" leaves the step out and goes on, unless ten in a row are such. It is not taken either way, and what it
+        was made of is kept (`train.finite`).
     log_every, save_every
         training steps between two lines of the log, and between two checkpoints.
     callbacks
@@ -90,7 +96,7 @@ def train(
         (step, state, key, batch) -> step: what compiles the training step before its first call, as `plan.ahead`, which
         says what it needs of the machine and refuses what does not fit.
 
-    Raises FloatingPointError when the loss is no longer finite, and, having saved, `Preempted` after a SIGTERM and
+    Raises FloatingPointError where it stops over a step that is not finite, and, having saved, `Preempted` after a SIGTERM and
     `Interrupted` after a SIGINT. A second SIGINT, and the first where nothing can be saved, is a KeyboardInterrupt at
     once. One signal to one of several processes ends all of them, at the same step.
     """
@@ -103,6 +109,7 @@ def train(
 
     many = steps_per_call > 1
     step_fn = make_step(recipe.method, recipe.optimizer, axis_name=axis_name(placement))
+    step_fn = finite.guarded(step_fn, nonfinite=nonfinite)
     step_fn = place(in_one_call(step_fn) if many else step_fn, placement, mesh, axis=int(many))
     first = pipeline.first(batch_size=recipe.batch_size, seed=seed)  # the global batch, in every process
     state = init_state(init_key, recipe.method, recipe.optimizer, first)
@@ -128,6 +135,22 @@ def train(
     ):
         kept, waited, since = [], 0.0, time.perf_counter()
         saved = logged = start
+        cadences = [log_every, save_every, *(callback.every for callback in callbacks)]
+        guard, health = finite.Guard(nonfinite), Health(recipe, len(images.images), start)
+
+        def act_on(bad: list[finite.NotTaken]) -> None:
+            """Keeps what steps were made of that were not taken, and ends the run where it must."""
+            spoilt: list[int] = []
+            for one in bad:
+                spoilt = finite.keep(run_dir, one, pipeline, batch_size=recipe.batch_size, seed=seed)
+                if not guard.stops:
+                    log.say(finite.skipped(one, spoilt))
+            if bad and guard.stops:
+                at = saved
+                if run_dir is not None and finite.halted_at(state) is not None:
+                    at = finite.keep_state(Path(run_dir), state)
+                raise FloatingPointError(finite.sentence(bad[-1], spoilt, run_dir, at, nonfinite))
+
         for step in ends:
             before = time.perf_counter()
             batch = next(input_batches)
@@ -139,8 +162,11 @@ def train(
             log.advance(step)
 
             last = step == recipe.steps
+            act_on(guard.sent(step, metrics))
+            if last or any(step % every == 0 for every in cadences):
+                act_on(guard.look())  # only here and where it ends the host waits for the device
             if step % log_every == 0 or last:
-                record = fetch_mean(kept, many=many)  # the only place where the host waits for the device
+                record = fetch_mean(kept, many=many)
                 seconds = time.perf_counter() - since
                 record |= {
                     "epoch": step * recipe.batch_size / len(images.images),
@@ -148,12 +174,11 @@ def train(
                     "input_wait": waited / seconds,
                     "learning_rate": float(recipe.learning_rate(step - 1)),
                 }
+                if nonfinite != "skip":
+                    del record["skipped"]
                 log.write(step, record)
-                if not np.isfinite(record["loss"]):
-                    raise FloatingPointError(
-                        f"The loss was {record['loss']} within steps {logged + 1} to {step}. The newest"
-                        f" checkpoint is of step {saved}. A lower learning rate, a longer warm-up or float32 may help."
-                    )
+                for warning in health.warnings(step, record, state.state):
+                    log.say(f"Warning, at step {step}: {warning}")
                 kept, waited, since, logged = [], 0.0, time.perf_counter(), step
             for callback in callbacks:
                 if step % callback.every == 0 or last:
@@ -161,6 +186,8 @@ def train(
                     since = time.perf_counter()
             stopping = preempted(-(-step // steps_per_call))
             if checkpoints is not None and (step % save_every == 0 or last or stopping):
+                act_on(guard.look())
+                finite.check(state, step, saved)
                 checkpoint.save(checkpoints, step, state)
                 saved, since = step, time.perf_counter()
             if stopping and not last:
@@ -249,13 +276,20 @@ def device_batches(
 def fetch_mean(kept: list[dict[str, Any]], *, many: bool = False) -> dict[str, Any]:
     """The mean of each metric over the steps since the last time: a number, or a list of them where it has an axis.
 
+    Of steps with "taken" those that were taken count (all, if none was), and the number of the others is "skipped".
+
     many: each of those kept is of several steps, [k, ...]."""
     fetched = jax.device_get(kept)
     if many:
         fetched = [
             {name: call[name][i] for name in call} for call in fetched for i in range(len(call["loss"]))
         ]
-    return {name: np.mean([metrics[name] for metrics in fetched], axis=0).tolist() for name in fetched[0]}
+    counted = [metrics for metrics in fetched if metrics.get("taken", True)]
+    names = [name for name in fetched[0] if name != "taken"]
+    means = {
+        name: np.mean([metrics[name] for metrics in counted or fetched], axis=0).tolist() for name in names
+    }
+    return means | ({"skipped": len(fetched) - len(counted)} if "taken" in fetched[0] else {})
 
 
 @contextmanager
