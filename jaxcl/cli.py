@@ -28,6 +28,8 @@ Three commands take it from images to a reported accuracy:
   jaxcl evaluate runs/quickstart --protocol transfer --data tfds:mnist
   jaxcl plot runs/quickstart                            views, curves, map, neighbors: runs/quickstart/plots/report.html
 
+  jaxcl replay runs/quickstart                          after a loss of nan: the operation that made it
+
   jaxcl plan configs/quickstart.py                      before training: what a step needs of this machine,
   jaxcl plan configs/simclr_imagenet.py --machine tpu-v5e-64      or of another: does it fit, what bounds it, how long
   jaxcl views configs/quickstart.py                     before training: what the network will be shown
@@ -95,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "evaluate": evaluate,
         "plot": plot,
         "sweep": sweep,
+        "replay": replay,
         "views": views,
         "parts": parts,
     }
@@ -416,6 +419,23 @@ def plot(arguments: list[str]) -> int:
     for sentence in report.left_out:
         print(sentence)
     print(f"Report: {report.page}")
+    return 0
+
+
+def replay(arguments: list[str]) -> int:
+    """`jaxcl replay RUN_DIR [--step N]`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl replay",
+        description="Makes a training step of a run again, by default the last one that was not taken as its numbers"
+        " were not finite, and names the operation that made them.",
+    )
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--step", type=int, metavar="N", help="another training step; the first is 1")
+    own = parser.parse_args(arguments)
+    from jaxcl.replay import lines
+    from jaxcl.replay import replay as replay_step
+
+    print("\n".join(lines(replay_step(own.run_dir, step=own.step, told=_aside))))
     return 0
 
 

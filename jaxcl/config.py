@@ -36,6 +36,8 @@ Apply = Callable[[PyTree, PyTree, Array], Array]
 
 # Kinds of data whose specification ends in a path: folder:PATH.
 PATHS = ("folder", "npz", "tfrecord")
+# Knobs that a run may be gone on with otherwise than it began.
+MAY_CHANGE = {"nonfinite"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,9 @@ class CommonKnobs:
     chunks: int = 1
     """Encoders see a batch in so many chunks, one after the other, and only one chunk's activations are in memory; the
     loss sees the whole batch. Batch statistics are then a chunk's. With several devices each works on all chunks."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """What follows where loss, gradient or parameters are not finite after a training step: the run stops before it, or
+    goes on without it. Neither changes what is learnt of other steps, so a run can be gone on with by either."""
     log_every: int = 20
     """Training steps between two lines of the log."""
     save_every: int = 500
@@ -230,12 +235,12 @@ def knobs_from_json(module: ModuleType, text: str) -> Any:
 
 
 def changed_knobs(saved: dict[str, Any], knobs: Any) -> list[str]:
-    """One line for every knob whose value is not the saved one."""
+    """One line for every knob whose value is not the saved one, but for those that a run may change (`MAY_CHANGE`)."""
     asked = json.loads(knobs_to_json(knobs))
     absent = "(none)"
     return [
         f"--{name.replace('_', '-')}: the run has {saved.get(name, absent)!r}, you ask for {asked.get(name, absent)!r}"
-        for name in sorted(saved.keys() | asked.keys())
+        for name in sorted((saved.keys() | asked.keys()) - MAY_CHANGE)
         if saved.get(name, absent) != asked.get(name, absent)
     ]
 

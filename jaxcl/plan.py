@@ -24,6 +24,7 @@ from jaxcl.devices import along, axis_name, row
 from jaxcl.machines import GIB, Machine
 from jaxcl.train.placement import place
 from jaxcl.train.state import blank_batch, init_state
+from jaxcl.train.finite import guarded
 from jaxcl.train.step import make_step
 from jaxcl.typing import About, PyTree
 
@@ -205,7 +206,7 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
         _placed(jax.eval_shape(lambda: keys.run_key(0)), whole),
         _placed(batch, rows),
     )
-    step = make_step(recipe.method, recipe.optimizer, axis_name=axis_name(placement))
+    step = guarded(make_step(recipe.method, recipe.optimizer, axis_name=axis_name(placement)))
     start = time.perf_counter()
     placed: Any = place(step, placement, mesh)
     traced = placed.trace(*arguments)

@@ -186,6 +186,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
         seed=knobs.seed,
         input=knobs.input,
         placement=knobs.placement,
+        nonfinite=knobs.nonfinite,
         log_every=knobs.log_every,
         save_every=knobs.save_every,
         callbacks=online_knn(knobs, recipe, data),

@@ -68,6 +68,8 @@ EDGES = {
         "train",
         "typing",
     },
+    "origin": {"typing"},
+    "replay": {"data", "devices", "keys", "origin", "runs", "train"},
     "sweep": {"plot", "runs"},
     "cost": set(),
     "testing": {"collectives", "cost", "devices", "train", "typing"},
@@ -164,7 +166,9 @@ ROOMS = (
     "encoder",
     "machines",
     "plan",
+    "origin",
     "programs",
+    "replay",
     "tables",
     "testing",
 )
