@@ -29,7 +29,7 @@ _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy")
 
 
 class Origin(NamedTuple):
-    """operation  jax's name of it, as "div" or "dot_general"; "argument" where what the function was given is not finite
+    """operation  jax's name of it, as "div"; "argument" where what the function was given is not finite
     made          "nan" or "infinity"
     where         the lines that asked for it, the innermost first: ("jaxcl/similarity.py:30 in normalize", ...); of an
                   argument its name
@@ -62,13 +62,10 @@ class Origin(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """One operation as it was made: what is needed to find out, and to make it again."""
+    """One operation as it was made; its operands are kept where it makes what was not among them."""
 
     equation: Any
-    reads: tuple[int | None, ...]  # for each operand the number of the operation that made it; None: an argument
-    operands: tuple[Any, ...] | None  # kept where something is made that was not in them
-    had: frozenset[str]  # kinds among the operands
-    makes: frozenset[str]  # kinds among the results
+    operands: tuple[Any, ...] | None
 
 
 def origin(function: Callable, *arguments: PyTree, names: Sequence[str] = ()) -> Origin | None:
@@ -114,13 +111,14 @@ def _in(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any], names: Sequ
     for number, equation in enumerate(jaxpr.eqns):
         operands = [x.val if isinstance(x, core.Literal) else values[x] for x in equation.invars]
         results = _make(equation, operands)
-        had = frozenset().union(*(kinds(x) if isinstance(v, core.Literal) else found[v] for v, x in zip(equation.invars, operands, strict=True)))
-        makes: frozenset[str] = frozenset()
+        had: set[str] = set()
+        makes: set[str] = set()
+        for v, x in zip(equation.invars, operands, strict=True):
+            had |= kinds(x) if isinstance(v, core.Literal) else found[v]
         for var, x in zip(equation.outvars, results, strict=True):
             values[var], found[var], made_by[var] = x, kinds(x), number
             makes |= found[var]
-        reads = tuple(None if isinstance(v, core.Literal) else made_by.get(v) for v in equation.invars)
-        steps.append(_Step(equation, reads, tuple(operands) if makes - had else None, had, makes))
+        steps.append(_Step(equation, tuple(operands) if makes - had else None))
         for var in last.get(number, ()):
             values.pop(var, None)
 
@@ -136,7 +134,9 @@ def _in(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any], names: Sequ
     # The earliest operation of all; an argument is before every operation.
     var, kind, number = min(candidates, key=lambda candidate: candidate[2])
     if number < 0:
-        return Origin("argument", kind, (argument.get(var, "a constant of the program"),), False, (), var.aval.shape)
+        return Origin(
+            "argument", kind, (argument.get(var, "a constant of the program"),), False, (), var.aval.shape
+        )
     return _opened(steps[number], kind, steps, found, made_by, argument)
 
 
@@ -156,12 +156,12 @@ def _back(var: Any, kind: str, steps: list[_Step], found: dict, made_by: dict) -
 def _opened(step: _Step, kind: str, steps: list[_Step], found: dict, made_by: dict, argument: dict) -> Origin:
     """What is said of a guilty operation; of one that is a function the operation within."""
     equation = step.equation
-    infinite = [
-        v for v in equation.invars if not isinstance(v, core.Literal) and "infinity" in found[v]
-    ]
+    infinite = [v for v in equation.invars if not isinstance(v, core.Literal) and "infinity" in found[v]]
     given = None
     if kind == "nan" and infinite:
-        var, _, number = min((_back(v, "infinity", steps, found, made_by) for v in infinite), key=lambda c: c[2])
+        var, _, number = min(
+            (_back(v, "infinity", steps, found, made_by) for v in infinite), key=lambda c: c[2]
+        )
         if number >= 0:
             given = _opened(steps[number], "infinity", steps, found, made_by, argument)
         else:
@@ -255,15 +255,21 @@ def _last_uses(jaxpr: Any) -> dict[int, list[Any]]:
 def _lines(equation: Any, *, at_most: int = 3) -> tuple[tuple[str, ...], bool]:
     """The lines that asked for an operation, outside of the libraries, and whether it is a part of the gradient."""
     source = equation.source_info
-    lines = []
+    lines: list[str] = []
     for frame in source.traceback.frames if source.traceback is not None else ():
         parts = Path(frame.file_name).parts
         packages = [parts[i + 1] for i, part in enumerate(parts[:-1]) if part == "site-packages"]
-        if (packages and packages[-1].removesuffix(".py") in _LIBRARIES) or not os.path.exists(frame.file_name):
+        if (packages and packages[-1].removesuffix(".py") in _LIBRARIES) or not os.path.exists(
+            frame.file_name
+        ):
             continue
-        if Path(frame.file_name) == Path(__file__):
+        if Path(frame.file_name) == Path(__file__) or (lines and parts[-2:] == ("train", "step.py")):
             break
         below = parts.index("jaxcl") if "jaxcl" in parts[:-1] and not packages else None
-        name = "/".join(parts[-2:]) if below is None else "/".join(parts[len(parts) - 1 - parts[::-1].index("jaxcl") :])
-        lines.append(f"{name}:{frame.line_num} in {frame.function_name}")
+        name = (
+            "/".join(parts[-2:])
+            if below is None
+            else "/".join(parts[len(parts) - 1 - parts[::-1].index("jaxcl") :])
+        )
+        lines.append(f"{name}:{frame.line_num} in {frame.function_name.rpartition('<locals>.')[2]}")
     return tuple(lines[:at_most]), "transpose(" in str(source.name_stack)

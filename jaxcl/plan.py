@@ -22,9 +22,9 @@ from jaxcl.config import CommonKnobs, Recipe, open_data
 from jaxcl.data.host import ends_in_a_space
 from jaxcl.devices import along, axis_name, row
 from jaxcl.machines import GIB, Machine
+from jaxcl.train.finite import guarded
 from jaxcl.train.placement import place
 from jaxcl.train.state import blank_batch, init_state
-from jaxcl.train.finite import guarded
 from jaxcl.train.step import make_step
 from jaxcl.typing import About, PyTree
 

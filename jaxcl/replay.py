@@ -101,7 +101,11 @@ def replay(
             after, metrics = single(state, key, batch)
             return metrics["loss"], metrics["grad_norm"], after.params, after.state
 
-        arguments = TrainState(*jax.tree.map(jnp.asarray, before)), run_key, jax.tree.map(jnp.asarray, dict(batch))
+        arguments = (
+            TrainState(*jax.tree.map(jnp.asarray, before)),
+            run_key,
+            jax.tree.map(jnp.asarray, dict(batch)),
+        )
         found = origin(looked_at, *arguments, names=("state", "key", "batch"))
     return Replay(
         step,

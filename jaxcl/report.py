@@ -78,7 +78,7 @@ def plot_run(
         if any("positive_histogram" in record for record in records):
             figures += pictures_of_scores(records)
     if train is not None and test is not None:
-        figures += pictures_of_embedding(run, trained, train, test, points)
+        figures += pictures_of_embedding(run, trained, train, test, points, left_out)
     summary = [
         ("config", run.record["config"]),
         ("steps", str(trained.step)),
@@ -131,9 +131,10 @@ def pictures_of_scores(records: Sequence[dict[str, Any]]) -> list[tuple[str, Any
 
 
 def pictures_of_embedding(
-    run: Run, trained: Encoder, train: Images, test: Images, points: int
+    run: Run, trained: Encoder, train: Images, test: Images, points: int, left_out: list[str]
 ) -> list[tuple[str, Any]]:
-    """Captions and figures: a map before and after training, and test images with their nearest training images."""
+    """Captions and figures: a map before and after training, and test images with their nearest training images. A map
+    that cannot be drawn is a sentence more in `left_out`."""
     from jaxcl import evaluate, plot
 
     images, classes = test.images[:points], test.classes
@@ -143,7 +144,12 @@ def pictures_of_embedding(
     for name, encoder in (("untrained", untrained), ("trained", trained)):
         features = evaluate.embed(encoder.embed, images)
         caption = f"{len(features)} test images as the {name} encoder places them (t-SNE), colored by class."
-        figures.append((caption, plot.embedding_map(features, labels, classes=classes, seed=run.knobs.seed)))
+        try:
+            drawn = plot.embedding_map(features, labels, classes=classes, seed=run.knobs.seed)
+        except ValueError as error:
+            left_out.append(f"The map of the {name} encoder is left out. {error}")
+        else:
+            figures.append((caption, drawn))
     bank = evaluate.embed(trained.embed, train.images)
     queries = slice(0, 10)
     index, similarities = evaluate.nearest(bank, features[queries], 8)

@@ -17,6 +17,7 @@ RUN_DIR/nonfinite/
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,8 +54,24 @@ def all_finite(tree: PyTree) -> Array:
     [True, False, False]
     """
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    # One flag an array, each of them made where the array is written.
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves])) if leaves else jnp.array(True)
+    # Zero times what is not finite is nan. On a CPU a third of the time of asking each number (4.7 ms and 14.1 for the
+    # 8 million of a queue, one core).
+    return jnp.isfinite(sum((jnp.sum(x * 0) for x in leaves), start=jnp.zeros(())))
+
+
+def not_finite(tree: PyTree) -> list[str]:
+    """The names of the arrays that hold a number which is not finite.
+
+    >>> not_finite({"params": {"w": jnp.array([jnp.inf]), "b": jnp.zeros(2)}})
+    ['params/w']
+    """
+    if bool(_all_finite(tree)):  # one small program, nearly always all there is to do
+        return []
+    flags = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): _all_finite(x)
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    return [name for name, fine in jax.device_get(flags).items() if not fine]
 
 
 def guarded(step: Callable, *, nonfinite: str = "stop") -> Callable:
@@ -169,6 +186,25 @@ def keep(
     return images
 
 
+def restore(directory: Path, like: TrainState) -> tuple[TrainState, int]:
+    """`checkpoint.restore` of the newest step that is good and finite; one that is not is passed over with a warning.
+    (An older jaxcl saved such states.)
+
+    Raises ValueError where there is none.
+    """
+    state, step = checkpoint.restore(directory, like)
+    for older in [*reversed([s for s in checkpoint.steps(directory) if s < step]), None]:
+        broken = not_finite(state)
+        if not broken:
+            break
+        what = f"The checkpoint of step {step} in {directory} has numbers that are not finite ({broken[0]})"
+        if older is None:
+            raise ValueError(f"{what}, and there is none before it. Start anew in another --run-dir.")
+        warnings.warn(f"{what}. Trying the one before it.", stacklevel=2)
+        state, step = checkpoint.restore(directory, like, step=older)
+    return state, step
+
+
 def check(state: TrainState, step: int, saved: int) -> None:
     """Raises FloatingPointError where anything in a state is not finite, so that it is not saved over a good one."""
     if not bool(_all_finite(state)):
@@ -239,9 +275,7 @@ def sentence(bad: NotTaken, images: list[int], run_dir: str | Path | None, saved
     said += _spoilt(images) or " A lower learning rate, a longer warm-up or float32 may help."
     if run_dir is None:
         return said
-    said += (
-        f" The newest checkpoint is of step {saved}. `jaxcl replay {run_dir}` names the operation that made it"
-    )
+    said += f" The newest checkpoint is of step {saved}. `jaxcl replay {run_dir}` names the operation that made it"
     return said + ("." if nonfinite == "skip" else "; the same command with --nonfinite skip leaves it out.")
 
 

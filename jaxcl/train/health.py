@@ -36,8 +36,8 @@ class Health:
             self._zero_since = None
         if self._zero_since is not None and step - self._zero_since >= ZERO_STEPS:
             found["zero"] = (
-                f"the loss has been 0 for {step - self._zero_since} steps, so nothing is learnt. Its gradient is 0 where"
-                " the loss compares an image with nothing: look at the batch size, the temperature and the loss."
+                f"the loss has been 0 for {step - self._zero_since} steps, so nothing is learnt. Its gradient is 0"
+                " where the loss compares an image with nothing: look at the batch size, the temperature and the loss."
             )
         rank = record.get("effective_rank")
         if rank is not None and rank < ONE_DIRECTION:

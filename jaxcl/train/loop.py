@@ -96,9 +96,9 @@ def train(
         (step, state, key, batch) -> step: what compiles the training step before its first call, as `plan.ahead`, which
         says what it needs of the machine and refuses what does not fit.
 
-    Raises FloatingPointError where it stops over a step that is not finite, and, having saved, `Preempted` after a SIGTERM and
-    `Interrupted` after a SIGINT. A second SIGINT, and the first where nothing can be saved, is a KeyboardInterrupt at
-    once. One signal to one of several processes ends all of them, at the same step.
+    Raises FloatingPointError where it stops over a step that is not finite, and, having saved, `Preempted` after a
+    SIGTERM and `Interrupted` after a SIGINT. A second SIGINT, and the first where nothing can be saved, is a
+    KeyboardInterrupt at once. One signal to one of several processes ends all of them, at the same step.
     """
     mesh = make_mesh()
     check(recipe.batch_size, mesh.size, steps_per_call, log_every, save_every, callbacks)
@@ -121,7 +121,7 @@ def train(
     state, run_key, start = replicate(state, mesh), replicate(run_key, mesh), 0
     if resumed:
         assert checkpoints is not None
-        state, start = checkpoint.restore(checkpoints, state)
+        state, start = finite.restore(checkpoints, state)
     ends = ends_of_calls(start, recipe.steps, steps_per_call)
 
     with (

@@ -49,7 +49,9 @@ def optimizer_that_breaks(where):
 
 
 def batches(where):
-    images = np.full((5, 16, 2, 2, 1), 0.5, np.float32) + np.arange(5, dtype=np.float32)[:, None, None, None, None]
+    images = (
+        np.full((5, 16, 2, 2, 1), 0.5, np.float32) + np.arange(5, dtype=np.float32)[:, None, None, None, None]
+    )
     if where != "parameters":
         images[2, 11, 1, 0, 0] = np.nan
     return {"image": images, "index": np.arange(80, dtype=np.int32).reshape(5, 16)}
@@ -97,7 +99,9 @@ def test_a_state_is_halted_before_the_step_that_is_not_finite(where, placement):
     chex.assert_trees_all_close(state._replace(step=before.step), before, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("where", "placement"), [("gradient", "jit"), ("loss", "shard_map"), ("memory", "pmap")])
+@pytest.mark.parametrize(
+    ("where", "placement"), [("gradient", "jit"), ("loss", "shard_map"), ("memory", "pmap")]
+)
 def test_a_step_that_is_left_out_changes_nothing_but_the_number(where, placement):
     state, taken = five_steps(where, placement, "skip")
     assert taken == [True, True, False, True, True]
@@ -148,9 +152,7 @@ def spoilt():
 
 def recipe(where="gradient", tx=None):
     method = method_that_breaks(where)
-    return Recipe(
-        method, tx or optax.adam(1e-2), optax.constant_schedule(1e-2), None, batch_size=8, steps=20
-    )
+    return Recipe(method, tx or optax.adam(1e-2), optax.constant_schedule(1e-2), None, batch_size=8, steps=20)
 
 
 def first_step_of(image):
@@ -207,7 +209,12 @@ def test_steps_that_are_left_out_are_counted_in_every_line_of_the_log(spoilt, tm
 def test_skipping_ends_where_every_step_is_such(spoilt):
     rate = optax.sgd(float("nan"))
     with pytest.raises(FloatingPointError, match="last of 10 in a row"):
-        loop(recipe("none", rate), spoilt._replace(images=np.zeros((40, 2, 2, 1), np.uint8)), nonfinite="skip", quiet=True)
+        loop(
+            recipe("none", rate),
+            spoilt._replace(images=np.zeros((40, 2, 2, 1), np.uint8)),
+            nonfinite="skip",
+            quiet=True,
+        )
 
 
 def test_no_checkpoint_holds_a_number_that_is_not_finite_whatever_the_learning_rate(tmp_path):
@@ -242,3 +249,18 @@ def test_the_record_of_a_step_is_json_and_there_once(spoilt, tmp_path):
 
 def test_a_number_of_a_halted_state_is_below_zero_even_before_the_first_step():
     assert finite.halted_at(TrainState(jnp.int32(~0), (), (), ())) == 0
+
+
+def test_a_checkpoint_that_is_not_finite_is_passed_over_and_a_run_of_none_other_refused(tmp_path):
+    like = init_state(
+        jax.random.key(0), recipe().method, recipe().optimizer, {"image": np.zeros((2, 2, 2, 1))}
+    )
+    broken = like._replace(params={"w": jnp.array([1.0, jnp.nan, 1.0])})
+    checkpoint.save(tmp_path, 7, broken)
+    with pytest.raises(ValueError, match=r"step 7 .*not finite \(params/w\), and there is none before it"):
+        finite.restore(tmp_path, like)
+    with pytest.warns(UserWarning, match="Moved"):
+        checkpoint.save(tmp_path, 4, like)
+    (tmp_path / "7.aside").rename(tmp_path / "7")
+    with pytest.warns(UserWarning, match="step 7 .*Trying the one before"):
+        assert finite.restore(tmp_path, like)[1] == 4
