@@ -68,7 +68,7 @@ def test_a_run_stops_and_replay_names_the_line_of_its_config(world, tmp_path, ca
     said = capfd.readouterr().out
     assert "Training step 7: loss -inf" in said
     assert "first made by log" in said
-    assert "config.py:20 in scores" in said
+    assert "config.py:18 in scores" in said
 
 
 def test_a_step_that_was_left_out_is_made_again_from_the_checkpoint_before_it(world, tmp_path):

@@ -36,7 +36,7 @@ from jaxcl.typing import Array, Batch, PyTree
 FOLDER = "nonfinite"
 WHAT_TO_DO = ("stop", "skip")
 AT_MOST_IN_A_ROW = 10  # steps that are skipped; then something is wrong for good
-SEEN_AFTER = 8  # calls after which the host has looked at a step at the latest
+SEEN_AFTER = 32  # calls after which the host has looked at a step at the latest
 
 
 class NotTaken(NamedTuple):
