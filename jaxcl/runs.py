@@ -22,6 +22,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -42,6 +43,8 @@ from jaxcl.config import (
     resolved,
     same_program,
 )
+from jaxcl.identity import check_processes, check_same, identity
+from jaxcl.owner import owned
 from jaxcl.tables import describe
 from jaxcl.typing import About, Array, Images
 
@@ -173,33 +176,39 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
     module, knobs = load_config(config), resolved(knobs)
     data = open_data(module, knobs)
     recipe = module.recipe(knobs, data.about)
-    run_dir = create_or_resume(run_dir, config, knobs, data.about)
-    images = data.train
-    if jax.process_index() == 0:
-        print(
-            f"{describe(images)}\n{recipe.steps} steps of {recipe.batch_size} images on {device()}: {run_dir}",
-            flush=True,
+    images, text = data.train, Path(config).read_text()
+    first = jax.process_index() == 0
+    with owned(run_dir) if first else nullcontext():
+        mine = identity(text, knobs, images)
+        check_processes(run_dir, mine)
+        run_dir = create_or_resume(run_dir, config, knobs, data.about)
+        check_same(run_dir, text, knobs, images)
+        if first:
+            print(
+                f"{describe(images)}\n{recipe.steps} steps of {recipe.batch_size} images on {device()}: {run_dir}",
+                flush=True,
+            )
+        return train(
+            recipe,
+            images,
+            seed=knobs.seed,
+            input=knobs.input,
+            placement=knobs.placement,
+            nonfinite=knobs.nonfinite,
+            log_every=knobs.log_every,
+            save_every=knobs.save_every,
+            callbacks=online_knn(knobs, recipe, data),
+            init=None if knobs.init is None else Path(knobs.init) / "checkpoints",
+            run_dir=run_dir,
+            identity=mine,
+            ahead=partial(
+                plan.ahead,
+                batch_size=recipe.batch_size,
+                config=str(config),
+                refuse=not anyway,
+                told=partial(print, flush=True),
+            ),
         )
-    return train(
-        recipe,
-        images,
-        seed=knobs.seed,
-        input=knobs.input,
-        placement=knobs.placement,
-        nonfinite=knobs.nonfinite,
-        log_every=knobs.log_every,
-        save_every=knobs.save_every,
-        callbacks=online_knn(knobs, recipe, data),
-        init=None if knobs.init is None else Path(knobs.init) / "checkpoints",
-        run_dir=run_dir,
-        ahead=partial(
-            plan.ahead,
-            batch_size=recipe.batch_size,
-            config=str(config),
-            refuse=not anyway,
-            told=partial(print, flush=True),
-        ),
-    )
 
 
 def online_knn(knobs: CommonKnobs, recipe: Recipe, data: Data) -> list[Callback]:

@@ -21,6 +21,7 @@ import re
 import shutil
 import stat
 import warnings
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,18 @@ from orbax.checkpoint import v1 as orbax
 from jaxcl.typing import PyTree
 
 
-def save(directory: str | Path, step: int, state: PyTree, *, keep: int = 3) -> None:
+def save(
+    directory: str | Path,
+    step: int,
+    state: PyTree,
+    *,
+    keep: int = 3,
+    beside: Mapping[str, Any] | None = None,
+) -> None:
     """Saves a pytree of arrays as `step`; of the steps up to it the newest `keep` stay.
+
+    beside
+        what else is kept with it, as JSON; the function `beside` reads it.
 
     Returns when all is on the disk, a few seconds for 400 MB. (orbax could write beside the training, but a program
     that ends before its save has then loses it, or waits in vain for many minutes.)
@@ -74,6 +85,7 @@ def save(directory: str | Path, step: int, state: PyTree, *, keep: int = 3) -> N
             "files": {name: _digest(unfinished / name) for name in _files(unfinished)},
             "versions": {name: metadata.version(name) for name in ("jax", "orbax-checkpoint")},
             "devices": jax.device_count(),
+            "beside": dict(beside or {}),
         }
         (unfinished / "manifest.json").write_text(_sealed(manifest))
         for folder, _, names in os.walk(unfinished):
@@ -104,6 +116,12 @@ def latest(directory: str | Path) -> int | None:
 def names(directory: str | Path, step: int) -> list[str]:
     """The names of the arrays that are saved at a step, as "params/encoder/stem/conv/kernel"."""
     return list(_read_manifest(Path(directory) / str(step))["arrays"])
+
+
+def beside(directory: str | Path, step: int) -> dict[str, Any]:
+    """What `save` was given to keep beside the state of a step; {} where it was nothing."""
+    found = _read_manifest(Path(directory) / str(step)).get("beside")
+    return found if isinstance(found, dict) else {}
 
 
 def damage(directory: str | Path, step: int) -> str | None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -250,15 +250,15 @@ def read(run_dir: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
-def keep_state(run_dir: Path, state: TrainState) -> int:
+def keep_state(run_dir: Path, state: TrainState, identity: Mapping[str, Any] | None = None) -> int:
     """Saves a halted state, which is the one before the failing step, and returns its number; it is a checkpoint to go
     on from as well. With several processes all must call it."""
     at = halted_at(state)
     assert at is not None
     state = state._replace(step=jax.jit(jnp.invert)(state.step))
-    for folder in (run_dir / FOLDER, run_dir / "checkpoints"):
+    for folder, keep in ((run_dir / FOLDER, 1), (run_dir / "checkpoints", 3)):
         if at not in checkpoint.steps(folder):
-            checkpoint.save(folder, at, state, **({"keep": 1} if folder.name == FOLDER else {}))
+            checkpoint.save(folder, at, state, keep=keep, beside={"identity": identity})
     return at
 
 

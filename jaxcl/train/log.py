@@ -163,6 +163,23 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
     return [records[step] for step in sorted(records)]
 
 
+def set_aside(run_dir: str | Path) -> str | None:
+    """Puts the metrics of a run that begins anew out of the way, and returns a sentence about them; None without any.
+
+    They are in metrics.jsonl.aside then, in place of those that were there.
+    """
+    file = Path(run_dir) / FILE
+    last = max((record["step"] for _, record in _read(file)), default=None)
+    if last is None:
+        return None
+    aside = file.with_name(f"{FILE}.aside")
+    os.replace(file, aside)
+    return (
+        f"There is no checkpoint in {run_dir}, so the run begins anew; what was logged up to step {last} is in"
+        f" {aside.name}."
+    )
+
+
 def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each whole line, and what it says."""
     if not file.exists():

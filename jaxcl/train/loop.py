@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice, pairwise
@@ -26,7 +26,7 @@ from jaxcl.devices import axis_name, make_mesh, replicate, split
 from jaxcl.train import checkpoint, finite
 from jaxcl.train.callbacks import Callback
 from jaxcl.train.health import Health
-from jaxcl.train.log import Log
+from jaxcl.train.log import Log, set_aside
 from jaxcl.train.placement import place, resident
 from jaxcl.train.state import TrainState, init_state, start_from
 from jaxcl.train.step import in_one_call, make_step
@@ -63,6 +63,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     init: str | Path | None = None,
     run_dir: str | Path | None = None,
+    identity: Mapping[str, Any] | None = None,
     quiet: bool = False,
     ahead: Callable[..., Callable] | None = None,
 ) -> TrainState:
@@ -90,6 +91,8 @@ def train(
         the run logs (metrics.jsonl, TensorBoard) and saves itself there, and goes on from the newest good checkpoint
         that it finds, bit for bit as if it had never stopped (on the same number of devices). The number of the step
         is the only state of the input: order and augmentation are functions of (seed, step, sample index).
+    identity
+        what makes it this run, to be kept with each checkpoint (`jaxcl.identity`).
     quiet
         keeps it off the screen, as a notebook with several runs may wish.
     ahead
@@ -124,6 +127,9 @@ def train(
         state, start = finite.restore(checkpoints, state)
     ends = ends_of_calls(start, recipe.steps, steps_per_call)
 
+    anew = None
+    if run_dir is not None and not resumed and jax.process_index() == 0:
+        anew = set_aside(run_dir)
     with (
         Log(
             run_dir, start_step=start, steps=recipe.steps, console=Console(quiet=True) if quiet else None
@@ -133,7 +139,11 @@ def train(
             device_batches(pipeline, mesh, recipe.batch_size, seed, start, ends, many=many)
         ) as input_batches,
     ):
-        kept, waited, since = [], 0.0, time.perf_counter()
+        if anew:
+            log.say(anew)
+        # Steps that were made before the run stopped and are not logged yet: their mean is that of the unbroken run.
+        kept = unlogged(checkpoints, start) if resumed and checkpoints is not None else []
+        waited, since = 0.0, time.perf_counter()
         saved = logged = start
         cadences = [log_every, save_every, *(callback.every for callback in callbacks)]
         guard, health = finite.Guard(nonfinite), Health(recipe, len(images.images), start)
@@ -148,7 +158,7 @@ def train(
             if bad and guard.stops:
                 at = saved
                 if run_dir is not None and finite.halted_at(state) is not None:
-                    at = finite.keep_state(Path(run_dir), state)
+                    at = finite.keep_state(Path(run_dir), state, identity)
                 raise FloatingPointError(finite.sentence(bad[-1], spoilt, run_dir, at, nonfinite))
 
         for step in ends:
@@ -188,7 +198,8 @@ def train(
             if checkpoints is not None and (step % save_every == 0 or last or stopping):
                 act_on(guard.look())
                 finite.check(state, step, saved)
-                checkpoint.save(checkpoints, step, state)
+                beside = {"identity": identity, "unlogged": listed(kept)}
+                checkpoint.save(checkpoints, step, state, beside=beside)
                 saved, since = step, time.perf_counter()
             if stopping and not last:
                 raise Interrupted(step) if interrupted() else Preempted(step)
@@ -290,6 +301,21 @@ def fetch_mean(kept: list[dict[str, Any]], *, many: bool = False) -> dict[str, A
         name: np.mean([metrics[name] for metrics in counted or fetched], axis=0).tolist() for name in names
     }
     return means | ({"skipped": len(fetched) - len(counted)} if "taken" in fetched[0] else {})
+
+
+def listed(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Metrics as lists of numbers, for JSON."""
+    return jax.tree.map(lambda x: np.asarray(x).tolist(), jax.device_get(kept))
+
+
+def unlogged(checkpoints: Path, step: int) -> list[dict[str, Any]]:
+    """The metrics that `listed` wrote beside a checkpoint; [] beside one of an older jaxcl."""
+
+    def array(x: Any) -> np.ndarray:
+        return np.asarray(x, bool if np.asarray(x).dtype == bool else np.float32)
+
+    found = checkpoint.beside(checkpoints, step).get("unlogged", [])
+    return [{name: array(x) for name, x in metrics.items()} for metrics in found]
 
 
 @contextmanager
