@@ -264,6 +264,14 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust(parser: Any) -> None:
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="execute the run's config.py whoever made it (your own, and those of jaxcl, need no word)",
+    )
+
+
 def speaks(own: argparse.Namespace) -> bool:
     """Whether this process is the one that prints: the only one, or the first of several."""
     if own.distributed is None:
@@ -315,6 +323,7 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the protocol, as epochs=10"
     )
+    add_trust(parser)
     add_processes(parser)
     own = parser.parse_args(arguments)
     if own.distributed is not None:
@@ -330,6 +339,7 @@ def evaluate(arguments: list[str]) -> int:
             data_dir=own.data_dir,
             settings=settings_of(own.set),
             progress=progress,
+            trust=own.trust,
         )
     if not speaks(own):
         return 0
@@ -395,6 +405,7 @@ def plot(arguments: list[str]) -> int:
     of_run = parser.add_argument_group("of a run")
     of_run.add_argument("--data", metavar="SPEC", help="other images to show than the run's own")
     of_run.add_argument("--data-dir", help="where TFDS prepared them (that of the run, if not given)")
+    add_trust(of_run)
     of_sweep = parser.add_argument_group("of a sweep")
     of_sweep.add_argument("--knob", metavar="NAME", help="on the x axis; the first that varies unless given")
     of_sweep.add_argument(
@@ -415,7 +426,7 @@ def plot(arguments: list[str]) -> int:
         )
         print(f"Picture: {picture}")
         return 0
-    report = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir)
+    report = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir, trust=own.trust)
     for sentence in report.left_out:
         print(sentence)
     print(f"Report: {report.page}")
@@ -431,11 +442,13 @@ def replay(arguments: list[str]) -> int:
     )
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--step", type=int, metavar="N", help="another training step; the first is 1")
+    add_trust(parser)
     own = parser.parse_args(arguments)
     from jaxcl.replay import lines
     from jaxcl.replay import replay as replay_step
 
-    print("\n".join(lines(replay_step(own.run_dir, step=own.step, told=_aside))))
+    found = replay_step(own.run_dir, step=own.step, trust=own.trust, told=_aside)
+    print("\n".join(lines(found)))
     return 0
 
 

@@ -20,6 +20,8 @@ import dataclasses
 import importlib.util
 import json
 import sys
+import traceback
+import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +31,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxcl import devices
+from jaxcl.records import check_fits, parsed, read_text
 from jaxcl.typing import About, Array, Method, Net, PyTree, Views
 
 # (params, state, images) -> features or logits
@@ -167,7 +170,11 @@ def load_config(path: str | Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up
-    spec.loader.exec_module(module)
+    read_text(path)  # a sentence where it is no text
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a program may raise
+        raise ValueError(f"{path} cannot be run as a config: {_where(error, path)}.") from error
     knobs = getattr(module, "Knobs", None)
     if (
         not isinstance(knobs, type)
@@ -179,6 +186,17 @@ def load_config(path: str | Path) -> ModuleType:
             " `recipe(knobs, about)`."
         )
     return module
+
+
+def _where(error: Exception, path: Path) -> str:
+    """An error of a config's program in words, with its line."""
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path
+    ]
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno]
+    line = f"line {lines[-1]}: " if lines and lines[-1] else ""
+    return f"{line}{type(error).__name__}: {error}"
 
 
 def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
@@ -225,11 +243,14 @@ def knobs_to_json(knobs: Any) -> str:
 
 def knobs_from_json(module: ModuleType, text: str) -> Any:
     """The knobs that `knobs_to_json` wrote. A knob that the config no longer has is an error that names it."""
-    values = json.loads(text)
+    values = parsed(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"Knobs are a dict by their names; got {type(values).__name__}.")
     fields = {field.name: field for field in dataclasses.fields(module.Knobs)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise ValueError(f"The config has no knob {', '.join(unknown)}; it has {', '.join(fields)}.")
+    check_fits("What is recorded of the knobs", values, typing.get_type_hints(module.Knobs))
     # JSON has no tuples, and knobs are hashable: every sequence among them is one.
     return module.Knobs(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 

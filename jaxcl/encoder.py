@@ -56,18 +56,22 @@ class Encoder(NamedTuple):
         return Partial(self.apply, self.params, self.state)
 
 
-def load_encoder(run_dir: str | Path, *, untrained: bool = False, part: str | None = None) -> Encoder:
+def load_encoder(
+    run_dir: str | Path, *, untrained: bool = False, part: str | None = None, trust: bool = False
+) -> Encoder:
     """The encoder of a run at its newest good checkpoint.
 
     untrained
         as the run initialised it, before the first training step; needs no checkpoint.
     part
         a part of the representation that the config names (`Recipe.parts`).
+    trust
+        execute the run's config.py whoever made it; otherwise only one's own, or one that comes with jaxcl.
 
     Raises FileNotFoundError where there is no run or no checkpoint, ValueError where no checkpoint is good, where the
     encoder has numbers that are not finite, and where the config names no such part.
     """
-    run = open_run(run_dir)
+    run = open_run(run_dir, trust=trust)
     if part is None:
         return encoder_of(run, run.recipe.method.embed, untrained=untrained)
     parts = run.recipe.parts or {}

@@ -61,7 +61,12 @@ def check_same(run_dir: str | Path, text: str, knobs: Any, images: Images) -> No
         saved = None if newest is None else checkpoint.beside(checkpoints, newest).get("identity")
     except ValueError:  # damaged, which is told where it is restored
         return
-    if not isinstance(saved, Mapping):
+    if not (
+        isinstance(saved, Mapping)
+        and isinstance(saved.get("knobs"), Mapping)
+        and isinstance(saved.get("config"), str)
+        and isinstance(saved.get("data"), str)
+    ):
         return
     changes = changed_knobs(dict(saved["knobs"]), knobs)
     if not same_program(saved["config"], text):

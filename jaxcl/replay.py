@@ -42,13 +42,19 @@ class Replay(NamedTuple):
 
 
 def replay(
-    run_dir: str | Path, *, step: int | None = None, told: Callable[[str], None] = lambda line: None
+    run_dir: str | Path,
+    *,
+    step: int | None = None,
+    trust: bool = False,
+    told: Callable[[str], None] = lambda line: None,
 ) -> Replay:
     """Makes a training step of a run again, and, where it is not finite, finds the operation that made it so.
 
     step
         its number; by default that of the last step that was not taken. The state before it is the one that was kept,
         or is made from the newest checkpoint before it, or from the beginning.
+    trust
+        execute the run's config whoever made it (`open_run`).
     told
         is called with a sentence about what is being done.
 
@@ -56,7 +62,7 @@ def replay(
 
     Raises FileNotFoundError where no step is given and all steps of the run were taken.
     """
-    run = open_run(run_dir)
+    run = open_run(run_dir, trust=trust)
     recipe, knobs = run.recipe, run.knobs
     if step is None:
         bad = finite.read(run_dir)

@@ -37,7 +37,12 @@ class Report(NamedTuple):
 
 
 def plot_run(
-    run_dir: str | Path, *, points: int = 1000, data: str | None = None, data_dir: str | None = None
+    run_dir: str | Path,
+    *,
+    points: int = 1000,
+    data: str | None = None,
+    data_dir: str | None = None,
+    trust: bool = False,
 ) -> Report:
     """Draws views, curves, a map of the embedding and nearest neighbors into run_dir/plots, and a page of them.
 
@@ -45,6 +50,8 @@ def plot_run(
         how many test images the maps show.
     data, data_dir
         other images to show than the run's own, as for `evaluate_run`.
+    trust
+        execute the run's config whoever made it (`open_run`).
 
     Where the run's images cannot be read, the curves and tables are drawn all the same, and the page says what is
     left out.
@@ -52,7 +59,7 @@ def plot_run(
     from jaxcl import plot
     from jaxcl.train.log import read_metrics
 
-    run = open_run(run_dir)
+    run = open_run(run_dir, trust=trust)
     trained = encoder_of(run, run.recipe.method.embed)
     figures: list[tuple[str, Any]] = []
     left_out = []

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxcl.config import (
     CommonKnobs,
@@ -45,7 +46,9 @@ from jaxcl.config import (
 )
 from jaxcl.identity import check_processes, check_same, identity
 from jaxcl.owner import owned
+from jaxcl.records import check_fits, read_json, read_text
 from jaxcl.tables import describe
+from jaxcl.trust import is_own, stranger, vouch
 from jaxcl.typing import About, Array, Images
 
 if TYPE_CHECKING:
@@ -93,11 +96,12 @@ def create_or_resume(run_dir: str | Path, config: str | Path, knobs: CommonKnobs
 
     Raises ValueError where a knob, the config's program or the training images differ from the run's.
     """
-    run_dir, text = Path(run_dir), Path(config).read_text()
+    run_dir, text = Path(run_dir), read_text(config)
     if not (run_dir / "knobs.json").exists():
         run_dir.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
             (run_dir / "config.py").write_text(text)
+            vouch(run_dir, text)
             record = {"config": str(config), "command": sys.argv, "about": about._asdict()}
             record |= {"versions": versions(), "device": device()}
             record["started"] = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -106,19 +110,19 @@ def create_or_resume(run_dir: str | Path, config: str | Path, knobs: CommonKnobs
             (run_dir / ".knobs.json").write_text(knobs_to_json(knobs))
             (run_dir / ".knobs.json").replace(run_dir / "knobs.json")
         return run_dir
-    changes = changed_knobs(json.loads((run_dir / "knobs.json").read_text()), knobs)
+    changes = changed_knobs(read_json(run_dir / "knobs.json"), knobs)
     if changes:
         raise ValueError(
             f"{run_dir} holds a run with other knobs, so it cannot be gone on with:\n  "
             + "\n  ".join(changes)
             + "\nGive the knobs of that run, or another --run-dir."
         )
-    if not same_program((run_dir / "config.py").read_text(), text):
+    if not same_program(read_text(run_dir / "config.py"), text):
         raise ValueError(
             f"{run_dir} holds a run of another version of {config}. Go on with `jaxcl train {run_dir}/config.py"
             f" --run-dir {run_dir}`, or choose another --run-dir."
         )
-    recorded = _about(run_dir, json.loads((run_dir / "run.json").read_text()))
+    recorded = _about(run_dir, read_json(run_dir / "run.json"))
     if recorded != about:
         raise ValueError(
             f"The training images of {run_dir} have changed: the run began with {_in_words(recorded)}; now there are"
@@ -127,24 +131,59 @@ def create_or_resume(run_dir: str | Path, config: str | Path, knobs: CommonKnobs
     return run_dir
 
 
-def open_run(run_dir: str | Path) -> Run:
-    """The run in a directory, by its own copy of the config; its images are not touched."""
+def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
+    """The run in a directory, by its own copy of the config; its images are not touched.
+
+    trust
+        execute the config whoever made it; otherwise only one's own, or one that is shipped (`jaxcl.trust`).
+
+    Raises ValueError where the config is a stranger's, and where something in the directory is damaged.
+    """
     run_dir = Path(run_dir)
     if not (run_dir / "knobs.json").exists():
         raise FileNotFoundError(
             f"{run_dir} is not a run directory: it has no knobs.json. `jaxcl train` makes one."
         )
-    record = json.loads((run_dir / "run.json").read_text())
-    config = load_config(run_dir / "config.py")
-    knobs = knobs_from_json(config, (run_dir / "knobs.json").read_text())
+    record = read_json(run_dir / "run.json")
     about = _about(run_dir, record)
-    return Run(run_dir, config, knobs, about, record, config.recipe(knobs, about))
+    check_fits(run_dir / "run.json", record, {"config": str, "device": str})
+    check_trust(run_dir, trust=trust)
+    config = load_config(run_dir / "config.py")
+    try:
+        knobs = knobs_from_json(config, read_text(run_dir / "knobs.json"))
+    except ValueError as error:
+        raise ValueError(f"{run_dir / 'knobs.json'} does not fit {run_dir / 'config.py'}: {error}") from error
+    try:
+        recipe = config.recipe(knobs, about)
+    except Exception as error:  # whatever a program may raise
+        raise ValueError(
+            f"{run_dir / 'config.py'} makes no recipe of its knobs: {type(error).__name__}: {error}"
+        ) from error
+    return Run(run_dir, config, knobs, about, record, recipe)
+
+
+def check_trust(run_dir: Path, *, trust: bool) -> None:
+    """Raises ValueError where a run's config is a stranger's; `trust` makes it one's own. Process 0 decides for all."""
+    text, refused = read_text(run_dir / "config.py"), False
+    if jax.process_index() == 0:
+        refused = not trust and not is_own(run_dir, text)
+        if trust:
+            vouch(run_dir, text)
+    if jax.process_count() > 1:
+        refused = bool(multihost_utils.broadcast_one_to_all(np.int32(refused)))
+    if refused:
+        raise ValueError(stranger(run_dir))
 
 
 def _about(run_dir: Path, record: Mapping[str, Any]) -> About:
     if "about" not in record:
         raise ValueError(f'{run_dir}/run.json says nothing "about" the images; an older jaxcl made this run.')
-    about = record["about"]
+    about, file = record["about"], run_dir / "run.json"
+    if not isinstance(about, dict) or {"count", "shape", "classes"} - about.keys():
+        raise ValueError(
+            f'{file} is damaged: "about" should say count, shape and classes of the images; it is {about!r}.'
+        )
+    check_fits(file, about, {"count": int, "shape": tuple[int, int, int], "classes": tuple[str, ...]})
     return About(about["count"], tuple(about["shape"]), tuple(about["classes"]))
 
 
@@ -155,9 +194,7 @@ def _in_words(about: About) -> str:
 def evaluations(run_dir: str | Path) -> list[dict[str, Any]]:
     """The results that `evaluate_run` left."""
     return [
-        row
-        for file in sorted(Path(run_dir, "evaluations").glob("*.json"))
-        for row in json.loads(file.read_text())
+        row for file in sorted(Path(run_dir, "evaluations").glob("*.json")) for row in read_json(file, list)
     ]
 
 
@@ -176,7 +213,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
     module, knobs = load_config(config), resolved(knobs)
     data = open_data(module, knobs)
     recipe = module.recipe(knobs, data.about)
-    images, text = data.train, Path(config).read_text()
+    images, text = data.train, read_text(config)
     first = jax.process_index() == 0
     with owned(run_dir) if first else nullcontext():
         mine = identity(text, knobs, images)
@@ -237,6 +274,7 @@ def evaluate_run(
     data_dir: str | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    trust: bool = False,
 ) -> list[dict[str, Any]]:
     """Runs each protocol on the run's encoder, and on those of `BASELINES` that are asked for.
 
@@ -257,6 +295,9 @@ def evaluate_run(
     progress
         is called now and then with ("protocol, encoder", what is being done, the fraction of it that is done).
 
+    trust
+        execute the run's config whoever made it (`open_run`).
+
     With several processes all of them must call it: they share the images among them, and process 0 writes.
     """
     from jaxcl import evaluate
@@ -266,7 +307,7 @@ def evaluate_run(
     if strange := [name for name in baselines if name not in BASELINES]:
         raise ValueError(f"There is no baseline {', '.join(strange)}; there are {', '.join(BASELINES)}.")
     _check_protocols(evaluate.PROTOCOLS, protocols, settings)
-    run = open_run(run_dir)
+    run = open_run(run_dir, trust=trust)
     recipe = run.recipe
     sets = images_to_evaluate(run, data, data_dir)
     encoder = encoder_of(run, recipe.method.embed)

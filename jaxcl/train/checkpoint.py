@@ -31,6 +31,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as orbax
 
+from jaxcl.records import fits, parsed
 from jaxcl.typing import PyTree
 
 
@@ -104,6 +105,10 @@ def save(
 def steps(directory: str | Path) -> list[int]:
     """The saved steps, oldest first; whether they are still good, `damage` says."""
     directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(
+            f"{directory} is a file; it should be the folder of a run's checkpoints. Move it away."
+        )
     names = os.listdir(directory) if directory.is_dir() else []
     return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]*", name))
 
@@ -187,7 +192,12 @@ def restore(
     # A placeholder is left on the disk.
     with_entries = {name: orbax.PLACEHOLDER for name, (_, shape) in saved.items() if 0 not in shape}
     with_entries |= {name: _abstract(x) for name, x in leaves.items() if np.size(x)}
-    arrays = orbax.load(directory / str(chosen) / "arrays", with_entries)
+    try:
+        arrays = orbax.load(directory / str(chosen) / "arrays", with_entries)
+    except (KeyError, ValueError, TypeError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{directory / str(chosen)} is whole, but its arrays are not those of its manifest ({error!s:.300})."
+        ) from error
     arrays |= {name: _nothing(x) for name, x in leaves.items() if not np.size(x)}
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in leaves]), chosen
 
@@ -291,13 +301,23 @@ def _seal(manifest: dict) -> str:
 
 def _read_manifest(folder: Path) -> dict:
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = parsed((folder / "manifest.json").read_bytes())
         if manifest.pop("sha256") != _seal(manifest):
             raise ValueError("its own sha256 differs")
     except FileNotFoundError:
         raise ValueError("manifest.json is missing") from None
-    except (ValueError, KeyError, AttributeError, TypeError) as problem:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
         raise ValueError(f"manifest.json has changed since it was written ({problem})") from None
+    # Its seal says that it is whole, and not who wrote it.
+    kinds = {"step": int, "arrays": dict, "files": dict}
+    for name, kind in kinds.items():
+        if not isinstance(manifest.get(name), kind):
+            raise ValueError(f"manifest.json does not say {name!r} as one that is written here")
+    pairs = {"arrays": tuple[str, tuple[int, ...]], "files": tuple[int, str]}
+    for name, pair in pairs.items():
+        for entry, value in manifest[name].items():
+            if not fits(value, pair):
+                raise ValueError(f"manifest.json says of {name} {entry!r} what cannot be: {value!r}")
     return manifest
 
 

@@ -29,6 +29,7 @@ from jax.experimental import multihost_utils
 
 from jaxcl import keys
 from jaxcl.data import InputPipeline
+from jaxcl.records import parsed, read_text
 from jaxcl.train import checkpoint
 from jaxcl.train.state import TrainState
 from jaxcl.typing import Array, Batch, PyTree
@@ -247,7 +248,17 @@ def spoilt_rows(batch: Batch) -> np.ndarray:
 def read(run_dir: str | Path) -> list[dict[str, Any]]:
     """The steps of a run that were not taken, by their numbers; [] if there is none."""
     file = Path(run_dir) / FOLDER / "steps.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    if not file.exists():
+        return []
+    try:
+        found = [parsed(line) for line in read_text(file).split("\n")[:-1]]
+        if not all(isinstance(entry, dict) and isinstance(entry.get("step"), int) for entry in found):
+            raise ValueError("a line without a step")
+    except ValueError as error:
+        raise ValueError(
+            f"{file} is damaged ({error}). Move it away; `jaxcl replay --step N` needs none."
+        ) from None
+    return found
 
 
 def keep_state(run_dir: Path, state: TrainState, identity: Mapping[str, Any] | None = None) -> int:

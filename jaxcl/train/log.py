@@ -17,6 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from jaxcl.records import fits, parsed
+
 FILE = "metrics.jsonl"
 
 
@@ -184,16 +186,31 @@ def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each whole line, and what it says."""
     if not file.exists():
         return
+    if file.is_dir():
+        raise ValueError(f"{file} is a directory; it should be the file of a run's metrics. Move it away.")
     # Not splitlines: only "\n" ends a record, and a record without one was never finished.
     *lines, _ = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
-            record["step"] = int(record["step"])
-        except (ValueError, TypeError, KeyError) as problem:
+            record = parsed(line)
+            check_record(record)
+        except ValueError as problem:
             warnings.warn(f"Line {number} of {file} is no record and is left out ({problem}).", stacklevel=3)
             continue
         yield line.decode(), record
+
+
+def check_record(record: Any) -> None:
+    """Raises ValueError where a line is no record of metrics: {"step": 7, name: a number, null, or a list of them}."""
+    if not isinstance(record, dict) or not fits(record.get("step"), int) or record["step"] < 0:
+        raise ValueError("it has no step, a whole number from 0 on")
+
+    def number(x: Any) -> bool:
+        return x is None or isinstance(x, int | float)
+
+    for name, value in record.items():
+        if not (number(value) or (isinstance(value, list) and all(map(number, value)))):
+            raise ValueError(f"{name!r} is not a number")
 
 
 def _forget_after(file: Path, step: int) -> bool:

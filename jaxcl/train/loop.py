@@ -315,7 +315,10 @@ def unlogged(checkpoints: Path, step: int) -> list[dict[str, Any]]:
         return np.asarray(x, bool if np.asarray(x).dtype == bool else np.float32)
 
     found = checkpoint.beside(checkpoints, step).get("unlogged", [])
-    return [{name: array(x) for name, x in metrics.items()} for metrics in found]
+    try:
+        return [{name: array(x) for name, x in metrics.items()} for metrics in found]
+    except (AttributeError, TypeError, ValueError):  # not as it is written here
+        return []
 
 
 @contextmanager
