@@ -28,7 +28,7 @@ def read_text(path: str | Path) -> str:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def read_json(path: str | Path, kind: type = dict) -> Any:
+def read_json(path: str | Path, *, kind: type = dict) -> Any:
     """What a JSON file holds: a dict, or a list where asked for. Raises as `read_text`, and ValueError where it holds
     something else."""
     text = read_text(path)

@@ -194,7 +194,9 @@ def _in_words(about: About) -> str:
 def evaluations(run_dir: str | Path) -> list[dict[str, Any]]:
     """The results that `evaluate_run` left."""
     return [
-        row for file in sorted(Path(run_dir, "evaluations").glob("*.json")) for row in read_json(file, list)
+        row
+        for file in sorted(Path(run_dir, "evaluations").glob("*.json"))
+        for row in read_json(file, kind=list)
     ]
 
 

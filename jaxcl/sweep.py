@@ -70,7 +70,7 @@ def plot_sweep(
     """
     from jaxcl.plot import sweep_curves
 
-    results = read_json(Path(sweep_dir) / "sweep.json", list)
+    results = read_json(Path(sweep_dir) / "sweep.json", kind=list)
     knobs = [name for name in results[0]["knobs"] if name != "seed"]
     free = [
         name for name in knobs if name not in (where or {}) and len({r["knobs"][name] for r in results}) > 1
