@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxcl.cli import main
+from jaxcl.config import load_config
 from jaxcl.data import load
 from jaxcl.identity import check_same
 from jaxcl.records import fits, read_json
@@ -97,6 +98,9 @@ def read_all(run_dir):
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         attempt("run", lambda: open_run(run_dir))
+        attempt(
+            "config", lambda: load_config(run_dir / "config.py")
+        )  # one that is changed is a stranger's to a run
         attempt("metrics", lambda: read_metrics(run_dir))
         attempt("evaluations", lambda: evaluations(run_dir))
         attempt("nonfinite", lambda: finite.read(run_dir))
@@ -334,7 +338,7 @@ def test_a_config_that_is_no_program_is_answered_with_its_line(tmp_path, world):
     ):
         (tmp_path / "run" / "config.py").write_text(text)
         with pytest.raises(ValueError, match=f"cannot be run as a config: {says}"):
-            open_run(tmp_path / "run")
+            load_config(tmp_path / "run" / "config.py")
     os.unlink(tmp_path / "run" / "config.py")
     with pytest.raises(FileNotFoundError):
         open_run(tmp_path / "run")
