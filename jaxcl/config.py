@@ -23,6 +23,7 @@ import sys
 import traceback
 import typing
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -52,7 +53,9 @@ class CommonKnobs:
     data_dir: str | None = None
     """Where TFDS prepared its data sets (its own default if not given)."""
     evaluate_on: str = "test"
-    """The split that evaluations test on; the training images are always "train"."""
+    """The split that evaluations test on; they train on "train"."""
+    train_on: str = "train"
+    """The split that is learnt from: of a TFDS data set any, as unlabelled or train+unlabelled of stl10."""
     size: int | None = None
     """Side of the images in pixels, to which they are resized; None leaves them as they are."""
     encoded: bool = False
@@ -66,7 +69,8 @@ class CommonKnobs:
     """Initial weights, order of the images, augmentation."""
     input: Literal["device", "resident", "host", "images"] = "device"
     """Who makes the views: the device, from batches it is sent or from images it keeps (resident); or the host, by
-    tf.data. images: the host decodes files, the device makes the views."""
+    tf.data. images: the host decodes files, the device makes the views. Of encoded files the host crops from whole
+    images, as papers do; the device from their centre squares of 8/7 the size."""
     placement: Literal["jit", "shard_map", "pmap"] = "jit"
     """How a training step runs on several devices."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -80,6 +84,9 @@ class CommonKnobs:
     nonfinite: Literal["stop", "skip"] = "stop"
     """What follows where loss, gradient or parameters are not finite after a training step: the run stops before it, or
     goes on without it. Neither changes what is learnt of other steps, so a run can be gone on with by either."""
+    probe: bool = False
+    """A linear classifier is trained along on the representation, which learns nothing from it: its accuracy is logged,
+    and evaluated as "joint". Needs labels."""
     log_every: int = 20
     """Training steps between two lines of the log."""
     save_every: int = 500
@@ -108,6 +115,13 @@ class Recipe(NamedTuple):
     parts: Mapping[str, Apply] | None = None
     # A classifier trained along (methods.with_probe), to be evaluated too; its batches carry "label".
     classify: Apply | None = None
+    # Whether batches must carry labels where there is such a classifier; one that a teacher trains needs none.
+    labelled: bool = True
+    # What --init takes of the other run: None is params["encoder"]; else these parts of params, as ("encoder", "head"),
+    # each with its batch statistics.
+    carries: tuple[str, ...] | None = None
+    # Part of the method's state -> the run directory whose params and state it is, as that of a teacher.
+    given: Mapping[str, str | Path] | None = None
 
 
 class Basics(NamedTuple):
@@ -136,6 +150,51 @@ def basics(knobs: CommonKnobs, about: About) -> Basics:
     return Basics(about.shape[0], steps, devices.axis_name(knobs.placement), jnp.dtype(knobs.dtype), lean)
 
 
+def recipe_of(config: ModuleType, knobs: Any, about: About) -> Recipe:
+    """The recipe of a config; with --probe, one whose method is trained along with a linear classifier.
+
+    The classifier sees the recipe's `probe_views` (crop and flip), or the method's own where the host makes the views.
+    It has an optimizer of its own, Adam at 1e-3, so the method's updates are those that it has alone. A recipe that
+    trains a classifier by itself stays as it is.
+    """
+    recipe: Recipe = config.recipe(knobs, about)
+    if not knobs.probe or recipe.classify is not None:
+        return recipe
+    from jaxcl import methods
+
+    if len(about.classes) < 2:
+        raise ValueError("--probe trains a classifier along, and the training images have no two classes.")
+    views = recipe.views if knobs.input == "host" or recipe.probe_views is None else recipe.probe_views
+    method, classify = methods.with_probe(
+        recipe.method, classes=len(about.classes), views=views, axis_name=devices.axis_name(knobs.placement)
+    )
+    parts = recipe.parts and {name: partial(_of_the_method, apply) for name, apply in recipe.parts.items()}
+    optimizer = _apart({"method": recipe.optimizer, "probe": optax.adam(1e-3)})
+    return recipe._replace(method=method, optimizer=optimizer, parts=parts, classify=classify)
+
+
+def _of_the_method(apply: Apply, params: PyTree, state: PyTree, images: Array) -> Array:
+    return apply(params["method"], state, images)
+
+
+def _apart(optimizers: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
+    """Each of some parts of the parameters with an optimizer of its own."""
+
+    def init(params):
+        return {name: tx.init(params[name]) for name, tx in optimizers.items()}
+
+    def update(updates, state, params=None):
+        made = {
+            name: tx.update(updates[name], state[name], None if params is None else params[name])
+            for name, tx in optimizers.items()
+        }
+        return {name: new for name, (new, _) in made.items()}, {
+            name: kept for name, (_, kept) in made.items()
+        }
+
+    return optax.GradientTransformation(init, update)
+
+
 def nonzero(knob: Any) -> Any:
     """None where a knob is known to be 0, which means "off"; otherwise the knob, and a traced one always.
 
@@ -155,6 +214,21 @@ def steps_of(epochs: float, count: int, batch_size: int) -> int:
     if per_epoch == 0:
         raise ValueError(f"A batch of {batch_size} does not fit into {count} images; lower --batch-size.")
     return round(epochs * per_epoch)
+
+
+def steps_across(epochs: float, count: int, batch_size: int) -> int:
+    """Training steps in so many epochs of `count` images whose batches run on from one epoch into the next, as where a
+    repeated data set is batched (SimCLR's and BYOL's code): epochs count // batch_size.
+
+    An epoch of ours leaves its last incomplete batch out, so these steps are a little more than `epochs` of them.
+
+    >>> steps_across(3, 10, 4), steps_across(1000, 50000, 512)
+    (7, 97656)
+    """
+    steps = int(epochs * count // batch_size)
+    if count < batch_size:
+        raise ValueError(f"A batch of {batch_size} does not fit into {count} images; lower --batch-size.")
+    return steps
 
 
 def load_config(path: str | Path) -> ModuleType:
@@ -211,6 +285,7 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
         data_dir=knobs.data_dir,
         size=knobs.size,
         evaluate_on=knobs.evaluate_on,
+        train_on=knobs.train_on,
         encoded=knobs.encoded or None,
     )
 
@@ -221,7 +296,7 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
 def resolved(knobs: Any) -> Any:
     """The same knobs with absolute paths, so that they mean the same from every working directory.
 
-    data_dir, init, and every knob that names data by a path (folder:PATH, npz:PATH, tfrecord:PATTERN).
+    data_dir, init, teacher, and every knob that names data by a path (folder:PATH, npz:PATH, tfrecord:PATTERN).
     """
 
     def absolute(name: str, value: Any) -> Any:
@@ -230,7 +305,7 @@ def resolved(knobs: Any) -> Any:
         kind, colon, where = value.partition(":")
         if colon and kind in PATHS:
             return f"{kind}:{Path(where).expanduser().absolute()}"
-        return str(Path(value).expanduser().absolute()) if name in ("data_dir", "init") else value
+        return str(Path(value).expanduser().absolute()) if name in ("data_dir", "init", "teacher") else value
 
     values = {field.name: getattr(knobs, field.name) for field in dataclasses.fields(knobs)}
     return dataclasses.replace(knobs, **{name: absolute(name, value) for name, value in values.items()})

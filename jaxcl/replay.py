@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcl import keys
+from jaxcl.config import recipe_of
 from jaxcl.data import input_pipeline
 from jaxcl.devices import axis_name, make_mesh, replicate
 from jaxcl.origin import Origin, origin
@@ -100,7 +101,7 @@ def replay(
     taken, found = bool(metrics["taken"]), None
     if not taken:
         told("It is not finite. Making it again, operation by operation; a large network takes minutes.")
-        alone = run.config.recipe(dataclasses.replace(knobs, placement="jit"), run.about)
+        alone = recipe_of(run.config, dataclasses.replace(knobs, placement="jit"), run.about)
         single = make_step(alone.method, alone.optimizer)
 
         def looked_at(state, key, batch):

@@ -3,6 +3,7 @@
 spec          what it is
 digits        the embedded data set: nothing to download (see `digits.py`)
 tfds:NAME     a TensorFlow data set that was prepared before; NAME, NAME/CONFIG, NAME:VERSION
+              (imagenet2012_subset/1pct and /10pct are SimCLR's fixed lists of ImageNet's labelled images)
 folder:PATH   a folder of image files; see `load` for the layouts
 npz:PATH      a numpy archive of train_images, train_labels, test_images, test_labels; or images, labels
 """
@@ -43,8 +44,9 @@ def load(
     spec
         "digits", "tfds:NAME", "folder:PATH" or "npz:PATH".
     split
-        "train" or "test"; of a TensorFlow data set any of its splits, where "test" is "validation" if there is no
-        test split or its labels are secret.
+        "train" or "test"; of a TensorFlow data set any of its splits, or several, as "train+unlabelled" of STL-10,
+        where "test" is "validation" if there is no test split or its labels are secret. A split whose labels are all
+        -1, as STL-10's "unlabelled", has none.
     data_dir
         where TensorFlow data sets lie; None: the environment's TFDS_DATA_DIR, or ~/tensorflow_datasets.
     size

@@ -13,6 +13,7 @@ from jax import lax
 from scipy import stats
 
 from jaxcl.evaluate.checks import check_features, check_labels
+from jaxcl.evaluate.figures import Hits, hits, mean_hits, ranked
 from jaxcl.typing import Array
 
 
@@ -22,6 +23,7 @@ class FewShot(NamedTuple):
     accuracies: np.ndarray  # [r], in [0, 1]
     mean: float
     interval: float  # half the width of the mean's 95 % confidence interval over draws; NaN for a single draw
+    hits: Hits  # of every test image, the mean over draws
 
 
 def few_shot(
@@ -35,6 +37,7 @@ def few_shot(
     draws: int = 10,
     steps: int = 250,
     learning_rate: float = 0.03,
+    standardize: bool = True,
 ) -> FewShot:
     """Accuracy on the test set of linear classifiers that have seen `shots` images a class, over several draws.
 
@@ -44,9 +47,10 @@ def few_shot(
 
     The paper says no more, so the rest is ours: every iteration sees all labelled images; the layer starts at zero;
     features are centered and divided by one number, their root mean square over the draw's labelled images, so that
-    the learning rate means the same for every encoder. The confidence interval is Student's, mean ± t s / sqrt(draws),
-    with s the standard deviation over draws (the paper does not say how it computes its own). It covers the draw of
-    labelled images, not that of the test images, which are the same in every draw.
+    the learning rate means the same for every encoder (standardize=False takes them as they are). The confidence
+    interval is Student's, mean ± t s / sqrt(draws), with s the standard deviation over draws (the paper does not say
+    how it computes its own). It covers the draw of labelled images, not that of the test images, which are the same in
+    every draw.
 
     Draw r takes `balanced_subset(fold_in(key, r), train_labels, shots)`: a function of key and labels alone, so
     encoders are compared on the same images.
@@ -73,12 +77,14 @@ def few_shot(
             f"Few-shot draws {shots} images of every class, but class {classes[np.argmin(counts)]} has only"
             f" {fewest} training images. Ask for fewer shots."
         )
-    scores = []
+    found = []
     for r in range(draws):
         # One draw at a time: its images are few, and all of them together need not fit.
         rows = balanced_subset(jax.random.fold_in(key, r), labels, shots)
-        center = x[rows].mean(axis=0)
-        scale = np.sqrt(np.mean(np.square(x[rows] - center)))
+        center, scale = np.zeros(x.shape[1], x.dtype), np.float32(0)
+        if standardize:
+            center = x[rows].mean(axis=0)
+            scale = np.sqrt(np.mean(np.square(x[rows] - center)))
         scale = scale if scale > 0 else np.float32(1)
         weights, bias = _adam(
             (x[rows] - center) / scale,
@@ -89,12 +95,12 @@ def few_shot(
         )
         weights = np.asarray(weights) / scale
         logits = test @ weights + (np.asarray(bias) - center @ weights)
-        scores.append(np.mean(classes[np.argmax(logits, axis=1)] == test_labels))
-    accuracies = np.asarray(scores, np.float64)
+        found.append(hits(ranked(logits, classes), test_labels, len(classes)))
+    accuracies = np.asarray([one.first.mean() for one in found])
     interval = np.nan
     if draws > 1:
         interval = float(stats.t.ppf(0.975, draws - 1) * accuracies.std(ddof=1) / np.sqrt(draws))
-    return FewShot(accuracies, float(accuracies.mean()), interval)
+    return FewShot(accuracies, float(accuracies.mean()), interval, mean_hits(found))
 
 
 def balanced_subset(key: Array, labels: np.ndarray, per_class: int) -> np.ndarray:
