@@ -32,6 +32,8 @@ Three commands take it from images to a reported accuracy:
   jaxcl evaluate runs/quickstart --layers 1 -1          what the projection head makes of the representation, too
   jaxcl plot runs/quickstart                            views, curves, map, neighbors: runs/quickstart/plots/report.html
 
+  jaxcl replay runs/quickstart                          after a loss of nan: the operation that made it
+
   jaxcl plan configs/quickstart.py                      before training: what a step needs of this machine,
   jaxcl plan configs/simclr_imagenet.py --machine tpu-v5e-64      or of another: does it fit, what bounds it, how long
   jaxcl views configs/quickstart.py                     before training: what the network will be shown
@@ -104,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "evaluate": evaluate,
         "plot": plot,
         "sweep": sweep,
+        "replay": replay,
         "views": views,
         "parts": parts,
     }
@@ -339,6 +342,14 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust(parser: Any) -> None:
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="execute the run's config.py whoever made it (your own, and those of jaxcl, need no word)",
+    )
+
+
 def speaks(own: argparse.Namespace) -> bool:
     """Whether this process is the one that prints: the only one, or the first of several."""
     if own.distributed is None:
@@ -412,6 +423,7 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the protocol, as epochs=10"
     )
+    add_trust(parser)
     add_processes(parser)
     own = parser.parse_args(arguments)
     if own.distributed is not None:
@@ -434,6 +446,7 @@ def evaluate(arguments: list[str]) -> int:
                 evaluate_on=own.evaluate_on,
                 labels=own.labels,
                 settings=settings_of(own.set),
+                trust=own.trust,
                 **more,
             )
         except Unevaluated as error:
@@ -536,6 +549,7 @@ def plot(arguments: list[str]) -> int:
     of_run = parser.add_argument_group("of a run")
     of_run.add_argument("--data", metavar="SPEC", help="other images to show than the run's own")
     of_run.add_argument("--data-dir", help="where TFDS prepared them (that of the run, if not given)")
+    add_trust(of_run)
     of_sweep = parser.add_argument_group("of a sweep")
     of_sweep.add_argument("--knob", metavar="NAME", help="on the x axis; the first that varies unless given")
     of_sweep.add_argument(
@@ -556,10 +570,29 @@ def plot(arguments: list[str]) -> int:
         )
         print(f"Picture: {picture}")
         return 0
-    report = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir)
+    report = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir, trust=own.trust)
     for sentence in report.left_out:
         print(sentence)
     print(f"Report: {report.page}")
+    return 0
+
+
+def replay(arguments: list[str]) -> int:
+    """`jaxcl replay RUN_DIR [--step N]`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl replay",
+        description="Makes a training step of a run again, by default the last one that was not taken as its numbers"
+        " were not finite, and names the operation that made them.",
+    )
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--step", type=int, metavar="N", help="another training step; the first is 1")
+    add_trust(parser)
+    own = parser.parse_args(arguments)
+    from jaxcl.replay import lines
+    from jaxcl.replay import replay as replay_step
+
+    found = replay_step(own.run_dir, step=own.step, trust=own.trust, told=_aside)
+    print("\n".join(lines(found)))
     return 0
 
 

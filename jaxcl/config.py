@@ -21,6 +21,8 @@ import dataclasses
 import importlib.util
 import json
 import sys
+import traceback
+import typing
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxcl import devices
+from jaxcl.records import check_fits, parsed, read_text
 from jaxcl.typing import About, Array, Method, Net, PyTree, Views
 
 # (params, state, images) -> features or logits
@@ -38,6 +41,8 @@ Apply = Callable[[PyTree, PyTree, Array], Array]
 
 # Kinds of data whose specification ends in a path: folder:PATH.
 PATHS = ("folder", "npz", "npy", "tfrecord")
+# Knobs that a run may be gone on with otherwise than it began.
+MAY_CHANGE = {"nonfinite"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +93,9 @@ class CommonKnobs:
     chunks: int = 1
     """Encoders see a batch in so many chunks, one after the other, and only one chunk's activations are in memory; the
     loss sees the whole batch. Batch statistics are then a chunk's. With several devices each works on all chunks."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """What follows where loss, gradient or parameters are not finite after a training step: the run stops before it, or
+    goes on without it. Neither changes what is learnt of other steps, so a run can be gone on with by either."""
     probe: bool = False
     """A linear classifier is trained along on the representation, which learns nothing from it: its accuracy is logged,
     and evaluated as "joint". Needs labels."""
@@ -280,7 +288,11 @@ def load_config(path: str | Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up
-    spec.loader.exec_module(module)
+    read_text(path)  # a sentence where it is no text
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a program may raise
+        raise ValueError(f"{path} cannot be run as a config: {_where(error, path)}.") from error
     knobs = getattr(module, "Knobs", None)
     if (
         not isinstance(knobs, type)
@@ -303,6 +315,17 @@ def preset(config: ModuleType, name: str | None) -> Any:
         there = f"its presets are {', '.join(presets)}" if presets else "it has none"
         raise ValueError(f"The config has no preset {name!r}; {there}.")
     return presets[name]
+
+
+def _where(error: Exception, path: Path) -> str:
+    """An error of a config's program in words, with its line."""
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path
+    ]
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno]
+    line = f"line {lines[-1]}: " if lines and lines[-1] else ""
+    return f"{line}{type(error).__name__}: {error}"
 
 
 def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
@@ -359,22 +382,25 @@ def knobs_to_json(knobs: Any) -> str:
 
 def knobs_from_json(module: ModuleType, text: str) -> Any:
     """The knobs that `knobs_to_json` wrote. A knob that the config no longer has is an error that names it."""
-    values = json.loads(text)
+    values = parsed(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"Knobs are a dict by their names; got {type(values).__name__}.")
     fields = {field.name: field for field in dataclasses.fields(module.Knobs)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise ValueError(f"The config has no knob {', '.join(unknown)}; it has {', '.join(fields)}.")
+    check_fits("What is recorded of the knobs", values, typing.get_type_hints(module.Knobs))
     # JSON has no tuples, and knobs are hashable: every sequence among them is one.
     return module.Knobs(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def changed_knobs(saved: dict[str, Any], knobs: Any) -> list[str]:
-    """One line for every knob whose value is not the saved one."""
+    """One line for every knob whose value is not the saved one, but for those that a run may change (`MAY_CHANGE`)."""
     asked = json.loads(knobs_to_json(knobs))
     absent = "(none)"
     return [
         f"--{name.replace('_', '-')}: the run has {saved.get(name, absent)!r}, you ask for {asked.get(name, absent)!r}"
-        for name in sorted(saved.keys() | asked.keys())
+        for name in sorted((saved.keys() | asked.keys()) - MAY_CHANGE)
         if saved.get(name, absent) != asked.get(name, absent)
     ]
 

@@ -24,7 +24,7 @@ from jaxcl import keys
 from jaxcl.config import Apply
 from jaxcl.devices import make_mesh
 from jaxcl.runs import Run, open_run
-from jaxcl.train import checkpoint
+from jaxcl.train import checkpoint, finite
 from jaxcl.train.state import STATISTICS, blank_batch
 from jaxcl.typing import About, Array, Net, PyTree
 
@@ -57,7 +57,12 @@ class Encoder(NamedTuple):
 
 
 def load_encoder(
-    run_dir: str | Path, *, untrained: bool = False, part: str | None = None, layer: int | None = None
+    run_dir: str | Path,
+    *,
+    untrained: bool = False,
+    part: str | None = None,
+    layer: int | None = None,
+    trust: bool = False,
 ) -> Encoder:
     """The encoder of a run at its newest good checkpoint.
 
@@ -67,11 +72,13 @@ def load_encoder(
         a part of the representation that the config names (`Recipe.parts`).
     layer
         of the head: 0 is the representation h, 1 what the head's first layer makes of it, -1 the projection z.
+    trust
+        execute the run's config.py whoever made it; otherwise only one's own, or one that comes with jaxcl.
 
-    Raises FileNotFoundError where there is no run or no checkpoint, ValueError where no checkpoint is good and where
-    the config names no such part, or the head has no such layer.
+    Raises FileNotFoundError where there is no run or no checkpoint, ValueError where no checkpoint is good, where the
+    encoder has numbers that are not finite, and where the config names no such part, or the head has no such layer.
     """
-    run = open_run(run_dir)
+    run = open_run(run_dir, trust=trust)
     if layer is not None:
         if part is not None:
             raise ValueError(f"An encoder is that of a part or of a layer; got part={part!r}, layer={layer}.")
@@ -103,6 +110,14 @@ def encoder_of(run: Run, apply: Apply, *, untrained: bool = False) -> Encoder:
     params, state = _only(jax.tree.map(_on_devices(), whole), used)
     wanted = {"params": params, "state": state}
     found, step = checkpoint.restore(run.dir / "checkpoints", wanted, part=True)
+    if broken := finite.not_finite(found):
+        # A maximum swallows a nan on some devices: such an encoder may give features, and even an accuracy.
+        raise ValueError(
+            f"The encoder of {run.dir} at step {step} has numbers that are not finite, in {len(broken)} of"
+            f" {len(jax.tree.leaves(found))} arrays ({', '.join(broken[:3])}{', ...' * (len(broken) > 3)}), so what it"
+            " makes of images means nothing. Train it anew, with a lower learning rate or in float32; `jaxcl train`"
+            " stops today before a state becomes such."
+        )
     return Encoder(apply, found["params"], found["state"], about, step)
 
 

@@ -22,6 +22,7 @@ from jaxcl.config import CommonKnobs, Recipe, open_data, recipe_of
 from jaxcl.data.host import ends_in_a_space
 from jaxcl.devices import along, axis_name, row
 from jaxcl.machines import GIB, Machine
+from jaxcl.train.finite import guarded
 from jaxcl.train.placement import layout, place
 from jaxcl.train.state import TrainState, blank_batch, init_state
 from jaxcl.train.step import make_step
@@ -214,7 +215,7 @@ def trace_step(
         _placed(jax.eval_shape(lambda: keys.run_key(0)), whole),
         _placed(batch, rows),
     )
-    step = make_step(recipe.method, recipe.optimizer, axis_name=axis_name(placement))
+    step = guarded(make_step(recipe.method, recipe.optimizer, axis_name=axis_name(placement)))
     placed: Any = place(step, placement, mesh, carry=carry)
     return recipe, state, batch, placed.trace(*arguments)
 

@@ -37,7 +37,12 @@ class Report(NamedTuple):
 
 
 def plot_run(
-    run_dir: str | Path, *, points: int = 1000, data: str | None = None, data_dir: str | None = None
+    run_dir: str | Path,
+    *,
+    points: int = 1000,
+    data: str | None = None,
+    data_dir: str | None = None,
+    trust: bool = False,
 ) -> Report:
     """Draws views, curves, a map of the embedding and nearest neighbors into run_dir/plots, and a page of them.
 
@@ -45,6 +50,8 @@ def plot_run(
         how many test images the maps show.
     data, data_dir
         other images to show than the run's own, as for `evaluate_run`.
+    trust
+        execute the run's config whoever made it (`open_run`).
 
     Where the run's images cannot be read, the curves and tables are drawn all the same, and the page says what is
     left out.
@@ -52,7 +59,7 @@ def plot_run(
     from jaxcl import plot
     from jaxcl.train.log import read_metrics
 
-    run = open_run(run_dir)
+    run = open_run(run_dir, trust=trust)
     trained = encoder_of(run, run.recipe.method.embed)
     figures: list[tuple[str, Any]] = []
     left_out = []
@@ -78,7 +85,7 @@ def plot_run(
         if any("positive_histogram" in record for record in records):
             figures += pictures_of_scores(records)
     if train is not None and test is not None:
-        figures += pictures_of_embedding(run, trained, train, test, points)
+        figures += pictures_of_embedding(run, trained, train, test, points, left_out)
         try:
             figures.append(picture_of_regions(run, test))
         except ValueError as error:
@@ -137,9 +144,10 @@ def pictures_of_scores(records: Sequence[dict[str, Any]]) -> list[tuple[str, Any
 
 
 def pictures_of_embedding(
-    run: Run, trained: Encoder, train: Images, test: Images, points: int
+    run: Run, trained: Encoder, train: Images, test: Images, points: int, left_out: list[str]
 ) -> list[tuple[str, Any]]:
-    """Captions and figures: a map before and after training, and test images with their nearest training images."""
+    """Captions and figures: a map before and after training, and test images with their nearest training images. A map
+    that cannot be drawn is a sentence more in `left_out`."""
     from jaxcl import evaluate, plot
 
     images, classes = test.images[:points], test.classes
@@ -149,7 +157,12 @@ def pictures_of_embedding(
     for name, encoder in (("untrained", untrained), ("trained", trained)):
         features = evaluate.embed(encoder.embed, images)
         caption = f"{len(features)} test images as the {name} encoder places them (t-SNE), colored by class."
-        figures.append((caption, plot.embedding_map(features, labels, classes=classes, seed=run.knobs.seed)))
+        try:
+            drawn = plot.embedding_map(features, labels, classes=classes, seed=run.knobs.seed)
+        except ValueError as error:
+            left_out.append(f"The map of the {name} encoder is left out. {error}")
+        else:
+            figures.append((caption, drawn))
     bank = evaluate.embed(trained.embed, train.images)
     queries = slice(0, 10)
     index, similarities = evaluate.nearest(bank, features[queries], 8)

@@ -24,6 +24,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxcl.config import (
     CommonKnobs,
@@ -46,7 +48,11 @@ from jaxcl.config import (
     resolved,
     same_program,
 )
+from jaxcl.identity import check_processes, check_same, identity
+from jaxcl.owner import owned
+from jaxcl.records import check_fits, read_json, read_text
 from jaxcl.tables import describe
+from jaxcl.trust import is_own, stranger, vouch
 from jaxcl.typing import About, Array, Images
 
 if TYPE_CHECKING:
@@ -109,12 +115,13 @@ def create_or_resume(
 
     Raises ValueError where a knob, the config's program or the training images differ from the run's.
     """
-    run_dir, text = Path(run_dir), Path(config).read_text()
+    run_dir, text = Path(run_dir), read_text(config)
     if check_same_run(run_dir, config, knobs, about, files):
         return run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
         (run_dir / "config.py").write_text(text)
+        vouch(run_dir, text)
         (run_dir / FILES).unlink(missing_ok=True)
         if files:
             (run_dir / FILES).write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
@@ -134,19 +141,19 @@ def check_same_run(
     """Whether there is a run that can be gone on with; an error, as of `create_or_resume`, where it is another one."""
     if not (run_dir / "knobs.json").exists() or nothing_learnt(run_dir):
         return False
-    changes = changed_knobs(json.loads((run_dir / "knobs.json").read_text()), knobs)
+    changes = changed_knobs(read_json(run_dir / "knobs.json"), knobs)
     if changes:
         raise ValueError(
             f"{run_dir} holds a run with other knobs, so it cannot be gone on with:\n  "
             + "\n  ".join(changes)
             + "\nGive the knobs of that run, or another --run-dir."
         )
-    if not same_program((run_dir / "config.py").read_text(), Path(config).read_text()):
+    if not same_program(read_text(run_dir / "config.py"), read_text(config)):
         raise ValueError(
             f"{run_dir} holds a run of another version of {config}. Go on with `jaxcl train {run_dir}/config.py"
             f" --run-dir {run_dir}`, or choose another --run-dir."
         )
-    recorded = _about(run_dir, json.loads((run_dir / "run.json").read_text()))
+    recorded = _about(run_dir, read_json(run_dir / "run.json"))
     if recorded != about:
         raise ValueError(
             f"The training images of {run_dir} have changed: the run began with {_in_words(recorded)}; now there are"
@@ -179,24 +186,59 @@ def trained_on(run_dir: Path) -> tuple[str, ...] | None:
     return tuple(record.read_text(encoding="utf-8").split("\n")[:-1]) if record.exists() else None
 
 
-def open_run(run_dir: str | Path) -> Run:
-    """The run in a directory, by its own copy of the config; its images are not touched."""
+def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
+    """The run in a directory, by its own copy of the config; its images are not touched.
+
+    trust
+        execute the config whoever made it; otherwise only one's own, or one that is shipped (`jaxcl.trust`).
+
+    Raises ValueError where the config is a stranger's, and where something in the directory is damaged.
+    """
     run_dir = Path(run_dir)
     if not (run_dir / "knobs.json").exists():
         raise FileNotFoundError(
             f"{run_dir} is not a run directory: it has no knobs.json. `jaxcl train` makes one."
         )
-    record = json.loads((run_dir / "run.json").read_text())
-    config = load_config(run_dir / "config.py")
-    knobs = knobs_from_json(config, (run_dir / "knobs.json").read_text())
+    record = read_json(run_dir / "run.json")
     about = _about(run_dir, record)
-    return Run(run_dir, config, knobs, about, record, recipe_of(config, knobs, about))
+    check_fits(run_dir / "run.json", record, {"config": str, "device": str})
+    check_trust(run_dir, trust=trust)
+    config = load_config(run_dir / "config.py")
+    try:
+        knobs = knobs_from_json(config, read_text(run_dir / "knobs.json"))
+    except ValueError as error:
+        raise ValueError(f"{run_dir / 'knobs.json'} does not fit {run_dir / 'config.py'}: {error}") from error
+    try:
+        recipe = recipe_of(config, knobs, about)
+    except Exception as error:  # whatever a program may raise
+        raise ValueError(
+            f"{run_dir / 'config.py'} makes no recipe of its knobs: {type(error).__name__}: {error}"
+        ) from error
+    return Run(run_dir, config, knobs, about, record, recipe)
+
+
+def check_trust(run_dir: Path, *, trust: bool) -> None:
+    """Raises ValueError where a run's config is a stranger's; `trust` makes it one's own. Process 0 decides for all."""
+    text, refused = read_text(run_dir / "config.py"), False
+    if jax.process_index() == 0:
+        refused = not trust and not is_own(run_dir, text)
+        if trust:
+            vouch(run_dir, text)
+    if jax.process_count() > 1:
+        refused = bool(multihost_utils.broadcast_one_to_all(np.int32(refused)))
+    if refused:
+        raise ValueError(stranger(run_dir))
 
 
 def _about(run_dir: Path, record: Mapping[str, Any]) -> About:
     if "about" not in record:
         raise ValueError(f'{run_dir}/run.json says nothing "about" the images; an older jaxcl made this run.')
-    about = record["about"]
+    about, file = record["about"], run_dir / "run.json"
+    if not isinstance(about, dict) or {"count", "shape", "classes"} - about.keys():
+        raise ValueError(
+            f'{file} is damaged: "about" should say count, shape and classes of the images; it is {about!r}.'
+        )
+    check_fits(file, about, {"count": int, "shape": tuple[int, int, int], "classes": tuple[str, ...]})
     return About(about["count"], tuple(about["shape"]), tuple(about["classes"]))
 
 
@@ -209,7 +251,7 @@ def evaluations(run_dir: str | Path) -> list[dict[str, Any]]:
     return [
         row
         for file in sorted(Path(run_dir, "evaluations").glob("*.json"))
-        for row in json.loads(file.read_text())
+        for row in read_json(file, kind=list)
     ]
 
 
@@ -248,30 +290,36 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
             f"Of images with {images.images.shape[3]} channels grayscale, saturation and hue are left as they are;"
             " brightness and contrast of each channel are changed."
         )
-    run_dir = Path(run_dir)
-    check_same_run(run_dir, config, knobs, data.about, images.files)
-    told(f"{recipe.steps} steps of {recipe.batch_size} images on {device()}: {run_dir}")
-    return train(
-        recipe,
-        images,
-        seed=knobs.seed,
-        input=knobs.input,
-        placement=knobs.placement,
-        shard_state=knobs.shard_state,
-        log_every=knobs.log_every,
-        save_every=knobs.save_every,
-        callbacks=callbacks,
-        init=init,
-        run_dir=run_dir,
-        begin=partial(create_or_resume, run_dir, config, knobs, data.about, images.files),
-        ahead=partial(
-            plan.ahead,
-            batch_size=recipe.batch_size,
-            config=str(config),
-            refuse=not anyway,
-            told=partial(print, flush=True),
-        ),
-    )
+    run_dir, text = Path(run_dir), read_text(config)
+    with owned(run_dir) if first else nullcontext():
+        mine = identity(text, knobs, images)
+        check_processes(run_dir, mine)
+        check_same_run(run_dir, config, knobs, data.about, images.files)
+        check_same(run_dir, text, knobs, images)
+        told(f"{recipe.steps} steps of {recipe.batch_size} images on {device()}: {run_dir}")
+        return train(
+            recipe,
+            images,
+            seed=knobs.seed,
+            input=knobs.input,
+            placement=knobs.placement,
+            shard_state=knobs.shard_state,
+            nonfinite=knobs.nonfinite,
+            log_every=knobs.log_every,
+            save_every=knobs.save_every,
+            callbacks=callbacks,
+            init=init,
+            run_dir=run_dir,
+            identity=mine,
+            begin=partial(create_or_resume, run_dir, config, knobs, data.about, images.files),
+            ahead=partial(
+                plan.ahead,
+                batch_size=recipe.batch_size,
+                config=str(config),
+                refuse=not anyway,
+                told=partial(print, flush=True),
+            ),
+        )
 
 
 def _silent(line: str) -> None:
@@ -326,6 +374,7 @@ def evaluate_run(
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     told: Callable[[str], None] = _silent,
+    trust: bool = False,
 ) -> list[dict[str, Any]]:
     """Runs each protocol on the run's encoder, and on those of `BASELINES` that are asked for.
 
@@ -360,6 +409,9 @@ def evaluate_run(
     told
         gets a line for each result, and for what else is to be known: test images that were trained on are left out.
 
+    trust
+        execute the run's config whoever made it (`open_run`).
+
     Raises `Unevaluated`, a ValueError, at the end where some protocols could not be run.
     With several processes all of them must call it: they share the images among them, and process 0 writes.
     """
@@ -370,7 +422,7 @@ def evaluate_run(
     if strange := [name for name in baselines if name not in BASELINES]:
         raise ValueError(f"There is no baseline {', '.join(strange)}; there are {', '.join(BASELINES)}.")
     taken = _settings_taken(evaluate.PROTOCOLS, protocols, settings)
-    run = open_run(run_dir)
+    run = open_run(run_dir, trust=trust)
     recipe = run.recipe
     sets = images_to_evaluate(run, data, data_dir, evaluate_on=evaluate_on, labels=labels)
     sets = _without_trained_on(run, sets, data, told)
@@ -384,7 +436,7 @@ def evaluate_run(
     named |= {f"layer {k} of the head": encoder_of(run, at_layer(run, k)).embed for k in layers}
     steps = dict.fromkeys(named, encoder.step)
     for other in beside:
-        theirs = open_run(other)
+        theirs = open_run(other, trust=trust)
         if theirs.about.shape != run.about.shape or Path(other).name in named:
             raise ValueError(
                 f"{other} cannot stand beside {run_dir}: it needs images of the same shape"

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from jaxcl.records import read_json
 from jaxcl.runs import evaluate_run, evaluations, train_run
 
 
@@ -70,7 +71,7 @@ def plot_sweep(
     """
     from jaxcl.plot import sweep_curves
 
-    results = json.loads((Path(sweep_dir) / "sweep.json").read_text())
+    results = read_json(Path(sweep_dir) / "sweep.json", kind=list)
     knobs = [name for name in results[0]["knobs"] if name != "seed"]
     free = [
         name for name in knobs if name not in (where or {}) and len({r["knobs"][name] for r in results}) > 1

@@ -82,6 +82,21 @@ def test_it_travels_through_transformations_as_its_weights(run):
     np.testing.assert_allclose(features, encoder(IMAGES), rtol=1e-6)
 
 
+def test_an_encoder_with_a_number_that_is_not_finite_is_refused_by_name(run, tmp_path):
+    opened, fresh, _ = run
+
+    def spoil(path, x):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return x.at[0].set(jnp.nan) if name.startswith("encoder") and name.endswith("kernel") else x
+
+    params = jax.tree_util.tree_map_with_path(spoil, fresh.params)
+    checkpoint.save(tmp_path / "checkpoints", 5, fresh._replace(params=params))
+    with pytest.raises(
+        ValueError, match=r"at step 5 has numbers that are not finite.*params/encoder/.*kernel"
+    ):
+        encoder_of(opened._replace(dir=tmp_path), opened.recipe.method.embed)
+
+
 def test_a_layer_of_the_head_is_what_the_head_makes_of_the_representation(run):
     opened, _, trained = run
     h = encoder_of(opened, opened.recipe.method.embed)(IMAGES)

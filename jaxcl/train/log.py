@@ -17,6 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from jaxcl.records import fits, parsed
+
 FILE = "metrics.jsonl"
 # Where there is no bar, a line comes at least as often, whatever a step takes.
 SECONDS_BETWEEN_LINES = 20.0
@@ -124,7 +126,7 @@ class Log:
             self._bar.update(self._task, completed=step)
 
     def say(self, sentence: str) -> None:
-        """Puts a sentence on the screen, and nowhere else."""
+        """A line on the screen, above the bar where there is one, and nowhere else."""
         if self._active:
             self._said = time.perf_counter()
             self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
@@ -187,20 +189,52 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
     return [records[step] for step in sorted(records)]
 
 
+def set_aside(run_dir: str | Path) -> str | None:
+    """Puts the metrics of a run that begins anew out of the way, and returns a sentence about them; None without any.
+
+    They are in metrics.jsonl.aside then, in place of those that were there.
+    """
+    file = Path(run_dir) / FILE
+    last = max((record["step"] for _, record in _read(file)), default=None)
+    if last is None:
+        return None
+    aside = file.with_name(f"{FILE}.aside")
+    os.replace(file, aside)
+    return (
+        f"There is no checkpoint in {run_dir}, so the run begins anew; what was logged up to step {last} is in"
+        f" {aside.name}."
+    )
+
+
 def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each whole line, and what it says."""
     if not file.exists():
         return
+    if file.is_dir():
+        raise ValueError(f"{file} is a directory; it should be the file of a run's metrics. Move it away.")
     # Not splitlines: only "\n" ends a record, and a record without one was never finished.
     *lines, _ = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
-            record["step"] = int(record["step"])
-        except (ValueError, TypeError, KeyError) as problem:
+            record = parsed(line)
+            check_record(record)
+        except ValueError as problem:
             warnings.warn(f"Line {number} of {file} is no record and is left out ({problem}).", stacklevel=3)
             continue
         yield line.decode(), record
+
+
+def check_record(record: Any) -> None:
+    """Raises ValueError where a line is no record of metrics: {"step": 7, name: a number, null, or a list of them}."""
+    if not isinstance(record, dict) or not fits(record.get("step"), int) or record["step"] < 0:
+        raise ValueError("it has no step, a whole number from 0 on")
+
+    def number(x: Any) -> bool:
+        return x is None or isinstance(x, int | float)
+
+    for name, value in record.items():
+        if not (number(value) or (isinstance(value, list) and all(map(number, value)))):
+            raise ValueError(f"{name!r} is not a number")
 
 
 def _forget_after(file: Path, step: int) -> bool:
