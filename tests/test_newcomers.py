@@ -252,7 +252,7 @@ def test_settings_are_numbers_lists_and_words():
     assert runs._settings_taken(known, ["a", "b"], {"k": 3}) == {"a": {"k": 3}, "b": {}}
     with pytest.raises(ValueError, match="a has no setting x; it has k; b has no setting x; it has draws"):
         runs._settings_taken(known, ["a", "b"], {"x": 3})
-    with pytest.raises(ValueError, match="a's k is a number, as 1; got 'many'"):
+    with pytest.raises(ValueError, match="a's setting k is a number, as 1; got 'many'"):
         runs._settings_taken(known, ["a"], {"k": "many"})
 
 
