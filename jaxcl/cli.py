@@ -473,7 +473,7 @@ def sweep(arguments: list[str]) -> int:
         "jaxcl sweep",
         allow_abbrev=False,
         description="Trains and evaluates every combination of the values that are given for knobs"
-        " (--seed 0 1 2 --temperature 0.1 0.5), skips what is done already, and prints means and spreads over seeds."
+        " (--seed 0 1 2, or 0..2; --temperature 0.1 0.5), skips what is done already, and prints means and spreads over seeds."
         " A knob that holds several values takes each choice as one word: --features 16,32 32,64; one that is on or off"
         " takes True and False.",
     )
@@ -486,13 +486,20 @@ def sweep(arguments: list[str]) -> int:
         choices=tuple(named),
         help="also raw pixels (with the linear protocol the slowest of all) or the untrained encoder; both if not said",
     )
+    parser.add_argument(
+        "--together",
+        type=int,
+        metavar="N",
+        help="runs that one program trains at once, where they differ in numbers alone (seeds, temperature, rates); as"
+        " many as the memory holds unless given; 1: one after the other",
+    )
     own, rest = parser.parse_known_args(arguments)
     grid: dict[str, list[str]] = {}
     for word in rest:
         if word.startswith("--"):
             values = grid.setdefault(word[2:].replace("-", "_"), [])
         elif grid:
-            values.append(word)
+            values += values_of(word)
     results = run_sweep(
         own.config,
         lambda combination: knobs_of("sweep", own.config, words_of(own.config, combination)),
@@ -500,9 +507,22 @@ def sweep(arguments: list[str]) -> int:
         own.run_dir or Path("runs") / f"{own.config.stem}-sweep",
         protocols=own.protocol,
         baselines=() if own.baselines is None else [named[word] for word in own.baselines or named],
+        together=own.together,
     )
     show("Accuracy on test images, percent: mean and standard deviation over seeds", *sweep_table(results))
     return 0
+
+
+def values_of(word: str) -> list[str]:
+    """A word of a sweep: a value, or whole numbers from the first to the last.
+
+    >>> values_of("0..3"), values_of("0.5")
+    (['0', '1', '2', '3'], ['0.5'])
+    """
+    first, dots, last = word.partition("..")
+    if dots and first.isdigit() and last.isdigit():
+        return [str(value) for value in range(int(first), int(last) + 1)]
+    return [word]
 
 
 def words_of(config: str | Path, combination: Mapping[str, str]) -> list[str]:

@@ -14,6 +14,7 @@ from any directory, and without its images.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import os
@@ -47,7 +48,7 @@ from jaxcl.typing import About, Array, Images
 
 if TYPE_CHECKING:
     from jaxcl.data import Data
-    from jaxcl.train import Callback
+    from jaxcl.train import Callback, Trained
 
 BASELINES = ("raw pixels", "untrained encoder")
 PACKAGES = ("jaxcl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -194,6 +195,60 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
         ahead=partial(
             plan.ahead,
             batch_size=recipe.batch_size,
+            config=str(config),
+            refuse=not anyway,
+            told=partial(print, flush=True),
+        ),
+    )
+
+
+def train_runs(
+    config: str | Path,
+    members: Sequence[CommonKnobs],
+    run_dirs: Sequence[str | Path],
+    *,
+    numbers: Sequence[str],
+    anyway: bool = False,
+) -> list[Trained]:
+    """Trains runs that differ in the seed and in these numeric knobs alone, all in one program (`train_together`).
+
+    Each is afterwards a run as `train_run` leaves it. Raises `plan.DoesNotFit` where one program of so many is too
+    large for this machine, unless it is to be trained `anyway`.
+    """
+    from jaxcl import plan
+    from jaxcl.train import train_together
+
+    module, members = load_config(config), [resolved(knobs) for knobs in members]
+    data = open_data(module, members[0])
+
+    def recipe_of(values: Mapping[str, Any]) -> Recipe:
+        return module.recipe(dataclasses.replace(members[0], **values), data.about)
+
+    recipes = [module.recipe(knobs, data.about) for knobs in members]
+    folders = [
+        create_or_resume(folder, config, knobs, data.about)
+        for folder, knobs in zip(run_dirs, members, strict=True)
+    ]
+    images, first = data.train, recipes[0]
+    print(
+        f"{describe(images)}\n{len(members)} runs together, {first.steps} steps of {first.batch_size} images each, on"
+        f" {device()}: {folders[0].parent}",
+        flush=True,
+    )
+    return train_together(
+        recipe_of,
+        [{name: getattr(knobs, name) for name in numbers} for knobs in members],
+        images,
+        seeds=[knobs.seed for knobs in members],
+        log_every=members[0].log_every,
+        save_every=members[0].save_every,
+        callbacks=[
+            online_knn(knobs, recipe, data) for knobs, recipe in zip(members, recipes, strict=True)
+        ],
+        run_dirs=folders,
+        ahead=partial(
+            plan.ahead,
+            batch_size=first.batch_size,
             config=str(config),
             refuse=not anyway,
             told=partial(print, flush=True),

@@ -115,6 +115,11 @@ class Log:
             where = f"step {step}" if self._steps is None else f"step {step}/{self._steps}"
             self._console.print(f"{where}  {shown}", markup=False, highlight=False, soft_wrap=True)
 
+    def say(self, sentence: str) -> None:
+        """A line on the screen, above the bar; nothing is recorded."""
+        if self._active:
+            self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
     def advance(self, step: int) -> None:
         """Moves the bar, between two `write`s; waits for nothing."""
         if self._bar is not None:
