@@ -466,16 +466,16 @@ def sweep(arguments: list[str]) -> int:
     """`jaxcl sweep CONFIG.py [--run-dir DIR] [--protocol NAME ...] --knob value value ...`"""
     from jaxcl.runs import BASELINES
     from jaxcl.sweep import sweep as run_sweep
-    from jaxcl.tables import sweep_table
+    from jaxcl.tables import differences_table, fewest_seeds, sweep_table
 
     named = {name.split()[0]: name for name in BASELINES}  # raw, untrained
     parser = argparse.ArgumentParser(
         "jaxcl sweep",
         allow_abbrev=False,
         description="Trains and evaluates every combination of the values that are given for knobs"
-        " (--seed 0 1 2, or 0..2; --temperature 0.1 0.5), skips what is done already, and prints means and spreads over seeds."
-        " A knob that holds several values takes each choice as one word: --features 16,32 32,64; one that is on or off"
-        " takes True and False.",
+        " (--seed 0 1 2, or 0..2; --temperature 0.1 0.5), skips what is done already, and prints means with"
+        " their 95 % intervals over seeds, and differences by seed. A knob that holds several values takes each choice as one word: --features 16,32 32,64;"
+        " one that is on or off takes True and False.",
     )
     parser.add_argument("config", type=Path)
     parser.add_argument("--run-dir", type=Path, help="runs/CONFIG-sweep unless given")
@@ -509,7 +509,22 @@ def sweep(arguments: list[str]) -> int:
         baselines=() if own.baselines is None else [named[word] for word in own.baselines or named],
         together=own.together,
     )
-    show("Accuracy on test images, percent: mean and standard deviation over seeds", *sweep_table(results))
+    if not results:
+        raise ValueError(
+            "Every run of the sweep diverged, so there is nothing to report; lower --learning-rate."
+        )
+    show(
+        "Accuracy on test images, percent: mean and 95 % confidence interval over seeds",
+        *sweep_table(results),
+    )
+    header, rows = differences_table(results)
+    if rows:
+        show("Difference by seed: mean, 95 % interval, p value (Holm)", header, rows)
+    if fewest_seeds(results) < 3:
+        print(
+            "Fewer than three seeds say next to nothing: of two, the interval reaches nine standard deviations to"
+            " either side. Add some, as --seed 0..4."
+        )
     return 0
 
 

@@ -242,9 +242,7 @@ def train_runs(
         seeds=[knobs.seed for knobs in members],
         log_every=members[0].log_every,
         save_every=members[0].save_every,
-        callbacks=[
-            online_knn(knobs, recipe, data) for knobs, recipe in zip(members, recipes, strict=True)
-        ],
+        callbacks=[online_knn(knobs, recipe, data) for knobs, recipe in zip(members, recipes, strict=True)],
         run_dirs=folders,
         ahead=partial(
             plan.ahead,

@@ -32,20 +32,20 @@ class Difference(NamedTuple):
     p: float
 
 
-def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
+def mean_interval(values: Sequence[float] | np.ndarray, *, level: float = 0.95) -> Estimate:
     """The mean of independent values with its confidence interval: mean ± t(n - 1) s / sqrt(n).
 
     >>> mean_interval([1.0, 2.0, 3.0])._replace(half=0.0), round(mean_interval([1.0, 2.0, 3.0]).half, 3)
     (Estimate(mean=2.0, half=0.0, n=3), 2.484)
     """
-    values = np.asarray(values, float)
-    n = len(values)
+    numbers = np.asarray(values, float)
+    n = len(numbers)
     if n == 0:
         raise ValueError("A mean needs at least one value; got none.")
     if n == 1:
-        return Estimate(float(values[0]), math.nan, 1)
-    half = stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n)
-    return Estimate(float(values.mean()), float(half), n)
+        return Estimate(float(numbers[0]), math.nan, 1)
+    half = stats.t.ppf((1 + level) / 2, n - 1) * numbers.std(ddof=1) / math.sqrt(n)
+    return Estimate(float(numbers.mean()), float(half), n)
 
 
 def paired_difference(

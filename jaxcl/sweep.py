@@ -143,7 +143,9 @@ def sweep(
                     if len(own) == 1:
                         raise
                     most = -(-len(own) // 2)
-                    print(f"{len(own)} runs are too many for one program: {error}\nTrying {most}.", flush=True)
+                    print(
+                        f"{len(own)} runs are too many for one program: {error}\nTrying {most}.", flush=True
+                    )
                     continue
                 left = left[most:]
                 for i in own:

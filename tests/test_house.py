@@ -50,7 +50,7 @@ EDGES = {
     "train": {"train", "data", "config", "collectives", "devices", "keys", "typing"},
     "plot": {"plot", "typing"},
     "config": {"data", "devices", "nets", "typing"},
-    "tables": {"typing"},
+    "tables": {"statistics", "typing"},
     "programs": set(),
     "machines": set(),
     "plan": {"config", "data", "devices", "keys", "machines", "programs", "train", "typing"},

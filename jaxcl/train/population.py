@@ -225,7 +225,7 @@ def mappable(recipe_of: RecipeOf, numbers: Mapping[str, float], about: About) ->
     if found is not None or len(numbers) < 2:
         return found or ()
     alone = [
-        _read_when_traced(lambda own: recipe_of({**numbers, **own}), {name: value}, about)  # noqa: B023
+        _read_when_traced(lambda own: recipe_of({**numbers, **own}), {name: value}, about)
         for name, value in numbers.items()
     ]
     return tuple(name for names in alone for name in names or ())
@@ -289,9 +289,7 @@ def _mapped(function: Callable, mesh: Mesh, axes: Sequence[int | None], *, donat
     """The function of one member, mapped over all of them, which the devices share, and compiled."""
     specs = tuple(PartitionSpec() if axis is None else PartitionSpec(AXIS) for axis in axes)
     mapped = jax.vmap(function, in_axes=tuple(axes))
-    shared = jax.shard_map(
-        mapped, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False
-    )
+    shared = jax.shard_map(mapped, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)
     return jax.jit(shared, donate_argnums=() if donate is None else donate)
 
 

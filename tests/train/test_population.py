@@ -64,7 +64,13 @@ def of_looc(temperature):
     return looc(views=noisy(3), spaces=2, temperature=temperature, **parts)
 
 
-METHODS = {of_simclr: (0.2, 0.7), of_swd: (1.0, 3.0), of_moco: (0.2, 0.5), of_byol: (0.9, 0.99), of_looc: (0.2, 0.5)}
+METHODS = {
+    of_simclr: (0.2, 0.7),
+    of_swd: (1.0, 3.0),
+    of_moco: (0.2, 0.5),
+    of_byol: (0.9, 0.99),
+    of_looc: (0.2, 0.5),
+}
 
 
 def recipe_of(method, numbers, *, steps=20):
@@ -82,7 +88,8 @@ def noise():
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__[3:])
 def test_a_member_ends_with_the_parameters_of_the_run_alone(method, noise):
-    numbers = [{"setting": value, "learning_rate": rate} for value, rate in zip(METHODS[method], (1e-3, 2e-3), strict=True)]
+    values, rates = METHODS[method], (1e-3, 2e-3)
+    numbers = [{"setting": value, "learning_rate": rate} for value, rate in zip(values, rates, strict=True)]
     found = train_together(partial(recipe_of, method), numbers, noise, seeds=[3, 5], quiet=True)
     for own, seed, member in zip(numbers, (3, 5), found, strict=True):
         alone = train(recipe_of(method, own), noise, seed=seed, quiet=True)
@@ -94,7 +101,9 @@ def test_a_member_ends_with_the_parameters_of_the_run_alone(method, noise):
 
 def test_members_go_on_from_the_newest_step_that_all_have_saved(noise, tmp_path):
     numbers = [{"setting": value, "learning_rate": 0.01} for value in (0.2, 0.7)]
-    unbroken = train_together(partial(recipe_of, of_simclr, steps=9), numbers, noise, seeds=[0, 1], quiet=True)
+    unbroken = train_together(
+        partial(recipe_of, of_simclr, steps=9), numbers, noise, seeds=[0, 1], quiet=True
+    )
 
     def stop(step, params, state):
         if step == 5:
@@ -131,7 +140,10 @@ def test_a_member_that_diverges_is_named_and_touches_no_other(noise, tmp_path, c
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found[1].state.params))
     said = json.loads((folders[1] / DIVERGED).read_text())
     assert said["step"] == step
-    assert f"Member 1 (setting 0.2, learning_rate 1e+30, seed 0) diverged at step {step}" in capsys.readouterr().out
+    assert (
+        f"Member 1 (setting 0.2, learning_rate 1e+30, seed 0) diverged at step {step}"
+        in capsys.readouterr().out
+    )
     assert not (folders[0] / DIVERGED).exists()
     assert all(saved < step for saved in checkpoint.steps(folders[1] / "checkpoints"))
     # A second time: it is not begun anew.
