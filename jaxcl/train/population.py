@@ -336,8 +336,7 @@ def _restored(state: Member, folders: Sequence[Path], step: int) -> Member:
     members = [_member(state, i).train for i in range(len(folders))]
     for i, folder in enumerate(folders):
         if step in checkpoint.steps(folder):
-            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), members[i])
-            members[i] = checkpoint.restore(folder, like, step=step)[0]
+            members[i] = checkpoint.restore(folder, members[i], step=step)[0]
     stacked: PyTree = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
     return jax.device_put(Member(stacked, state.sound), jax.tree.map(lambda x: x.sharding, state))
 
