@@ -26,6 +26,7 @@ Three commands take it from images to a reported accuracy:
   jaxcl evaluate runs/quickstart                        kNN and linear accuracy, beside two baselines
   jaxcl evaluate runs/quickstart --protocol fewshot5 rotation corruption
   jaxcl evaluate runs/quickstart --protocol transfer --data tfds:mnist
+  jaxcl evaluate runs/quickstart --layers 1 -1          what the projection head makes of the representation, too
   jaxcl plot runs/quickstart                            views, curves, map, neighbors: runs/quickstart/plots/report.html
 
   jaxcl plan configs/quickstart.py                      before training: what a step needs of this machine,
@@ -288,7 +289,7 @@ def evaluate(arguments: list[str]) -> int:
     """`jaxcl evaluate RUN_DIR [--protocol NAME ...] [--data SPEC] [--set NAME=VALUE ...]`"""
     from jaxcl.evaluate import PROTOCOLS
     from jaxcl.runs import BASELINES, evaluate_run
-    from jaxcl.tables import accuracy_table, robustness_table
+    from jaxcl.tables import accuracy_table, classes_table, robustness_table
 
     parser = argparse.ArgumentParser("jaxcl evaluate", description="Accuracy of a run's representation.")
     parser.add_argument("run_dir", type=Path)
@@ -304,6 +305,21 @@ def evaluate(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "--parts", action="store_true", help="also each part of the representation that the config names"
+    )
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="RUN_DIR",
+        help="other runs to compare with, as a supervised one",
+    )
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="K",
+        help="also these layers of the projection head: 1 is the first, -1 the last, which the loss sees",
     )
     parser.add_argument(
         "--data", metavar="SPEC", help="another data set: tfds:NAME, folder:PATH, npz:PATH or digits"
@@ -323,6 +339,8 @@ def evaluate(arguments: list[str]) -> int:
             own.protocol,
             baselines=() if own.no_baselines else BASELINES,
             parts=own.parts,
+            layers=own.layers,
+            beside=own.beside,
             data=own.data,
             data_dir=own.data_dir,
             settings=settings_of(own.set),
@@ -331,6 +349,9 @@ def evaluate(arguments: list[str]) -> int:
     if not speaks(own):
         return 0
     show(f"Accuracy on test images, percent ({results[0]['step']} steps)", *accuracy_table(results))
+    header, rows = classes_table(results)
+    if rows:
+        show("The same by class, percent", header, rows)
     header, rows = robustness_table(results)
     if rows:
         show("Accuracy on corrupted test images, percent", header, rows)
@@ -449,12 +470,12 @@ def parts(arguments: list[str]) -> int:
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     import textwrap
 
-    from jaxcl.config import load_config, open_data
+    from jaxcl.config import load_config, open_data, recipe_of
     from jaxcl.five_parts import NAMES, five_parts
 
     path, *rest = arguments
     config, knobs = load_config(path), knobs_of("parts", path, rest)
-    found = five_parts(config.recipe(knobs, open_data(config, knobs).about).method)
+    found = five_parts(recipe_of(config, knobs, open_data(config, knobs).about).method)
     found[NAMES["views"]].append(("made by", knobs.input))
     for name, lines in found.items():
         print(name)
@@ -476,9 +497,9 @@ def sweep(arguments: list[str]) -> int:
         "jaxcl sweep",
         allow_abbrev=False,
         description="Trains and evaluates every combination of the values that are given for knobs"
-        " (--seed 0 1 2, or 0..2; --temperature 0.1 0.5), skips what is done already, and prints means with"
-        " their 95 % intervals over seeds, and differences by seed. A knob that holds several values takes each choice as one word: --features 16,32 32,64;"
-        " one that is on or off takes True and False.",
+        " (--seed 0 1 2, or 0..2; --temperature 0.1 0.5), skips what is done already, and prints means with their 95 %"
+        " intervals over seeds, and differences by seed. A knob that holds several values takes each choice as one"
+        " word: --features 16,32 32,64; one that is on or off takes True and False.",
     )
     parser.add_argument("config", type=Path)
     parser.add_argument("--run-dir", type=Path, help="runs/CONFIG-sweep unless given")

@@ -21,6 +21,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -75,6 +76,9 @@ class CommonKnobs:
     chunks: int = 1
     """Encoders see a batch in so many chunks, one after the other, and only one chunk's activations are in memory; the
     loss sees the whole batch. Batch statistics are then a chunk's. With several devices each works on all chunks."""
+    probe: bool = False
+    """A linear classifier is trained along on the representation, which learns nothing from it: its accuracy is logged,
+    and evaluated as "joint". Needs labels."""
     log_every: int = 20
     """Training steps between two lines of the log."""
     save_every: int = 500
@@ -103,6 +107,13 @@ class Recipe(NamedTuple):
     parts: Mapping[str, Apply] | None = None
     # A classifier trained along (methods.with_probe), to be evaluated too; its batches carry "label".
     classify: Apply | None = None
+    # Whether batches must carry labels where there is such a classifier; one that a teacher trains needs none.
+    labelled: bool = True
+    # What --init takes of the other run: None is params["encoder"]; else these parts of params, as ("encoder", "head"),
+    # each with its batch statistics.
+    carries: tuple[str, ...] | None = None
+    # Part of the method's state -> the run directory whose params and state it is, as that of a teacher.
+    given: Mapping[str, str | Path] | None = None
 
 
 class Basics(NamedTuple):
@@ -129,6 +140,51 @@ def basics(knobs: CommonKnobs, about: About) -> Basics:
 
     steps = steps_of(knobs.epochs, about.count, knobs.batch_size)
     return Basics(about.shape[0], steps, devices.axis_name(knobs.placement), jnp.dtype(knobs.dtype), lean)
+
+
+def recipe_of(config: ModuleType, knobs: Any, about: About) -> Recipe:
+    """The recipe of a config; with --probe, one whose method is trained along with a linear classifier.
+
+    The classifier sees the recipe's `probe_views` (crop and flip), or the method's own where the host makes the views.
+    It has an optimizer of its own, Adam at 1e-3, so the method's updates are those that it has alone. A recipe that
+    trains a classifier by itself stays as it is.
+    """
+    recipe: Recipe = config.recipe(knobs, about)
+    if not knobs.probe or recipe.classify is not None:
+        return recipe
+    from jaxcl import methods
+
+    if len(about.classes) < 2:
+        raise ValueError("--probe trains a classifier along, and the training images have no two classes.")
+    views = recipe.views if knobs.input == "host" or recipe.probe_views is None else recipe.probe_views
+    method, classify = methods.with_probe(
+        recipe.method, classes=len(about.classes), views=views, axis_name=devices.axis_name(knobs.placement)
+    )
+    parts = recipe.parts and {name: partial(_of_the_method, apply) for name, apply in recipe.parts.items()}
+    optimizer = _apart({"method": recipe.optimizer, "probe": optax.adam(1e-3)})
+    return recipe._replace(method=method, optimizer=optimizer, parts=parts, classify=classify)
+
+
+def _of_the_method(apply: Apply, params: PyTree, state: PyTree, images: Array) -> Array:
+    return apply(params["method"], state, images)
+
+
+def _apart(optimizers: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
+    """Each of some parts of the parameters with an optimizer of its own."""
+
+    def init(params):
+        return {name: tx.init(params[name]) for name, tx in optimizers.items()}
+
+    def update(updates, state, params=None):
+        made = {
+            name: tx.update(updates[name], state[name], None if params is None else params[name])
+            for name, tx in optimizers.items()
+        }
+        return {name: new for name, (new, _) in made.items()}, {
+            name: kept for name, (_, kept) in made.items()
+        }
+
+    return optax.GradientTransformation(init, update)
 
 
 def nonzero(knob: Any) -> Any:
@@ -217,7 +273,7 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
 def resolved(knobs: Any) -> Any:
     """The same knobs with absolute paths, so that they mean the same from every working directory.
 
-    data_dir, init, and every knob that names data by a path (folder:PATH, npz:PATH, tfrecord:PATTERN).
+    data_dir, init, teacher, and every knob that names data by a path (folder:PATH, npz:PATH, tfrecord:PATTERN).
     """
 
     def absolute(name: str, value: Any) -> Any:
@@ -226,7 +282,7 @@ def resolved(knobs: Any) -> Any:
         kind, colon, where = value.partition(":")
         if colon and kind in PATHS:
             return f"{kind}:{Path(where).expanduser().absolute()}"
-        return str(Path(value).expanduser().absolute()) if name in ("data_dir", "init") else value
+        return str(Path(value).expanduser().absolute()) if name in ("data_dir", "init", "teacher") else value
 
     values = {field.name: getattr(knobs, field.name) for field in dataclasses.fields(knobs)}
     return dataclasses.replace(knobs, **{name: absolute(name, value) for name, value in values.items()})

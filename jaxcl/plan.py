@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcl import keys, machines, programs
-from jaxcl.config import CommonKnobs, Recipe, open_data
+from jaxcl.config import CommonKnobs, Recipe, open_data, recipe_of
 from jaxcl.data.host import ends_in_a_space
 from jaxcl.devices import along, axis_name, row
 from jaxcl.machines import GIB, Machine
@@ -152,7 +152,7 @@ def abstract_batch(recipe: Recipe, knobs: CommonKnobs, about: About) -> PyTree:
         height, width = height * 8 // 7, width * 8 // 7  # the host sends more than the crops need
     image = blank_batch(about._replace(shape=(height, width, channels)), 1)
     batch = {name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype) for name, x in image.items()}
-    if recipe.classify is None:
+    if recipe.classify is None or not recipe.labelled:
         del batch["label"]
     if knobs.input == "host":
         batch = {"views": _host_views(recipe.views, batch, encoded), **batch}
@@ -194,7 +194,7 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
 
     Raises ValueError where the batch cannot be split over the devices.
     """
-    recipe = config.recipe(knobs, about)
+    recipe = recipe_of(config, knobs, about)
     check_batch(recipe.batch_size, machine)
     # A mesh of described devices serves jit and shard_map; pmap today is a form of the latter.
     placement = "shard_map" if knobs.placement == "pmap" else knobs.placement

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcl.config import Recipe, load_config, open_data
+from jaxcl.config import Recipe, load_config, open_data, recipe_of
 from jaxcl.data.host import ends_in_a_space
-from jaxcl.encoder import Encoder, encoder_of
+from jaxcl.encoder import Encoder, encoder_of, maps_of
 from jaxcl.runs import Run, evaluations, open_run, other_images
-from jaxcl.tables import accuracy_table
+from jaxcl.tables import accuracy_table, classes_table
 from jaxcl.typing import Images
 
 # A matplotlib Figure; only the room of pictures imports matplotlib.
@@ -79,6 +79,10 @@ def plot_run(
             figures += pictures_of_scores(records)
     if train is not None and test is not None:
         figures += pictures_of_embedding(run, trained, train, test, points)
+        try:
+            figures.append(picture_of_regions(run, test))
+        except ValueError as error:
+            left_out.append(f"The picture of local features is left out: {error}")
     summary = [
         ("config", run.record["config"]),
         ("steps", str(trained.step)),
@@ -89,6 +93,8 @@ def plot_run(
     ]
     if results := evaluations(run_dir):
         tables.insert(0, ("Accuracy on test images, percent", *accuracy_table(results)))
+        if (by_class := classes_table(results))[1]:
+            tables.insert(1, ("The same by class, percent", *by_class))
     page = write_report(
         run.dir / "plots", title=run.dir.name, summary=summary, tables=tables, figures=figures, notes=left_out
     )
@@ -114,7 +120,7 @@ def draw_views(config: str | Path, knobs: Any, out: str | Path, *, n: int = 8) -
     """A picture in the file `out`: n training images and the views that a config makes of them, with what was drawn."""
     module, out = load_config(config), Path(out)
     data = open_data(module, knobs)
-    recipe = module.recipe(knobs, data.about)
+    recipe = recipe_of(module, knobs, data.about)
     figure = picture_of_views(recipe, data.train, seed=knobs.seed, n=n, drawn=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=DPI, facecolor="white")
@@ -159,6 +165,33 @@ def pictures_of_embedding(
         ("Ten test images, and the training images nearest to them; green: of the same class.", sheet)
     )
     return figures
+
+
+def picture_of_regions(run: Run, images: Images, *, n: int = 8, clusters: int = 6) -> tuple[str, Figure]:
+    """Caption and figure: the first images, with clusters of the local features of the encoder's last three maps of at
+    least four positions.
+
+    Raises ValueError where the method has no single encoder, or its maps are smaller.
+    """
+    from jaxcl import evaluate, plot
+
+    shown = images.images[:n]
+    large = [
+        (level, apply, shape) for level, (apply, shape) in enumerate(maps_of(run), 1) if min(shape[:2]) > 1
+    ]
+    if not large:
+        raise ValueError("No map of the encoder is larger than one position.")
+    found = {}
+    for level, apply, shape in large[-3:]:
+        maps = evaluate.embed(encoder_of(run, apply).embed, shown).reshape(len(shown), *shape)
+        k = min(clusters, maps.size // shape[2])
+        named = f"map {level}, {shape[0]} x {shape[1]}"
+        found[named] = evaluate.regions(jax.random.key(run.knobs.seed), maps, k=k)
+    caption = (
+        f"Local features: each position of an encoder's maps, in {clusters} clusters (k-means on unit vectors of all"
+        " images shown); a color is the same cluster down a column."
+    )
+    return caption, plot.regions_sheet(visible(shown), found)
 
 
 def visible(images: np.ndarray) -> np.ndarray:

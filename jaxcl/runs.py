@@ -40,6 +40,7 @@ from jaxcl.config import (
     knobs_to_json,
     load_config,
     open_data,
+    recipe_of,
     resolved,
     same_program,
 )
@@ -136,7 +137,7 @@ def open_run(run_dir: str | Path) -> Run:
     config = load_config(run_dir / "config.py")
     knobs = knobs_from_json(config, (run_dir / "knobs.json").read_text())
     about = _about(run_dir, record)
-    return Run(run_dir, config, knobs, about, record, config.recipe(knobs, about))
+    return Run(run_dir, config, knobs, about, record, recipe_of(config, knobs, about))
 
 
 def _about(run_dir: Path, record: Mapping[str, Any]) -> About:
@@ -173,7 +174,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
 
     module, knobs = load_config(config), resolved(knobs)
     data = open_data(module, knobs)
-    recipe = module.recipe(knobs, data.about)
+    recipe = recipe_of(module, knobs, data.about)
     run_dir = create_or_resume(run_dir, config, knobs, data.about)
     images = data.train
     if jax.process_index() == 0:
@@ -221,10 +222,10 @@ def train_runs(
     module, members = load_config(config), [resolved(knobs) for knobs in members]
     data = open_data(module, members[0])
 
-    def recipe_of(values: Mapping[str, Any]) -> Recipe:
-        return module.recipe(dataclasses.replace(members[0], **values), data.about)
+    def recipe_with(values: Mapping[str, Any]) -> Recipe:
+        return recipe_of(module, dataclasses.replace(members[0], **values), data.about)
 
-    recipes = [module.recipe(knobs, data.about) for knobs in members]
+    recipes = [recipe_of(module, knobs, data.about) for knobs in members]
     folders = [
         create_or_resume(folder, config, knobs, data.about)
         for folder, knobs in zip(run_dirs, members, strict=True)
@@ -236,7 +237,7 @@ def train_runs(
         flush=True,
     )
     return train_together(
-        recipe_of,
+        recipe_with,
         [{name: getattr(knobs, name) for name in numbers} for knobs in members],
         images,
         seeds=[knobs.seed for knobs in members],
@@ -279,6 +280,8 @@ def evaluate_run(
     *,
     baselines: Sequence[str] = BASELINES,
     parts: bool = False,
+    layers: Sequence[int] = (),
+    beside: Sequence[str | Path] = (),
     data: str | None = None,
     data_dir: str | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -294,6 +297,12 @@ def evaluate_run(
         what stands beside it: "raw pixels", "untrained encoder" (as the run initialised it), both or none.
     parts
         evaluate the parts of the representation that the recipe names (`Recipe.parts`) as well.
+    layers
+        of the head to evaluate as well, beside the representation h that goes in: 1 is the first, -1 the last, whose
+        output z the loss sees. (SimCLR's table 3 and figure 8 compare h and g(h); SimCLRv2 fine-tunes from layer 1.)
+    beside
+        directories of other runs, whose encoders are evaluated on the same images: a supervised run of the same
+        encoder as a reference, say. Their images must be of the same shape.
     data, data_dir
         another data set to evaluate on, as for `data.load` (resized to the run's images; gray ones become RGB if the
         run's are): results then have "data", and lie in evaluations/PROTOCOL@DATA.json. Without data_dir that of the
@@ -306,7 +315,7 @@ def evaluate_run(
     With several processes all of them must call it: they share the images among them, and process 0 writes.
     """
     from jaxcl import evaluate
-    from jaxcl.encoder import encoder_of  # Here: it opens runs by this file.
+    from jaxcl.encoder import at_layer, encoder_of  # Here: it opens runs by this file.
 
     run_dir, settings = Path(run_dir), dict(settings or {})
     if strange := [name for name in baselines if name not in BASELINES]:
@@ -326,6 +335,17 @@ def evaluate_run(
         if not recipe.parts:
             raise ValueError(f"The config of {run_dir} names no parts of its representation (Recipe.parts).")
         named |= {name: encoder_of(run, apply).embed for name, apply in recipe.parts.items()}
+    named |= {f"layer {k} of the head": encoder_of(run, at_layer(run, k)).embed for k in layers}
+    steps = dict.fromkeys(named, encoder.step)
+    for other in beside:
+        theirs = open_run(other)
+        if theirs.about.shape != run.about.shape or Path(other).name in named:
+            raise ValueError(
+                f"{other} cannot stand beside {run_dir}: it needs images of the same shape"
+                f" ({theirs.about.shape}, {run.about.shape}) and a name of its own among {', '.join(named)}."
+            )
+        found_there = encoder_of(theirs, theirs.recipe.method.embed)
+        named[Path(other).name], steps[Path(other).name] = found_there.embed, found_there.step
 
     folder = run_dir / "evaluations"
     found: dict[str, list[dict[str, Any]]] = {protocol: [] for protocol in protocols}
@@ -344,7 +364,7 @@ def evaluate_run(
                 )
                 kind = {"labels": labels} if labels else {}
                 kind |= {} if data is None else {"data": data}
-                rows.append({"encoder": name, "step": encoder.step, **kind, **result})
+                rows.append({"encoder": name, "step": steps[name], **kind, **result})
             if first and i + 1 == len(named):
                 (folder / f"{protocol}{where}.json").write_text(json.dumps(rows, indent=2) + "\n")
     results = [row for rows in found.values() for row in rows]
@@ -438,14 +458,17 @@ def joint(classify: Callable[[Array], Array], test: Images) -> dict[str, Any]:
     if test.labels is None:
         raise ValueError(f"{test.name} has no labels, so its classifier cannot be evaluated.")
     start = time.perf_counter()
-    right = np.argmax(evaluate.embed(classify, test.images), axis=1) == test.labels
-    accuracy, n = float(np.mean(right)), len(right)
+    logits = evaluate.embed(classify, test.images)
+    classes = np.arange(logits.shape[1])
+    found = evaluate.hits(evaluate.ranked(logits, classes), test.labels, len(classes))
+    accuracy, n = float(found.first.mean()), len(logits)
     error = 100 * (accuracy * (1 - accuracy) / n) ** 0.5
     seconds = time.perf_counter() - start
     return {
         "protocol": "joint",
         "accuracy": 100 * accuracy,
         "standard_error": error,
+        **evaluate.figures(found, test.labels, names=test.classes),
         "settings": {},
         "seconds": seconds,
     }

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxcl.config import CommonKnobs, Recipe, load_config, open_data
+from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, recipe_of
 from jaxcl.plan import DoesNotFit
 from jaxcl.runs import evaluate_run, evaluations, train_run, train_runs
 from jaxcl.train.checkpoint import latest
@@ -51,7 +51,7 @@ def groups(config: ModuleType, runs: Sequence[CommonKnobs]) -> list[Group]:
     Runs of a group have the same knobs but for the seed and for numbers that a training step reads as such
     (`mappable`): temperature, weight, learning rate, decay, strengths. A number that is 0 means "off" in this library,
     so it stands apart from others. What the config's own `data` reads stands apart too, and so do runs whose images the
-    host makes, stay encoded, or whose encoder is that of another run.
+    host makes or which stay encoded, those that start from another run, and those of another placement than jit.
     """
     fields = [field.name for field in dataclasses.fields(config.Knobs)]
     floats = [name for name in fields if all(isinstance(getattr(knobs, name), float) for knobs in runs)]
@@ -62,17 +62,31 @@ def groups(config: ModuleType, runs: Sequence[CommonKnobs]) -> list[Group]:
     def kind(i: int, numbers: Sequence[str]) -> Any:
         """The same for runs that differ in these numbers and the seed alone."""
         knobs = runs[i]
-        if knobs.input not in ("device", "resident") or knobs.encoded or knobs.init is not None:
+        on_device = knobs.input in ("device", "resident") and not knobs.encoded
+        starts_elsewhere = (
+            knobs.init is not None or recipe_of(config, knobs, about_of(knobs)).given is not None
+        )
+        # A placement with an axis of its own would add members up.
+        if not on_device or starts_elsewhere or knobs.placement != "jit":
             return i
         values = {name: getattr(knobs, name) for name in fields if name not in own_seed}
         return tuple(value == 0 if name in numbers else value for name, value in values.items())
+
+    abouts: dict[Any, About] = {}
+
+    def about_of(knobs: CommonKnobs) -> About:
+        free = {*varying, "seed"} - read_by_data
+        which = tuple(getattr(knobs, name) for name in fields if name not in free)
+        if which not in abouts:
+            abouts[which] = open_data(config, knobs).about
+        return abouts[which]
 
     found: dict[Any, tuple[list[int], tuple[str, ...]]] = {}
     read: dict[Any, tuple[str, ...]] = {}
     for i, knobs in enumerate(runs):
         alike = kind(i, varying)
         if alike not in read:
-            about = open_data(config, knobs).about
+            about = about_of(knobs)
             tried = {name: getattr(knobs, name) for name in varying if name not in read_by_data}
             tried = {name: value for name, value in tried.items() if value != 0}
             read[alike] = mappable(partial(_recipe, config, knobs, about), tried, about) if tried else ()
@@ -81,7 +95,7 @@ def groups(config: ModuleType, runs: Sequence[CommonKnobs]) -> list[Group]:
 
 
 def _recipe(config: ModuleType, knobs: CommonKnobs, about: About, values: Mapping[str, Any]) -> Recipe:
-    return config.recipe(dataclasses.replace(knobs, **values), about)
+    return recipe_of(config, dataclasses.replace(knobs, **values), about)
 
 
 def attributes_of(function: Any) -> set[str]:

@@ -126,6 +126,9 @@ class Net(NamedTuple):
 
     init: NetInit
     apply: NetApply
+    # Of a head: (params, state, x) -> x and the output of each of its layers, the last of them what `apply` returns
+    # with train=False. None where a network does not show its layers.
+    layers: Callable[[PyTree, PyTree, Array], tuple[Array, ...]] | None = None
 
 
 class FiveParts(NamedTuple):
@@ -153,12 +156,15 @@ class Method(NamedTuple):
         what is evaluated: float images in [0, 1], no augmentation, batch statistics as learnt.
     `five_parts`
         what `jaxcl parts` prints; None where a method does not name its parts.
+    `layers(params, state, images) -> (h, ..., z)`
+        what `embed` gives and each layer of the head makes of it, [b, d] each; None where there is no such head.
     """
 
     init: Callable[[Array, Batch], tuple[PyTree, PyTree]]
     loss: Callable[[PyTree, PyTree, Array, Batch], tuple[Array, tuple[PyTree, dict[str, Array]]]]
     embed: Callable[[PyTree, PyTree, Array], Array]
     five_parts: FiveParts | None = None
+    layers: Callable[[PyTree, PyTree, Array], tuple[Array, ...]] | None = None
 
 
 class Images(NamedTuple):

@@ -49,7 +49,7 @@ EDGES = {
     "evaluate": {"evaluate", "augment", "data", "devices", "images", "typing"},
     "train": {"train", "data", "config", "collectives", "devices", "keys", "typing"},
     "plot": {"plot", "typing"},
-    "config": {"data", "devices", "nets", "typing"},
+    "config": {"data", "devices", "methods", "nets", "typing"},
     "tables": {"statistics", "typing"},
     "programs": set(),
     "machines": set(),

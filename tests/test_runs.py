@@ -239,6 +239,7 @@ def test_evaluate_takes_other_data_and_settings_and_says_so(world, tmp_path, cap
 def test_plot_leaves_a_report_with_pictures(world):
     assert main(["plot", str(world / "run")]) == 0
     report = (world / "run/plots/report.html").read_text()
+    assert "Local features: each position" in report
     assert report.count("data:image/png;base64") >= 5
 
 

@@ -13,6 +13,7 @@ from jax import lax
 from scipy import stats
 
 from jaxcl.evaluate.checks import check_features, check_labels
+from jaxcl.evaluate.figures import Hits, hits, mean_hits, ranked
 from jaxcl.typing import Array
 
 
@@ -22,6 +23,7 @@ class FewShot(NamedTuple):
     accuracies: np.ndarray  # [r], in [0, 1]
     mean: float
     interval: float  # half the width of the mean's 95 % confidence interval over draws; NaN for a single draw
+    hits: Hits  # of every test image, the mean over draws
 
 
 def few_shot(
@@ -75,7 +77,7 @@ def few_shot(
             f"Few-shot draws {shots} images of every class, but class {classes[np.argmin(counts)]} has only"
             f" {fewest} training images. Ask for fewer shots."
         )
-    scores = []
+    found = []
     for r in range(draws):
         # One draw at a time: its images are few, and all of them together need not fit.
         rows = balanced_subset(jax.random.fold_in(key, r), labels, shots)
@@ -93,12 +95,12 @@ def few_shot(
         )
         weights = np.asarray(weights) / scale
         logits = test @ weights + (np.asarray(bias) - center @ weights)
-        scores.append(np.mean(classes[np.argmax(logits, axis=1)] == test_labels))
-    accuracies = np.asarray(scores, np.float64)
+        found.append(hits(ranked(logits, classes), test_labels, len(classes)))
+    accuracies = np.asarray([one.first.mean() for one in found])
     interval = np.nan
     if draws > 1:
         interval = float(stats.t.ppf(0.975, draws - 1) * accuracies.std(ddof=1) / np.sqrt(draws))
-    return FewShot(accuracies, float(accuracies.mean()), interval)
+    return FewShot(accuracies, float(accuracies.mean()), interval, mean_hits(found))
 
 
 def balanced_subset(key: Array, labels: np.ndarray, per_class: int) -> np.ndarray:

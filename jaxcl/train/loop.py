@@ -27,7 +27,7 @@ from jaxcl.train import checkpoint
 from jaxcl.train.callbacks import Callback
 from jaxcl.train.log import Log
 from jaxcl.train.placement import place, resident
-from jaxcl.train.state import TrainState, init_state, start_from
+from jaxcl.train.state import TrainState, fill, init_state, start_from
 from jaxcl.train.step import in_one_call, make_step
 from jaxcl.typing import Batch, Images
 
@@ -98,7 +98,7 @@ def train(
     check(recipe.batch_size, mesh.size, steps_per_call, log_every, save_every, callbacks)
     init_key, run_key = keys.init_key(seed), keys.run_key(seed)
     pipeline = input if isinstance(input, InputPipeline) else input_pipeline(input, images, recipe.views)
-    if recipe.classify is not None:
+    if recipe.classify is not None and recipe.labelled:
         pipeline = with_labels(pipeline, images)
 
     many = steps_per_call > 1
@@ -110,7 +110,9 @@ def train(
     checkpoints = Path(run_dir) / "checkpoints" if run_dir is not None else None
     resumed = checkpoints is not None and checkpoint.latest(checkpoints) is not None
     if init is not None and not resumed:
-        state = start_from(state, init)
+        state = start_from(state, init, parts=recipe.carries)
+    if recipe.given is not None and not resumed:
+        state = fill(state, recipe.given)
     state, run_key, start = replicate(state, mesh), replicate(run_key, mesh), 0
     if resumed:
         assert checkpoints is not None

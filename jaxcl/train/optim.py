@@ -38,6 +38,15 @@ def is_bias_or_norm(path: str, parameter: Any) -> bool:
     return jnp.ndim(parameter) <= 1 or path.rpartition("/")[2] in BIAS_OR_NORM
 
 
+def is_norm_or_probe(path: str, parameter: Any) -> bool:
+    """As `is_bias_or_norm`, and a classifier of labels below "probe/": SimCLR's LARS neither adapts nor decays its own.
+
+    >>> is_norm_or_probe("probe/kernel", jnp.zeros((3, 3))), is_norm_or_probe("head/kernel", jnp.zeros((3, 3)))
+    (True, False)
+    """
+    return path.startswith("probe/") or is_bias_or_norm(path, parameter)
+
+
 def lars(
     learning_rate: LearningRate,
     *,

@@ -98,7 +98,8 @@ def train_together(
 
     recipe_of
         numbers -> Recipe, with every number a float or a tracer. What decides shapes, or which functions there are,
-        must not depend on them; nor may the number of steps or the batch size.
+        must not depend on them; nor may the number of steps or the batch size. Its losses and norms have no axis
+        (`axis_name=None`, placement "jit"): the devices share members, not batches.
     numbers, seeds
         of each member; all dicts have the same names.
     images
@@ -313,7 +314,7 @@ def _batches(
     for _ in range(start, stop):
         rows = {seed: next(stream)["index"] for seed, stream in streams.items()}
         batch = {"index": np.stack([rows[seed] for seed in seeds])}
-        if recipe.classify is not None:
+        if recipe.classify is not None and recipe.labelled:
             assert images.labels is not None
             batch["label"] = images.labels[batch["index"]].astype(np.int32)
         yield batch

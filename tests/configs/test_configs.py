@@ -7,9 +7,10 @@ from pathlib import Path
 
 import chex
 import jax
+import numpy as np
 import pytest
 
-from jaxcl.config import CommonKnobs, Recipe, load_config, open_data
+from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, recipe_of
 from jaxcl.runs import evaluate_run, train_run
 from jaxcl.train import init_state, make_step
 from jaxcl.train.log import read_metrics
@@ -19,17 +20,19 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 # Numbers that decide how many training steps there are, or when something happens between them.
 COUNTS = {"epochs", "knn_every"}
 # ResNets of full width take most of a minute to compile.
-LARGE = {"digit_on_image", "moco_cifar10", "moco_imagenet", "simclr_cifar10", "simclr_imagenet"}
+LARGE = {"digit_on_image", "moco_cifar10", "moco_imagenet", "simclr_cifar10", "simclr_imagenet", "simclr_v2"}
 # Of those that differ from another in images or settings alone, and of the dearest, a step is traced; slow tests train
 # them.
 OTHERS = {
     "amdim_cifar10_cpu",
     "cmc_cifar10_cpu",
+    "distill",
     "looc_cpu",
     "losses_cifar10",
     "multidigits",
     "randbits_mnist",
     "simclr_cifar10_cpu",
+    "supervised",
     "yadim_cifar10_cpu",
 }
 SMALL_FIRST = [
@@ -48,7 +51,9 @@ def choices():
             if typing.get_origin(kind) is typing.Literal:
                 values = typing.get_args(kind)
             # Of the first three a recipe knows nothing; the others are tried below.
-            for value in values if name not in ("placement", "input", "encoded", "dtype", "remat") else ():
+            for value in (
+                values if name not in ("placement", "input", "encoded", "dtype", "remat", "probe") else ()
+            ):
                 if value != getattr(knobs, name):
                     yield pytest.param(path, {name: value}, id=f"{path.stem}-{name}={value}")
 
@@ -69,7 +74,9 @@ def one_step(recipe, batch, key):
 def test_a_config_makes_a_recipe_whose_step_can_be_traced(path, chosen, small_knobs):
     config = load_config(path)
     # Each network is traced at its own depth once; beside other choices and dtypes a shallow one tells as much.
-    knobs = config.Knobs(**(small_knobs(config.Knobs) | (shallow(config.Knobs) | chosen if chosen else {})))
+    # (Selective kernels stand in bottlenecks, which the shallowest has not.)
+    small = {} if not chosen or "sk" in chosen else shallow(config.Knobs)
+    knobs = config.Knobs(**(small_knobs(config.Knobs) | small | chosen))
     about = open_data(config, knobs).about
     recipe = config.recipe(knobs, about)
     assert isinstance(recipe, Recipe)
@@ -77,6 +84,44 @@ def test_a_config_makes_a_recipe_whose_step_can_be_traced(path, chosen, small_kn
     batch = blank_batch(about, knobs.batch_size)
     _, metrics = jax.eval_shape(lambda key: one_step(recipe, batch, key), jax.random.key(0))
     chex.assert_shape(metrics["loss"], ())
+
+
+@pytest.mark.parametrize("name", ["quickstart", "cmc_cifar10_cpu", "looc_cpu"])
+def test_every_config_trains_a_classifier_along_where_it_is_asked_to(name, small_knobs):
+    config = load_config(next(path for path in CONFIGS if path.stem == name))
+    knobs = config.Knobs(**small_knobs(config.Knobs), probe=True)
+    about = open_data(config, knobs).about
+    recipe, batch = recipe_of(config, knobs, about), blank_batch(about, knobs.batch_size)
+    state, metrics = jax.eval_shape(lambda key: one_step(recipe, batch, key), jax.random.key(0))
+    chex.assert_shape(metrics["probe_accuracy"], ())
+    images = jax.ShapeDtypeStruct((2, *about.shape), "float32")
+    logits = jax.eval_shape(recipe.classify, state.params, state.state, images)
+    assert logits.shape == (2, len(about.classes))
+    for apply in (recipe.parts or {}).values():
+        chex.assert_shape(jax.eval_shape(apply, state.params, state.state, images), (2, None))
+
+
+def test_the_method_is_trained_as_without_the_classifier_and_the_classifier_by_adam(small_knobs):
+    config = load_config(next(path for path in CONFIGS if path.stem == "quickstart"))
+    small = small_knobs(config.Knobs) | {"size": 16, "features": (4, 4), "epochs": 2}
+    knobs = config.Knobs(**small)
+    about = open_data(config, knobs).about
+    rng = np.random.default_rng(0)
+    batch = blank_batch(about, 16) | {"image": rng.integers(0, 256, (16, *about.shape), np.uint8)}
+    batch |= {"label": rng.integers(0, 10, 16).astype(np.int32)}
+    recipes = [recipe_of(config, dataclasses.replace(knobs, probe=on), about) for on in (False, True)]
+    (alone, _), (along, _) = (jax.jit(lambda r=r: one_step(r, batch, jax.random.key(0)))() for r in recipes)
+    chex.assert_trees_all_close(along.params["method"], alone.params, atol=1e-6)
+    # Adam's first step is the sign of the gradient, and the bias began at zero.
+    np.testing.assert_allclose(np.abs(along.params["probe"]["bias"]), 1e-3, rtol=1e-3)
+
+
+def test_a_classifier_along_needs_classes(small_knobs):
+    config = load_config(next(path for path in CONFIGS if path.stem == "quickstart"))
+    knobs = config.Knobs(**small_knobs(config.Knobs), probe=True)
+    about = open_data(config, knobs).about._replace(classes=())
+    with pytest.raises(ValueError, match="the training images have no two classes"):
+        recipe_of(config, knobs, about)
 
 
 def numbers(knobs):
@@ -153,6 +198,7 @@ def test_a_config_trains_two_steps(path, small_knobs, tmp_path):
     smaller = {"epochs": 0.5, "warmup_epochs": 0, "log_every": 1, "queue_size": 32} | shallow(config.Knobs)
     smaller |= {"size": 64} if path.stem == "digit_on_image" else {}
     smaller |= {"input": "images"} if has["encoded"] else {}
+    smaller |= {"memory": 32} if "memory" in has else {}
     if isinstance(has.get("features"), tuple):
         smaller["features"] = (4,) * len(has["features"])
     small = small_knobs(config.Knobs) | {name: value for name, value in smaller.items() if name in has}
@@ -190,5 +236,5 @@ def test_the_docstring_of_a_config_says_how_it_is_run():
 
 def test_configs_are_pages():
     lines = {path.name: len(path.read_text().splitlines()) for path in CONFIGS}
-    assert sum(lines.values()) <= 1150
+    assert sum(lines.values()) <= 1400
     assert max(lines.values()) <= 110
