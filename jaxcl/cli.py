@@ -643,16 +643,16 @@ def sweep(arguments: list[str]) -> int:
     """`jaxcl sweep CONFIG.py [--run-dir DIR] [--protocol NAME ...] --knob value value ...`"""
     from jaxcl.runs import BASELINES
     from jaxcl.sweep import sweep as run_sweep
-    from jaxcl.tables import sweep_table
+    from jaxcl.tables import differences_table, fewest_seeds, sweep_table
 
     named = {name.split()[0]: name for name in BASELINES}  # raw, untrained
     parser = argparse.ArgumentParser(
         "jaxcl sweep",
         allow_abbrev=False,
         description="Trains and evaluates every combination of the values that are given for knobs"
-        " (--seed 0 1 2 --temperature 0.1 0.5), skips what is done already, and prints means and spreads over seeds."
-        " A knob that holds several values takes each choice as one word: --features 16,32 32,64; one that is on or off"
-        " takes True and False.",
+        " (--seed 0 1 2, or 0..2; --temperature 0.1 0.5), skips what is done already, and prints means with their 95 %"
+        " intervals over seeds, and differences by seed. A knob that holds several values takes each choice as one"
+        " word: --features 16,32 32,64; one that is on or off takes True and False.",
     )
     parser.add_argument("config", type=Path)
     parser.add_argument("--run-dir", type=Path, help="runs/CONFIG-sweep unless given")
@@ -663,13 +663,20 @@ def sweep(arguments: list[str]) -> int:
         choices=tuple(named),
         help="also raw pixels (with the linear protocol the slowest of all) or the untrained encoder; both if not said",
     )
+    parser.add_argument(
+        "--together",
+        type=int,
+        metavar="N",
+        help="runs that one program trains at once, where they differ in numbers alone (seeds, temperature, rates); as"
+        " many as the memory holds unless given; 1: one after the other",
+    )
     own, rest = parser.parse_known_args(arguments)
     grid: dict[str, list[str]] = {}
     for word in rest:
         if word.startswith("--"):
             values = grid.setdefault(word[2:].replace("-", "_"), [])
         elif grid:
-            values.append(word)
+            values += values_of(word)
     results = run_sweep(
         own.config,
         lambda combination: knobs_of("sweep", own.config, words_of(own.config, combination)),
@@ -677,9 +684,37 @@ def sweep(arguments: list[str]) -> int:
         own.run_dir or Path("runs") / f"{own.config.stem}-sweep",
         protocols=own.protocol,
         baselines=() if own.baselines is None else [named[word] for word in own.baselines or named],
+        together=own.together,
     )
-    show("Accuracy on test images, percent: mean and standard deviation over seeds", *sweep_table(results))
+    if not results:
+        raise ValueError(
+            "Every run of the sweep diverged, so there is nothing to report; lower --learning-rate."
+        )
+    show(
+        "Accuracy on test images, percent: mean and 95 % confidence interval over seeds",
+        *sweep_table(results),
+    )
+    header, rows = differences_table(results)
+    if rows:
+        show("Difference by seed: mean, 95 % interval, p value (Holm)", header, rows)
+    if fewest_seeds(results) < 3:
+        print(
+            "Fewer than three seeds say next to nothing: of two, the interval reaches nine standard deviations to"
+            " either side. Add some, as --seed 0..4."
+        )
     return 0
+
+
+def values_of(word: str) -> list[str]:
+    """A word of a sweep: a value, or whole numbers from the first to the last.
+
+    >>> values_of("0..3"), values_of("0.5")
+    (['0', '1', '2', '3'], ['0.5'])
+    """
+    first, dots, last = word.partition("..")
+    if dots and first.isdigit() and last.isdigit():
+        return [str(value) for value in range(int(first), int(last) + 1)]
+    return [word]
 
 
 def words_of(config: str | Path, combination: Mapping[str, str]) -> list[str]:

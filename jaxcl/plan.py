@@ -51,6 +51,10 @@ DECODED_A_CORE = {"images": 274.0, "host": 135.0}
 AHEAD = 2
 
 
+class DoesNotFit(ValueError):
+    """A training step needs more memory than the machine has."""
+
+
 class Plan(NamedTuple):
     """What one training step needs of each device, and what that makes of the whole run. Bytes and FLOPs are a
     device's; None is what is not known."""
@@ -539,7 +543,7 @@ def ahead(
     """Compiles a placed training step for the arguments of its first call, tells in a line what it needs of this
     machine, and returns it compiled: nothing is compiled twice.
 
-    Raises ValueError, with what to do, where it does not fit; not if `refuse` is False. Arguments of other shapes than
+    Raises DoesNotFit (a ValueError), with what to do; not if `refuse` is False. Arguments of other shapes than
     those of the first call go to `step` itself; so does everything under pmap, which cannot be asked.
     """
     if not hasattr(step, "trace"):
@@ -560,7 +564,7 @@ def ahead(
         lower = batch_size
         while lower > len(machine.devices) and lower / batch_size > fraction:
             lower //= 2
-        raise ValueError(
+        raise DoesNotFit(
             f"A training step needs {needed / GIB:.3g} GiB a device, and there are {capacity / GIB:.3g}. By"
             f" proportion a batch of {lower} would fit; `jaxcl plan {config}` tries out what does. --anyway trains all"
             " the same."

@@ -24,7 +24,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -57,7 +57,7 @@ from jaxcl.typing import About, Array, Images
 
 if TYPE_CHECKING:
     from jaxcl.data import Data
-    from jaxcl.train import Callback
+    from jaxcl.train import Callback, Trained
 
 BASELINES = ("raw pixels", "untrained encoder")
 FILES = "trained_on.txt"
@@ -315,6 +315,72 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
             ahead=partial(
                 plan.ahead,
                 batch_size=recipe.batch_size,
+                config=str(config),
+                refuse=not anyway,
+                told=partial(print, flush=True),
+            ),
+        )
+
+
+def train_runs(
+    config: str | Path,
+    members: Sequence[CommonKnobs],
+    run_dirs: Sequence[str | Path],
+    *,
+    numbers: Sequence[str],
+    anyway: bool = False,
+) -> list[Trained]:
+    """Trains runs that differ in the seed and in these numeric knobs alone, all in one program (`train_together`).
+
+    Each is afterwards a run as `train_run` leaves it. Raises `plan.DoesNotFit` where one program of so many is too
+    large for this machine, unless it is to be trained `anyway`.
+    """
+    from jaxcl import plan
+    from jaxcl.train import train_together
+
+    for knobs in members:
+        check_knobs(knobs)
+    module, members = load_config(config), [resolved(knobs) for knobs in members]
+    data = open_data(module, members[0])
+
+    def recipe_with(values: Mapping[str, Any]) -> Recipe:
+        return recipe_of(module, dataclasses.replace(members[0], **values), data.about)
+
+    recipes = [recipe_of(module, knobs, data.about) for knobs in members]
+    images, text, folders = data.train, read_text(config), [Path(folder) for folder in run_dirs]
+    for line in (describe(images), *images.notes):
+        print(line, flush=True)
+    callbacks = [online_knn(knobs, recipe, data) for knobs, recipe in zip(members, recipes, strict=True)]
+    pairs = list(zip(folders, members, strict=True))
+
+    def begin() -> None:
+        for folder, knobs in pairs:
+            create_or_resume(folder, config, knobs, data.about, images.files)
+
+    with ExitStack() as owners:
+        for folder, knobs in pairs:
+            owners.enter_context(owned(folder))
+            check_same_run(folder, config, knobs, data.about, images.files)
+            check_same(folder, text, knobs, images)
+        print(
+            f"{len(members)} runs together, {recipes[0].steps} steps of {recipes[0].batch_size} images each, on"
+            f" {device()}: {folders[0].parent}",
+            flush=True,
+        )
+        return train_together(
+            recipe_with,
+            [{name: getattr(knobs, name) for name in numbers} for knobs in members],
+            images,
+            seeds=[knobs.seed for knobs in members],
+            log_every=members[0].log_every,
+            save_every=members[0].save_every,
+            callbacks=callbacks,
+            run_dirs=folders,
+            identities=[identity(text, knobs, images) for knobs in members],
+            begin=begin,
+            ahead=partial(
+                plan.ahead,
+                batch_size=recipes[0].batch_size,
                 config=str(config),
                 refuse=not anyway,
                 told=partial(print, flush=True),

@@ -1,17 +1,33 @@
-"""Many runs: every combination of some knobs' values, each in a run directory of its own."""
+"""Many runs: every combination of some knobs' values, each in a run directory of its own.
+
+Combinations that differ in numbers alone are trained together, by one program (`train.train_together`); those that
+differ in shapes or functions one after another.
+"""
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import inspect
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
 
+from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, recipe_of
+from jaxcl.plan import DoesNotFit
 from jaxcl.records import read_json
-from jaxcl.runs import evaluate_run, evaluations, train_run
+from jaxcl.runs import evaluate_run, evaluations, train_run, train_runs
+from jaxcl.train.checkpoint import latest
+from jaxcl.train.population import DIVERGED, common_step, mappable
+from jaxcl.typing import About
 
 
 def combinations(grid: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
@@ -23,6 +39,75 @@ def combinations(grid: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
+class Group(NamedTuple):
+    """Runs that one program can train: which of the sweep's, and the numbers they differ in (beside their seeds)."""
+
+    members: tuple[int, ...]
+    numbers: tuple[str, ...]
+
+
+def groups(config: ModuleType, runs: Sequence[CommonKnobs]) -> list[Group]:
+    """Sorts runs into groups that can be trained together, in the order of their first members.
+
+    Runs of a group have the same knobs but for the seed and for numbers that a training step reads as such
+    (`mappable`): temperature, weight, learning rate, decay, strengths. A number that is 0 means "off" in this library,
+    so it stands apart from others. What the config's own `data` reads stands apart too, and so do runs whose images the
+    host makes or which stay encoded, those that start from another run, and those of another placement than jit.
+    """
+    fields = [field.name for field in dataclasses.fields(config.Knobs)]
+    floats = [name for name in fields if all(isinstance(getattr(knobs, name), float) for knobs in runs)]
+    varying = [name for name in floats if len({getattr(knobs, name) for knobs in runs}) > 1]
+    read_by_data = attributes_of(getattr(config, "data", None))
+    own_seed = {"seed"} - read_by_data
+
+    def kind(i: int, numbers: Sequence[str]) -> Any:
+        """The same for runs that differ in these numbers and the seed alone."""
+        knobs = runs[i]
+        on_device = knobs.input in ("device", "resident") and not knobs.encoded
+        starts_elsewhere = (
+            knobs.init is not None or recipe_of(config, knobs, about_of(knobs)).given is not None
+        )
+        # A placement with an axis of its own would add members up.
+        usual = knobs.placement == "jit" and not knobs.shard_state and knobs.nonfinite == "stop"
+        if not (on_device and usual) or starts_elsewhere:
+            return i
+        values = {name: getattr(knobs, name) for name in fields if name not in own_seed}
+        return tuple(value == 0 if name in numbers else value for name, value in values.items())
+
+    abouts: dict[Any, About] = {}
+
+    def about_of(knobs: CommonKnobs) -> About:
+        free = {*varying, "seed"} - read_by_data
+        which = tuple(getattr(knobs, name) for name in fields if name not in free)
+        if which not in abouts:
+            abouts[which] = open_data(config, knobs).about
+        return abouts[which]
+
+    found: dict[Any, tuple[list[int], tuple[str, ...]]] = {}
+    read: dict[Any, tuple[str, ...]] = {}
+    for i, knobs in enumerate(runs):
+        alike = kind(i, varying)
+        if alike not in read:
+            about = about_of(knobs)
+            tried = {name: getattr(knobs, name) for name in varying if name not in read_by_data}
+            tried = {name: value for name, value in tried.items() if value != 0}
+            read[alike] = mappable(partial(_recipe, config, knobs, about), tried, about) if tried else ()
+        found.setdefault(kind(i, read[alike]), ([], read[alike]))[0].append(i)
+    return [Group(tuple(members), numbers) for members, numbers in found.values()]
+
+
+def _recipe(config: ModuleType, knobs: CommonKnobs, about: About, values: Mapping[str, Any]) -> Recipe:
+    return recipe_of(config, dataclasses.replace(knobs, **values), about)
+
+
+def attributes_of(function: Any) -> set[str]:
+    """The names behind a dot in a function's text: what it may read of the knobs."""
+    if not inspect.isfunction(function):
+        return set()
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
 def sweep(
     config: str | Path,
     knobs_of: Callable[[Mapping[str, str]], Any],
@@ -31,28 +116,100 @@ def sweep(
     *,
     protocols: Sequence[str] = ("knn", "linear"),
     baselines: Sequence[str] = (),
+    together: int | None = None,
 ) -> list[dict[str, Any]]:
     """Trains and evaluates every combination in sweep_dir/knob=value,...; what is there already is not done again.
 
     `knobs_of({"knob": "value", ...})` makes the config's knobs. Returns one result a run, protocol and encoder,
-    with the combination under "knobs", and writes them to sweep_dir/sweep.json.
+    with the combination under "knobs", and writes them to sweep_dir/sweep.json. A run that diverged has no result.
+
+    together
+        at most so many runs in one program; by default all that differ in numbers alone (`groups`), or as many as this
+        machine's memory holds. 1: one after the other.
     """
-    sweep_dir, results = Path(sweep_dir), []
-    for combination in combinations(grid):
-        name = ",".join(f"{knob}={value}" for knob, value in combination.items())
-        run_dir = sweep_dir / name.replace("/", "_")
+    if together is not None and together < 1:
+        raise ValueError(f"together is how many runs one program trains, at least 1; got {together}.")
+    sweep_dir = Path(sweep_dir)
+    all_of = combinations(grid)
+    folders = [sweep_dir / name_of(combination).replace("/", "_") for combination in all_of]
+
+    def is_done(folder: Path) -> bool:
         # A result is written as soon as it is there, so an evaluation that was stopped has left some of them.
-        wanted = {(protocol, encoder) for protocol in protocols for encoder in (run_dir.name, *baselines)}
-        done = {(row["protocol"], row["encoder"]) for row in evaluations(run_dir)}
-        if not wanted <= done:
-            print(f"\n== {name}", flush=True)
-            train_run(config, knobs_of(combination), run_dir)
-            evaluate_run(run_dir, protocols, baselines=baselines)
-            jax.clear_caches()  # programs that no other run will use; over a long sweep they fill the memory
-        for row in evaluations(run_dir):
-            encoder = "trained" if row["encoder"] == run_dir.name else row["encoder"]
+        wanted = {(protocol, encoder) for protocol in protocols for encoder in (folder.name, *baselines)}
+        done = {(row["protocol"], row["encoder"]) for row in evaluations(folder)}
+        return wanted <= done or (folder / DIVERGED).exists()
+
+    todo = [i for i, folder in enumerate(folders) if not is_done(folder)]
+    knobs = {i: knobs_of(all_of[i]) for i in todo}
+    sorted_out = [Group((j,), ()) for j in range(len(todo))]
+    if together != 1 and len(todo) > 1:
+        sorted_out = groups(load_config(config), [knobs[i] for i in todo])
+    for group in sorted_out:
+        for part in _at_one_step([todo[j] for j in group.members], folders):
+            left, most = part, together or len(part)
+            while left:
+                own = left[:most]
+                print(f"\n== {'; '.join(name_of(all_of[i]) for i in own)}", flush=True)
+                try:
+                    if len(own) == 1:
+                        _train_one(config, knobs[own[0]], folders[own[0]])
+                    else:
+                        chosen = [knobs[i] for i in own], [folders[i] for i in own]
+                        train_runs(config, *chosen, numbers=group.numbers)
+                except DoesNotFit as error:
+                    if len(own) == 1:
+                        raise
+                    most = -(-len(own) // 2)
+                    print(
+                        f"{len(own)} runs are too many for one program: {error}\nTrying {most}.", flush=True
+                    )
+                    continue
+                left = left[most:]
+                for i in own:
+                    if not (folders[i] / DIVERGED).exists():
+                        evaluate_run(folders[i], protocols, baselines=baselines)
+                jax.clear_caches()  # programs that no other run will use; over a long sweep they fill the memory
+                _write(sweep_dir, all_of, folders)
+    return _write(sweep_dir, all_of, folders)
+
+
+def _train_one(config: str | Path, knobs: CommonKnobs, folder: Path) -> None:
+    """As `train_run`; where it diverges, that is said and kept, and the sweep goes on."""
+    try:
+        train_run(config, knobs, folder)
+    except FloatingPointError as error:
+        print(error, file=sys.stderr)
+        (folder / DIVERGED).write_text(json.dumps({"why": str(error)}) + "\n")
+
+
+def _at_one_step(members: Sequence[int], folders: Sequence[Path]) -> Iterator[list[int]]:
+    """Those that have not begun; those that have and can go on from one step; else each alone, from its own."""
+    begun = [i for i in members if latest(folders[i] / "checkpoints") is not None]
+    fresh = [i for i in members if i not in begun]
+    if fresh:
+        yield fresh
+    if begun and common_step([folders[i] / "checkpoints" for i in begun]):
+        yield begun
+    else:
+        yield from ([i] for i in begun)
+
+
+def name_of(combination: Mapping[str, str]) -> str:
+    return ",".join(f"{knob}={value}" for knob, value in combination.items())
+
+
+def _write(
+    sweep_dir: Path, all_of: Sequence[dict[str, str]], folders: Sequence[Path]
+) -> list[dict[str, Any]]:
+    """The results of what is evaluated, also as sweep.json."""
+    results = []
+    for combination, folder in zip(all_of, folders, strict=True):
+        if (folder / DIVERGED).exists():
+            print(f"{folder.name} diverged, and has no result.", file=sys.stderr)
+        for row in evaluations(folder):
+            encoder = "trained" if row["encoder"] == folder.name else row["encoder"]
             results.append(row | {"encoder": encoder, "knobs": combination})
-        (sweep_dir / "sweep.json").write_text(json.dumps(results, indent=2) + "\n")
+    (sweep_dir / "sweep.json").write_text(json.dumps(results, indent=2) + "\n")
     return results
 
 

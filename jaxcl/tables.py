@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxcl.statistics import holm, mean_interval, paired_difference
 from jaxcl.typing import Images
 
 # Header and rows.
@@ -81,28 +84,101 @@ def robustness_table(results: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def sweep_table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """Of a sweep, a combination of knobs a row: mean and sample standard deviation over seeds, in percent."""
+    """Of a sweep, a combination of knobs a row: mean and 95 % confidence interval over seeds, in percent. Knobs that
+    all combinations share are left out."""
     protocols = list(dict.fromkeys(map(column, results)))
-    knobs = [knob for knob in results[0]["knobs"] if knob != "seed"]
+    knobs = _varying(results)
     cells: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for row in results:
         at = (*(row["knobs"][knob] for knob in knobs), row["encoder"])
         cells.setdefault(at, {}).setdefault(column(row), []).append(row["accuracy"])
     rows = [
-        (*at, *(mean_and_spread(found.get(protocol, [])) for protocol in protocols))
+        (*at, *(mean_and_interval(found.get(protocol, [])) for protocol in protocols))
         for at, found in cells.items()
     ]
     return (*knobs, "encoder", *protocols), rows
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
+def differences_table(results: Sequence[Mapping[str, Any]], *, most: int = 4) -> Table:
+    """Of a sweep's trained encoders, two settings a row: their mean difference over the seeds that both have, with its
+    95 % confidence interval and p value (paired t test, Holm's correction for all cells of the table).
+
+    All pairs of up to `most` settings; of more, each against the first. No rows with a single setting.
     """
+    knobs = _varying(results)
+    protocols = list(dict.fromkeys(map(column, results)))
+    found: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}
+    for row in results:
+        if row["encoder"] == "trained":
+            at = tuple(row["knobs"][knob] for knob in knobs)
+            by_seed = found.setdefault(at, {}).setdefault(column(row), {})
+            by_seed[row["knobs"].get("seed", "")] = row["accuracy"]
+    settings = list(found)
+    pairs = list(itertools.combinations(settings, 2))
+    if len(settings) > most:
+        pairs = [(settings[0], other) for other in settings[1:]]
+    compared = {
+        (pair, protocol): paired_difference(
+            found[pair[0]].get(protocol, {}), found[pair[1]].get(protocol, {})
+        )
+        for pair in pairs
+        for protocol in protocols
+    }
+    corrected = dict(
+        zip(compared, holm([math.nan if one is None else one.p for one in compared.values()]), strict=True)
+    )
+
+    def words(pair, protocol: str) -> str:
+        one, p = compared[pair, protocol], corrected[pair, protocol]
+        if one is None:
+            return ""
+        if math.isnan(one.half):
+            return f"{one.mean:+.1f} (n=1)"
+        return f"{one.mean:+.1f} ± {one.half:.1f}, p {p:.2g} (n={one.n})"
+
+    rows = [
+        (", ".join(second), ", ".join(first), *(words((first, second), protocol) for protocol in protocols))
+        for first, second in pairs
+    ]
+    return (f"{', '.join(knobs)}", "minus", *protocols), rows
+
+
+def _varying(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The knobs that differ, seeds aside; all where none does."""
+    knobs = [knob for knob in results[0]["knobs"] if knob != "seed"]
+    return [knob for knob in knobs if len({row["knobs"][knob] for row in results}) > 1] or knobs
+
+
+def fewest_seeds(results: Sequence[Mapping[str, Any]]) -> int:
+    """How many seeds the setting with the fewest has."""
+    seeds: dict[tuple[str, ...], set[str]] = {}
+    for row in results:
+        at = tuple(value for knob, value in row["knobs"].items() if knob != "seed")
+        seeds.setdefault(at, set()).add(row["knobs"].get("seed", ""))
+    return min(map(len, seeds.values()), default=0)
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """The mean and the sample standard deviation.
+
     >>> mean_and_spread([1.0, 2.0, 3.0]), mean_and_spread([4.0]), mean_and_spread([])
     ('2.0 ± 1.0 (n=3)', '4.0', '')
     """
     if len(values) < 2:
         return f"{values[0]:.1f}" if values else ""
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} (n={len(values)})"
+
+
+def mean_and_interval(values: Sequence[float]) -> str:
+    """The mean and half its 95 % confidence interval (Student's t).
+
+    >>> mean_and_interval([1.0, 2.0, 3.0]), mean_and_interval([4.0]), mean_and_interval([])
+    ('2.0 ± 2.5 (n=3)', '4.0', '')
+    """
+    if not values:
+        return ""
+    mean, half, n = mean_interval(values)
+    return f"{mean:.1f}" if n == 1 else f"{mean:.1f} ± {half:.1f} (n={n})"
 
 
 def describe(images: Images) -> str:

@@ -3,6 +3,7 @@
 from jaxcl.train import optim, placement
 from jaxcl.train.callbacks import Callback
 from jaxcl.train.loop import Interrupted, Preempted, train
+from jaxcl.train.population import Trained, train_together
 from jaxcl.train.state import TrainState, init_state
 from jaxcl.train.step import make_step
 
@@ -11,9 +12,11 @@ __all__ = [
     "Interrupted",
     "Preempted",
     "TrainState",
+    "Trained",
     "init_state",
     "make_step",
     "optim",
     "placement",
     "train",
+    "train_together",
 ]

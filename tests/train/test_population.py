@@ -1,0 +1,184 @@
+"""A member of a population is the run that it would be alone."""
+
+import json
+import signal
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcl import keys, nets
+from jaxcl.config import Recipe
+from jaxcl.data import input_pipeline
+from jaxcl.losses import generalized, keyless, nt_xent, queue_nce, regression, sliced_wasserstein
+from jaxcl.methods import byol, looc, moco, simclr
+from jaxcl.train import Callback, Preempted, checkpoint, init_state, make_step, train_together
+from jaxcl.train.log import read_metrics
+from jaxcl.train.population import DIVERGED, mappable
+from jaxcl.typing import About, Images
+
+
+def noisy(count):
+    """Views that compile in no time: the image with noise of its own."""
+
+    def views(key, batch):
+        def noise(index):
+            return 0.1 * jax.random.normal(jax.random.fold_in(key, index), (count, *batch["image"].shape[1:]))
+
+        x, drawn = jnp.asarray(batch["image"], jnp.float32) / 255, jax.vmap(noise)(batch["index"])
+        return tuple(x + drawn[:, view] for view in range(count))
+
+    return views
+
+
+NORM = nets.batch_norm()
+ENCODER = nets.conv_n(features=(4, 4), dense=8, norm=NORM)
+# With a norm behind it: a row that is zero before it is normalised has a gradient of millions.
+HEAD = nets.projection_head(layers=2, width=16, out=8, norm=NORM)
+
+
+def of_simclr(temperature):
+    return simclr(views=noisy(2), encoder=ENCODER, head=HEAD, loss=keyless(nt_xent, temperature=temperature))
+
+
+def of_swd(weight):
+    loss = partial(generalized, distribution=sliced_wasserstein, weight=weight)
+    return simclr(views=noisy(2), encoder=ENCODER, head=HEAD, loss=loss)
+
+
+def of_moco(temperature):
+    loss = keyless(queue_nce, temperature=temperature)
+    return moco(views=noisy(2), encoder=ENCODER, head=HEAD, loss=loss, queue_size=24, decay=0.9)
+
+
+def of_byol(decay):
+    parts = {"projector": HEAD, "predictor": nets.mlp_head(norm=NORM, hidden=(16,), out=8)}
+    return byol(views=noisy(2), encoder=ENCODER, loss=keyless(regression), decay=decay, **parts)
+
+
+def of_looc(temperature):
+    parts = {"encoder": ENCODER, "head": HEAD, "queue_size": 24, "decay": 0.9}
+    return looc(views=noisy(3), spaces=2, temperature=temperature, **parts)
+
+
+METHODS = {
+    of_simclr: (0.2, 0.7),
+    of_swd: (1.0, 3.0),
+    of_moco: (0.2, 0.5),
+    of_byol: (0.9, 0.99),
+    of_looc: (0.2, 0.5),
+}
+
+
+def recipe_of(method, numbers, *, steps=20):
+    rate = optax.constant_schedule(numbers["learning_rate"])
+    # Plain descent: Adam makes a whole step of a gradient that is nothing but rounding.
+    optimizer = optax.sgd(numbers["learning_rate"], momentum=0.9)
+    return Recipe(method(numbers["setting"]), optimizer, rate, noisy(2), steps, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def noise():
+    rng = np.random.default_rng(0)
+    return Images("noise", rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), rng.integers(0, 3, 40))
+
+
+def trained_alone(recipe, images, seed):
+    """What `train` does, on one device."""
+    pipeline = input_pipeline("device", images)
+    first = pipeline.first(batch_size=recipe.batch_size, seed=seed)
+    state = init_state(keys.init_key(seed), recipe.method, recipe.optimizer, first)
+    step = jax.jit(make_step(recipe.method, recipe.optimizer))
+    order = {"batch_size": recipe.batch_size, "seed": seed, "process_index": 0, "process_count": 1}
+    for batch in pipeline.batches(start_step=0, stop_step=recipe.steps, **order):
+        state, _ = step(state, keys.run_key(seed), batch)
+    return state
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__[3:])
+def test_a_member_ends_with_the_parameters_of_the_run_alone(method, noise):
+    values, rates = METHODS[method], (1e-3, 2e-3)
+    numbers = [{"setting": value, "learning_rate": rate} for value, rate in zip(values, rates, strict=True)]
+    found = train_together(partial(recipe_of, method), numbers, noise, seeds=[3, 5], quiet=True)
+    for own, seed, member in zip(numbers, (3, 5), found, strict=True):
+        alone = trained_alone(recipe_of(method, own), noise, seed)
+        assert member.diverged is None
+        assert int(member.state.step) == 20
+        chex.assert_trees_all_close(member.state.params, alone.params, rtol=1e-5, atol=1e-5)
+        chex.assert_trees_all_close(member.state.state, alone.state, rtol=1e-4, atol=1e-4)
+
+
+def test_members_go_on_from_the_newest_step_that_all_have_saved(noise, tmp_path):
+    numbers = [{"setting": value, "learning_rate": 0.01} for value in (0.2, 0.7)]
+    unbroken = train_together(
+        partial(recipe_of, of_simclr, steps=9), numbers, noise, seeds=[0, 1], quiet=True
+    )
+
+    def stop(step, params, state):
+        if step == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return {"seen": step}
+
+    settings = {"seeds": [0, 1], "log_every": 2, "save_every": 3, "quiet": True}
+    settings["run_dirs"] = [tmp_path / "a", tmp_path / "b"]
+    build = partial(recipe_of, of_simclr, steps=9)
+    with pytest.raises(Preempted, match="75"):
+        train_together(build, numbers, noise, callbacks=[[Callback(1, stop)], []], **settings)
+    assert [checkpoint.steps(tmp_path / name / "checkpoints") for name in "ab"] == [[3, 5]] * 2
+    # As if it had been killed between the two saves.
+    (tmp_path / "b/checkpoints/5").rename(tmp_path / "b/checkpoints/.saving-5")
+    found = train_together(build, numbers, noise, **settings)
+    for member, whole in zip(found, unbroken, strict=True):
+        chex.assert_trees_all_equal(member.state, whole.state)
+    # The callback logged every step of the first life, of which 4 and 5 are lived again.
+    for name, steps in {"a": [1, 2, 3, 4, 6, 8, 9], "b": [2, 4, 6, 8, 9]}.items():
+        assert [record["step"] for record in read_metrics(tmp_path / name)] == steps
+        assert checkpoint.latest(tmp_path / name / "checkpoints") == 9
+
+
+def test_a_member_that_diverges_is_named_and_touches_no_other(noise, tmp_path, capsys):
+    numbers = [{"setting": 0.2, "learning_rate": 0.01}, {"setting": 0.2, "learning_rate": 1e30}]
+    build = partial(recipe_of, of_simclr, steps=6)
+    folders = [tmp_path / "sound", tmp_path / "wild"]
+    found = train_together(build, numbers, noise, seeds=[0, 0], run_dirs=folders, log_every=2, save_every=2)
+    alone = train_together(build, numbers[:1], noise, seeds=[0], quiet=True)
+    chex.assert_trees_all_close(found[0].state.params, alone[0].state.params, rtol=1e-5, atol=1e-6)
+    step = found[1].diverged
+    assert step in (1, 2)
+    assert int(found[1].state.step) == step - 1
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found[1].state.params))
+    said = json.loads((folders[1] / DIVERGED).read_text())
+    assert said["step"] == step
+    assert (
+        f"Member 1 (setting 0.2, learning_rate 1e+30, seed 0) diverged at step {step}"
+        in capsys.readouterr().out
+    )
+    assert not (folders[0] / DIVERGED).exists()
+    assert all(saved < step for saved in checkpoint.steps(folders[1] / "checkpoints"))
+    # A second time: it is not begun anew.
+    again = train_together(build, numbers, noise, seeds=[0, 0], run_dirs=folders, quiet=True)
+    assert [member.diverged for member in again] == [None, step]
+
+
+def test_numbers_that_decide_shapes_functions_or_steps_are_not_mapped_over():
+    def build(values):
+        recipe = recipe_of(of_simclr, {"setting": values["temperature"], "learning_rate": values["rate"]})
+        if values["switch"] > 0.5:
+            recipe = recipe._replace(batch_size=8)
+        return recipe._replace(steps=values["epochs"] * 3)
+
+    about = About(40, (8, 8, 3), ("a", "b"))
+    concrete = {"temperature": 0.2, "rate": 0.1, "switch": 1.0, "epochs": 2, "unread": 1.0}
+    assert mappable(build, concrete, about) == ("temperature", "rate")
+
+
+def test_a_population_says_what_it_cannot_do(noise):
+    numbers = [{"setting": 0.2, "learning_rate": 0.1}, {"setting": 0.2}]
+    with pytest.raises(ValueError, match="All members have the same numbers"):
+        train_together(partial(recipe_of, of_simclr), numbers, noise, seeds=[0, 1])
+    with pytest.raises(ValueError, match="seeds are one for each of 1 members; got 2"):
+        train_together(partial(recipe_of, of_simclr), numbers[:1], noise, seeds=[0, 1])
