@@ -47,11 +47,10 @@ def batch():
 
 
 @pytest.fixture(scope="module")
-def begun(batch, drawn):
+def begun(batch):
     """After a step, so that query and key encoder differ."""
     m = method()
-    params, state = drawn(m.init, jax.random.key(0), batch)
-    state = {**state, "target": params}
+    params, state = jax.jit(m.init)(jax.random.key(0), batch)
     moved = jax.tree.map(lambda w: 1.3 * w + 0.1, params)
     return params, moved, state
 
