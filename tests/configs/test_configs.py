@@ -30,6 +30,7 @@ OTHERS = {
     "cpc_cifar10_cpu",
     "looc_cpu",
     "losses_cifar10",
+    "moco_cifar10_cpu",
     "multidigits",
     "randbits_mnist",
     "simclr_cifar10_cpu",
