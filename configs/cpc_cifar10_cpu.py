@@ -6,9 +6,17 @@
 The encoder is that of simclr_cifar10_cpu.py, smaller and with layer norm; Falcon and Cho ran `nets.cpc_resnet()`,
 which is here with fewer blocks and channels as --encoder cpc_resnet. With --epochs 1 it reaches 47.9 +- 0.8 % kNN
 and 51.8 +- 1.0 % linear accuracy (three seeds) in six minutes of one core (raw pixels 36.1 and 41.5, its untrained
-encoder 36.4 and 47.0); the linear probe then takes ten more. Two defaults are not as Falcon and Cho ran it: patches are
+encoder 36.4 and 47.0); the linear probe then takes ten more.
+
+What is not as Falcon and Cho ran it on CIFAR-10 (PyTorch Lightning Bolts): the encoder (CPCResNet101); patches are
 changed one by one, as Henaff et al. do it (after half an epoch kNN of the averaged grid was 35.0 % with it and 32.5
-without; one seed), and the next three rows count alike (--variant falcon_cho: 33.8).
+without; one seed; --no-patchwise); the next three rows count alike (--variant falcon_cho: 33.8); 64 channels within
+the context (256); the batch (64); AdamW at 1e-3 with a cosine and decoupled decay (Adam at 4e-5, constant, its decay
+part of the gradient), b2 0.999 in both; images are not flipped where they are evaluated; an epoch, not 1,000. What is
+not as Henaff et al. (arXiv:1905.09272): the images (260 pixels of ImageNet in 6 x 6 patches of 80), the encoder
+(ResNet-161, `nets.cpc_resnet(blocks=(3, 4, 46))`), the recipe of patches (`augment.cpc_patches`), and training.
+--variant pseudo_code has the rows, the predictor and the padding of the paper's pseudo-code, in one direction; henaff
+three rows in four directions.
 """
 
 from dataclasses import dataclass
@@ -24,9 +32,10 @@ MEAN, STD = (125.3 / 255, 123.0 / 255, 113.9 / 255), (63 / 255, 62.1 / 255, 66.7
 @dataclass(frozen=True)
 class Knobs(CommonKnobs):
     batch_size: int = 32
-    variant: Literal["falcon_cho", "henaff", "next"] = "next"
-    """Which rows below are predicted, and by how many predictors: as Falcon and Cho ran it, as the paper describes it
-    (four directions), or the next three rows with equal weights."""
+    variant: Literal["falcon_cho", "henaff", "pseudo_code", "next"] = "next"
+    """Which rows below are predicted, and by how many predictors: as Falcon and Cho ran it; three rows in each of four
+    directions, a reading of the paper; the third row, as the paper's pseudo-code; or the next three rows with equal
+    weights."""
     encoder: Literal["convnet", "cpc_resnet", "conv_n", "small_resnet18", "wide_resnet"] = "convnet"
     """Of a patch: the one of simclr_cifar10_cpu.py; Falcon and Cho's, with fewer blocks and channels; two convolutions
     and a dense layer; a ResNet-18 of a quarter of the channels, whose map of a patch is 2 x 2; WRN-10-2."""
@@ -50,11 +59,12 @@ def next_rows(height):
     return {below: 1.0 for below in range(1, min(4, height))}
 
 
-# rows, shared predictor, directions
+# rows, shared predictor, directions, padding of the context
 VARIANTS = {
-    "falcon_cho": (methods.falcon_cho_rows, True, 1),
-    "henaff": (methods.henaff_rows, False, 4),
-    "next": (next_rows, False, 1),
+    "falcon_cho": (methods.falcon_cho_rows, True, 1, {}),
+    "henaff": (methods.henaff_rows, False, 4, {"top": 0.0, "sides": "early"}),
+    "pseudo_code": (methods.pseudo_code_rows, False, 1, {"top": 0.0, "sides": "early"}),
+    "next": (next_rows, False, 1, {}),
 }
 EXTRACTIONS = {"average": pool, "flat": flatten, "larger": lambda maps: pool(larger(maps))}
 EXTRACTIONS["random"] = lambda maps: pool(random_channels(average, 64)(maps))
@@ -72,7 +82,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         "wide_resnet": partial(nets.wide_resnet, 10, width=2, norm=norm),
     }
     linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=knobs.out)
-    rows, shared_predictor, rotations = VARIANTS[knobs.variant]
+    rows, shared_predictor, rotations, padding = VARIANTS[knobs.variant]
     change, patch = augment.compose(augment.flip(), augment.amdim(size)), (knobs.patch, knobs.patch // 2)
     if knobs.patchwise:
         change = augment.compose(change, augment.cpc_patches(*patch))
@@ -80,7 +90,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     method = methods.cpc(
         views=views,
         encoder=lean(nets.standardized(encoders[knobs.encoder](dtype=dtype), mean=MEAN, std=STD)),
-        context=nets.masked_context(hidden=knobs.hidden, blocks=knobs.blocks),
+        context=nets.masked_context(hidden=knobs.hidden, blocks=knobs.blocks, **padding),
         target=linear,
         predictor=linear,
         loss=losses.keyless(losses.patch_nce, scale=knobs.scale),

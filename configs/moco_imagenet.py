@@ -5,7 +5,8 @@
     jaxcl evaluate runs/moco_imagenet --protocol linear_sgd
 
 The papers report 60.6 % (v1) and 67.5 % (v2) linear accuracy after 200 epochs, and 71.1 % (v2) after 800. Not run here.
-Data and `--input` are as in simclr_imagenet.py, differences to the published code as in moco_cifar10.py.
+Data and `--input` are as in simclr_imagenet.py, differences to the published code as in moco_cifar10.py. There v1 and
+v2 have 8 GPUs with 32 images each, which is what --groups 8 stands for on any number of devices.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Literal
 
 import optax
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_of
 from jaxcl.monitor import score_monitor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -46,18 +47,22 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     first = knobs.version == "v1"
     norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
-    net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": False}
+    net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": False, "initialization": "torch"}
     temperature = 0.07 if first else 0.2
     views = augment.two_views(augment.moco_v1(size) if first else augment.moco_v2(size))
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)
-    rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=0)
+    # Asked once an epoch, as in the published code.
+    epoch = steps_of(1, about.count, knobs.batch_size)
+    rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=0, every=epoch)
     if first:
         falls = {steps * 3 // 5: 0.1, steps * 4 // 5: 0.1}
         rate = optax.piecewise_constant_schedule(peak, falls)
     method = methods.moco(
         views=views,
         encoder=lean(nets.standardized(nets.resnet(knobs.depth, stem="imagenet", **net), mean=MEAN, std=STD)),
-        head=nets.mlp_head(norm=nets.no_norm(), hidden=() if first else (2048,), out=128),
+        head=nets.mlp_head(
+            norm=nets.no_norm(), hidden=() if first else (2048,), out=128, initialization="torch"
+        ),
         loss=losses.keyless(losses.queue_nce, temperature=temperature),
         queue_size=knobs.queue_size,
         decay=knobs.decay,

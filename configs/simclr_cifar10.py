@@ -9,13 +9,16 @@ batch norm; batch statistics for each view; PyTorch's initial weights), which re
 20 minutes on an A100. What differs: an epoch lacks the 336 images that fill no batch (benchmarks/record.py has them),
 the encoder computes in bfloat16, not TF32, and colors are jittered as tf.image does it. The published run of SimCLR's
 README (about 91 % linear) is --details simclr --epochs 1000 --optimizer lars --learning-rate 1.0 --warmup-epochs 10
---weight-decay 1e-4 --head-layers 3 --min-area 0.08 --gray 0.2 --dtype float32. Neither was run here, without a GPU.
+--weight-decay 1e-4 --head-layers 3 --min-area 0.08 --gray 0.2 --dtype float32. Of its code then come the distribution
+of the crops (by height), the scale of the loss (both views' means are added: the log shows twice the paper's equation
+1) and the number of steps (97,657, as its batches run on from epoch to epoch). Neither was run here, without a GPU.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_of
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_across
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,11 @@ class Knobs(CommonKnobs):
     width: int = 1  # width multiplier of the ResNet
     head_layers: int = 2  # layers of the projection head
     head_width: int = 1024  # of the head's hidden layers; SimCLR's own are as wide as the representation
-    details: Literal["torch", "simclr"] = "torch"  # whose start, head, batch statistics, cosine, crops
+    details: Literal["torch", "simclr"] = "torch"  # whose start, head, batch statistics, cosine, crops ...
     temperature: float = 0.5  # NT-Xent's temperature
     optimizer: Literal["sgd", "lars"] = "sgd"  # SGD with momentum, or SimCLR's LARS
-    learning_rate: float = 0.06  # base rate, for 256 images; grows linearly with the batch
+    learning_rate: float = 0.06  # base rate; of the linear rule for 256 images
+    rate_rule: Literal["linear", "sqrt"] = "linear"  # base batch / 256; or base sqrt(batch), of another base
     warmup_epochs: float = 0  # epochs of linear warm-up, before the cosine
     weight_decay: float = 5e-4  # L2 penalty on the gradient
     strength: float = 0.5  # strength of the color jitter
@@ -41,12 +45,15 @@ class Knobs(CommonKnobs):
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
-    epoch, torch = steps_of(1, about.count, knobs.batch_size), knobs.details == "torch"
-    warmup_steps = steps_of(knobs.warmup_epochs, about.count, knobs.batch_size)
-    peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)
+    epoch, torch = about.count // knobs.batch_size, knobs.details == "torch"
+    warmup_steps = steps_across(knobs.warmup_epochs, about.count, knobs.batch_size)
+    if not torch:
+        steps = steps_across(knobs.epochs, about.count, knobs.batch_size) + 1
+    peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size, rule=knobs.rate_rule)
     rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=warmup_steps, every=epoch if torch else 1)
     norm = nets.batch_norm(axis_name=axis, views=2 if torch else 1)
-    crop = augment.random_resized_crop(size, area=(knobs.min_area, 1.0))
+    area = (knobs.min_area, 1.0)
+    crop = augment.random_resized_crop(size, area=area, distribution=augment.uniform_height)
     head = nets.projection_head(layers=knobs.head_layers, out=128, norm=norm)
     if torch:
         crop = augment.torchvision_crop(size, knobs.min_area)
@@ -58,6 +65,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     start = {"zero_init_last_gamma": not torch, "initialization": "torch" if torch else "lecun"}
     encoder = lean(nets.resnet(knobs.depth, stem="cifar", width=knobs.width, norm=norm, dtype=dtype, **start))
     loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
+    loss = loss if torch else partial(losses.scaled, loss=loss, factor=2.0)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
     make = {"sgd": optim.sgd, "lars": optim.lars}[knobs.optimizer]
     optimizer = make(rate, momentum=0.9, weight_decay=knobs.weight_decay)

@@ -6,6 +6,10 @@
 With --batch-size 128 --epochs 2 it reaches 46.9 +- 0.2 % kNN and 51.6 +- 0.4 % linear accuracy in five minutes of one
 core (three seeds; raw pixels 36.1 and 41.5, its untrained encoder 41.9 and 47.7). How much hangs on encoder and
 extraction: benchmarks/results/robustness-cifar10.md.
+
+What the paper had, as far as that is known (its main results): AMDIM's encoder (--encoder amdim), whose last map is
+one vector, compared as it is (--no-head), with AMDIM's loss. Here another encoder is the default, whose last map has
+several positions, and a network embeds them; the other settings are AMDIM's or those of amdim_cifar10_cpu.py.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ for; none of them loads TensorFlow or matplotlib before it needs them.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from jaxcl.config import CommonKnobs, Recipe, basics, load_config, nonzero, steps_of
+from jaxcl.config import CommonKnobs, Recipe, basics, load_config, nonzero, steps_across, steps_of
 from jaxcl.losses import compare_losses
 from jaxcl.typing import About, Images, Method, Net
 
@@ -77,6 +77,7 @@ __all__ = [
     "optim",
     "plot",
     "similarity",
+    "steps_across",
     "steps_of",
     "testing",
     "train",

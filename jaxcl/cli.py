@@ -338,16 +338,19 @@ def evaluate(arguments: list[str]) -> int:
 
 
 def settings_of(words: Sequence[str]) -> dict[str, Any]:
-    """["epochs=10", "learning_rate=0.1"] -> {"epochs": 10, "learning_rate": 0.1}"""
+    """["epochs=10", "drops=[0.5]", "schedule=steps"] -> {"epochs": 10, "drops": [0.5], "schedule": "steps"}"""
     settings = {}
     for word in words:
         name, equals, value = word.partition("=")
+        if not equals or not value:
+            raise ValueError(
+                "--set takes NAME=VALUE, with a number, a word, true, false or a list for VALUE, as epochs=10 or"
+                f" schedule=steps; got {word!r}."
+            )
         try:
             settings[name.replace("-", "_")] = json.loads(value)
         except ValueError:
-            equals = ""
-        if not equals:
-            raise ValueError(f"--set takes NAME=VALUE with a number for VALUE, as epochs=10; got {word!r}.")
+            settings[name.replace("-", "_")] = value
     return settings
 
 

@@ -47,7 +47,9 @@ class CommonKnobs:
     data_dir: str | None = None
     """Where TFDS prepared its data sets (its own default if not given)."""
     evaluate_on: str = "test"
-    """The split that evaluations test on; the training images are always "train"."""
+    """The split that evaluations test on; they train on "train"."""
+    train_on: str = "train"
+    """The split that is learnt from: of a TFDS data set any, as unlabelled or train+unlabelled of stl10."""
     size: int | None = None
     """Side of the images in pixels, to which they are resized; None leaves them as they are."""
     encoded: bool = False
@@ -61,7 +63,8 @@ class CommonKnobs:
     """Initial weights, order of the images, augmentation."""
     input: Literal["device", "resident", "host", "images"] = "device"
     """Who makes the views: the device, from batches it is sent or from images it keeps (resident); or the host, by
-    tf.data. images: the host decodes files, the device makes the views."""
+    tf.data. images: the host decodes files, the device makes the views. Of encoded files the host crops from whole
+    images, as papers do; the device from their centre squares of 8/7 the size."""
     placement: Literal["jit", "shard_map", "pmap"] = "jit"
     """How a training step runs on several devices."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -149,6 +152,21 @@ def steps_of(epochs: float, count: int, batch_size: int) -> int:
     return round(epochs * per_epoch)
 
 
+def steps_across(epochs: float, count: int, batch_size: int) -> int:
+    """Training steps in so many epochs of `count` images whose batches run on from one epoch into the next, as where a
+    repeated data set is batched (SimCLR's and BYOL's code): epochs count // batch_size.
+
+    An epoch of ours leaves its last incomplete batch out, so these steps are a little more than `epochs` of them.
+
+    >>> steps_across(3, 10, 4), steps_across(1000, 50000, 512)
+    (7, 97656)
+    """
+    steps = int(epochs * count // batch_size)
+    if count < batch_size:
+        raise ValueError(f"A batch of {batch_size} does not fit into {count} images; lower --batch-size.")
+    return steps
+
+
 def load_config(path: str | Path) -> ModuleType:
     """The config at `path` as a module, checked to have `Knobs` and `recipe`."""
     path = Path(path)
@@ -188,6 +206,7 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
         data_dir=knobs.data_dir,
         size=knobs.size,
         evaluate_on=knobs.evaluate_on,
+        train_on=knobs.train_on,
         encoded=knobs.encoded or None,
     )
 

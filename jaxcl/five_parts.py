@@ -91,7 +91,7 @@ def compared_with(loss: Any) -> Iterator[str]:
     if "similarity" in settings:
         yield described(settings["similarity"])
     elif function in SIMILARITIES:
-        yield SIMILARITIES[function]
+        yield from filter(None, [SIMILARITIES[function]])
     else:
         yield getattr(
             function, "compares_with", f"none of jaxcl.similarity: {described(function)} compares by itself"

@@ -118,10 +118,12 @@ def gaussian_taps(sigma: float | Array, radius: int) -> Array:
     return taps / jnp.sum(taps)
 
 
-def shifted_sum(taps: Array, x: Array) -> Array:
-    """The convolution of x [n, ...] with taps [2 r + 1] along its first axis, zeros beyond its ends."""
+def shifted_sum(taps: Array, x: Array, border: str = "black") -> Array:
+    """The convolution of x [n, ...] with taps [2 r + 1] along its first axis; beyond its ends are zeros, or what
+    the border (of BORDERS) says."""
     radius, n = len(taps) // 2, len(x)
-    padded = jnp.pad(x, ((radius, radius), *((0, 0) for _ in x.shape[1:])))
+    how = "constant" if border == "black" else border
+    padded = jnp.pad(x, ((radius, radius), *((0, 0) for _ in x.shape[1:])), mode=how)
     total = taps[0] * padded[:n]
     for k in range(1, len(taps)):
         total += taps[k] * padded[k : k + n]

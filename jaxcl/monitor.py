@@ -26,7 +26,7 @@ def contrast_monitor(
     z2: Array,
     h: Array,
     *,
-    temperature: float = 0.1,
+    temperature: float | Array | None = None,
     block: int = 1024,
     scores: Callable[..., dict[str, Array]] | None = None,
     axis_name: str | None = None,
@@ -39,6 +39,9 @@ def contrast_monitor(
     uniformity         log of the mean of exp(-2 |z_i - z_j|^2) over pairs i != j of z1, in [-8, 0]; lower is flatter
     effective_rank     how many directions h fills, in [1, k]; falls where the representation collapses
 
+    temperature
+        the loss's (`losses.temperature_of`; the methods give theirs), so that the entropy is that of the softmax which
+        is learnt by. None, where a loss has none: 0.1.
     scores
         (q, k, negatives, own=rows) -> more metrics (`score_monitor`), of the normalized rows of z1, their own of z2,
         and all of z2 over the global batch.
@@ -47,6 +50,7 @@ def contrast_monitor(
     `block` columns.
     """
     z1, z2, h = (jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (z1, z2, h))
+    temperature = 0.1 if temperature is None else jax.lax.stop_gradient(jnp.asarray(temperature, jnp.float32))
     z1, z2 = normalize(z1), normalize(z2)
     center = collectives.mean(jnp.mean(z1 + z2, axis=0) / 2, axis_name)
     keys = jnp.stack([collectives.gather(z, axis_name) for z in (z1, z2)], axis=1)

@@ -105,7 +105,7 @@ def picture_of_views(recipe: Recipe, images: Images, *, seed: int, n: int = 8, d
     key = jax.random.key(seed)
     made = jax.device_get(jax.jit(lambda batch: views(key, batch))(batch))
     if any(map(ends_in_a_space, getattr(views, "recipes", ()))):
-        made = tuple((x + 1) / 2 for x in made)  # color spaces are within [-1, 1]
+        made = tuple(((x + 1) / 2).clip(0, 1) for x in made)  # color spaces are within about [-1, 1]
     captions = augment.captions(key, views, batch) if drawn else None
     return plot.views_sheet(visible(batch["image"]), tuple(map(visible, made)), captions=captions)
 

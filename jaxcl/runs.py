@@ -211,7 +211,10 @@ def online_knn(knobs: CommonKnobs, recipe: Recipe, data: Data) -> list[Callback]
     if data.test is None:
         raise ValueError(f"--knn-every needs images to test on, and {data.name} has none; set it to 0.")
     every = int(knobs.knn_every * data.about.count // knobs.batch_size)
-    return [Callback(max(every, 1), online_knn(recipe.method.embed, data.train, data.test))]
+    bank, queries = data.train, data.test
+    if knobs.train_on != "train" and data.evaluated is not None:
+        bank, queries = next(iter(data.evaluated.values()))
+    return [Callback(max(every, 1), online_knn(recipe.method.embed, bank, queries))]
 
 
 # --- evaluating --------------------------------------------------------------------------------------------------
@@ -315,6 +318,18 @@ def _check_protocols(known: Mapping[str, Any], protocols: Sequence[str], setting
             raise ValueError(
                 f"{protocol} has no setting {', '.join(strange)}; it has {', '.join(taken) or 'none'}."
             )
+        for name, value in settings.items():
+            default = parameters[name].default
+            if default is not None and kind_of(value) != kind_of(default):
+                raise ValueError(
+                    f"{protocol}'s setting {name} is a {kind_of(default)}, as {json.dumps(default)}; got {value!r}."
+                )
+
+
+def kind_of(value: Any) -> str:
+    """What a setting is, in the words of an error."""
+    kinds = {"truth value": bool, "number": int | float, "word": str, "list": list | tuple}
+    return next((kind for kind, types in kinds.items() if isinstance(value, types)), "mapping")
 
 
 def images_to_evaluate(run: Run, data: str | None, data_dir: str | None) -> dict[str, tuple[Images, Images]]:

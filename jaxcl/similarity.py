@@ -1,10 +1,16 @@
-"""Part 4: how two sets of vectors are compared. (q [n, d], k [m, d]) -> [n, m]."""
+"""Part 4: how two sets of vectors are compared. (q [n, d], k [m, d]) -> [n, m].
+
+An accelerator rounds the operands of these products to TF32 or bfloat16; where that shows is said, and mended, in
+`jaxcl.losses.blockwise`. `jax.default_matmul_precision("highest")` has them in float32.
+"""
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcl import collectives
 from jaxcl.typing import Array
 
 
@@ -62,6 +68,35 @@ def dot_with_own(q: Array, k: Array) -> Array:
     [[1.0, 5.0], [0.0, 6.0]]
     """
     return jnp.einsum("nd,nmd->nm", q, k)
+
+
+# Of the rows that `dot_with_rows` copies at a time.
+COPIED_BYTES = 2**25
+
+
+def dot_with_rows(q: Array, bank: Array, numbers: Array, *, axis_name: str | None = None) -> Array:
+    """Of each row with some rows of a bank, q_i . bank[numbers_ij]: [n, d], [m, d], int [n, k] -> [n, k].
+
+    As `dot_with_own(q, bank[numbers])`, but only a few rows of q at a time: [n, k, d] would be 2 GiB for 256 queries
+    with 16,384 negatives of 128 numbers each. Under an axis q and numbers are this device's, the bank is whole.
+
+    >>> bank = jnp.array([[1.0], [5.0], [3.0]])
+    >>> dot_with_rows(jnp.array([[1.0], [2.0]]), bank, jnp.array([[0, 1], [2, 2]])).tolist()
+    [[1.0, 5.0], [6.0, 6.0]]
+    """
+    each = numbers.shape[1] * bank.shape[1] * bank.dtype.itemsize
+
+    def some_at_a_time(q, numbers, bank, axis_name):
+        del axis_name  # nothing is gathered
+        most = max(1, COPIED_BYTES // each)
+        some = next(size for size in range(min(most, len(q)), 0, -1) if len(q) % size == 0)
+        if some == len(q):
+            return dot_with_own(q, bank[numbers])
+        # Copied again for the gradient: kept, the copies would be all there at once.
+        one = jax.checkpoint(lambda row: dot_with_own(row[0][None], bank[row[1]][None])[0])
+        return lax.map(one, (q, numbers), batch_size=some)
+
+    return collectives.by_rows(some_at_a_time, q, numbers, whole=(bank,), axis_name=axis_name)
 
 
 def tanh_clip(scores: Array, limit: float | Array) -> Array:

@@ -80,6 +80,12 @@ def test_a_term_that_a_loss_was_given_is_printed_with_what_it_compares_with():
     ]
 
 
+def test_a_loss_times_a_factor_is_printed_with_what_the_loss_compares_with():
+    parts = parts_of(partial(losses.scaled, loss=keyless(losses.nt_xent, temperature=0.1), factor=2.0))
+    assert parts[NAMES["loss"]] == [("loss", "scaled(loss=nt_xent(temperature=0.1), factor=2)")]
+    assert parts[NAMES["similarity"]] == [("of the loss", "cosine")]
+
+
 def test_another_similarity_is_printed():
     def euclidean(q, k):
         return -jnp.sum((q[:, None] - k) ** 2, axis=2)
@@ -192,5 +198,5 @@ def test_every_argument_of_a_method_is_among_its_parts(make):
     if make is methods.simsiam:
         assert own.pop("decay") is None
     assert set(map(id, own.values())) <= set(
-        map(id, (normalize, dot, methods.cmc.__globals__["dot_with_own"]))
+        map(id, (normalize, dot, methods.cmc.__globals__["dot_with_rows"]))
     )

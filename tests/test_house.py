@@ -46,7 +46,7 @@ EDGES = {
         "typing",
     },
     "data": {"data", "augment", "images", "keys", "typing"},
-    "evaluate": {"evaluate", "augment", "devices", "images", "typing"},
+    "evaluate": {"evaluate", "augment", "data", "devices", "images", "typing"},
     "train": {"train", "data", "config", "collectives", "devices", "keys", "typing"},
     "plot": {"plot", "typing"},
     "config": {"data", "devices", "nets", "typing"},

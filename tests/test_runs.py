@@ -228,6 +228,10 @@ def test_evaluate_takes_other_data_and_settings_and_says_so(world, tmp_path, cap
     file.unlink()  # other tests read the folder
     assert main([*command, "--set", "epochs=3"]) == 1
     assert "fewshot5 has no setting epochs; it has draws, steps, learning_rate" in capsys.readouterr().err
+    assert main([*command, "--set", "draws=three"]) == 1
+    assert "fewshot5's setting draws is a number, as 10; got 'three'" in capsys.readouterr().err
+    assert main([*command, "--set", "standardize=0"]) == 1
+    assert "standardize is a truth value, as true; got 0" in capsys.readouterr().err
     assert main([*command, "--set", "draws"]) == 1
     assert "--set takes NAME=VALUE" in capsys.readouterr().err
 

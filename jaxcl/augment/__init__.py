@@ -12,6 +12,7 @@ from jaxcl.augment.geometry import (
     rotate90,
     translate,
     uniform_area,
+    uniform_area_cut,
     uniform_area_log_ratio,
     uniform_height,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "translate",
     "two_views",
     "uniform_area",
+    "uniform_area_cut",
     "uniform_area_log_ratio",
     "uniform_height",
     "ycbcr",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcl.augment.op import Number, Op, ascending, between, deciding, number, same_shape, uniform
-from jaxcl.images import gaussian_matrix, gaussian_taps, resample, shifted_sum
+from jaxcl.augment.op import Number, Op, ascending, between, deciding, known, number, same_shape, uniform
+from jaxcl.images import BORDERS, gaussian_matrix, gaussian_taps, resample, shifted_sum
 from jaxcl.typing import Array
 
 
@@ -20,16 +22,41 @@ class Blur(NamedTuple):
     sigma: Array
 
 
-def gaussian_blur(*, sigma: tuple[Number, Number] = (0.1, 2.0), probability: Number = 0.5) -> Op:
+def gaussian_blur(
+    *,
+    sigma: tuple[Number, Number] = (0.1, 2.0),
+    probability: Number = 0.5,
+    border: str = "black",
+    radius: int | None = None,
+    boxes: int | None = None,
+) -> Op:
     """A Gaussian of random width, cut off at `blur_radius(h)` pixels: 23 taps for 224 pixels, 3 for 32.
 
     sigma
         the least and the greatest standard deviation, in pixels; drawn uniformly for every image. (SimCLR's code
         draws one for a whole batch on a device, which would make images depend on where they are.)
 
-    Beyond the border is black, as in SimCLR: padding with zeros, without renormalizing. An image of fewer than 20
-    rows has a single tap and stays as it is.
+    border
+        what lies beyond it. "black": zeros, without renormalizing, as in SimCLR; the border of a bright image darkens.
+        "edge": the nearest pixel, so that a white image stays white. "reflect": the image mirrored at its border pixel,
+        as in torchvision's GaussianBlur.
+    radius
+        of the kernel, in pixels, the same for images of any size; None is SimCLR's, a tenth of the height, by which an
+        image of fewer than 20 rows has a single tap and stays as it is.
+    boxes
+        Not a Gaussian but so many box blurs in a row, of the same variance together (Gwosdek et al. 2011). Pillow's
+        GaussianBlur, which MoCo v2 has, is `gaussian_blur(border="edge", boxes=3)`: each box extends the image anew.
+        The greatest sigma must then be known, and there is no radius.
     """
+    if border != "black" and border not in BORDERS:
+        raise ValueError(f"a blur's border is black, {' or '.join(BORDERS)}; got {border!r}.")
+    if radius is not None and radius < 0:
+        raise ValueError(f"a blur's radius is in pixels, 0 or more; got {radius}.")
+    if boxes is not None and (boxes < 1 or radius is not None or known(sigma[1]) is None):
+        raise ValueError(
+            "a blur by boxes has one or more, a greatest sigma that is known, and no radius; got"
+            f" boxes={boxes}, sigma={sigma}, radius={radius}."
+        )
     sigma = (number(sigma[0]), number(sigma[1]))
     if not ascending(0, *sigma, strict=True):
         raise ValueError(f"sigma must be 0 < least <= greatest; got {sigma}.")
@@ -37,23 +64,63 @@ def gaussian_blur(*, sigma: tuple[Number, Number] = (0.1, 2.0), probability: Num
     def decide(u, shape):
         return Blur(on=u[0] < probability, sigma=between(u[1], *sigma))
 
+    settings = {
+        "sigma": sigma,
+        "probability": probability,
+        "border": border,
+        "radius": radius,
+        "boxes": boxes,
+    }
+
     def apply(params, image):
-        radius = blur_radius(image.shape[0])
-        if radius == 0:
+        blur = blur_of_lines(params, settings, image.shape[0])
+        if blur is None:
             return image
-
-        taps = blur_taps(params, radius)
-        rows = shifted_sum(taps, image)
         # Else XLA would compute each of the rows' sums anew for every tap of the columns.
-        rows = lax.optimization_barrier(rows)
-        return jnp.swapaxes(shifted_sum(taps, jnp.swapaxes(rows, 0, 1)), 0, 1)
+        rows = lax.optimization_barrier(blur(image))
+        return jnp.swapaxes(blur(jnp.swapaxes(rows, 0, 1)), 0, 1)
 
-    return deciding("blur", 2, decide, apply, settings={"sigma": sigma, "probability": probability})
+    return deciding("blur", 2, decide, apply, settings=settings)
 
 
-def blur_taps(params: Blur, radius: int) -> Array:
-    """[2 radius + 1]; the coin is applied here, where it costs least."""
-    return jnp.where(params.on, gaussian_taps(params.sigma, radius), jnp.arange(-radius, radius + 1) == 0)
+def blur_of_lines(params: Blur, settings: Mapping[str, Any], height: int) -> Callable[[Array], Array] | None:
+    """What blurs x [n, ...] along its first axis, for an op of these settings; None where it leaves all as it is."""
+    boxes, border = settings["boxes"], settings["border"]
+    if boxes:
+        radius = math.ceil(box_radius(float(settings["sigma"][1]), boxes))
+        taps = box_taps(box_radius(params.sigma, boxes), radius)
+    else:
+        radius = blur_radius(height) if settings["radius"] is None else settings["radius"]
+        if radius == 0:
+            return None
+        taps = gaussian_taps(params.sigma, radius)
+    # The coin is applied here, where it costs least.
+    taps = jnp.where(params.on, taps, jnp.arange(-radius, radius + 1) == 0)
+
+    def blur(x):
+        for _ in range(boxes or 1):
+            x = shifted_sum(taps, x, border)
+        return x
+
+    return blur
+
+
+def box_radius(sigma: Any, boxes: int) -> Any:
+    """The radius, with a fraction, of boxes that together have the variance sigma^2 (Gwosdek et al. 2011, as Pillow).
+
+    >>> round(box_radius(2.0, 3), 4)
+    1.375
+    """
+    variance = sigma**2 / boxes
+    whole_part = ((12 * variance + 1) ** 0.5 - 1) // 2
+    fraction = (2 * whole_part + 1) * (whole_part * (whole_part + 1) - 3 * variance)
+    return whole_part + fraction / (6 * (variance - (whole_part + 1) ** 2))
+
+
+def box_taps(radius: Array, reach: int) -> Array:
+    """The weights [2 reach + 1] of a box: 1 within the radius, a fraction beside it, over their sum."""
+    distance = jnp.abs(jnp.arange(-reach, reach + 1, dtype=jnp.float32))
+    return jnp.clip(radius + 1 - distance, 0, 1) / (2 * radius + 1)
 
 
 def blur_radius(height: int) -> int:

@@ -34,6 +34,7 @@ def color_jitter(
     *,
     probability: Number = 0.8,
     brightness_form: str = "multiply",
+    colors: str = "tensorflow",
 ) -> Op:
     """Brightness, contrast, saturation and hue changed in random order, clipped to [0, 1] after each.
 
@@ -46,6 +47,13 @@ def color_jitter(
         a fraction of the color circle from U(-hue, hue); at most 0.5.
     probability
         of doing any of it. Without it the image is not clipped either.
+    colors
+        whose contrast and saturation. "tensorflow", as in SimCLR's code: contrast about each channel's mean,
+        mean + f (x - mean), and HSV's saturation times f. "torchvision", as in the code of MoCo, AMDIM, CPC's and
+        CMC's followers: contrast about the mean of the gray image, saturation a mixture with it, gray + f (x - gray),
+        with gray = 0.299 red + 0.587 green + 0.114 blue. Brightness and hue (HSV's, turned) are the same in both. Of
+        images of 8 bits torchvision rounds after each change, by at most 1/510, and turns the hue in steps of 1/256 of
+        the circle; here nothing is rounded.
 
     A strength that is known to be 0 leaves its change out altogether. The orders of all four are equally likely.
     """
@@ -58,6 +66,9 @@ def color_jitter(
         raise ValueError(f"hue is a fraction of the color circle, at most 0.5; got {hue}.")
     if brightness_form not in ("multiply", "add"):
         raise ValueError(f'brightness_form must be "multiply" or "add"; got {brightness_form!r}.')
+    if colors not in COLORS:
+        raise ValueError(f'colors are those of "tensorflow" or of "torchvision"; got {colors!r}.')
+    contrast_change, saturation_change = COLORS[colors]
 
     def factor(u, strength):
         return between(u, larger(0.0, 1 - strength), 1 + strength)
@@ -81,8 +92,8 @@ def color_jitter(
 
         changes: tuple[Callable[[Channels], Channels], ...] = (
             brighter,
-            lambda planes: tuple(contrast_of(params.contrast, x) for x in planes),
-            lambda planes: saturation_of(params.saturation, planes),
+            lambda planes: contrast_change(params.contrast, planes),
+            lambda planes: saturation_change(params.saturation, planes),
             lambda planes: hue_of(params.hue, planes),
         )
         # Left out: what has no strength, and what cannot change a gray image.
@@ -105,7 +116,7 @@ def color_jitter(
         planes = lax.fori_loop(0, 4, change, planes)
         return stack([jnp.where(params.on, x, y) for x, y in zip(planes, before, strict=True)])
 
-    settings = {**strengths, "probability": probability, "brightness_form": brightness_form}
+    settings = {**strengths, "probability": probability, "brightness_form": brightness_form, "colors": colors}
     return deciding("jitter", 9, decide, apply, settings=settings)
 
 
@@ -216,6 +227,27 @@ def contrast_of(factor: Array, x: Array) -> Array:
     return mean + factor * (x - mean)
 
 
+def contrast_by_channel(factor: Array, planes: Channels) -> Channels:
+    return tuple(contrast_of(factor, x) for x in planes)
+
+
+def gray_of(planes: Channels) -> Array:
+    if len(planes) == 1:
+        return planes[0]
+    r, g, b = planes
+    return 0.299 * r + 0.587 * g + 0.114 * b
+
+
+def contrast_about_gray(factor: Array, planes: Channels) -> Channels:
+    mean = jnp.mean(gray_of(planes))
+    return tuple(mean + factor * (x - mean) for x in planes)
+
+
+def mixed_with_gray(factor: Array, planes: Channels) -> Channels:
+    gray = gray_of(planes)
+    return tuple(gray + factor * (x - gray) for x in planes)
+
+
 def saturation_of(factor: Array, planes: Channels) -> Channels:
     if len(planes) == 1:
         return planes
@@ -245,3 +277,10 @@ def hue_of(fraction: Array, planes: Channels) -> Channels:
         return top - spread * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
     return channel(5), channel(3), channel(1)
+
+
+# whose colors -> contrast, saturation: (factor, planes) -> planes
+COLORS: dict[str, tuple[Callable[[Array, Channels], Channels], Callable[[Array, Channels], Channels]]] = {
+    "tensorflow": (contrast_by_channel, saturation_of),
+    "torchvision": (contrast_about_gray, mixed_with_gray),
+}

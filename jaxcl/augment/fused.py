@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcl.augment.blur import blur_radius, blur_taps
+from jaxcl.augment.blur import blur_of_lines
 from jaxcl.augment.color import JITTERS, Grayscale, Jitter
 from jaxcl.augment.composition import flat, flat_params
 from jaxcl.augment.op import Op, Shape, known
-from jaxcl.images import BORDERS, center_matrices, resize_matrix, shifted_sum
+from jaxcl.images import BORDERS, center_matrices, resize_matrix
 from jaxcl.typing import Array, PyTree
 
 
@@ -49,7 +48,8 @@ def fuse(recipe: Op, *, dtype: Any = jnp.float32) -> Op:
     any op of the run clips). Other ops are done as they are. What differs from the exact form:
 
     - a jitter's hue is a rotation in YIQ (about the grays, keeping luma), and its saturation a mixture with the gray
-      of the same luma; the exact form does both in HSV;
+      of the same luma; the exact form turns the hue in HSV, and scales the saturation there unless its colors are
+      torchvision's, whose saturation is that mixture;
     - nothing is clipped on the way; and the mean color about which contrast is changed is that of unclipped pixels.
 
     Recipes without jitter, such as `crop_and_flip`, come out equal up to rounding. With a jitter and a flip or a blur
@@ -209,12 +209,9 @@ def linear(op: Op, params: Any, shape: Shape) -> Linear | None:
         case "center crop" if "fraction" in settings:
             rest = settings["fraction"], settings["method"], settings["antialias"]
             return Linear(*center_matrices((h, w), settings["size"], *rest))
-        case "blur" if "sigma" in settings:
-            radius = blur_radius(h)
-            if radius == 0:
-                return Linear()
-            blur = partial(shifted_sum, blur_taps(params, radius))
-            return Linear(rows=blur, columns=blur)
+        case "blur" if "boxes" in settings:
+            blur = blur_of_lines(params, settings, h)
+            return Linear() if blur is None else Linear(rows=blur, columns=blur)
         case "jitter" if "brightness_form" in settings:
             return Linear(color=lambda mean: jitter_color(params, mean, settings), clips=True)
         case "grayscale" if "probability" in settings:
@@ -273,10 +270,12 @@ def jitter_color(params: Jitter, mean: Array, settings: dict[str, Any]) -> tuple
     add = jnp.stack([params.brightness if adds else jnp.float32(0), *3 * [jnp.float32(0)]])
     every = jnp.stack([jnp.broadcast_to(m, (c, c)) for m in matrices])
 
+    about_gray = settings.get("colors") == "torchvision" and c == 3
     matrix, offset, now = jnp.asarray(eye), jnp.zeros(c), mean
     for i in range(4):
         change = params.order[i]
         of = every[change]
-        more = pull[change] * now + add[change]
+        about = jnp.sum(LUMA.astype(np.float32) * now) if about_gray else now
+        more = pull[change] * about + add[change]
         matrix, offset, now = product(of, matrix), times(of, offset) + more, times(of, now) + more
     return jnp.where(params.on, matrix, eye), jnp.where(params.on, offset, 0.0)

@@ -8,8 +8,9 @@ An op is a pair of pure functions on one float image [h, w, c] in [0, 1]; `vmap`
 Drawing and doing are apart so that one op's parameters can be held fixed across views, a picture can print what
 was drawn, and an op can be compared with another library's for the same parameters.
 
-Colors follow tf.image, as SimCLR's code does: contrast is about each channel's mean (torchvision: about the mean
-gray), saturation and hue are those of HSV, and a jittered image is clipped to [0, 1] after each of its four changes.
+Colors follow tf.image, as SimCLR's code does: contrast is about each channel's mean, saturation and hue are those of
+HSV, and a jittered image is clipped to [0, 1] after each of its four changes. `color_jitter(colors="torchvision")` has
+torchvision's contrast and saturation, and the recipes of MoCo and AMDIM take it.
 An image has one channel or three; with one, saturation, hue and grayscale change nothing.
 
 Numeric settings (strengths, probabilities, areas, widths) may be traced: an op can be made inside a function that

@@ -1,9 +1,10 @@
 """The augmentations of the papers, as recipes.
 
-Sizes, probabilities, strengths and orders are the published ones. Two things are this library's for all of them, and
-differ from what MoCo, CMC and AMDIM had from torchvision: colors are changed as tf.image does it (contrast about each
-channel's mean, HSV's saturation), and a blur's kernel is a tenth of the image. Standardizing by mean and standard
-deviation is the network's part: `nets.standardized`.
+Sizes, probabilities, strengths and orders are the published ones, and so is the library whose operations they were:
+SimCLR and BYOL have crops, colors and blur of TensorFlow, MoCo, CMC and AMDIM those of torchvision and Pillow. What
+stays different of the latter: nothing is rounded to 8 bits on the way, and where none of ten boxes fits, the whole
+image is taken and not its center. Standardizing by mean and standard deviation is the network's part:
+`nets.standardized`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from jaxcl.augment import color, geometry
 from jaxcl.augment.blur import gaussian_blur
 from jaxcl.augment.composition import compose
-from jaxcl.augment.geometry import CropDistribution, uniform_area_log_ratio, uniform_height
+from jaxcl.augment.geometry import CropDistribution, uniform_area_cut, uniform_area_log_ratio, uniform_height
 from jaxcl.augment.op import Number, Op
 from jaxcl.augment.patches import each_patch
 from jaxcl.augment.spaces import color_space
@@ -66,12 +67,17 @@ def crop_and_flip(
     return compose(crop, geometry.flip(), color.clip())
 
 
+def torchvision_crop_and_flip(size: int, *, min_area: Number = 0.08) -> Op:
+    """The same with torchvision's crop, as MoCo's code and those built on it train their linear classifiers."""
+    return compose(torchvision_crop(size, min_area), geometry.flip(), color.clip())
+
+
 def moco_v1(size: int, *, min_area: Number = 0.2) -> Op:
     """MoCo's first (He et al. 2020): crop, grayscale (p 0.2), jitter (0.4, 0.4, 0.4, 0.4) always, flip."""
     return compose(
         torchvision_crop(size, min_area),
         color.grayscale(),
-        color.color_jitter(0.4, 0.4, 0.4, 0.4, probability=1.0),
+        color.color_jitter(0.4, 0.4, 0.4, 0.4, probability=1.0, colors="torchvision"),
         geometry.flip(),
         color.clip(),
     )
@@ -80,28 +86,37 @@ def moco_v1(size: int, *, min_area: Number = 0.2) -> Op:
 def moco_v2(size: int, *, min_area: Number = 0.2, blur: bool = True) -> Op:
     """MoCo v2 (Chen et al. 2020): crop, jitter (0.4, 0.4, 0.4, 0.1; p 0.8), grayscale (p 0.2), blur (p 0.5), flip.
 
-    The authors' CIFAR-10 demo: `moco_v2(32, min_area=0.08, blur=False)`.
+    The authors' CIFAR-10 demo: `moco_v2(32, min_area=0.08, blur=False)`. The blur is Pillow's: sigma from U(0.1, 2)
+    pixels whatever the image's size, by three boxes, beyond the border its nearest pixel.
     """
     return compose(
         torchvision_crop(size, min_area),
-        color.color_jitter(0.4, 0.4, 0.4, 0.1),
+        color.color_jitter(0.4, 0.4, 0.4, 0.1, colors="torchvision"),
         color.grayscale(),
-        *([gaussian_blur()] if blur else []),
+        *([gaussian_blur(border="edge", boxes=3)] if blur else []),
         geometry.flip(),
         color.clip(),
     )
 
 
-def byol(size: int, *, min_area: Number = 0.08) -> tuple[Op, Op]:
+def byol(
+    size: int,
+    *,
+    min_area: Number = 0.08,
+    distribution: CropDistribution = uniform_area_cut,
+    brightness_form: str = "add",
+) -> tuple[Op, Op]:
     """BYOL's two recipes (Grill et al. 2020), for `each_view`: the first view is always blurred and never solarized,
     the second blurred with probability 0.1 and solarized with 0.2. Both: crop, flip, jitter (0.4, 0.4, 0.2, 0.1;
-    p 0.8), grayscale (p 0.2) before, clip after."""
+    p 0.8), grayscale (p 0.2) before, clip after. Crops and brightness are those of the authors' code: uniform in area,
+    and a summand ("multiply" makes it a factor)."""
 
     def one(blur, solarize):
         return compose(
-            geometry.random_resized_crop(size, area=(min_area, 1.0), distribution=uniform_height),
+            geometry.random_resized_crop(size, area=(min_area, 1.0), distribution=distribution),
+            color.clip(),
             geometry.flip(),
-            color.color_jitter(0.4, 0.4, 0.2, 0.1),
+            color.color_jitter(0.4, 0.4, 0.2, 0.1, brightness_form=brightness_form),
             color.grayscale(),
             color.clip(),
             gaussian_blur(probability=blur),
@@ -113,7 +128,8 @@ def byol(size: int, *, min_area: Number = 0.08) -> tuple[Op, Op]:
 
 def amdim(size: int, *, crop: bool | None = None, hue: Number = 0.2) -> Op:
     """AMDIM's (Bachman et al. 2019) but for its flip, which both views share: `each_view([amdim(32)] * 2,
-    shared=flip())`. Shift or crop, jitter (0.4, 0.4, 0.4, `hue`; p 0.8), grayscale (p 0.25).
+    shared=flip())`. Shift or crop (bicubic, antialiased, as Pillow resizes), jitter (0.4, 0.4, 0.4, `hue`; p 0.8; its
+    colors torchvision's), grayscale (p 0.25).
 
     crop
         False: shifted by up to 4 pixels, mirrored at the border (p 0.8), as on CIFAR-10; True: a crop of 0.3 to 1 of
@@ -121,10 +137,11 @@ def amdim(size: int, *, crop: bool | None = None, hue: Number = 0.2) -> Op:
     """
     move = geometry.translate(4, probability=0.8, border="reflect")
     if size > 32 if crop is None else crop:
+        distribution = uniform_area_log_ratio
         move = geometry.random_resized_crop(
-            size, area=(0.3, 1.0), ratio=(0.7, 1.4), distribution=uniform_area_log_ratio
+            size, area=(0.3, 1.0), ratio=(0.7, 1.4), distribution=distribution, antialias=True
         )
-    jitter = color.color_jitter(0.4, 0.4, 0.4, hue)
+    jitter = color.color_jitter(0.4, 0.4, 0.4, hue, colors="torchvision")
     return compose(move, jitter, color.grayscale(probability=0.25), color.clip())
 
 
@@ -162,7 +179,8 @@ def multi_crop(
     strength: Number = 1.0,
 ) -> tuple[Op, ...]:
     """SimCLR's recipe in two sizes, for `each_view`: `counts` large and small crops, of areas from the second number
-    of `areas` to the third, and from the first to the second. (The defaults are SwAV's, from memory: not verified.)"""
+    of `areas` to the third, and from the first to the second. (The defaults are SwAV's, from memory: not verified.)
+    `methods.simclr` takes such views, with a loss of more than two: `nt_xent` or `dcl`."""
     least, border, most = areas
     big = simclr(
         large, strength=strength, min_area=border, max_area=most, distribution=uniform_area_log_ratio

@@ -1,4 +1,4 @@
-"""Part 1, color spaces: brightness first, then two channels of color, each within [-1, 1]."""
+"""Part 1, color spaces: brightness first, then two channels of color, each standardized to about [-1, 1]."""
 
 from __future__ import annotations
 
@@ -15,23 +15,18 @@ XYZ = np.array(
 YDBDR = np.array([[0.299, 0.587, 0.114], [-0.45, -0.883, 1.333], [-1.333, 1.116, 0.217]])
 YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
 
-
-YDBDR = np.array([[0.299, 0.587, 0.114], [-0.45, -0.883, 1.333], [-1.333, 1.116, 0.217]])
-YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
-
-
-YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
-# The least and the greatest value of each channel, which become -1 and 1.
-LAB_RANGE = np.array([0, -86.183, -107.857]), np.array([100, 98.233, 94.478])
-YCBCR_RANGE = np.array([16, 16, 16]), np.array([235, 240, 240])
-YDBDR_RANGE = np.array([0, -1.333, -1.333]), np.array([1, 1.333, 1.333])
+# The mean and the standard deviation by which each channel is standardized, as in the code of CMC (Lab and YCbCr) and
+# of PyContrast (YDbDr). Of Lab they are the middle and half the width of what sRGB can reach.
+LAB_SCALE = np.array([50, 6.025, -6.6895]), np.array([50, 92.208, 101.1675])
+YCBCR_SCALE = np.array([116.151, 121.080, 132.342]), np.array([109.500, 111.855, 111.964])
+YDBDR_SCALE = np.array([0.457, -0.082, -0.052]), np.array([0.500, 1.331, 1.333])
 
 
 def lab() -> Op:
     """CIE L*a*b* of sRGB pixels (D65), each channel scaled to [-1, 1] over the range that sRGB can reach.
 
-    The ranges are CMC's (Tian et al., 2020, its code): L 0 to 100, a -86.183 to 98.233, b -107.857 to 94.478. Draws
-    nothing. What comes out is no picture in [0, 1] any more: nothing may follow that takes it for one.
+    The ranges are CMC's (Tian et al., 2020, its code, train_CMC.py): L 0 to 100, a -86.183 to 98.233, b -107.857 to
+    94.478. Draws nothing. What comes out is no picture in [0, 1] any more: nothing may follow that takes it for one.
     """
 
     def apply(params, image):
@@ -42,42 +37,42 @@ def lab() -> Op:
         x = jnp.stack(
             [116 * x[..., 1] - 16, 500 * (x[..., 0] - x[..., 1]), 200 * (x[..., 1] - x[..., 2])], axis=-1
         )
-        return scaled_to_one(x, *LAB_RANGE)
+        return standardized(x, *LAB_SCALE)
 
     return deciding("lab", 0, lambda u, shape: (), three_channels("lab", apply), settings={})
 
 
 def ycbcr() -> Op:
-    """Y'CbCr (ITU-R BT.601, 8 bits) of pixels in [0, 1], each channel scaled to [-1, 1] over its nominal range.
+    """Y'CbCr (ITU-R BT.601, 8 bits) of pixels in [0, 1], each channel less its mean, over its standard deviation.
 
-    The ranges are those of the standard, Y 16 to 235, Cb and Cr 16 to 240; whether CMC scaled just so was not
-    verified. Draws nothing.
+    These are those of CMC's code (train_CMC.py): means 116.151, 121.080, 132.342; deviations 109.500, 111.855, 111.964.
+    So Y lies within -0.92 and 1.09, Cb within -0.94 and 1.07, Cr within -1.04 and 0.97. Draws nothing.
     """
 
     def apply(params, image):
         x = jnp.einsum("hwc,kc->hwk", jnp.clip(image, 0, 1), YCBCR.astype(np.float32), precision="highest")
-        return scaled_to_one(x + jnp.asarray([16, 128, 128], jnp.float32), *YCBCR_RANGE)
+        return standardized(x + jnp.asarray([16, 128, 128], jnp.float32), *YCBCR_SCALE)
 
     return deciding("ycbcr", 0, lambda u, shape: (), three_channels("ycbcr", apply), settings={})
 
 
 def ydbdr() -> Op:
-    """Y'DbDr (SECAM) of pixels in [0, 1], each channel scaled to [-1, 1] over its nominal range.
+    """Y'DbDr (SECAM) of pixels in [0, 1], each channel less its mean, over its standard deviation.
 
-    The ranges are Y 0 to 1, Db and Dr -1.333 to 1.333; the coefficients are scikit-image's. PyContrast, which has CMC
-    in this space, may scale it in another way: not verified. Draws nothing.
+    The coefficients are scikit-image's, means (0.457, -0.082, -0.052) and deviations (0.500, 1.331, 1.333) those of
+    PyContrast's code (datasets/util.py). So Y lies within -0.92 and 1.09, Db within -0.94 and 1.07, Dr within -0.97 and
+    1.04. Draws nothing.
     """
 
     def apply(params, image):
         x = jnp.einsum("hwc,kc->hwk", jnp.clip(image, 0, 1), YDBDR.astype(np.float32), precision="highest")
-        return scaled_to_one(x, *YDBDR_RANGE)
+        return standardized(x, *YDBDR_SCALE)
 
     return deciding("ydbdr", 0, lambda u, shape: (), three_channels("ydbdr", apply), settings={})
 
 
-def scaled_to_one(x: Array, low: np.ndarray, high: np.ndarray) -> Array:
-    middle, half = (low + high) / 2, (high - low) / 2
-    return (x - jnp.asarray(middle, x.dtype)) / jnp.asarray(half, x.dtype)
+def standardized(x: Array, mean: np.ndarray, std: np.ndarray) -> Array:
+    return (x - jnp.asarray(mean, x.dtype)) / jnp.asarray(std, x.dtype)
 
 
 def three_channels(name: str, apply):
@@ -94,7 +89,7 @@ SPACES = {"lab": lab, "ycbcr": ycbcr, "ydbdr": ydbdr}
 
 
 def color_space(name: str) -> Op:
-    """The op "lab", "ycbcr" or "ydbdr": brightness first, then two channels of color, each within [-1, 1]."""
+    """The op "lab", "ycbcr" or "ydbdr": brightness first, then two channels of color, each standardized."""
     if name not in SPACES:
         raise ValueError(f"space must be one of {', '.join(SPACES)}; got {name!r}.")
     return SPACES[name]()

@@ -25,7 +25,7 @@ from jaxcl import collectives
 from jaxcl.augment.channels import cut
 from jaxcl.augment.composition import compose
 from jaxcl.augment.op import Op, Shape
-from jaxcl.augment.recipes import crop_and_flip
+from jaxcl.augment.recipes import crop_and_flip, torchvision_crop_and_flip
 from jaxcl.images import as_float
 from jaxcl.typing import Array, Batch, PyTree, Views
 
@@ -138,10 +138,13 @@ def each_view(
     return RecipeViews(views, whole, sample_each(recipes, shared), dtype)
 
 
-def probe_views(size: int) -> RecipeViews:
+def probe_views(size: int, *, library: str = "tensorflow") -> RecipeViews:
     """(key, batch) -> one view [b, size, size, c], cropped and flipped: what a classifier is trained on, by SGD on a
-    frozen encoder or with it."""
-    return n_views(crop_and_flip(size), 1)
+    frozen encoder or with it. The crop is that of a `library`: "tensorflow" (SimCLR), "torchvision" (MoCo)."""
+    crops = {"tensorflow": crop_and_flip, "torchvision": torchvision_crop_and_flip}
+    if library not in crops:
+        raise ValueError(f'library must be "tensorflow" or "torchvision"; got {library!r}.')
+    return n_views(crops[library](size), 1)
 
 
 def sample_each(recipes: Sequence[Op], shared: Op | None = None) -> Callable[..., tuple[PyTree, ...]]:
@@ -197,7 +200,8 @@ def unpack(made: Any, n: int, dtype: Any) -> tuple[Array, ...]:
             f'expected {n} views in batch["views"]; got {len(made)}. Make the method\'s own on the host.'
         )
     if not isinstance(made, tuple):
-        if made.ndim != 5 or made.shape[1] != n:
+        # Of patches (`cpc_patches`) seven: [b, n, rows, columns, p, p, c].
+        if made.ndim not in (5, 7) or made.shape[1] != n:
             raise ValueError(
                 f'expected batch["views"] of shape [b, {n}, h, w, c] for {n} views; got {made.shape}.'
                 " Make the method's own views on the host."

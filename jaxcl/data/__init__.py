@@ -7,6 +7,8 @@ from jaxcl.data.batches import indices as indices
 from jaxcl.data.batches import order as order
 from jaxcl.data.batches import prefetch as prefetch
 from jaxcl.data.digits import scattered_digits as scattered_digits
+from jaxcl.data.host import crops_of as crops_of
+from jaxcl.data.host import crops_whole_images as crops_whole_images
 from jaxcl.data.host import host_images as host_images
 from jaxcl.data.host import host_views as host_views
 from jaxcl.data.inputs import INPUTS as INPUTS

@@ -17,7 +17,7 @@ import contextlib
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -31,8 +31,8 @@ from jaxcl.augment.spaces import SPACES
 from jaxcl.augment.views import RecipeViews, each_view, n_views
 from jaxcl.data.batches import index_batches
 from jaxcl.data.decode import first, read_rgb, reason
-from jaxcl.data.host_ops import Implementation, host_apply
-from jaxcl.data.stream import Encoded, read_bytes
+from jaxcl.data.host_ops import Implementation, begins_with_crop, host_apply
+from jaxcl.data.stream import Encoded, Pixels, read_bytes
 from jaxcl.data.tf_read import square, tensorflow
 from jaxcl.typing import Array, Images, Views
 
@@ -85,51 +85,114 @@ def host_views(
             "the host makes views from recipes, those of augment.n_views, each_view, channel_views and leave_one_out;"
             f" got a {type(recipe).__name__}. Make other views on the device (--input device)."
         )
+    check(views, source if isinstance(source, Encoded) else None, dtype)
+
+    def start(*, seed, **order):
+        tf = tensorflow()
+        made, one = maker(tf, views, source, run_keys(seed), dtype, implementations)
+        return run(tf, source, made, one, threads, tolerate, seed=seed, **order)
+
+    return start
+
+
+def crops_whole_images(images: Any, views: Any) -> bool:
+    """Whether `crops_of` can make the views: of encoded images, by recipes that begin with a crop."""
+    return (
+        isinstance(images, Pixels)
+        and isinstance(views, RecipeViews)
+        and all(map(begins_with_crop, views.recipes))
+    )
+
+
+def crops_of(
+    images: Pixels,
+    views: Views,
+    key: Array,
+    rows: Callable[[int], np.ndarray],
+    *,
+    steps: int,
+    threads: int | None = None,
+) -> Generator[dict[str, np.ndarray]]:
+    """Batches of one's own choice, cropped from whole images: {"views": uint8 [b, n, h, w, c], "index": int32 [b]}
+    (floats, where the views are in a color space).
+
+    What a probe or a fine-tuning trains on, whose images lie encoded: `images` itself only has their centre squares.
+
+    rows
+        step -> the numbers [b] of the images of that step's batch, of steps 0 to `steps` - 1.
+    key
+        the views of a step are those that `views(fold_in(key, step), {"image": whole images, "index": rows})` makes, to
+        within 1/510.
+
+    Raises ValueError where an image is damaged. `crops_whole_images(images, views)` says whether they can be made.
+    """
+    numbers: Any = np.asarray(jax.random.key_data(key))  # free of any device
+    key = jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(key))
+    assert isinstance(views, RecipeViews)
+    try:
+        tf, source = tensorflow(), images.source
+    except ImportError as error:
+        raise ImportError(
+            "Crops of encoded images are made by TensorFlow, which is not installed: pip install 'jaxcl[tfds]', or"
+            " probe the images as they are (--set augmentation=none)."
+        ) from error
+    dtype = "float32" if any(map(ends_in_a_space, views.recipes)) else "uint8"
+    made, one = maker(tf, views, source, lambda step: jax.random.fold_in(key, step), dtype, None)
+
+    def chosen(first: int, last: int | None) -> Iterator[dict[str, np.ndarray]]:
+        return ({"index": np.asarray(rows(step), np.int32)} for step in range(first, steps))
+
+    batch_size = len(rows(0))
+    return run_in_order(tf, source, made, one, threads, 0.0, chosen, batch_size, stop_step=steps)
+
+
+def check(views: RecipeViews, files: Encoded | None, dtype: str) -> None:
+    """Refuses views that the host cannot make of these images in this dtype."""
     recipes = views.recipes
     if dtype not in ("float32", "uint8"):
         raise ValueError(f'dtype must be "float32" or "uint8"; got {dtype!r}.')
     if dtype == "uint8" and any(map(ends_in_a_space, recipes)):
         raise ValueError(
-            f"bytes hold values in [0, 1], and what ends in a color space is in [-1, 1]; got {recipes[0].name}."
+            f"bytes hold values in [0, 1], and what ends in a color space goes below 0; got {recipes[0].name}."
             ' Take dtype="float32".'
         )
-    files = source if isinstance(source, Encoded) else None
-    images: Any = None if isinstance(source, Encoded) else source.images
-    cropped = all(flat(op)[0].name == "crop" for op in recipes)
-    if files is not None and not cropped:
+    if files is not None and not all(map(begins_with_crop, recipes)):
         raise ValueError(
-            "files have any size, so a recipe for them must begin with a crop"
-            f" (augment.random_resized_crop); got {', '.join(op.name for op in recipes)}."
+            "files have any size, so a recipe for them must begin with a crop (augment.random_resized_crop; of AMDIM's:"
+            f" crop=True), or with a flip and a crop; got {', '.join(op.name for op in recipes)}."
         )
 
-    def start(*, seed, **order):
-        tf = tensorflow()
-        applies = [host_apply(op, implementations=implementations) for op in recipes]
-        draw = draws(views, source, seed)
 
-        def made(step, index):
-            params = draw(step, index)
-            leaves, tree = jax.tree.flatten(params)
-            if files is None:
-                return tree, {"index": index, "leaves": tuple(leaves), "image": images[index]}
-            boxes = around([flat_params(op, p)[0] for op, p in zip(recipes, params, strict=True)])
-            return tree, {"index": index, "leaves": tuple(leaves), **where(files, index, boxes)}
+def maker(tf, views: RecipeViews, source: Images | Encoded, key_of_step, dtype: str, implementations):
+    """The two functions that `run` takes: what a batch is made of, and an example of it."""
+    recipes = views.recipes
+    files = source if isinstance(source, Encoded) else None
+    images: Any = None if isinstance(source, Encoded) else source.images
+    applies = [host_apply(op, implementations=implementations) for op in recipes]
+    draw = draws(views, source, key_of_step)
 
-        def one(tree, row):
-            params = jax.tree.unflatten(tree, row["leaves"])
-            image = row["image"] if files is None else decoded(tf, row)
-            if files is not None:
-                corner = row["box"][:2]
-                params = [shifted(op, p, corner) for op, p in zip(recipes, params, strict=True)]
-            made = [apply(p, image) for apply, p in zip(applies, params, strict=True)]
-            if dtype == "uint8":
-                made = [tf.cast(tf.round(tf.clip_by_value(view, 0, 1) * 255), tf.uint8) for view in made]
-            alike = len({tuple(view.shape) for view in made}) == 1
-            return {"views": tf.stack(made) if alike else tuple(made), "index": row["index"]}
+    def made(step, index):
+        params = draw(step, index)
+        leaves, tree = jax.tree.flatten(params)
+        if files is None:
+            return tree, {"index": index, "leaves": tuple(leaves), "image": images[index]}
+        widths = files.sizes[index][:, 1]
+        boxes = around([shown(op, p, widths) for op, p in zip(recipes, params, strict=True)])
+        return tree, {"index": index, "leaves": tuple(leaves), **where(files, index, boxes)}
 
-        return run(tf, source, made, one, threads, tolerate, seed=seed, **order)
+    def one(tree, row):
+        params = jax.tree.unflatten(tree, row["leaves"])
+        image = row["image"] if files is None else decoded(tf, row)
+        if files is not None:
+            part = row["box"], row["size"][1]
+            params = [shifted(tf, op, p, *part)[0] for op, p in zip(recipes, params, strict=True)]
+        made = [apply(p, image) for apply, p in zip(applies, params, strict=True)]
+        if dtype == "uint8":
+            made = [tf.cast(tf.round(tf.clip_by_value(view, 0, 1) * 255), tf.uint8) for view in made]
+        alike = len({tuple(view.shape) for view in made}) == 1
+        return {"views": tf.stack(made) if alike else tuple(made), "index": row["index"]}
 
-    return start
+    return made, one
 
 
 def host_images(source: Encoded, size: int, *, threads: int | None = None, tolerate: float = 0.01) -> Input:
@@ -163,9 +226,8 @@ def host_images(source: Encoded, size: int, *, threads: int | None = None, toler
 def run(
     tf, source, made, one, threads, tolerate, *, batch_size, seed, start_step=0, stop_step=None, **processes
 ):
-    """made(step, index) -> tree, what a batch is made of; one(tree, row) -> an example. Yields the batches."""
+    """The batches of a training run; see `run_in_order`."""
     n = len(source.paths) if isinstance(source, Encoded) else len(source.images)
-    threads = threads or os.cpu_count() or 1
 
     def order(first, last):
         return index_batches(
@@ -174,6 +236,14 @@ def run(
 
     order(start_step, stop_step)  # refuses at once what cannot be dealt out
     rows_here = batch_size // processes.get("process_count", 1)
+    steps = {"start_step": start_step, "stop_step": stop_step}
+    return run_in_order(tf, source, made, one, threads, tolerate, order, rows_here, **steps)
+
+
+def run_in_order(tf, source, made, one, threads, tolerate, order, rows_here, *, start_step=0, stop_step=None):
+    """made(step, index) -> tree, what a batch is made of; one(tree, row) -> an example; order(first, last) -> which
+    images the steps have, {"index": [rows_here]} each. Yields the batches."""
+    threads = threads or os.cpu_count() or 1
 
     def dataset(first):
         tree, example = made(first, stand_in(source, next(order(first, None))["index"]))
@@ -225,12 +295,19 @@ def stop_running() -> None:
             batches.close()
 
 
-def draws(views: RecipeViews, source: Images | Encoded, seed: int) -> Callable[[int, np.ndarray], Any]:
+def run_keys(seed: int) -> Callable[[Array], Array]:
+    """step -> the key of a training run's views."""
+    return lambda step: keys.views_key(keys.step_key(keys.run_key(seed), step))
+
+
+def draws(
+    views: RecipeViews, source: Images | Encoded, key_of_step: Callable[[Array], Array]
+) -> Callable[[int, np.ndarray], Any]:
     """(step, index [b]) -> the parameters of every view, numpy arrays [b, ...], as the device would draw them."""
     fixed = None if isinstance(source, Encoded) else source.images.shape[1:]
 
     def of_batch(step: Array, index: Array, sizes: Array):
-        key = keys.views_key(keys.step_key(keys.run_key(seed), step))
+        key = key_of_step(step)
 
         def of_image(index, size):
             return views.sample(key, index, fixed or (size[0], size[1], 3))
@@ -252,7 +329,7 @@ def draws(views: RecipeViews, source: Images | Encoded, seed: int) -> Callable[[
 
 
 def ends_in_a_space(op: Op) -> bool:
-    """Whether what a recipe makes is in a color space, within [-1, 1]."""
+    """Whether what a recipe makes is in a color space, and so partly below 0."""
     return flat(op)[-1].name in SPACES
 
 
@@ -368,10 +445,31 @@ def around(crops: Sequence[Any]) -> np.ndarray:
     return np.stack([top, left, bottom - top, right - left], axis=1).astype(np.int32)
 
 
-def shifted(op: Op, params: Any, corner: Any) -> Any:
-    """The parameters of a recipe that begins with a crop, for an image of which only what is below and right of a
-    corner is there."""
+def shown(op: Op, params: Any, widths: np.ndarray) -> Any:
+    """The boxes [b] that a recipe's crop shows of images of these widths, before any flip that precedes it."""
+    steps = flat(op)
+    first = next(i for i, step in enumerate(steps) if step.name == "crop")
+    *flips, crop = flat_params(op, params)[: first + 1]
+    left = crop.left
+    for flip in flips:
+        left = np.where(flip.on, widths - left - crop.width, left)
+    return crop._replace(left=left)
+
+
+def shifted(
+    tf: Any, op: Op, params: Any, box: Any, width: Any, flipped: Any = False
+) -> tuple[Any, bool, Any]:
+    """The parameters of a recipe that begins with a crop, or a flip and a crop, for an image of this width of which
+    only a box (top, left, height, width) is there; whether the crop was among them; and whether it was flipped."""
     if "steps" in dict(op.settings):
-        steps = dict(op.settings)["steps"]
-        return (shifted(steps[0], params[0], corner), *params[1:])
-    return params._replace(top=params.top - corner[0], left=params.left - corner[1])
+        found, made = False, []
+        for step, drawn in zip(dict(op.settings)["steps"], params, strict=True):
+            if not found:
+                drawn, found, flipped = shifted(tf, step, drawn, box, width, flipped)
+            made.append(drawn)
+        return tuple(made), found, flipped
+    if op.name == "flip":
+        return params, False, tf.math.logical_xor(flipped, params.on)
+    # Seen in a mirror, a box begins where it ends.
+    left = tf.where(flipped, width - box[1] - box[3], box[1])
+    return params._replace(top=params.top - box[0], left=params.left - left), True, flipped

@@ -15,18 +15,23 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from jaxcl.augment.blur import blur_radius
+from jaxcl.augment.blur import blur_radius, box_radius
 from jaxcl.augment.color import JITTERS
 from jaxcl.augment.composition import flat, flat_params
 from jaxcl.augment.op import Op
-from jaxcl.augment.spaces import LAB_RANGE, XYZ, YCBCR, YCBCR_RANGE, YDBDR, YDBDR_RANGE
+from jaxcl.augment.spaces import LAB_SCALE, XYZ, YCBCR, YCBCR_SCALE, YDBDR, YDBDR_SCALE
 from jaxcl.data.tf_read import tensorflow
-from jaxcl.images import gaussian_matrix
+from jaxcl.images import BORDERS, gaussian_matrix
+
+# Of gray, as torchvision has it.
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 # (params, image [h, w, c]) -> image: tensors; float32 in [0, 1], or uint8 where the op is a crop.
 Apply = Callable[[Any, Any], Any]
@@ -45,11 +50,11 @@ def host_apply(op: Op, *, implementations: Mapping[str, Implementation] | None =
     """
     tf = tensorflow()
     first, *rest = [step_apply(step, {**IMPLEMENTATIONS, **(implementations or {})}) for step in flat(op)]
-    crops = flat(op)[0].name == "crop"
+    crops = begins_with_crop(op)
 
     def apply(params, image):
         drawn = flat_params(op, params)
-        # A crop takes bytes as they are: fewer pixels are left to be turned into floats.
+        # A crop takes bytes as they are (and so does a flip): fewer pixels are left to be turned into floats.
         image = first(drawn[0], image if crops else as_float(tf, image))
         for step, values in zip(rest, drawn[1:], strict=True):
             image = step(values, image)
@@ -58,10 +63,19 @@ def host_apply(op: Op, *, implementations: Mapping[str, Implementation] | None =
     return apply
 
 
+def begins_with_crop(op: Op) -> bool:
+    """Whether a recipe's first op is a crop, or flips and a crop."""
+    names = [step.name for step in flat(op) if step.name != "flip"]
+    return bool(names) and names[0] == "crop"
+
+
 def step_apply(op: Op, implementations: Mapping[str, Implementation]) -> Apply:
     settings = dict(op.settings)
     if "first_channels" in settings:
         return first_channels(step_apply(settings["op"], implementations), settings["first_channels"])
+    if op.name == "each_patch" and "stride" in settings:
+        inner = host_apply(settings["op"], implementations=implementations)
+        return each_patch(inner, settings["size"], settings["stride"])
     if op.name not in implementations:
         raise ValueError(
             f"the op {op.name!r} has no host implementation; there are {', '.join(sorted(implementations))}. Make the"
@@ -138,7 +152,7 @@ def translate(*, border: str, **how_it_is_drawn: Any) -> Apply:
 # ---------------------------------------------------------------------------------------------- color
 
 
-def jitter(*, brightness_form: str, probability: float, **strengths: float) -> Apply:
+def jitter(*, brightness_form: str, probability: float, colors: str, **strengths: float) -> Apply:
     tf = tensorflow()
     kept = [i for i, name in enumerate(JITTERS) if strengths[name] != 0]
     # Every order of the changes is one branch: a single jump an image instead of four.
@@ -152,10 +166,19 @@ def jitter(*, brightness_form: str, probability: float, **strengths: float) -> A
         def brighter(x):
             return x + params.brightness if brightness_form == "add" else x * params.brightness
 
+        def gray_of(x):
+            return x if x.shape[-1] == 1 else tf.tensordot(x, tf.constant(LUMA), 1)[..., None]
+
         def contrasted(x):
+            if colors == "torchvision":
+                mean = tf.reduce_mean(gray_of(x))
+                return mean + params.contrast * (x - mean)
             return tf.raw_ops.AdjustContrastv2(images=x, contrast_factor=params.contrast)
 
         def saturated(x):
+            if colors == "torchvision":
+                gray = gray_of(x)
+                return gray + params.saturation * (x - gray)
             return tf.raw_ops.AdjustSaturation(images=x, scale=params.saturation)
 
         def shifted(x):
@@ -199,6 +222,19 @@ def grayscale(**how_it_is_drawn: Any) -> Apply:
     return apply
 
 
+def drop_channels(**how_it_is_drawn: Any) -> Apply:
+    tf = tensorflow()
+
+    def apply(params, image):
+        channels = image.shape[-1]
+        if channels == 1:
+            return image
+        dropped = tf.logical_and(params.on, tf.range(channels) != params.kept)
+        return tf.where(dropped, 0.5, image)
+
+    return apply
+
+
 def solarize(*, threshold: float, **how_it_is_drawn: Any) -> Apply:
     tf = tensorflow()
 
@@ -210,24 +246,42 @@ def solarize(*, threshold: float, **how_it_is_drawn: Any) -> Apply:
     return apply
 
 
-def blur(**how_it_is_drawn: Any) -> Apply:
+def blur(*, sigma: Any, border: str, radius: int | None, boxes: int | None, **how_it_is_drawn: Any) -> Apply:
     tf = tensorflow()
+
+    def taps_of(params, height):
+        if boxes:
+            reach = math.ceil(box_radius(float(sigma[1]), boxes))
+            width = box_radius(params.sigma, boxes)
+            distance = tf.abs(tf.range(-reach, reach + 1, dtype=tf.float32))
+            return tf.clip_by_value(width + 1 - distance, 0, 1) / (2 * width + 1)
+        reach = blur_radius(height) if radius is None else radius
+        distance = tf.range(-reach, reach + 1, dtype=tf.float32)
+        taps = tf.exp(-((distance / params.sigma) ** 2) / 2)
+        return taps / tf.reduce_sum(taps)
 
     def apply(params, image):
         h, w, c = image.shape
         if h is None or w is None:
             raise ValueError("a blur needs an image of known size, as its width follows from it. Crop first.")
-        radius = blur_radius(h)
-        if radius == 0:
+        taps = taps_of(params, h)
+        reach = taps.shape[0] // 2
+        if reach == 0:
             return image
-        distance = tf.range(-radius, radius + 1, dtype=tf.float32)
-        taps = tf.exp(-((distance / params.sigma) ** 2) / 2)
-        taps = taps / tf.reduce_sum(taps)
+
+        def once_along_rows(x, n, rest):
+            # All else as channels: those are what the convolution's kernel is vectorized over.
+            kernel = tf.broadcast_to(tf.reshape(taps, (-1, 1, 1, 1)), (2 * reach + 1, 1, rest, 1))
+            x = tf.reshape(x, (1, n, 1, rest))
+            if border == "black":
+                return tf.nn.depthwise_conv2d(x, kernel, (1, 1, 1, 1), "SAME")
+            seen = np.asarray(BORDERS[border](jnp.arange(-reach, n + reach), n), np.int32)
+            return tf.nn.depthwise_conv2d(tf.gather(x, seen, axis=1), kernel, (1, 1, 1, 1), "VALID")
 
         def along_rows(x, n, rest):
-            # All else as channels: those are what the convolution's kernel is vectorized over.
-            kernel = tf.broadcast_to(tf.reshape(taps, (-1, 1, 1, 1)), (2 * radius + 1, 1, rest, 1))
-            return tf.nn.depthwise_conv2d(tf.reshape(x, (1, n, 1, rest)), kernel, (1, 1, 1, 1), "SAME")
+            for _ in range(boxes or 1):
+                x = once_along_rows(x, n, rest)
+            return x
 
         def blurred():
             x = tf.reshape(along_rows(image, h, w * c), (h, w, c))
@@ -281,7 +335,7 @@ def lab() -> Apply:
         x = by_channel(tf, x, XYZ)
         x = tf.where(x > 0.008856, tf.maximum(x, 0.008856) ** (1 / 3), 7.787 * x + 16 / 116)
         x, y, z = tf.unstack(x, axis=-1)
-        return scaled_to_one(tf.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1), LAB_RANGE)
+        return standardized(tf.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1), LAB_SCALE)
 
     return apply
 
@@ -289,14 +343,12 @@ def lab() -> Apply:
 def ycbcr() -> Apply:
     tf = tensorflow()
     offset = np.array([16, 128, 128], np.float32)
-    return lambda params, image: scaled_to_one(
-        by_channel(tf, clipped(tf, image), YCBCR) + offset, YCBCR_RANGE
-    )
+    return lambda params, image: standardized(by_channel(tf, clipped(tf, image), YCBCR) + offset, YCBCR_SCALE)
 
 
 def ydbdr() -> Apply:
     tf = tensorflow()
-    return lambda params, image: scaled_to_one(by_channel(tf, clipped(tf, image), YDBDR), YDBDR_RANGE)
+    return lambda params, image: standardized(by_channel(tf, clipped(tf, image), YDBDR), YDBDR_SCALE)
 
 
 def by_channel(tf: Any, x: Any, matrix: np.ndarray) -> Any:
@@ -305,9 +357,9 @@ def by_channel(tf: Any, x: Any, matrix: np.ndarray) -> Any:
     return tf.ensure_shape(tf.reshape(flat_pixels, tf.shape(x)), x.shape)
 
 
-def scaled_to_one(x: Any, limits: tuple[np.ndarray, np.ndarray]) -> Any:
-    low, high = limits
-    return (x - ((low + high) / 2).astype(np.float32)) / ((high - low) / 2).astype(np.float32)
+def standardized(x: Any, scale: tuple[np.ndarray, np.ndarray]) -> Any:
+    mean, std = scale
+    return (x - mean.astype(np.float32)) / std.astype(np.float32)
 
 
 # ---------------------------------------------------------------------------------------------- parts
@@ -331,6 +383,26 @@ def first_channels(inner: Apply, channels: int) -> Apply:
     return apply
 
 
+def each_patch(inner: Apply, size: int, stride: int) -> Apply:
+    tf = tensorflow()
+
+    def apply(params, image):
+        h, w, c = image.shape
+        if h is None or w is None:
+            raise ValueError("patches are cut from images of known size. Crop first.")
+        corners = [(i, j) for i in range(0, h - size + 1, stride) for j in range(0, w - size + 1, stride)]
+        grid = (h - size) // stride + 1, (w - size) // stride + 1
+        cut = tf.stack([image[i : i + size, j : j + size] for i, j in corners])
+        drawn = tf.nest.map_structure(
+            lambda x: tf.reshape(x, (len(corners), *x.shape[2:])), params["patches"]
+        )
+        # One after the other: 49 patches, each in a graph of its own, would take long to build.
+        made = tf.map_fn(lambda row: inner(*row), (drawn, cut), fn_output_signature=tf.float32)
+        return tf.reshape(made, (*grid, size, size, c))
+
+    return apply
+
+
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "crop": crop,
     "flip": flip,
@@ -338,6 +410,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
     "translate": translate,
     "jitter": jitter,
     "grayscale": grayscale,
+    "drop_channels": drop_channels,
     "solarize": solarize,
     "blur": blur,
     "texture": texture,

@@ -17,7 +17,8 @@ from jaxcl.data.stream import as_images, find_images
 from jaxcl.data.tfds import about_tfds
 from jaxcl.typing import About, Images
 
-# Of an encoded test image, the middle of the centre square is evaluated, as papers do on ImageNet (224 of 256 pixels).
+# Of an encoded image that is not augmented the middle of the centre square is seen, as papers do on ImageNet (224 of
+# 256 pixels): of the test images, and of training images that stand beside them, in a kNN's bank or a fit to features.
 EVALUATED_FRACTION = 7 / 8
 
 
@@ -117,6 +118,7 @@ def open(
     data_dir: str | os.PathLike | None = None,
     size: int | None = None,
     evaluate_on: str = "test",
+    train_on: str = "train",
     encoded: bool | None = None,
 ) -> Data:
     """The data set that `spec` names, unread: see `Data`.
@@ -125,11 +127,15 @@ def open(
         as in `load`: "digits", "tfds:NAME", "folder:PATH", "npz:PATH"; and "tfrecord:PATTERN", as in `find_images`.
     evaluate_on
         the split that is `test`: "test" or "train"; of a TensorFlow data set any of its splits, as "validation".
+    train_on
+        the split that is `train`, and learnt from: of a TensorFlow data set any, as "unlabelled" or "train+unlabelled"
+        of STL-10. What is evaluated by stays the split "train", with its labels.
     encoded
         True: the images stay encoded where they are, for what does not fit into memory ("tfds", "folder" and
         "tfrecord", which always do). They look like images in memory of [size, size, 3], and are decoded when they
-        are asked for: the centre square of the training images, and of the test images the 7/8 of it in the middle.
-        `input_pipeline` reads the files themselves. It needs `size`. None: as the spec is.
+        are asked for: of the centre square the 7/8 in the middle, as papers evaluate photographs. What trains reads
+        the files themselves: `input_pipeline`, and where crops are made for a probe or fine-tuning, `data.crops_of`.
+        It needs `size`. None: as the spec is.
 
     Nothing is read; a misspelt spec raises ValueError at once, and what is wrong with the data when it is asked for.
 
@@ -156,11 +162,14 @@ def open(
             )
         side = size
 
-        def opened(split: str, fraction: float) -> Images:
-            return as_images(find_images(spec, split, data_dir=data_dir), side, fraction=fraction)
+        def opened(split: str) -> Images:
+            return as_images(find_images(spec, split, data_dir=data_dir), side, fraction=EVALUATED_FRACTION)
 
         return Data(
-            spec, train=lambda: opened("train", 1.0), test=lambda: opened(evaluate_on, EVALUATED_FRACTION)
+            spec,
+            train=lambda: opened(train_on),
+            test=lambda: opened(evaluate_on),
+            evaluated=None if train_on == "train" else lambda: {"": (opened("train"), opened(evaluate_on))},
         )
 
     def describe() -> About | None:
@@ -174,9 +183,14 @@ def open(
                 return about_folder(Path(where).expanduser(), size)
         return about_tfds(where, data_dir, size)
 
-    return Data(
-        spec,
-        train=lambda: load(spec, "train", data_dir=data_dir, size=size),
-        test=lambda: load(spec, evaluate_on, data_dir=data_dir, size=size),
-        about=describe,
-    )
+    def loaded(split: str) -> Images:
+        return load(spec, split, data_dir=data_dir, size=size)
+
+    if train_on != "train":
+        return Data(
+            spec,
+            train=lambda: loaded(train_on),
+            test=lambda: loaded(evaluate_on),
+            evaluated=lambda: {"": (loaded("train"), loaded(evaluate_on))},
+        )
+    return Data(spec, train=lambda: loaded("train"), test=lambda: loaded(evaluate_on), about=describe)

@@ -43,8 +43,9 @@ def load(
     spec
         "digits", "tfds:NAME", "folder:PATH" or "npz:PATH".
     split
-        "train" or "test"; of a TensorFlow data set any of its splits, where "test" is "validation" if there is no
-        test split or its labels are secret.
+        "train" or "test"; of a TensorFlow data set any of its splits, or several, as "train+unlabelled" of STL-10,
+        where "test" is "validation" if there is no test split or its labels are secret. A split whose labels are all
+        -1, as STL-10's "unlabelled", has none.
     data_dir
         where TensorFlow data sets lie; None: the environment's TFDS_DATA_DIR, or ~/tensorflow_datasets.
     size

@@ -263,7 +263,8 @@ def read_bytes(path: str, start: int, length: int) -> bytes:
 
 def as_images(source: Encoded, size: int, *, fraction: float = 1.0) -> Images:
     """Encoded images as if they were in memory: `Images` of [n, size, size, 3] whose pixels are decoded when a part of
-    them is asked for, by Pillow, on all cores. What is asked for twice is decoded twice.
+    them is asked for, by Pillow, on all cores. What is asked for twice is decoded twice. (Random crops are made of the
+    whole images: `data.crops_of`.)
 
     fraction
         of the centre square's side that is kept and resized.

@@ -15,12 +15,18 @@ import numpy as np
 
 
 def read(
-    folder: Path, split: str, *, size: int | None, allocate: Callable[[tuple[int, ...]], np.ndarray]
+    folder: Path,
+    split: str,
+    *,
+    size: int | None,
+    allocate: Callable[[tuple[int, ...]], np.ndarray],
+    unlabelled: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]] | None:
     """One split of the data set prepared in `folder`: images uint8 [n, h, w, c], labels [n] or None, class names.
 
     The order is that of the files, one shard after the other, whatever the number of threads. `size` as in
-    `data.load`; `allocate` makes the array that is filled. None where the labels are secret (all -1).
+    `data.load`; `allocate` makes the array that is filled. Where all labels are -1, which says that there are none,
+    `unlabelled` tells whether that is wanted: then there are no labels and no classes, else the answer is None.
 
     Raises ValueError where there is no image of one or three channels and 8 bits, where the images' sizes differ and
     no size is given, and where the files are damaged.
@@ -62,7 +68,7 @@ def read(
     images, labels, filled = allocate((n, height, width, channels)), np.empty(n, np.int64), 0
     try:
         for some, their_labels in batched.as_numpy_iterator():
-            if label_key and filled == 0 and np.all(their_labels == -1):
+            if label_key and not unlabelled and filled == 0 and np.all(their_labels == -1):
                 return None
             if filled + len(some) > n:
                 raise ValueError(f"{folder} holds more than the {n} images it was said to.")
@@ -79,7 +85,7 @@ def read(
         raise ValueError(
             f"{folder}, split {split}, holds {filled} of {n} images. Prepare the data set again."
         )
-    if not label_key:
+    if not label_key or np.all(labels == -1):
         return images, None, ()
     return images, labels, tuple(builder.info.features[label_key].names)
 

@@ -35,6 +35,7 @@ def few_shot(
     draws: int = 10,
     steps: int = 250,
     learning_rate: float = 0.03,
+    standardize: bool = True,
 ) -> FewShot:
     """Accuracy on the test set of linear classifiers that have seen `shots` images a class, over several draws.
 
@@ -44,9 +45,10 @@ def few_shot(
 
     The paper says no more, so the rest is ours: every iteration sees all labelled images; the layer starts at zero;
     features are centered and divided by one number, their root mean square over the draw's labelled images, so that
-    the learning rate means the same for every encoder. The confidence interval is Student's, mean ± t s / sqrt(draws),
-    with s the standard deviation over draws (the paper does not say how it computes its own). It covers the draw of
-    labelled images, not that of the test images, which are the same in every draw.
+    the learning rate means the same for every encoder (standardize=False takes them as they are). The confidence
+    interval is Student's, mean ± t s / sqrt(draws), with s the standard deviation over draws (the paper does not say
+    how it computes its own). It covers the draw of labelled images, not that of the test images, which are the same in
+    every draw.
 
     Draw r takes `balanced_subset(fold_in(key, r), train_labels, shots)`: a function of key and labels alone, so
     encoders are compared on the same images.
@@ -77,8 +79,10 @@ def few_shot(
     for r in range(draws):
         # One draw at a time: its images are few, and all of them together need not fit.
         rows = balanced_subset(jax.random.fold_in(key, r), labels, shots)
-        center = x[rows].mean(axis=0)
-        scale = np.sqrt(np.mean(np.square(x[rows] - center)))
+        center, scale = np.zeros(x.shape[1], x.dtype), np.float32(0)
+        if standardize:
+            center = x[rows].mean(axis=0)
+            scale = np.sqrt(np.mean(np.square(x[rows] - center)))
         scale = scale if scale > 0 else np.float32(1)
         weights, bias = _adam(
             (x[rows] - center) / scale,

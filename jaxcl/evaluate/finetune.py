@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jaxcl.evaluate.checks import check_features, check_sets, numbered_classes
 from jaxcl.evaluate.features import EncoderFn, as_partial, embed
 from jaxcl.evaluate.fewshot import balanced_subset
 from jaxcl.evaluate.progress import Progress, stage
-from jaxcl.evaluate.sgd import cross_entropy, nesterov, sgd
+from jaxcl.evaluate.sgd import cross_entropy, images_or_views, moved, rates, sgd
 from jaxcl.evaluate.subject import Subject
 from jaxcl.typing import Array, Views
 
@@ -42,6 +43,10 @@ def finetune(
     batch_size: int = 128,
     learning_rate: float = 0.05,
     momentum: float = 0.9,
+    nesterov: bool = True,
+    schedule: str = "cosine",
+    drops: Sequence[float] = (0.6, 0.8),
+    drop_factor: float = 0.1,
     progress: Progress | None = None,
 ) -> FineTuned:
     """Trains all parameters of the encoder, and a linear layer on its features, on a fraction of the labels.
@@ -65,7 +70,9 @@ def finetune(
         class, a function of key and labels, so encoders are compared on the same labels.
     views
         (key, batch) -> views; the first is used. `augment.crop_and_flip` if not given: give another where left and
-        right matter.
+        right matter. Images that stay encoded are cropped whole where the views are recipes that begin with a crop.
+    learning_rate, momentum, nesterov, schedule, drops, drop_factor
+        as in `linear_sgd`. (SimCLRv2's LARS is not among them.)
 
     The last incomplete batch of an epoch is dropped. The order is a function of (key, epoch), the augmentation of
     (key, step, the image's index). `details` holds "losses", the mean cross-entropy of every epoch in nats, "steps" and
@@ -99,18 +106,21 @@ def finetune(
         "weights": np.zeros((shape[1], len(classes)), np.float32),
         "bias": np.zeros(len(classes), np.float32),
     }
-    frozen, order_key, views_key = devices.replicate((frozen, order_key, views_key), mesh)
+    make = images_or_views(train.images, views, views_key)
+    frozen, views_key = devices.replicate((frozen, views_key), mesh)
     params, losses = sgd(
         order_key,
         functools.partial(_step, frozen, views_key, apply=apply, views=views),
         params,
-        train.images,
+        make,
         numbered,
         rows,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         momentum=momentum,
+        nesterov=nesterov,
+        rate=rates(schedule, drops=drops, drop_factor=drop_factor),
         mesh=mesh,
         progress=stage(progress, "fine-tuning"),
     )
@@ -154,4 +164,4 @@ def _step(frozen, key, carry, step, batch, numbers, *, apply, views):
         return cross_entropy(params, features, batch["label"])
 
     loss, grads = jax.value_and_grad(loss_fn)(params)
-    return *nesterov(params, velocity, grads, *numbers), total + loss
+    return *moved(params, velocity, grads, *numbers), total + loss

@@ -7,6 +7,7 @@
     knn, knn200        neighbors                                      class, from features
     linear, transfer   logistic regression, l2 chosen on held-out     class, from features
     linear_sgd         the same by SGD on augmented images            class, from features where there are no views
+    linear_moco        so with MoCo's settings                        class
     fewshot5, 10       5 or 10 labelled images a class                class, from features, by the key
     finetune1, 10      the whole encoder on 1 or 10 % of the labels   class
     corruption         the linear classifier on corrupted images      class
@@ -32,6 +33,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcl import augment
 from jaxcl.evaluate import transforms
 from jaxcl.evaluate.checks import check_sets
 from jaxcl.evaluate.corruptions import CORRUPTIONS
@@ -43,7 +45,8 @@ from jaxcl.evaluate.progress import Progress, stage
 from jaxcl.evaluate.robustness import robustness
 from jaxcl.evaluate.sgd import linear_sgd
 from jaxcl.evaluate.subject import Subject
-from jaxcl.typing import Array, Views
+from jaxcl.images import as_float
+from jaxcl.typing import Array, Batch, Views
 
 # SimCLR's appendix B.8 and Kornblith et al. (2019): 45 values, evenly spaced in their logarithm.
 TRANSFER_L2 = tuple(float(x) for x in np.logspace(-6, 5, 45))
@@ -115,32 +118,57 @@ def _linear(
 
 
 def _linear_sgd(
+    protocol: str,
     key: Array,
     subject: Subject,
     *,
     views: Views | None = None,
     epochs: int = 100,
+    batch_size: int = 512,
+    learning_rate: float = 0.1,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    weight_decay: float = 0.0,
+    schedule: str = "cosine",
+    drops: Sequence[float] = (0.6, 0.8),
+    drop_factor: float = 0.1,
+    start_std: float = 0.0,
+    augmentation: str = "recipe",
     progress: Progress | None = None,
 ) -> Result:
-    check_sets("linear_sgd", subject.train, subject.test)
+    """`linear_sgd`. The augmentation is that of the recipe ("recipe": its `probe_views`), crop and flip by
+    "tensorflow" (SimCLR's) or by "torchvision" (MoCo's), or "none": features of the images as they are.
+
+    "linear_moco" is the protocol of MoCo's code (main_lincls.py), by which LooC and feature transformation are
+    evaluated as well: 100 epochs (LooC on ImageNet-100: 200), batches of 256, learning rate 30, times 0.1 at 3/5 and
+    4/5 of the epochs, momentum 0.9 without Nesterov, no weight decay, weights from N(0, 0.01^2). Its accuracy is that
+    after the last epoch. (The code also keeps the best over test accuracies of all epochs.)
+    """
+    check_sets(protocol, subject.train, subject.test)
     start = time.perf_counter()
+    views = _chosen(augmentation, views, subject)
     settings: dict[str, Any] = {
         "epochs": epochs,
-        "batch_size": min(512, len(subject.train.images)),
-        "learning_rate": 0.1,
-        "momentum": 0.9,
-        "weight_decay": 0.0,
+        "batch_size": min(batch_size, len(subject.train.images)),
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "nesterov": nesterov,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "drops": [float(drop) for drop in drops],
+        "drop_factor": drop_factor,
+        "start_std": start_std,
     }
     probe = linear_sgd(key, subject, views=views, progress=stage(progress, "training"), **settings)
     settings = {
-        "optimizer": "SGD, Nesterov",
-        "schedule": "cosine",
+        "optimizer": "SGD",
+        "augmentation": augmentation,
         "augmented": views is not None,
-        **settings,
+        **_of_schedule(settings),
     }
     seconds = time.perf_counter() - start
     return {
-        **_result("linear_sgd", subject, probe.accuracy, settings, seconds),
+        **_result(protocol, subject, probe.accuracy, settings, seconds),
         "features": len(probe.weights),
         **probe.details,
     }
@@ -155,6 +183,7 @@ def _few_shot(
     draws: int = 10,
     steps: int = 250,
     learning_rate: float = 0.03,
+    standardize: bool = True,
     progress: Progress | None = None,
 ) -> Result:
     """`few_shot`: "accuracy" is the mean over draws, "interval" half the width of its 95 % confidence
@@ -165,6 +194,7 @@ def _few_shot(
         "draws": draws,
         "steps": steps,
         "learning_rate": learning_rate,
+        "standardize": standardize,
     }
     train_features, test_features = subject.train_features(progress), subject.test_features(progress)
     stage(progress, "fitting")(0.0)
@@ -189,9 +219,16 @@ def _finetune(
     epochs: int | None = None,
     batch_size: int = 128,
     learning_rate: float = 0.05,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    schedule: str = "cosine",
+    drops: Sequence[float] = (0.6, 0.8),
+    drop_factor: float = 0.1,
+    augmentation: str = "recipe",
     progress: Progress | None = None,
 ) -> Result:
-    """`finetune` on so many percent of the labels: 60 epochs for 1 %, 30 for more."""
+    """`finetune` on so many percent of the labels: 60 epochs for 1 %, 30 for more. The augmentation as for
+    "linear_sgd", and crop and flip where the recipe has none."""
     protocol = f"finetune{percent}"
     check_sets(protocol, subject.train, subject.test)
     start = time.perf_counter()
@@ -200,16 +237,22 @@ def _finetune(
         "epochs": (60 if percent == 1 else 30) if epochs is None else epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
-        "momentum": 0.9,
+        "momentum": momentum,
+        "nesterov": nesterov,
+        "schedule": schedule,
+        "drops": [float(drop) for drop in drops],
+        "drop_factor": drop_factor,
     }
+    if augmentation == "recipe" and views is None:
+        augmentation = "tensorflow"
+    views = _as_they_are if augmentation == "none" else _chosen(augmentation, views, subject)
     tuned = finetune(key, subject, views=views, progress=progress, **settings)
     settings = {
-        "optimizer": "SGD, Nesterov",
-        "schedule": "cosine",
-        "augmentation": "crop and flip" if views is None else "the recipe's probe_views",
+        "optimizer": "SGD",
+        "augmentation": augmentation,
         "batch_statistics": "of pretraining",
         "seed": _seed(key),
-        **settings,
+        **_of_schedule(settings),
     }
     seconds = time.perf_counter() - start
     return {
@@ -229,13 +272,19 @@ def _transform(
     *,
     views: Views | None = None,
     most: int = 10000,
+    l2: Sequence[float] = L2,
+    held_out: float = 0.1,
+    standardize: bool = True,
+    tolerance: float = 1e-5,
+    iterations: int = 500,
     progress: Progress | None = None,
 ) -> Result:
     """`rotation_probe` or `hue_probe`; the labels of the images are not used."""
     start = time.perf_counter()
-    score = probe_of(key, subject, most=most, progress=progress)
-    settings = {"degrees": list(names), "most": most, "optimizer": "L-BFGS", "standardize": True}
-    settings |= {"held_out": 0.1, "seed": _seed(key)}
+    given: dict[str, Any] = {"most": most, "held_out": held_out, "standardize": standardize}
+    given |= {"tolerance": tolerance, "iterations": iterations}
+    score = probe_of(key, subject, l2=l2, progress=progress, **given)
+    settings = {"degrees": list(names), "optimizer": "L-BFGS", "seed": _seed(key), **given}
     seconds = time.perf_counter() - start
     return {
         **_result(protocol, subject, score.accuracy, settings, seconds),
@@ -254,17 +303,24 @@ def _corruption(
     views: Views | None = None,
     images: int | None = None,
     names: Sequence[str] = tuple(CORRUPTIONS),
+    l2: Sequence[float] = L2,
+    held_out: float = 0.1,
+    standardize: bool = True,
+    tolerance: float = 1e-5,
+    iterations: int = 500,
     progress: Progress | None = None,
 ) -> Result:
     """`robustness`: "accuracy" is the mean over 15 corruptions and 5 severities; "groups", "severe" (severities 3 to
     5), "clean_accuracy" and "corruptions" (five severities each) beside it, all in percent."""
     check_sets("corruption", subject.train, subject.test)
     start = time.perf_counter()
-    score = robustness(key, subject, images=images, names=names, progress=progress)
+    given: dict[str, Any] = {"held_out": held_out, "standardize": standardize}
+    given |= {"tolerance": tolerance, "iterations": iterations}
+    score = robustness(key, subject, images=images, names=names, l2=l2, progress=progress, **given)
     most = len(subject.test.images)
     shown = most if images is None else min(images, most)
     settings = {"names": list(names), "severities": 5, "images": images, "seed": _seed(key)}
-    settings |= {"classifier": "linear, fitted to clean images"}
+    settings |= {"classifier": "linear, fitted to clean images", **given}
     seconds = time.perf_counter() - start
     return {
         **_result("corruption", subject, score.mean, settings, seconds),
@@ -277,6 +333,35 @@ def _corruption(
         "features": len(score.probe.weights),
         **score.probe.details,
     }
+
+
+def _chosen(augmentation: str, views: Views | None, subject: Subject) -> Views | None:
+    """The views that a classifier is trained on; None where it sees the images as they are."""
+    choices = {"recipe": views, "none": None}
+    if augmentation not in (*choices, "tensorflow", "torchvision"):
+        raise ValueError(
+            f'augmentation must be "recipe", "tensorflow", "torchvision" or "none"; got {augmentation!r}.'
+        )
+    if augmentation in choices:
+        return choices[augmentation]
+    subject.encoder_for("A probe on augmented images")
+    return _probe_views(subject.train.images.shape[1], augmentation)
+
+
+# The same object at every call, so that the step is compiled once.
+@functools.cache
+def _probe_views(size: int, library: str) -> Views:
+    return augment.probe_views(size, library=library)
+
+
+def _as_they_are(key: Array, batch: Batch) -> tuple[Array, ...]:
+    return (as_float(batch["image"]),)
+
+
+def _of_schedule(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without what a schedule that does not fall in steps has no use for."""
+    unused = () if settings["schedule"] == "steps" else ("drops", "drop_factor")
+    return {name: value for name, value in settings.items() if name not in unused}
 
 
 def _seed(key: Array) -> list[int]:
@@ -308,6 +393,16 @@ def _result(protocol: str, subject: Subject, accuracy: float, settings, seconds:
     }
 
 
+MOCO: dict[str, Any] = {
+    "epochs": 100,
+    "batch_size": 256,
+    "learning_rate": 30.0,
+    "nesterov": False,
+    "schedule": "steps",
+    "start_std": 0.01,
+    "augmentation": "torchvision",
+}
+
 # name -> (key, subject, *, settings of its own, views=None, progress=None) -> Result. `views` matters to "linear_sgd"
 # and the "finetune"s alone; the key to what draws: not to "knn", "linear" and their kin.
 PROTOCOLS: dict[str, Callable[..., Result]] = {
@@ -315,7 +410,8 @@ PROTOCOLS: dict[str, Callable[..., Result]] = {
     "knn200": functools.partial(_knn, "knn200", k=200, vote="weighted"),
     "linear": functools.partial(_linear, "linear", l2=L2),
     "transfer": functools.partial(_linear, "transfer", l2=TRANSFER_L2, standardize=False),
-    "linear_sgd": _linear_sgd,
+    "linear_sgd": functools.partial(_linear_sgd, "linear_sgd"),
+    "linear_moco": functools.partial(_linear_sgd, "linear_moco", **MOCO),
     "fewshot5": functools.partial(_few_shot, 5),
     "fewshot10": functools.partial(_few_shot, 10),
     "finetune1": functools.partial(_finetune, 1),

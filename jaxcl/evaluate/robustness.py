@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -51,7 +51,9 @@ def robustness(
     *,
     images: int | None = None,
     names: Sequence[str] = tuple(CORRUPTIONS),
+    l2: Sequence[float] = L2,
     progress: Progress | None = None,
+    **probe_settings: Any,
 ) -> Robustness:
     """How often a linear classifier, fitted on clean features, is right about corrupted test images.
 
@@ -63,6 +65,8 @@ def robustness(
         how many test images, chosen by the key, are corrupted; all if not given. They are embedded 75 times.
     names
         some of CORRUPTIONS, if not all.
+    l2, probe_settings
+        of `linear_probe`.
     """
     labels, wanted = check_sets("Robustness", subject.train, subject.test)
     encoder, shown = subject.encoder_for("Robustness"), subject.test.images
@@ -79,7 +83,7 @@ def robustness(
     else:
         clean = subject.test_features(progress)
     stage(progress, "fitting")(0.0)
-    probe = linear_probe(features, labels, clean, wanted, l2=L2)
+    probe = linear_probe(features, labels, clean, wanted, l2=l2, **probe_settings)
 
     total, right, accuracies = len(names) * len(SEVERITIES), np.zeros(len(shown)), {}
     for i, name in enumerate(names):

@@ -1,10 +1,11 @@
 """Probes by SGD: the linear evaluation on augmented images, and what it has in common with fine-tuning: a linear
-layer's loss, Nesterov's update, epochs along a cosine."""
+layer's loss, the update with momentum, epochs along a schedule."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from jaxcl import devices
+from jaxcl import data, devices
 from jaxcl.evaluate.checks import check_features, check_sets, numbered_classes
 from jaxcl.evaluate.features import as_partial
 from jaxcl.evaluate.probe import LinearProbe, predict_each
@@ -30,27 +31,46 @@ def linear_sgd(
     batch_size: int = 512,
     learning_rate: float = 0.1,
     momentum: float = 0.9,
+    nesterov: bool = True,
     weight_decay: float = 0.0,
+    schedule: str = "cosine",
+    drops: Sequence[float] = (0.6, 0.8),
+    drop_factor: float = 0.1,
+    start_std: float = 0.0,
     progress: Callable[[float], None] | None = None,
 ) -> LinearProbe:
-    """SimCLR's linear evaluation: the classifier alone is trained, by SGD, on the frozen encoder's features.
+    """The papers' linear evaluation: the classifier alone is trained, by SGD, on the frozen encoder's features.
 
     views
         (key, batch) -> views; the first is used, so give a recipe of random crop and flip that makes one. The features
         of the augmented images are computed anew at every step, by the subject's encoder. Without views they are
-        those of the images as they are, which the subject computes once.
+        those of the images as they are, which the subject computes once. Images that stay encoded are cropped whole, on
+        the host, where the views are recipes that begin with a crop (`data.crops_of`); other views are made of their
+        centre squares.
     learning_rate
-        for a batch of 256: `learning_rate * batch_size / 256` is the highest, and falls to 0 along a cosine, without
-        warm-up. Momentum is Nesterov's.
+        for a batch of 256: `learning_rate * batch_size / 256` is the highest, without warm-up.
+    momentum, nesterov
+        of SGD: v <- momentum v + g, and the step goes along v, or with Nesterov along g + momentum v.
     weight_decay
         l2 in the loss, of the weights and not of the bias.
+    schedule, drops, drop_factor
+        "cosine": the rate falls to 0 along half a cosine, at every step. "steps": it is multiplied by `drop_factor`
+        at the first epoch from each of `drops` on, fractions of all epochs. "constant": it stays.
+    start_std
+        the weights start at N(0, start_std^2), the bias at 0.
     progress
         is called after every epoch with the fraction of them that is done.
 
-    The defaults are those of SimCLR's README for CIFAR-10 (weights start at zero, no warm-up, test images as they
-    are). The last incomplete batch of an epoch is dropped. The order is a function of (key, epoch), the augmentation of
+    The defaults are those of SimCLR's README for CIFAR-10 (test images as they are). MoCo's protocol (He et al. 2020,
+    section 4.1; main_lincls.py) is epochs=100, batch_size=256, learning_rate=30, nesterov=False, schedule="steps",
+    start_std=0.01; LooC's on ImageNet-100 the same with epochs=200; CMC's has epochs=60, drops=(1/2, 2/3, 5/6) and
+    drop_factor=0.2; BYOL's epochs=80 and learning_rate=0.2.
+
+    The last incomplete batch of an epoch is dropped. The order is a function of (key, epoch), the augmentation of
     (key, step, the image's index), neither of the devices. `details` holds "losses", the mean cross-entropy of every
     epoch in nats, and "steps".
+
+    Raises ValueError where labels are missing, a setting is out of its range or the loss is no longer finite.
     """
     train, test = subject.train, subject.test
     labels, test_labels = check_sets("The linear probe", train, test)
@@ -60,6 +80,7 @@ def linear_sgd(
         raise ValueError(f"batch_size must be between 1 and the {n} training images; got {batch_size}.")
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1; got {epochs}.")
+    rate = rates(schedule, drops=drops, drop_factor=drop_factor)
     encoder = _as_they_are if views is None else subject.encoder_for("The linear probe on augmented images")
     test_features = check_features("The encoder's test features", subject.test_features())
     inputs = train.images
@@ -68,19 +89,24 @@ def linear_sgd(
 
     mesh = devices.even_mesh(batch_size)
     shape = (test_features.shape[1], len(classes))
-    params = {"weights": np.zeros(shape, np.float32), "bias": np.zeros(shape[1], np.float32)}
-    frozen, order_key, views_key = devices.replicate((as_partial(encoder), *jax.random.split(key)), mesh)
+    order_key, views_key = jax.random.split(key)
+    start = start_std * np.asarray(jax.random.normal(jax.random.fold_in(key, START), shape, jnp.float32))
+    params = {"weights": start, "bias": np.zeros(shape[1], np.float32)}
+    make = images_or_views(inputs, views, views_key)
+    frozen, views_key = devices.replicate((as_partial(encoder), views_key), mesh)
     params, losses = sgd(
         order_key,
         functools.partial(_sgd_step, frozen, views_key, weight_decay=np.float32(weight_decay), views=views),
         params,
-        inputs,
+        make,
         labels,
         np.arange(n),
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         momentum=momentum,
+        nesterov=nesterov,
+        rate=rate,
         mesh=mesh,
         progress=progress or (lambda fraction: None),
     )
@@ -110,14 +136,59 @@ def _sgd_step(encoder, key, carry, step, batch, numbers, *, weight_decay, views)
 
     loss, grads = jax.value_and_grad(cross_entropy)(params, features, batch["label"])
     grads["weights"] += weight_decay * params["weights"]
-    return *nesterov(params, velocity, grads, *numbers), total + loss
+    return *moved(params, velocity, grads, *numbers), total + loss
+
+
+# What is folded into a key for the first weights.
+START = 2**31 - 1
+
+# (epoch, the fraction of all steps that is done, epochs) -> what the highest rate is multiplied by.
+Rate = Callable[[int, float, int], float]
+
+# (a step's rows: step -> numbers of images [b], how many steps) -> its batches, {"image" or "views", "index"}.
+Batches = Callable[[Callable[[int], np.ndarray], int], Generator[dict[str, Any]]]
+
+
+def rates(schedule: str, *, drops: Sequence[float] = (0.6, 0.8), drop_factor: float = 0.1) -> Rate:
+    """A schedule by name: "cosine", "steps" (by whole epochs, as PyTorch code asks its schedules) or "constant".
+
+    >>> [round(rates("steps")(epoch, epoch / 5, 5), 4) for epoch in range(5)]
+    [1.0, 1.0, 1.0, 0.1, 0.01]
+    """
+    if schedule not in ("cosine", "steps", "constant"):
+        raise ValueError(f'schedule must be "cosine", "steps" or "constant"; got {schedule!r}.')
+    if not all(0 < drop <= 1 for drop in drops):
+        raise ValueError(f"drops are fractions of all epochs, in (0, 1]; got {tuple(drops)}.")
+
+    def rate(epoch: int, done: float, epochs: int) -> float:
+        if schedule == "cosine":
+            return 0.5 * (1 + np.cos(np.pi * done))
+        fallen = sum(epoch >= drop * epochs - 1e-6 for drop in drops)
+        return drop_factor**fallen if schedule == "steps" else 1.0
+
+    return rate
+
+
+def images_or_views(images: Any, views: Views | None, key: Array) -> Batches:
+    """Where batches come from: the images (or features) themselves, of which the step makes its views with
+    fold_in(key, step); or the views of images that stay encoded, cropped whole by the host."""
+
+    def read(rows: Callable[[int], np.ndarray], steps: int) -> Generator[dict[str, Any]]:
+        if views is not None and data.crops_whole_images(images, views):
+            yield from data.crops_of(images, views, key, rows, steps=steps)
+            return
+        for step in range(steps):
+            chosen = rows(step)
+            yield {"image": images[chosen], "index": chosen.astype(np.int32)}
+
+    return read
 
 
 def sgd(
     key: Array,
     step: Callable[..., Any],
     params: PyTree,
-    images: np.ndarray,
+    batches: Batches,
     labels: np.ndarray,
     rows: np.ndarray,
     *,
@@ -125,52 +196,59 @@ def sgd(
     batch_size: int,
     learning_rate: float,
     momentum: float,
+    nesterov: bool,
+    rate: Rate,
     mesh: Mesh,
     progress: Callable[[float], None],
 ) -> tuple[PyTree, list[float]]:
     """Trains `params` on some rows of images and labels; gives them back with the mean loss of every epoch.
 
     step
-        (carry, number, batch, (rate, momentum)) -> carry, a triple of params, velocity and the sum of losses, which is
-        donated.
-    learning_rate
-        for a batch of 256; times `batch_size / 256` it is the highest, and falls to 0 along a cosine.
+        (carry, number, batch, (rate, momentum, nesterov)) -> carry, a triple of params, velocity and the sum of losses,
+        which is donated.
+    batches
+        of `images_or_views`.
+    learning_rate, rate
+        for a batch of 256; times `batch_size / 256` it is the highest, which `rate` multiplies.
 
     The order is a function of (key, epoch); the last incomplete batch of an epoch is dropped.
     """
     velocity = jax.tree.map(np.zeros_like, params)
     carry = devices.replicate((params, velocity, np.zeros((), np.float32)), mesh)
     steps = len(rows) // batch_size
-    losses = []
-    for epoch in range(epochs):
-        order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), len(rows)))
-        for i in range(steps):
-            # Sorted: kinder to a memory-mapped file.
-            chosen = np.sort(rows[order[i * batch_size : (i + 1) * batch_size]])
-            if mesh.is_multi_process:
-                chosen = chosen[devices.own_rows(batch_size)]
-            batch = {
-                "image": images[chosen],
-                "index": chosen.astype(np.int32),
-                "label": labels[chosen].astype(np.int32),
-            }
-            number = epoch * steps + i
-            rate = learning_rate * batch_size / 256 * 0.5 * (1 + np.cos(np.pi * number / (epochs * steps)))
-            numbers = np.asarray([rate, momentum], np.float32)
+    losses: list[float] = []
+
+    @functools.lru_cache(maxsize=2)  # a batch is read ahead, in the next epoch perhaps
+    def order(epoch: int) -> np.ndarray:
+        return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), len(rows)))
+
+    def chosen(number: int) -> np.ndarray:
+        epoch, i = divmod(number, steps)
+        # Sorted: kinder to a memory-mapped file.
+        some = np.sort(rows[order(epoch)[i * batch_size : (i + 1) * batch_size]])
+        return some[devices.own_rows(batch_size)] if mesh.is_multi_process else some
+
+    with closing(batches(chosen, epochs * steps)) as read:
+        for number, batch in enumerate(read):
+            batch = {**batch, "label": labels[batch["index"]].astype(np.int32)}
+            epoch, done = number // steps, number / (epochs * steps)
+            now = learning_rate * batch_size / 256 * rate(epoch, done, epochs)
+            numbers = np.asarray([now, momentum, nesterov], np.float32)
             carry = step(carry, np.int32(number), devices.split(batch, mesh), numbers)
-        losses.append(float(carry[2]) / steps)
-        carry = (*carry[:2], carry[2] * 0)
-        progress((epoch + 1) / epochs)
+            if (number + 1) % steps == 0:
+                losses.append(float(carry[2]) / steps)
+                carry = (*carry[:2], carry[2] * 0)
+                progress((epoch + 1) / epochs)
     return jax.tree.map(np.asarray, carry[0]), losses
 
 
-def nesterov(
-    params: PyTree, velocity: PyTree, grads: PyTree, rate: Array, momentum: Array
+def moved(
+    params: PyTree, velocity: PyTree, grads: PyTree, rate: Array, momentum: Array, nesterov: Array
 ) -> tuple[Any, Any]:
-    """The next params and velocity."""
+    """The next params and velocity; `nesterov` is 1 or 0."""
     velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, grads)
-    params = jax.tree.map(lambda w, v, g: w - rate * (g + momentum * v), params, velocity, grads)
-    return params, velocity
+    ahead = jax.tree.map(lambda v, g: jnp.where(nesterov > 0, g + momentum * v, v), velocity, grads)
+    return jax.tree.map(lambda w, u: w - rate * u, params, ahead), velocity
 
 
 def cross_entropy(params: PyTree, features: Array, labels: Array) -> Array:

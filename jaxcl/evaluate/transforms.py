@@ -37,6 +37,7 @@ def rotation_probe(
     *,
     most: int = 10000,
     progress: Progress | None = None,
+    **given: Any,
 ) -> TransformProbe:
     """Predicts from an image's features whether it was rotated by 0, 90, 180 or 270 degrees.
 
@@ -48,6 +49,8 @@ def rotation_probe(
         its images are uint8 [n, h, h, c]. Every test image is shown in all four rotations, and so are `most` training
         images (all, if there are no more), which are chosen by the key. To choose l2, all rotations of an image are
         held out together.
+    given
+        l2, held_out, standardize, tolerance, iterations of `linear_probe`.
     """
     train_images, test_images = subject.train.images, subject.test.images
     for images in (train_images, test_images):
@@ -61,7 +64,7 @@ def rotation_probe(
     def rotated(images: np.ndarray, which: int, progress: Callable[[float], None]) -> np.ndarray:
         return embed(encoder, np.rot90(images, which, axes=(1, 2)), progress=progress)
 
-    return _transform_probe(key, rotated, len(ANGLES), train_images, test_images, most, progress)
+    return _transform_probe(key, rotated, len(ANGLES), train_images, test_images, most, progress, **given)
 
 
 def hue_probe(
@@ -70,6 +73,7 @@ def hue_probe(
     *,
     most: int = 10000,
     progress: Progress | None = None,
+    **given: Any,
 ) -> TransformProbe:
     """Predicts from an image's features whether its hues were shifted by 0, 90, 180 or 270 degrees of the color circle.
 
@@ -89,7 +93,7 @@ def hue_probe(
         circle = np.float32(SHIFTS[which] / 360)
         return embed(functools.partial(_of_shifted, frozen, circle), images, progress=progress)
 
-    return _transform_probe(key, shifted, len(SHIFTS), train_images, test_images, most, progress)
+    return _transform_probe(key, shifted, len(SHIFTS), train_images, test_images, most, progress, **given)
 
 
 def _of_shifted(encoder: Any, circle: Any, images: Array) -> Array:
@@ -98,7 +102,17 @@ def _of_shifted(encoder: Any, circle: Any, images: Array) -> Array:
 
 
 def _transform_probe(
-    key, features_of, transforms, train_images, test_images, most, progress
+    key,
+    features_of,
+    transforms,
+    train_images,
+    test_images,
+    most,
+    progress,
+    *,
+    l2=L2,
+    held_out=0.1,
+    **more,
 ) -> TransformProbe:
     n = len(train_images)
     if n > most:
@@ -122,9 +136,9 @@ def _transform_probe(
     labels = np.tile(np.arange(transforms), len(train_images))
     test_labels = np.tile(np.arange(transforms), len(test_images))
     # An image's other transforms would give away what is held out of it.
-    fitted, held = map(with_all_transforms, hold_out(np.zeros(len(train_images), int), 0.1))
+    fitted, held = map(with_all_transforms, hold_out(np.zeros(len(train_images), int), held_out))
     stage(progress, "fitting")(0.0)
-    probe = linear_probe(train, labels, test, test_labels, l2=L2, split=(fitted, held))
+    probe = linear_probe(train, labels, test, test_labels, l2=l2, split=(fitted, held), **more)
     right = np.argmax(test @ probe.weights + probe.bias, axis=1) == test_labels
     right = right.reshape(len(test_images), transforms)
     error = right.mean(axis=1).std() / np.sqrt(len(right))

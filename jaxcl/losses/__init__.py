@@ -23,7 +23,7 @@ from jaxcl.losses.distribution import (
     uniform_sphere,
     uniformity,
 )
-from jaxcl.losses.keyless import keyless
+from jaxcl.losses.keyless import keyless, scaled, temperature_of
 from jaxcl.losses.looc import info_nce, looc
 from jaxcl.losses.nce import binary_nce, map_nce, patch_nce, softmax_nce
 from jaxcl.losses.regression import negative_cosine, regression
@@ -52,9 +52,11 @@ __all__ = [
     "patch_nce",
     "queue_nce",
     "regression",
+    "scaled",
     "sliced_wasserstein",
     "softmax_nce",
     "supervised_contrastive",
+    "temperature_of",
     "uniform_cube",
     "uniform_sphere",
     "uniformity",

@@ -23,7 +23,28 @@ def rows(name: str, what: str, x: Array) -> Array:
         raise TypeError(
             f"{name} takes {what} as floating point; got {x.dtype}. Convert it, as in x.astype(jnp.float32)."
         )
+    return widened(x)
+
+
+def widened(x: Array) -> Array:
+    """x in float32 at least. A gradient that goes back to float16 is cut off at its largest number, not infinite."""
+    if x.dtype == jnp.float16:
+        return _from_float16(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+@jax.custom_vjp
+def _from_float16(x):
+    return x.astype(jnp.float32)
+
+
+def _to_float16(_, g):
+    largest = float(jnp.finfo(jnp.float16).max)
+    return (jnp.clip(g, -largest, largest).astype(jnp.float16),)
+
+
+# At a zero row the gradient of a cosine is a million times that of a unit row.
+_from_float16.defvjp(lambda x: (_from_float16(x), None), _to_float16)
 
 
 def views(name: str, *views: Array, at_least: int = 2) -> tuple[Array, ...]:
@@ -41,14 +62,17 @@ def views(name: str, *views: Array, at_least: int = 2) -> tuple[Array, ...]:
     return tuple(z.astype(dtype) for z in views)
 
 
-def positive(name: str, what: str, value: Array | float) -> float | None:
-    """value as a number if it is known now (a traced value is not: None); ValueError unless finite and positive."""
+def positive(name: str, what: str, value: Array | float, *, or_zero: bool = False) -> float | None:
+    """value as a number if it is known now (a traced value is not: None); ValueError unless finite and positive, or
+    zero where that may be."""
     try:
         known = float(value)
     except (jax.errors.ConcretizationTypeError, TypeError):
         return None
-    if not (known > 0 and math.isfinite(known)):
-        raise ValueError(f"{name} needs a finite {what} above 0; got {known}.")
+    if not ((known > 0 or (or_zero and known == 0)) and math.isfinite(known)):
+        raise ValueError(
+            f"{name} needs a finite {what} {'of 0 or more' if or_zero else 'above 0'}; got {known}."
+        )
     return known
 
 

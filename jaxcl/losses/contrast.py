@@ -4,8 +4,9 @@ Rows are compared by `similarity`, cosine unless said otherwise; s below is its 
 over the global batch, the same on every device; `axis_name` names the axis over which the batch is split under
 `shard_map` or `pmap`, and negatives then come from all devices, with their gradients.
 
-Computed in float32 at least: bfloat16 in, float32 out; float64 stays. A zero row has cosine 0 to every other and a
-finite gradient. A nan anywhere makes the loss nan.
+Computed in float32 at least: bfloat16 in, float32 out; float64 stays. What accelerators make of a float32 product is
+said in `jaxcl.losses.blockwise`. A zero row has cosine 0 to every other and a finite gradient, which float16, whose
+numbers end at 65504, cuts off there. A nan anywhere makes the loss nan.
 
 `block_size` chooses how the sum over all pairs is made: 0 stores the matrix of similarities, b > 0 makes it blockwise,
 b rows by b columns at a time, and again in the backward pass (`jaxcl.losses.blockwise`: exact, memory proportional to
@@ -131,7 +132,8 @@ def supervised_contrastive(
     labels = jnp.repeat(labels, len(views))
     keys, all_labels = collectives.gather(z, axis_name), collectives.gather(labels, axis_name)
     if is_dot:
-        log_z, _ = _log_partition(z, 1, 0, _bound(similarity, known), block_size, axis_name)
+        # In float32: the positives are among these products, and of nearly collapsed rows rounding would drown them.
+        log_z, _ = _log_partition(z, 1, 0, _bound(similarity, known), block_size, axis_name, "highest")
         # The sum over positives needs no pairs: s is linear in the other row, so one sum a class will do.
         _, classes = jnp.unique(all_labels, return_inverse=True, size=len(all_labels))
         sums = jax.ops.segment_sum(keys, classes, len(keys))
@@ -183,7 +185,7 @@ def queue_nce(
     if similarity is cosine or similarity is dot:
         q = q / temperature
         positive = jnp.sum(q * k, axis=1)
-        if _choose(block_size, len(q), len(queue)):
+        if blockwise.chosen(block_size, len(q), len(queue)):
             log_negatives = blockwise.log_partition_between(
                 q, queue, bound=_bound(similarity, known), block_size=block_size, axis_name=axis_name
             )
@@ -201,6 +203,7 @@ def nt_logistic(
     z2: Array,
     *,
     temperature: float | Array = 0.5,
+    sides: int = 1,
     semi_hard: bool = False,
     similarity: Similarity = cosine,
     axis_name: str | None = None,
@@ -209,16 +212,23 @@ def nt_logistic(
 
         loss = 1/(2n) sum_i ( -log sigmoid(s_ij / t) - mean_{k negative} log sigmoid(-s_ik / t) )
 
-    (Chen et al. 2020, table 2; the table writes one negative, the mean over the 2n - 2 of them is ours). With
-    `semi_hard` an anchor's only negative is the most similar of those that are less similar than its positive (Schroff
-    et al. 2015); an anchor that has none has no negative term. Memory grows with the square of the batch. The
-    temperature that SimCLR's table 4 tuned for it is not published; 0.5 is ours.
+    (Chen et al. 2020, table 2; the table writes one negative, their mean is ours). With `semi_hard` an anchor's only
+    negative is the most similar of those that are less similar than its positive (Schroff et al. 2015); an anchor that
+    has none has no negative term. Memory grows with the square of the batch.
+
+    sides
+        1: the negatives of an anchor are the n - 1 rows of other images in the other view, 2: the 2n - 2 in both. The
+        paper compares its losses with "the negatives from one augmentation view" (appendix B.10); that it is the
+        anchor's other view is our reading.
+    temperature
+        one of 0.1, 0.2, 0.5 and 1.0 for table 4 (B.10), with a learning rate of 0.01, 0.1, 0.3, 0.5 or 1.0; which were
+        best is not published.
 
     >>> round(float(nt_logistic(jnp.eye(2), jnp.eye(2), temperature=1.0)), 4)  # log(1 + 1/e) + log 2
     1.0064
     """
     checks.positive("nt_logistic", "temperature", temperature)
-    s, positive, negatives = _triplets("nt_logistic", z1, z2, similarity, axis_name)
+    s, positive, negatives = _triplets("nt_logistic", z1, z2, sides, similarity, axis_name)
     push = _over_negatives(jax.nn.softplus(s / temperature), s, positive, negatives, semi_hard)
     return collectives.mean(jnp.mean(jax.nn.softplus(-positive / temperature) + push), axis_name)
 
@@ -228,6 +238,7 @@ def margin_triplet(
     z2: Array,
     *,
     margin: float | Array = 0.4,
+    sides: int = 1,
     semi_hard: bool = False,
     similarity: Similarity = cosine,
     axis_name: str | None = None,
@@ -238,14 +249,19 @@ def margin_triplet(
 
     (Schroff et al. 2015, arXiv:1503.03832, as in Chen et al. 2020, table 2). In units of similarity. With `semi_hard`
     an anchor's only negative is the most similar of those that are less similar than its positive, so its term lies
-    in [0, margin]; an anchor that has none contributes 0. Memory grows with the square of the batch. The margin that
-    SimCLR's table 4 tuned is not published; 0.4 is ours.
+    in [0, margin]; an anchor that has none contributes 0. Memory grows with the square of the batch.
+
+    sides
+        1: negatives of the other view alone, as the paper compares its losses; 2: of both. See `nt_logistic`.
+    margin
+        one of 0, 0.4, 0.8 and 1.6 for table 4 (appendix B.10), with a learning rate of 0.01, 0.1, 0.3, 0.5 or 1.0;
+        which were best is not published.
 
     >>> round(float(margin_triplet(jnp.eye(2), jnp.eye(2), margin=1.5)), 4)
     0.5
     """
-    checks.positive("margin_triplet", "margin", margin)
-    s, positive, negatives = _triplets("margin_triplet", z1, z2, similarity, axis_name)
+    checks.positive("margin_triplet", "margin", margin, or_zero=True)
+    s, positive, negatives = _triplets("margin_triplet", z1, z2, sides, similarity, axis_name)
     hinge = jnp.maximum(s - positive[:, None] + margin, 0)
     return collectives.mean(jnp.mean(_over_negatives(hinge, s, positive, negatives, semi_hard)), axis_name)
 
@@ -302,15 +318,27 @@ def _scaled(views, temperature, similarity, is_blockwise: bool, axis_name: str |
 
 
 def _log_partition(
-    z: Array, group: int, views: int, bound: float | None, block_size: int | None, axis_name: str | None
+    z: Array,
+    group: int,
+    views: int,
+    bound: float | None,
+    block_size: int | None,
+    axis_name: str | None,
+    precision: str | None = None,
 ) -> tuple[Array, Array]:
     """`blockwise.log_partition`, or the same from a matrix that is kept."""
     total = len(z) * collectives.size(axis_name)
-    if _choose(block_size, len(z), total):
+    if blockwise.chosen(block_size, len(z), total):
         return blockwise.log_partition(
-            z, group=group, views=views, bound=bound, block_size=block_size, axis_name=axis_name
+            z,
+            group=group,
+            views=views,
+            bound=bound,
+            block_size=block_size,
+            precision=precision,
+            axis_name=axis_name,
         )
-    s = blockwise.products(z, collectives.gather(z, axis_name))
+    s = blockwise.products(z, collectives.gather(z, axis_name), precision)
     log_z = logsumexp(jnp.where(_outside(len(z), s, group, axis_name), s, -jnp.inf), axis=1)
     return log_z, blockwise.positives(z, views)
 
@@ -323,18 +351,9 @@ def _outside(n: int, s: Array, group: int, axis_name: str | None) -> Array:
     return collectives.rows(n, axis_name)[:, None] // group != columns // group
 
 
-def _choose(block_size: int | None, rows: int, columns: int) -> bool:
-    """Whether to compute blockwise."""
-    if block_size is not None and block_size < 0:
-        raise ValueError(
-            f"block_size is None (decide by size), 0 (plain) or the rows of a block; got {block_size}."
-        )
-    return blockwise.is_worth_it(rows, columns) if block_size is None else block_size > 0
-
-
 def _is_blockwise(views: tuple[Array, ...], block_size: int | None, axis_name: str | None) -> bool:
     rows = len(views) * len(views[0])
-    return _choose(block_size, rows, rows * collectives.size(axis_name))
+    return blockwise.chosen(block_size, rows, rows * collectives.size(axis_name))
 
 
 def _refuse_blocks(name: str, block_size: int | None) -> None:
@@ -354,15 +373,22 @@ def _row_by_row(similarity: Similarity, q: Array, k: Array) -> Array:
     return jax.vmap(lambda a, b: similarity(a[None], b[None])[0, 0])(q, k)
 
 
-def _triplets(name, z1, z2, similarity, axis_name):
+def _triplets(name, z1, z2, sides, similarity, axis_name):
     """Similarities [2n, 2N] of all local rows to all rows, their positives [2n], and which are negatives."""
+    if sides not in (1, 2):
+        raise ValueError(f"{name} has negatives of one side, the other view, or of 2; got sides={sides!r}.")
     views = checks.views(name, z1, z2)
     checks.several(name, len(z1), axis_name, "the negatives are other images")
     z = interleave(views)
-    s = similarity(z, collectives.gather(z, axis_name))
+    # In float32 on every device: these losses compare single products of nearly equal rows.
+    with jax.default_matmul_precision("highest"):
+        s = similarity(z, collectives.gather(z, axis_name))
     own = collectives.rows(len(z), axis_name)
     positive = jnp.take_along_axis(s, (own ^ 1)[:, None], axis=1)[:, 0]  # rows 2i and 2i + 1 are one image's
-    return s, positive, _outside(len(z), s, 2, axis_name)
+    negatives = _outside(len(z), s, 2, axis_name)
+    if sides == 1:
+        negatives &= own[:, None] % 2 != jnp.arange(s.shape[1]) % 2
+    return s, positive, negatives
 
 
 def _over_negatives(terms, s, positive, negatives, semi_hard):

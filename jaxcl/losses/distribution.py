@@ -265,7 +265,7 @@ def sliced_wasserstein(
             raise ValueError(
                 f"the prior was asked for a sample of shape {(m, d)} and returned {sample.shape}."
             )
-        drawn = (collectives.own_rows(sample, axis_name).astype(z.dtype) @ directions,)
+        drawn = (project(collectives.own_rows(sample, axis_name).astype(z.dtype), directions),)
 
     def distances(*rows, axis_name):
         """Along each of this device's directions, from n rows of each device: [n, p], [n, p] -> [p / devices]."""
@@ -275,9 +275,14 @@ def sliced_wasserstein(
 
     # Projected before they are dealt out: a number a row and direction, not d a row. Both in the same way, so that
     # equal rows give equal numbers.
-    each = collectives.by_rows(distances, z @ directions, *drawn, axis_name=axis_name)
+    each = collectives.by_rows(distances, project(z, directions), *drawn, axis_name=axis_name)
     total = jnp.sum(jnp.where(collectives.rows(len(each), axis_name) < count, each, 0))
     return collectives.mean(total * collectives.size(axis_name) / count, axis_name)
+
+
+def project(rows: Array, directions: Array) -> Array:
+    # In float32 on every device: what is sorted are differences of rows, and those of collapsed rows are small.
+    return jnp.matmul(rows, directions, precision="highest")
 
 
 @lru_cache(maxsize=16)

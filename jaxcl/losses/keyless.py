@@ -1,13 +1,14 @@
-"""A loss that draws nothing, as a loss that is given a key."""
+"""A loss that draws nothing, as a loss that is given a key; and a loss times a factor."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from jaxcl.typing import Array
+from jaxcl.typing import Array, Loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,3 +61,56 @@ def keyless(function: Callable[..., Array], **settings: Any) -> Keyless:
             f"{name} has the settings {', '.join(known) or '(none)'}; got {', '.join(unknown)}. Is it another loss's?"
         )
     return Keyless(function, settings)
+
+
+def scaled(
+    key: Array, *arrays: Any, loss: Loss, factor: float | Array, axis_name: str | None = None, **more: Any
+) -> Array:
+    """`factor` times a loss: for recipes whose learning rate and weight decay belong to another scale of the loss.
+
+        partial(scaled, loss=keyless(nt_xent, temperature=0.1), factor=2.0)
+
+    is the loss of SimCLR's code, which adds the means of the two views (objective.py) where the paper's equation 1
+    averages them. The scale of a loss is no matter of taste where something stands beside its gradient: weight decay,
+    and under LARS the parameters that are not adapted.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from functools import partial
+    >>> from jaxcl.losses import nt_xent
+    >>> double, z = partial(scaled, loss=keyless(nt_xent), factor=2.0), jnp.eye(3)
+    >>> bool(double(jax.random.key(0), z, z) == 2 * nt_xent(z, z))
+    True
+    """
+    return factor * loss(key, *arrays, axis_name=axis_name, **more)
+
+
+def temperature_of(loss: Any) -> Any | None:
+    """The temperature of a loss as a method is given it: its setting, or its function's default, or that of a loss
+    among its settings (the `distribution` of `generalized`). None where it has none, or does not tell (a lambda).
+
+    >>> from functools import partial
+    >>> from jaxcl.losses import generalized, log_sum_exp, nt_xent, regression
+    >>> temperature_of(keyless(nt_xent, temperature=0.2)), temperature_of(keyless(nt_xent))
+    (0.2, 0.5)
+    >>> temperature_of(partial(generalized, distribution=keyless(log_sum_exp, temperature=0.3), weight=0.3))
+    0.3
+    >>> temperature_of(keyless(regression)) is None
+    True
+    """
+    function: Any = loss
+    settings: dict[str, Any] = {}
+    while not inspect.isroutine(function):
+        if isinstance(function, Keyless):
+            function, settings = function.function, {**function.settings, **settings}
+        elif isinstance(function, partial):
+            function, settings = function.func, {**function.keywords, **settings}
+        else:
+            break
+    if "temperature" in settings:
+        return settings["temperature"]
+    if inspect.isroutine(function):
+        parameter = inspect.signature(function).parameters.get("temperature")
+        if parameter is not None and parameter.default is not parameter.empty:
+            return parameter.default
+    found = (temperature_of(value) for value in settings.values() if callable(value))
+    return next((temperature for temperature in found if temperature is not None), None)

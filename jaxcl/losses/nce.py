@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
 from jaxcl import collectives
-from jaxcl.losses import checks
+from jaxcl.losses import blockwise, checks
 from jaxcl.losses.looc import info_nce
-from jaxcl.similarity import dot, scaled_dot, tanh_clip
+from jaxcl.similarity import cosine, dot, normalize, scaled_dot, tanh_clip
 from jaxcl.typing import Array, Similarity
 
 
@@ -37,7 +37,8 @@ def map_nce(
     clip
         20 in the authors' code, 10 in PyTorch Lightning Bolts' default; None: not clipped.
     penalty
-        0.05 in Bolts, whose figures Falcon and Cho (2020) report; a version of the authors' code has 0.04.
+        0.05 in the authors' code since July 2019, and in Bolts, whose figures Falcon and Cho (2020) report; 0.04 in the
+        authors' before.
 
     Raises ValueError for a batch of one image, or shapes that do not fit.
 
@@ -70,8 +71,9 @@ def patch_nce(
     targets: Array,
     *,
     below: int | Mapping[int, float],
-    scale: float = 0.1,
+    scale: float | Array = 0.1,
     similarity: Similarity = dot,
+    block_size: int | None = None,
     axis_name: str | None = None,
 ) -> Array:
     """CPC's: each prediction finds the patch so many rows below among all patches of the batch.
@@ -88,6 +90,8 @@ def patch_nce(
     below
         how many rows; or {how many: weight}, for the weighted sum of the losses of predictions that serve them all:
         their scores, and the sums over all patches, are then computed once.
+    block_size
+        as in `losses.contrast`: None computes blockwise where the matrix of scores would be large, 0 never.
 
     >>> grid = jnp.array([[1.0, 0.0], [0.0, 1.0]])[None, :, None]          # two patches, one above the other
     >>> round(float(patch_nce(grid[:, ::-1], grid, below=1, scale=1.0)), 4)      # log(1 + 1/e)
@@ -108,6 +112,27 @@ def patch_nce(
         raise ValueError("patch_nce needs to know how many rows below; got none.")
 
     predicting = h - min(weights)  # rows that have any to predict
+    columns = n * h * w * collectives.size(axis_name)
+    is_product = similarity is dot or similarity is cosine
+    if block_size and not is_product:
+        raise ValueError(
+            "patch_nce computes blockwise only where s is a product: similarity=dot or similarity=cosine. Leave"
+            " block_size out for another similarity."
+        )
+    if is_product and blockwise.chosen(block_size, n * predicting * w, columns):
+        if similarity is cosine:
+            predictions, targets = normalize(predictions), normalize(targets)
+        q, targets = scale * predictions[:, :predicting], targets.astype(predictions.dtype)
+        everything = collectives.gather(targets, axis_name).reshape(-1, d)
+        log_z = blockwise.log_partition_between(
+            q.reshape(-1, d), everything, block_size=block_size, axis_name=axis_name
+        )
+        log_z, value = log_z.reshape(n, predicting, w), jnp.zeros((), q.dtype)
+        for rows, weight in weights.items():
+            positive = jnp.sum(q[:, : h - rows] * targets[:, rows:], axis=-1)
+            value = value + weight * jnp.mean(log_z[:, : h - rows] - positive)
+        return collectives.mean(value, axis_name)
+
     everything = collectives.gather(targets, axis_name).reshape(-1, d).astype(predictions.dtype)
     scores = scale * similarity(predictions[:, :predicting].reshape(-1, d), everything)
     over_all = jnp.sum(logsumexp(scores, axis=1).reshape(n, predicting, w), axis=(0, 2))
@@ -183,4 +208,4 @@ def as_floats(name: str, what: str, x: Array, dimensions: int) -> Array:
         )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"{name} takes {what} as floating point; got {x.dtype}.")
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return checks.widened(x)

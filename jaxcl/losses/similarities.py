@@ -1,4 +1,5 @@
-"""What the losses without a `similarity` argument compare rows with, in words that `jaxcl parts` prints."""
+"""What the losses without a `similarity` argument compare rows with, in words that `jaxcl parts` prints; nothing where
+the loss within them says it."""
 
 from __future__ import annotations
 
@@ -28,4 +29,5 @@ SIMILARITIES: Mapping[Callable[..., Any], str] = {
     losses.softmax_nce: GIVEN,
     losses.negative_cosine: "cosine_by_row",
     losses.regression: "cosine_by_row",
+    losses.scaled: "",
 }

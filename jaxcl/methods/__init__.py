@@ -3,7 +3,7 @@
 from jaxcl.methods.amdim import amdim
 from jaxcl.methods.byol import byol, cosine_decay, simsiam
 from jaxcl.methods.cmc import cmc
-from jaxcl.methods.cpc import cpc, falcon_cho_rows, henaff_rows
+from jaxcl.methods.cpc import cpc, falcon_cho_rows, henaff_rows, pseudo_code_rows
 from jaxcl.methods.looc import looc
 from jaxcl.methods.moco import moco
 from jaxcl.methods.probe import with_probe
@@ -21,6 +21,7 @@ __all__ = [
     "henaff_rows",
     "looc",
     "moco",
+    "pseudo_code_rows",
     "simclr",
     "simclr_v2",
     "simsiam",

@@ -13,7 +13,7 @@ from jaxcl.extract import Maps, pool
 from jaxcl.memory import blend, random_bank
 from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
-from jaxcl.similarity import dot, dot_with_own, normalize
+from jaxcl.similarity import dot, dot_with_rows, normalize
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, PyTree, Scores, Views
 
 
@@ -116,7 +116,7 @@ def cmc(
             if negatives == "batch":
                 return own_first(dot(f[i], collectives.gather(f[1 - i], axis_name)), axis_name) / temperature
             rows = with_negatives(negatives_key, index, int(negatives), images)
-            return dot_with_own(f[i], state[f"bank_{1 - i}"].rows[rows]) / temperature
+            return dot_with_rows(f[i], state[f"bank_{1 - i}"].rows, rows, axis_name=axis_name) / temperature
 
         value, partitions = jnp.zeros(()), []
         for i in (0, 1):
@@ -127,7 +127,8 @@ def cmc(
         for i in (0, 1) if negatives != "batch" else ():
             new[f"bank_{i}"] = blend(state[f"bank_{i}"], index, f[i], momentum=momentum, axis_name=axis_name)
         new |= {"partition": jnp.stack(partitions), "step": state["step"] + 1}
-        return value, (new, contrast_monitor(f[0], f[1], h, scores=scores, axis_name=axis_name))
+        metrics = contrast_monitor(f[0], f[1], h, temperature=temperature, scores=scores, axis_name=axis_name)
+        return value, (new, metrics)
 
     def embed(params, state, images):
         return forward(params, state, channels(images), train=False)[0]
@@ -138,7 +139,7 @@ def cmc(
         extraction={"extract": extract, "heads": heads},
         similarity={
             "rows": normalize,
-            "scores": dot if negatives == "batch" else dot_with_own,
+            "scores": dot if negatives == "batch" else dot_with_rows,
             "temperature": temperature,
         },
         loss={

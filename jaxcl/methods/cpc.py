@@ -1,5 +1,5 @@
-"""CPC v2 (Henaff et al., 2019, arXiv:1905.09272) on one page, in two variants: as Falcon and Cho (2020,
-arXiv:2009.00104) ran it, read in the code of PyTorch Lightning Bolts, and as the paper describes it, from memory."""
+"""CPC v2 (Henaff et al., 2019, arXiv:1905.09272) on one page, in two variants: by the pseudo-code of its appendix, and
+as Falcon and Cho (2020, arXiv:2009.00104) ran it, read in the code of PyTorch Lightning Bolts."""
 
 from __future__ import annotations
 
@@ -26,12 +26,24 @@ def falcon_cho_rows(height: int) -> Mapping[int, float]:
 
 
 def henaff_rows(height: int) -> Mapping[int, float]:
-    """Rows below -> weight, as the paper: two are skipped, then up to three are predicted (not verified).
+    """Rows below -> weight: two are skipped, then up to three are predicted. A reading of "steps_to_ignore=2,
+    steps_to_predict=3" by what the words say; what the published code does with them is `pseudo_code_rows`.
 
     >>> henaff_rows(6)
     {3: 1.0, 4: 1.0, 5: 1.0}
     """
     return {below: 1.0 for below in range(3, min(6, height))}
+
+
+def pseudo_code_rows(height: int) -> Mapping[int, float]:
+    """Rows below -> weight, as the pseudo-code of Henaff et al. (appendix) computes it: i + 1 rows below for every i
+    from steps_to_ignore = 2 to before steps_to_predict = 3, which is the third row alone.
+
+    >>> pseudo_code_rows(6)
+    {3: 1.0}
+    """
+    del height
+    return {3: 1.0}
 
 
 def cpc(
@@ -55,8 +67,9 @@ def cpc(
 
     views
         (key, batch) -> one view [b, h, w, c]: `n_views(augment.compose(augment.flip(), augment.amdim(32)), 1)`, which
-        is the Falcon and Cho variant's. The paper also changes each patch by itself: with `augment.cpc_patches(8, 4)`
-        as the recipe's last step the view comes as patches [b, rows, columns, p, p, c].
+        is the Falcon and Cho variant's (Bolts flips at test time as well: not here). The paper also changes each patch
+        by itself: with `augment.cpc_patches(8, 4)` as the recipe's last step the view comes as patches
+        [b, rows, columns, p, p, c].
     patch
         size and stride of the squares that images, and views that are none yet, are cut into: (8, 4) for 32 pixels,
         (16, 8) for 64, (32, 16) for 128, all 7 x 7 of them. The paper's is (80, 36) of 260 pixels, 6 x 6.
@@ -74,8 +87,9 @@ def cpc(
     rows, shared_predictor, rotations
         height of the grid -> {rows below: weight}; whether one predictor serves all of them; and in how many of the
         four directions (down first, the grid then rotated by 90 degrees) it is predicted, each with a context and
-        predictors of its own. Losses are added. Falcon and Cho: `falcon_cho_rows`, True, 1, as by default. The paper
-        (not verified): `henaff_rows`, False, 4.
+        predictors of its own. Losses are added. Falcon and Cho: `falcon_cho_rows`, True, 1, as by default. The paper's
+        pseudo-code: `pseudo_code_rows`, False, with the context `masked_context(top=0.0, sides="early")`. The paper
+        tells of four directions, and the pseudo-code shows one; that each has a context of its own is our reading.
     represent
         (grid,) -> features [b, d]: its average, or `extract.flatten`, of which Falcon and Cho's figures are.
     scores

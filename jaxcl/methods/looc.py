@@ -43,6 +43,8 @@ def looc(
         (key, batch) -> a query view and `spaces` key views (`augment.leave_one_out`): key 0 is drawn on its own, key
         i repeats the query's i-th augmentation. With a single key view (`augment.two_views`) all spaces are
         invariant: with a `branch` this is the paper's control, MoCo++.
+    encoder, head
+        MoCo's networks, with torchvision's start: `initialization="torch"`, `zero_init_last_gamma=False`.
     head, spaces
         every space has a head of its own, z_i = normalize(head_i(h)), and a queue of its own. With spaces=1 it is
         MoCo.
@@ -146,7 +148,8 @@ def looc(
             push(queue, rows, axis_name=axis_name)
             for queue, rows in zip(state["queues"], positives, strict=True)
         ]
-        metrics = contrast_monitor(q[0], positives[0], jnp.concatenate(h, axis=1), axis_name=axis_name)
+        h = jnp.concatenate(h, axis=1)
+        metrics = contrast_monitor(q[0], positives[0], h, temperature=temperature, axis_name=axis_name)
         if scores is not None:
             metrics |= scores(q[0], positives[0], state["queues"][0].keys, axis_name=axis_name)
         return value, (

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxcl import collectives, keys
 from jaxcl.extract import pool
 from jaxcl.feature_transform import Transform
+from jaxcl.losses import temperature_of
 from jaxcl.memory import ema, push, random_queue
 from jaxcl.methods import checks
 from jaxcl.methods.projected import Projected, projected
@@ -40,7 +41,8 @@ def moco(
         (key, batch) -> a query view and a key view, each [b, h, w, c].
     encoder, head
         the query is q = normalize(head(extract(encoder(x)))). v1: `mlp_head(hidden=())`, v2: `hidden=(2048,)`, both
-        without norm.
+        without norm. The authors' networks are torchvision's: `resnet(..., zero_init_last_gamma=False,
+        initialization="torch")` and `mlp_head(..., initialization="torch")`.
     loss
         (key, q, k, queue [m, d], axis_name=None) -> scalar, as `keyless(queue_nce, temperature=0.2)`. The temperature
         belongs to the head: 0.07 for v1, 0.2 for v2.
@@ -101,7 +103,7 @@ def moco(
             value = value + loss(loss_key, *seen, axis_name=axis_name)
             pushed.append(k)
             if direction == 0:
-                metrics = contrast_monitor(q, k, h, axis_name=axis_name)
+                metrics = contrast_monitor(q, k, h, temperature=temperature_of(loss), axis_name=axis_name)
                 if scores is not None:
                     metrics |= scores(*seen, axis_name=axis_name)
                     if transform is not None:

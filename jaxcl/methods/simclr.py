@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxcl import collectives, keys
 from jaxcl.extract import pool
+from jaxcl.losses import temperature_of
 from jaxcl.methods import checks
 from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
@@ -28,15 +29,17 @@ def simclr(
     """Pull two views of an image together, push all other images of the batch away.
 
     views
-        (key, batch) -> two views [b, h, w, c] of every image.
+        (key, batch) -> two views [b, h, w, c] of every image; or more, of several sizes (`augment.multi_crop`), where
+        the loss takes more (`nt_xent`, `dcl`). Views of one size are one batch to the encoder and its norms; its
+        running statistics are then averaged once a size. What is monitored are the first two.
     encoder, head
         f and g: the representation is h = extract(f(x)), the projection z = g(h).
     loss
         (key, z1, z2, axis_name=None) -> scalar, as `keyless(nt_xent, temperature=0.5)`.
     scores
         (q, k, negatives, own=None, axis_name=None) -> metrics, as `partial(score_monitor, temperature=0.5)`, of
-        normalized projections: every view is a query in turn, the negatives are the rows of other images in the global
-        batch.
+        normalized projections: every view is a query in turn and the next view its positive, the negatives are the
+        rows of other images in the global batch.
     axis_name
         the axis over which the batch is split under `shard_map` or `pmap`; loss and scores are given it too.
     """
@@ -49,17 +52,24 @@ def simclr(
 
     def loss_fn(params, state, key, batch):
         views_key, loss_key = keys.of_step(key, 1)
-        x1, x2 = checks.views_of("simclr", views(views_key, batch), 2)
-        # Both views in one batch, side by side: their batch statistics are the same, and they stay on their device.
-        h, z, state = network.apply(params, state, interleave(x1, x2), train=True)
-        z1, z2 = z[0::2], z[1::2]
-        value = loss(loss_key, z1, z2, axis_name=axis_name)
-        metrics = contrast_monitor(z1, z2, h, axis_name=axis_name)
+        made = views(views_key, batch)
+        made = made if len(made) > 2 else checks.views_of("simclr", made, 2)
+        h: list[Array] = []
+        by_view: dict[int, Array] = {}
+        for alike in of_one_size(made):
+            # Side by side in one batch: their batch statistics are the same, and they stay on their device.
+            x = interleave(*(made[view] for view in alike))
+            own_h, own_z, state = network.apply(params, state, x, train=True)
+            h.append(own_h)
+            by_view |= {view: own_z[place :: len(alike)] for place, view in enumerate(alike)}
+        z = [by_view[view] for view in range(len(made))]
+        value = loss(loss_key, *z, axis_name=axis_name)
+        metrics = contrast_monitor(z[0], z[1], h[0], temperature=temperature_of(loss), axis_name=axis_name)
         if scores is not None:
-            z, positives = normalize(z), normalize(interleave(z2, z1))
-            rows = collectives.rows(len(z), axis_name)
-            own = jnp.stack([rows, rows ^ 1], axis=1)
-            metrics |= scores(z, positives, collectives.gather(z, axis_name), own=own, axis_name=axis_name)
+            q, positives = normalize(interleave(*z)), normalize(interleave(*z[1:], z[0]))
+            first = collectives.rows(len(q), axis_name) // len(z) * len(z)
+            own = first[:, None] + jnp.arange(len(z))
+            metrics |= scores(q, positives, collectives.gather(q, axis_name), own=own, axis_name=axis_name)
         return value, (state, metrics)
 
     return Method(
@@ -74,6 +84,18 @@ def simclr(
             loss={"loss": loss},
         ),
     )
+
+
+def of_one_size(views: tuple[Array, ...]) -> list[list[int]]:
+    """The views' numbers, those of one shape together.
+
+    >>> of_one_size((jnp.ones((1, 8, 8, 3)), jnp.ones((1, 4, 4, 3)), jnp.ones((1, 8, 8, 3))))
+    [[0, 2], [1]]
+    """
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for view, x in enumerate(views):
+        alike.setdefault(x.shape, []).append(view)
+    return list(alike.values())
 
 
 def interleave(*views: Array) -> Array:

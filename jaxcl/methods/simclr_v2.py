@@ -29,6 +29,7 @@ def simclr_v2(
     temperature: float | Array = 0.1,
     queue_size: int = 65536,
     decay: float | Array = 0.999,
+    factor: float | Array = 1.0,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
     scores: Scores | None = None,
     axis_name: str | None = None,
@@ -41,6 +42,9 @@ def simclr_v2(
     mechanism. That keys of both views are remembered, and that positives stay those of the batch, is our reading.
     Scores are kept in memory: [2n, 2N + queue_size].
 
+    factor
+        of the loss. The authors' code adds the means of the two views' losses, it does not average them: 2 is the
+        scale to which their learning rate and weight decay belong.
     head
         three layers, `nets.projection_head(layers=3)`; fine-tuning starts from its first, which is not done here.
     scores
@@ -72,14 +76,16 @@ def simclr_v2(
         negatives = jnp.concatenate(
             [jnp.where(others, logits, -jnp.inf), dot(z, state["queue"].keys)], axis=1
         )
-        value = loss(jnp.repeat(positive, 2), negatives, axis_name=axis_name)
+        value = factor * loss(jnp.repeat(positive, 2), negatives, axis_name=axis_name)
         state = {
             "query": query_stats,
             "key": key_stats,
             "target": target,
             "queue": push(state["queue"], remembered, axis_name=axis_name),
         }
-        return value, (state, contrast_monitor(z[0::2], z[1::2], h, scores=scores, axis_name=axis_name))
+        z1, z2 = z[0::2], z[1::2]
+        metrics = contrast_monitor(z1, z2, h, temperature=temperature, scores=scores, axis_name=axis_name)
+        return value, (state, metrics)
 
     def embed(params, state, images):
         return network.represent(params, state["query"], images)
@@ -89,6 +95,6 @@ def simclr_v2(
         encoder={"encoder": encoder, "decay": decay},
         extraction={"extract": extract, "head": head},
         similarity={"rows": normalize, "scores": dot},
-        loss={"loss": loss, "queue_size": queue_size},
+        loss={"loss": loss, "factor": factor, "queue_size": queue_size},
     )
     return Method(init, loss_fn, embed, five_parts)

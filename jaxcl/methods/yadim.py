@@ -37,9 +37,11 @@ def yadim(
     loss
         (key, source, targets, axis_name=None) -> scalar: AMDIM's, `keyless(map_nce, clip=20.0)`.
         The published similarity is a dot product; that it is divided by sqrt(d), clipped and has a penalty, as
-        AMDIM's, is inferred.
+        AMDIM's, is inferred. (Bolts clips AMDIM's scores at 10 where nobody says otherwise, the authors' command at
+        20.)
     head
-        between the map and its comparison; None, which is inferred, compares it as it is.
+        between the map and its comparison; None, which is inferred, compares it as it is. For an encoder whose last
+        map is no embedding of its own (a ReLU at its end), `nets.amdim_head`, as configs/yadim_cifar10_cpu.py has it.
     """
     return amdim(
         views=views,

@@ -86,7 +86,7 @@ class Amdim(nn.Module):
         if x.shape[1] != x.shape[2] or size not in DOWN:
             raise ValueError(
                 f"amdim's encoder is made for images of 32, 64 or 128 pixels; got {x.shape[1]}x{x.shape[2]}."
-                " Resize the views."
+                " Resize the images, as --size 64 does with those of STL-10, which have 96."
             )
         n, layer = self.features, partial(Layer, norm=self.inner_norm, dtype=self.dtype)
         maps = []

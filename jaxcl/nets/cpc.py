@@ -23,23 +23,28 @@ def cpc_resnet(
     features: int = 64,
     dtype: Any = jnp.float32,
 ) -> Net:
-    """The residual encoder with which Falcon and Cho (2020) ran CPC v2: patches [n, p, p, c] -> its four stages.
+    """The residual encoder of CPC v2: patches [n, p, p, c] -> the maps of its stages.
 
     A ResNet of bottlenecks (7x7 stem with stride 2, 3x3 max pool with stride 2) whose third stage has 46 blocks of
-    8 x `features` channels within and 64 x `features` without; the others are a ResNet-101's. With features 64 the
-    last map has 2048 channels, the third 4096. (PyTorch Lightning Bolts calls it CPCResNet101, with "stages
-    [3, 4, 46, 3]". That this is close to the ResNet-161 of Henaff et al., arXiv:1905.09272, was not verified.)
+    8 x `features` channels within and 64 x `features` without; the others are a ResNet-101's.
 
+    blocks
+        of three stages or four. (3, 4, 46): the ResNet-161 of Henaff et al. (arXiv:1905.09272, on model capacity),
+        which has the first three stages of a ResNet-101 with the third enlarged: 303 million parameters in kernels,
+        where SimCLR's table 6 counts 305 in all. (3, 4, 46, 3), the default: CPCResNet101 of PyTorch Lightning Bolts,
+        with which Falcon and Cho (2020) ran it, a fourth stage of 2048 channels above.
     norm
         `map_norm()` if not given, over height, width and channels as there: no statistics of the batch, by which
         patches of one image could be recognized.
     """
-    if len(blocks) != 4:
-        raise ValueError(f"cpc_resnet has four stages; got blocks={tuple(blocks)}.")
+    if len(blocks) not in (3, 4):
+        raise ValueError(f"cpc_resnet has three stages or four; got blocks={tuple(blocks)}.")
     return from_linen(CPCResNet(norm or map_norm(), tuple(blocks), features, dtype))
 
 
-def masked_context(*, hidden: int = 256, blocks: int = 5, top: float = 1.0, dtype: Any = jnp.float32) -> Net:
+def masked_context(
+    *, hidden: int = 256, blocks: int = 5, top: float = 1.0, sides: str = "late", dtype: Any = jnp.float32
+) -> Net:
     """A grid of patches -> what is known above: [b, h, w, c] -> [b, h, w, c], where row r sees rows r - blocks to r.
 
     Residual blocks of a 1x1 convolution to `hidden` channels, ReLU, 1x3, 2x1 over the row itself and the one above,
@@ -47,9 +52,17 @@ def masked_context(*, hidden: int = 256, blocks: int = 5, top: float = 1.0, dtyp
 
     top
         what stands above the first row, in each block. 1 in PyTorch Lightning Bolts, with which Falcon and Cho (2020)
-        ran CPC v2; the appendix of Henaff et al. was not at hand.
+        ran CPC v2; 0 in the pseudo-code of Henaff et al. (appendix).
+    sides
+        where zeros stand beside the grid. "late": the 1x3 convolution has no padding, so its two outermost columns are
+        left out, and zeros stand for them before the 2x1 (Bolts). "early": the 1x3 convolution is padded to the grid's
+        width (the pseudo-code, whose Conv2D pads but where it says otherwise).
+
+    As published: `masked_context(top=0.0, sides="early")`.
     """
-    return from_linen(MaskedContext(hidden, blocks, top, dtype))
+    if sides not in ("early", "late"):
+        raise ValueError(f'zeros stand beside the grid "early" or "late"; got sides={sides!r}.')
+    return from_linen(MaskedContext(hidden, blocks, top, sides, dtype))
 
 
 class CPCResNet(nn.Module):
@@ -66,7 +79,7 @@ class CPCResNet(nn.Module):
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         maps = []
         widths = ((1, 4), (2, 8), (8, 64), (8, 32))  # within a block, and what leaves it, times `features`
-        for stage, (count, (inner, outer)) in enumerate(zip(self.blocks, widths, strict=True)):
+        for stage, (count, (inner, outer)) in enumerate(zip(self.blocks, widths, strict=False)):
             for i in range(count):
                 stride = 2 if stage and not i else 1
                 block = Bottleneck(
@@ -103,6 +116,7 @@ class MaskedContext(nn.Module):
     hidden: int
     blocks: int
     top: float
+    sides: str
     dtype: Any
 
     @nn.compact
@@ -112,9 +126,11 @@ class MaskedContext(nn.Module):
         conv = partial(nn.Conv, padding="VALID", dtype=self.dtype)
         for _ in range(self.blocks):
             y = nn.relu(nn.Dense(self.hidden, dtype=self.dtype)(x))
+            sides = ((0, 0), (0, 0), (1, 1), (0, 0))
+            y = jnp.pad(y, sides) if self.sides == "early" else y
             y = conv(self.hidden, (1, 3))(y)
             y = jnp.pad(y, ((0, 0), (1, 0), (0, 0), (0, 0)), constant_values=self.top)
-            y = jnp.pad(y, ((0, 0), (0, 0), (1, 1), (0, 0)))
+            y = jnp.pad(y, sides) if self.sides == "late" else y
             y = nn.relu(conv(self.hidden, (2, 1))(y))
             x = x + nn.Dense(x.shape[-1], dtype=self.dtype)(y)
         return nn.relu(x)

@@ -78,7 +78,8 @@ def resnet(
 
     The stride of a bottleneck is on its 3x3 convolution ("v1.5"). Strided convolutions are padded by the same
     amount on both sides, whatever the image's size. A shortcut has a convolution only where the shape
-    changes, as in torchvision (SimCLR's code has one in every stage's first block).
+    changes, as in torchvision (SimCLR's code has one in every stage's first block). The max pool of the "imagenet" stem
+    is padded below and right, as in SimCLR's code; torchvision's (MoCo) is padded all around, a shift by a pixel.
     """
     if depth not in DEPTHS:
         raise ValueError(f"resnet comes in depths {', '.join(map(str, DEPTHS))}; got {depth}.")

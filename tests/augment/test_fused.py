@@ -55,7 +55,13 @@ EQUAL = {
     "shift and flip": augment.compose(augment.translate(4), augment.flip(), augment.translate(3)),
     "crop and blur": augment.compose(augment.random_resized_crop(20), augment.gaussian_blur()),
     "blur alone": augment.gaussian_blur(probability=1.0),
+    "blur over the edge": augment.gaussian_blur(probability=1.0, border="edge", radius=8),
+    "Pillow's blur": augment.gaussian_blur(probability=1.0, border="edge", boxes=3),
     "brightness and contrast": sure(brightness=0.1, contrast=0.3),
+    "torchvision's contrast and saturation": sure(contrast=0.3, saturation=0.2, colors="torchvision"),
+    "torchvision's contrast, blurred over a mirror": augment.compose(
+        sure(contrast=0.3, colors="torchvision"), augment.gaussian_blur(probability=1.0, border="reflect")
+    ),
     "brightness by adding": sure(brightness=0.1, contrast=0.3, brightness_form="add"),
     "contrast of a crop": augment.compose(augment.random_resized_crop(20), sure(contrast=0.3)),
     "an offset, blurred": augment.compose(

@@ -13,7 +13,9 @@ KEY = jax.random.key(2)
 
 
 @pytest.mark.parametrize("size", [(48, 20), (7, 9), (1, 1)])
-@pytest.mark.parametrize("distribution", [augment.uniform_area, augment.uniform_height])
+@pytest.mark.parametrize(
+    "distribution", [augment.uniform_area, augment.uniform_area_cut, augment.uniform_height]
+)
 def test_every_box_lies_within_the_image(drawn, distribution, size):
     h, w = size
     box = drawn(augment.random_resized_crop(8, distribution=distribution), shape=(h, w, 3))

@@ -27,7 +27,13 @@ def settings_of(recipe):
 PUBLISHED = {
     "moco_v1": (augment.moco_v1(8), "crop > grayscale > jitter > flip > clip", 0.4, 1.0, 0.2),
     "moco_v2": (augment.moco_v2(8), "crop > jitter > grayscale > blur > flip > clip", 0.1, 0.8, 0.2),
-    "byol": (augment.byol(8)[0], "crop > flip > jitter > grayscale > clip > blur > solarize", 0.1, 0.8, 0.08),
+    "byol": (
+        augment.byol(8)[0],
+        "crop > clip > flip > jitter > grayscale > clip > blur > solarize",
+        0.1,
+        0.8,
+        0.08,
+    ),
     "amdim, 32": (augment.amdim(32), "translate > jitter > grayscale > clip", 0.2, 0.8, None),
     "amdim, 64": (augment.amdim(64), "crop > jitter > grayscale > clip", 0.2, 0.8, 0.3),
 }
@@ -49,6 +55,31 @@ def test_byols_views_are_blurred_and_solarized_differently():
     first, second = map(settings_of, augment.byol(32))
     assert (first["blur"]["probability"], second["blur"]["probability"]) == (1.0, 0.1)
     assert (first["solarize"]["probability"], second["solarize"]["probability"]) == (0.0, 0.2)
+
+
+def test_byols_crops_and_brightness_are_those_of_its_code():
+    """dataset.py, _decode_and_random_crop: area uniform, ratio log-uniform, sides cut to the image; none redrawn."""
+    h, w, n = 375, 500, 4000
+    rng, boxes = np.random.default_rng(0), []
+    for _ in range(n):
+        pixels, ratio = rng.uniform(0.08, 1) * h * w, np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        width, height = round(np.sqrt(pixels * ratio)), round(np.sqrt(pixels / ratio))
+        boxes.append((min(height, h), min(width, w)))
+    truth = np.array(boxes)
+    recipe = augment.byol(224)[0]
+    drawn = jax.vmap(lambda key: recipe.sample(key, (h, w, 3)))(jax.random.split(KEY, n))
+    crop, jitter = drawn[0], drawn[3]
+    ours = np.stack([np.asarray(crop.height), np.asarray(crop.width)], axis=1)
+    np.testing.assert_allclose(ours.mean(axis=0), truth.mean(axis=0), rtol=0.02)
+    np.testing.assert_allclose(ours.std(axis=0), truth.std(axis=0), rtol=0.05)
+    assert ours.prod(axis=1).mean() == pytest.approx(truth.prod(axis=1).mean(), rel=0.02)
+    assert (ours[:, 0] == h).mean() == pytest.approx((truth[:, 0] == h).mean(), abs=0.02)
+    assert (np.asarray(crop.top) + ours[:, 0]).max() == h
+    assert (np.asarray(crop.left) + ours[:, 1]).max() == w
+    # augmentations.py: brightness is a summand from U(-0.4, 0.4).
+    assert dict(settings_of(recipe)["jitter"])["brightness_form"] == "add"
+    assert abs(np.asarray(jitter.brightness)).max() <= 0.4
+    assert abs(np.asarray(jitter.brightness).mean()) < 0.02
 
 
 def test_multi_crop_is_two_sizes_of_disjoint_areas():

@@ -31,8 +31,9 @@ def test_ycbcr_of_known_colors():
         (0, 0, 255): (40.966, 240, 109.786),
     }
     scaled = augment.ycbcr().apply((), jnp.asarray(np.array(list(known)) / 255, jnp.float32)[None])[0]
-    low, high = np.array([16, 16, 16]), np.array([235, 240, 240])
-    got = (np.asarray(scaled) + 1) / 2 * (high - low) + low
+    # HobbitLong/CMC, train_CMC.py.
+    mean, std = np.array([116.151, 121.080, 132.342]), np.array([109.500, 111.855, 111.964])
+    got = np.asarray(scaled) * std + mean
     np.testing.assert_allclose(got, list(known.values()), atol=1e-3)
 
 
@@ -45,8 +46,9 @@ def test_ydbdr_of_known_colors():
         (0, 0, 255): (0.114, 1.333, 0.217),
     }
     scaled = augment.ydbdr().apply((), jnp.asarray(np.array(list(known)) / 255, jnp.float32)[None])[0]
-    low, high = np.array([0, -1.333, -1.333]), np.array([1, 1.333, 1.333])
-    got = (np.asarray(scaled) + 1) / 2 * (high - low) + low
+    # HobbitLong/PyContrast, datasets/util.py.
+    mean, std = np.array([0.457, -0.082, -0.052]), np.array([0.500, 1.331, 1.333])
+    got = np.asarray(scaled) * std + mean
     np.testing.assert_allclose(got, list(known.values()), atol=1e-5)
 
 

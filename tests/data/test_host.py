@@ -171,6 +171,28 @@ def test_leave_one_out_views_of_files_are_the_device_s(folder):
         np.testing.assert_allclose(batch["views"][row] / 255, device(step_key(3, 0), whole)[0], atol=1 / 255)
 
 
+FLIPPED = {
+    "AMDIM": augment.each_view([augment.amdim(12, crop=True)] * 2, shared=augment.flip()),
+    "YADIM": augment.two_views(augment.compose(augment.flip(), augment.amdim(12, crop=True))),
+    "CPC": augment.n_views(
+        augment.compose(augment.flip(), augment.amdim(16, crop=True), augment.cpc_patches(8, 4)), 1
+    ),
+    "CMC": augment.channel_views(augment.cmc(12, space="ydbdr"), (1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", FLIPPED)
+def test_recipes_that_flip_before_they_crop_cut_patches_or_change_the_space_are_the_device_s(folder, name):
+    files, views = find_images(f"folder:{folder}", "train"), FLIPPED[name]
+    batch = next(host_views(files, views)(**ORDER))
+    made = views(None, batch)
+    device = jax.jit(views)
+    for row, i in enumerate(batch["index"][:4]):
+        whole = {"image": read_rgb(files.content(i))[None], "index": np.array([i])}
+        for here, there in zip(made, device(step_key(3, 0), whole), strict=True):
+            np.testing.assert_allclose(here[row], there[0], atol=1 / 255)
+
+
 @pytest.fixture
 def damaged(folder, tmp_path):
     """The folder, and between its files damaged ones: cut off, or with bytes changed."""
@@ -243,11 +265,11 @@ def test_a_file_that_goes_away_is_named(folder, tmp_path):
     ("change", "says"),
     [
         ({"dtype": "float16"}, "dtype must be"),
-        ({"recipe": augment.compose(augment.flip(), RECIPE)}, "must begin with a crop"),
-        ({"recipe": augment.each_view([RECIPE], shared=augment.flip())}, "must begin with a crop"),
+        ({"recipe": augment.compose(augment.rotate90(), RECIPE)}, "must begin with a crop"),
+        ({"recipe": augment.each_view([augment.amdim(12)], shared=augment.flip())}, "AMDIM's: crop=True"),
         (
             {"recipe": augment.channel_views(augment.cmc(12), (1, 2)), "dtype": "uint8"},
-            'color space is in .* got crop > flip > clip > lab.*dtype="float32"',
+            'color space goes below 0.* got crop > flip > clip > lab.*dtype="float32"',
         ),
         ({"recipe": augment.from_host(2)}, "makes views from recipes.*got a function.*--input device"),
         ({"recipe": augment.leave_one_out({"color": COLOR}, before=CROP)}, "got a LeaveOneOut"),

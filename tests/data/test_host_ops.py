@@ -25,16 +25,23 @@ OPS = {
     "jitter": augment.color_jitter(0.8, 0.8, 0.8, 0.2),
     "jitter, additive": augment.color_jitter(0.8, 0.8, 0.8, 0.2, brightness_form="add"),
     "jitter, two changes only": augment.color_jitter(0.0, 0.5, 0.0, 0.5, probability=1.0),
+    "jitter, torchvision's colors": augment.color_jitter(0.8, 0.8, 0.8, 0.2, colors="torchvision"),
     "jitter, none": augment.color_jitter(0.0, 0.0, 0.0, 0.0, probability=1.0),
     "grayscale": augment.grayscale(probability=0.5),
+    "drop channels": augment.drop_channels(),
     "solarize": augment.solarize(probability=0.5),
     "blur": augment.gaussian_blur(),
+    "blur, over the edge": augment.gaussian_blur(border="edge", radius=8),
+    "blur, Pillow's": augment.gaussian_blur(border="edge", boxes=3),
+    "blur, over a mirror": augment.gaussian_blur(border="reflect"),
     "texture": augment.texture(probability=0.8),
     "clip": augment.clip(),
     "lab": augment.lab(),
     "ycbcr": augment.ycbcr(),
     "ydbdr": augment.ydbdr(),
     "first channels": augment.first_channels(augment.color_jitter(0.8, 0.8, 0.8, 0.2), 1),
+    "AMDIM's shift": augment.translate(4, probability=0.8, border="reflect"),
+    "patches": augment.cpc_patches(16, 8),
     "a recipe": augment.simclr(24),
     "a recipe of recipes": augment.compose(
         augment.compose(augment.flip(), augment.clip()), augment.simclr(24)
@@ -99,7 +106,7 @@ def test_every_op_of_the_room_has_a_host_implementation():
         augment.grayscale(),
     ]
     made += [augment.color_jitter(1, 1, 1, 0.1), augment.solarize(), augment.gaussian_blur(), augment.clip()]
-    made += [augment.texture(), augment.lab(), augment.ycbcr(), augment.ydbdr()]
+    made += [augment.texture(), augment.lab(), augment.ycbcr(), augment.ydbdr(), augment.drop_channels()]
     assert {op.name for op in made} <= set(IMPLEMENTATIONS)
 
 

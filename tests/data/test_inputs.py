@@ -110,7 +110,7 @@ def test_encoded_images_in_a_color_space_come_as_floats(spec):
         ("resident", True, None, 'stay encoded in files. Take "device" or "host"'),
         ("host", False, None, 'needs those of augment.n_views.*got NoneType.*input "device"'),
         ("host", True, lambda key, batch: (), 'got <lambda>.*input "device"'),
-        ("host", True, augment.two_views(augment.flip()), "must begin with a crop"),
+        ("host", True, augment.two_views(augment.rotate90()), "must begin with a crop"),
     ],
 )
 def test_an_input_that_does_not_fit_is_refused_with_one_that_does(spec, kind, encoded, views, says):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from jaxcl.data import arrays, load, tf_read
+from jaxcl.data import open as open_data
+from jaxcl.typing import About
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 tfds = pytest.importorskip("tensorflow_datasets", reason="TensorFlow Datasets is not installed")
@@ -18,7 +20,7 @@ def pixels(i, height, width):
 
 
 class TinyFlags(tfds.core.GeneratorBasedBuilder):
-    """Images of one size, in two shards' worth of splits; the labels of "test" are secret."""
+    """Images of one size, in two shards' worth of splits; the labels of "test" are secret, "unlabelled" has none."""
 
     VERSION = tfds.core.Version("1.0.0")
     SIZES = ((6, 8),)
@@ -35,12 +37,15 @@ class TinyFlags(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _split_generators(self, manager):
-        return {name: self._generate_examples(name) for name in ("train", "validation", "test")}
+        return {name: self._generate_examples(name) for name in ("train", "validation", "test", "unlabelled")}
 
     def _generate_examples(self, split):
-        for i in range({"train": 300, "validation": 5, "test": 4}[split]):
+        for i in range({"train": 300, "validation": 5, "test": 4, "unlabelled": 7}[split]):
             image = pixels(i, *self.SIZES[i % len(self.SIZES)])
-            yield i, {"image": image, "label": -1 if split == "test" else i % 2, "note": str(i)}
+            yield (
+                i,
+                {"image": image, "label": -1 if split in ("test", "unlabelled") else i % 2, "note": str(i)},
+            )
 
 
 class TinyMixed(TinyFlags):
@@ -126,3 +131,25 @@ def test_a_name_that_no_one_knows_cannot_be_downloaded(root):
 
 def test_what_is_prepared_is_not_prepared_again(root):
     assert tf_read.prepare("tiny_flags", root) == root / "tiny_flags" / "1.0.0"
+
+
+def test_a_split_without_labels_is_learnt_from_alone_or_with_another(root):
+    alone = load("tfds:tiny_flags", "unlabelled", data_dir=root)
+    assert alone.images.shape == (7, 6, 8, 3)
+    assert (alone.labels, alone.classes) == (None, ())
+    labelled = load("tfds:tiny_flags", "train", data_dir=root)
+    both = load("tfds:tiny_flags", "train+unlabelled", data_dir=root)
+    np.testing.assert_array_equal(both.images, np.concatenate([labelled.images, alone.images]))
+    assert both.labels is None
+    more = load("tfds:tiny_flags", "validation+train", data_dir=root)
+    np.testing.assert_array_equal(more.labels[5:], labelled.labels)
+    assert more.classes == labelled.classes
+
+
+def test_evaluations_of_a_run_on_unlabelled_images_have_the_labelled_ones(root):
+    opened = open_data("tfds:tiny_flags", data_dir=root, train_on="unlabelled", evaluate_on="validation")
+    assert opened.about == About(7, (6, 8, 3), ())
+    ((train, test),) = opened.evaluated.values()
+    assert (len(train.images), len(test.images)) == (300, 5)
+    assert opened.train.labels is None
+    assert train.labels is not None

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl.evaluate import PROTOCOLS, Subject, embed, features, subjects
+from jaxcl import augment
+from jaxcl.evaluate import PROTOCOLS, Subject, embed, features, protocols, subjects
 from jaxcl.typing import Images
 
 
@@ -41,6 +42,7 @@ OF_CLASS = [name for name in PROTOCOLS if name not in UNLABELLED]
 # Settings that make a test short; the corruptions have a test of their own.
 FEW = {"views": as_is, "epochs": 100, "learning_rate": 2.0}
 SHORT = {
+    "linear_moco": {"augmentation": "none", "epochs": 20},
     "finetune1": FEW,
     "finetune10": FEW,
     "corruption": {"images": 20, "names": ["brightness", "contrast"]},
@@ -66,6 +68,7 @@ def test_the_table_names_the_protocols():
         "linear",
         "transfer",
         "linear_sgd",
+        "linear_moco",
         "fewshot5",
         "fewshot10",
         "finetune1",
@@ -172,6 +175,45 @@ def test_settings_can_be_given_to_every_protocol_that_has_them():
     linear = PROTOCOLS["linear"](jax.random.key(0), subject, l2=(0.1, 1.0), iterations=20)
     assert linear["l2_path"] == [0.1, 1.0]
     assert linear["settings"]["iterations"] == 20
+
+
+def test_mocos_protocol_has_the_settings_of_its_code():
+    """main_lincls.py: 100 epochs, batches of 256, rate 30, x 0.1 at epochs 60 and 80, SGD 0.9, no weight decay."""
+    defaults = {name: p.default for name, p in inspect.signature(PROTOCOLS["linear_moco"]).parameters.items()}
+    moco = {"epochs": 100, "batch_size": 256, "learning_rate": 30, "momentum": 0.9, "nesterov": False}
+    moco |= {"weight_decay": 0, "schedule": "steps", "drop_factor": 0.1, "start_std": 0.01}
+    assert moco.items() <= defaults.items()
+    assert [drop * 100 for drop in defaults["drops"]] == [60, 80]
+    views = protocols._probe_views(8, defaults["augmentation"])
+    crop = dict(dict(views.recipes[0].settings)["steps"][0].settings)
+    assert crop["distribution"] is augment.uniform_area_log_ratio
+    assert (crop["area"], crop["method"], crop["antialias"]) == ((0.08, 1.0), "bilinear", True)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_setting_of_a_protocol_is_in_its_result(name, results):
+    """All numbers, words and truth values of its signature, but for those that play no part."""
+    parameters = inspect.signature(PROTOCOLS[name]).parameters
+    known = {
+        name: p.default for name, p in parameters.items() if isinstance(p.default, bool | int | float | str)
+    }
+    assert known
+    recorded = results[name]["settings"]
+    unused = {"drop_factor"} if recorded.get("schedule") == "cosine" else set()
+    unused |= {"temperature"} if recorded.get("vote") == "majority" else set()
+    assert known.keys() - unused <= recorded.keys()
+
+
+def test_the_augmentation_of_a_probe_can_be_chosen():
+    subject, key = Subject(flat, TRAIN, TEST), jax.random.key(0)
+    run = functools.partial(PROTOCOLS["linear_sgd"], key, subject, views=as_is, epochs=2)
+    chosen = {name: run(augmentation=name) for name in ("recipe", "none", "tensorflow", "torchvision")}
+    assert chosen["recipe"]["losses"] == pytest.approx(chosen["none"]["losses"], rel=1e-5)
+    assert chosen["none"]["settings"]["augmented"] is False
+    losses = {round(chosen[name]["losses"][-1], 5) for name in ("none", "tensorflow", "torchvision")}
+    assert len(losses) == 3
+    with pytest.raises(ValueError, match="augmentation must be"):
+        run(augmentation="pillow")
 
 
 def test_the_settings_tell_what_was_run(results):

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from jax.scipy.special import logsumexp
 
-from jaxcl.losses import blockwise, dcl, nt_xent, queue_nce, supervised_contrastive, uniformity
+from jaxcl.losses import (
+    blockwise,
+    dcl,
+    margin_triplet,
+    nt_logistic,
+    nt_xent,
+    queue_nce,
+    sliced_wasserstein,
+    supervised_contrastive,
+    uniformity,
+)
 from jaxcl.similarity import normalize
 
 
@@ -126,6 +136,36 @@ def test_gradients_of_nearly_collapsed_rows_survive_products_in_bfloat16(loss, m
     want = gradient(0)
     for name in ("products", "weighted"):
         of_floats = getattr(blockwise, name)
-        monkeypatch.setattr(blockwise, name, lambda a, b, f=of_floats: f(rounded(a), rounded(b)))
+        monkeypatch.setattr(blockwise, name, lambda a, b, _, f=of_floats: f(rounded(a), rounded(b)))
     for got, true in zip(gradient(16), want, strict=True):
         np.testing.assert_allclose(got, true, atol=0.03 * float(jnp.abs(true).max()))
+
+
+def products_of(jaxpr):
+    """The precision of every matrix product, also in loops and calls."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation.params["precision"]
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from products_of(inner)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        margin_triplet,
+        nt_logistic,
+        partial(supervised_contrastive, np.arange(64) % 8, block_size=0),
+        partial(supervised_contrastive, np.arange(64) % 8, block_size=16),
+        lambda a, b: sliced_wasserstein(jax.random.key(0), a - b),
+    ],
+    ids=["margin_triplet", "nt_logistic", "supervised", "supervised blockwise", "sliced_wasserstein"],
+)
+def test_losses_that_rounding_drowns_multiply_in_float32(loss):
+    traced = jax.make_jaxpr(jax.value_and_grad(loss, (0, 1)))(jnp.ones((64, 8)), jnp.ones((64, 8)))
+    found = set(products_of(traced.jaxpr))
+    assert found
+    assert all(precision == (jax.lax.Precision.HIGHEST,) * 2 for precision in found), found

@@ -63,13 +63,14 @@ def loop_queue(q, k, queue, *, temperature):
     return np.mean(terms)
 
 
-def loop_pairs(z1, z2, term, semi_hard=False):
+def loop_pairs(z1, z2, term, semi_hard=False, sides=1):
     """Means over anchors of term(positive) + mean or semi-hard pick of term(positive, negative)."""
     views, total = (unit(z1), unit(z2)), []
     for v in (0, 1):
         for i, z in enumerate(views[v]):
             s = z @ views[1 - v][i]
-            negatives = [z @ r for w in (0, 1) for j, r in enumerate(views[w]) if j != i]
+            seen = (1 - v,) if sides == 1 else (0, 1)
+            negatives = [z @ r for w in seen for j, r in enumerate(views[w]) if j != i]
             if semi_hard:
                 closer = [x for x in negatives if x < s]
                 pushes = [term(s, max(closer))] if closer else [0.0]
@@ -152,6 +153,18 @@ TRUTHS = {
         lambda a, b: loop_queue(a, b, QUEUE, temperature=2.0),
     ),
     "nt_logistic": (partial(nt_logistic, temperature=0.3), lambda a, b: loop_pairs(a, b, logistic)),
+    "nt_logistic, negatives of both sides": (
+        partial(nt_logistic, temperature=0.3, sides=2),
+        lambda a, b: loop_pairs(a, b, logistic, sides=2),
+    ),
+    "margin_triplet, semi-hard, of both sides": (
+        partial(margin_triplet, margin=0.6, sides=2, semi_hard=True),
+        lambda a, b: loop_pairs(a, b, hinge, True, sides=2),
+    ),
+    "margin_triplet, no margin": (
+        partial(margin_triplet, margin=0.0),
+        lambda a, b: loop_pairs(a, b, lambda s, x=None: 0.0 if x is None else max(x - s, 0.0)),
+    ),
     "nt_logistic, semi-hard": (
         partial(nt_logistic, temperature=0.3, semi_hard=True),
         lambda a, b: loop_pairs(a, b, logistic, True),
@@ -281,6 +294,14 @@ def test_bfloat16_zero_rows_and_a_cold_temperature_stay_finite_in_float32(name, 
     assert jnp.isnan(step(z1.at[0, 0].set(jnp.nan), z2)[0])
 
 
+@pytest.mark.parametrize("name", OF_VIEWS)
+def test_a_zero_row_in_float16_has_a_finite_gradient(name, views):
+    z1, z2 = (jnp.asarray(z, jnp.float16).at[3].set(0) for z in views)
+    gradient = jax.jit(jax.grad(OF_VIEWS[name], (0, 1)))(z1, z2)
+    assert gradient[0].dtype == jnp.float16
+    assert all(jnp.all(jnp.isfinite(g)) for g in gradient)
+
+
 def test_rows_far_from_all_others_do_not_sum_to_zero():
     crowd = jnp.broadcast_to(jnp.eye(1, D), (N, D))
     lonely = crowd.at[0].set(-crowd[0])
@@ -362,8 +383,10 @@ def test_bad_input_is_refused_in_words():
     for temperature in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="temperature above 0"):
             nt_xent(a, a, temperature=temperature)
-    with pytest.raises(ValueError, match="margin above 0"):
-        margin_triplet(a, a, margin=0.0)
+    with pytest.raises(ValueError, match="margin of 0 or more"):
+        margin_triplet(a, a, margin=-0.1)
+    with pytest.raises(ValueError, match="sides=3"):
+        nt_logistic(a, a, sides=3)
     for loss in (dcl, nt_logistic, margin_triplet, vicreg, barlow_twins, alignment_uniformity):
         with pytest.raises(ValueError, match="two images or more"):
             loss(a[:1], a[:1])

@@ -84,10 +84,10 @@ def of_scores(w, b, axis_name):
     return losses.softmax_nce(b["x"] @ jnp.sin(3 * w), 1.0, axis_name=axis_name)
 
 
-def of_grids(w, b, axis_name):
+def of_grids(w, b, axis_name, **options):
     grid = jnp.stack([b["y"] @ w, b["y"], b["y"] @ w.T, b["x"], b["x"] @ w.T, b["x"] @ w], axis=1)
     grid = grid.reshape(-1, 3, 2, grid.shape[-1])
-    return losses.patch_nce(grid @ w, grid, below={1: 1.0, 2: 0.5}, axis_name=axis_name)
+    return losses.patch_nce(grid @ w, grid, below={1: 1.0, 2: 0.5}, axis_name=axis_name, **options)
 
 
 def scaled_cosine(q, k):
@@ -120,6 +120,7 @@ LOSSES = {
     "looc": in_two_spaces,
     "nt_logistic": of_views(losses.nt_logistic),
     "nt_logistic, semi-hard": of_views(losses.nt_logistic, semi_hard=True),
+    "nt_logistic, both sides": of_views(losses.nt_logistic, sides=2),
     "margin_triplet": of_views(losses.margin_triplet),
     "margin_triplet, semi-hard": of_views(losses.margin_triplet, semi_hard=True),
     "alignment": of_views(losses.alignment),
@@ -146,7 +147,8 @@ LOSSES = {
     "map_nce": of_maps,
     "binary_nce": of_noise,
     "softmax_nce": of_scores,
-    "patch_nce": of_grids,
+    "patch_nce": partial(of_grids, block_size=0),
+    "patch_nce blockwise": partial(of_grids, block_size=8),
     "regression": of_views(losses.regression),
     "negative_cosine": of_views(losses.negative_cosine),
 }
@@ -222,6 +224,7 @@ def rows_of_all(name):
     if "blockwise" not in name or "queue" in name:
         return 4 * IMAGES * WIDTH  # gathered, and used at once
     views = 3 if "three" in name else 1 if name.startswith(("log_sum_exp", "uniformity")) else 2
+    views = 6 if name.startswith("patch_nce") else views  # of six patches each
     # The sums of all classes and their gradient.
     copies = 5 if name.startswith("supervised") else 2
     return 4 * IMAGES * views * (copies * WIDTH + 6)
@@ -276,6 +279,8 @@ NO_LOSSES = {
     "keyless",
     "normal",
     "orthogonal_directions",
+    "scaled",
+    "temperature_of",
     "uniform_cube",
     "uniform_sphere",
 }

@@ -4,9 +4,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from jaxcl.losses import keyless, nt_xent, patch_nce
+from jaxcl.losses import keyless, nt_xent, patch_nce, scaled
 
 KEY = jax.random.key(0)
 
@@ -37,6 +38,23 @@ def test_settings_may_be_traced_and_stand_in_a_partial():
         return keyless(partial(nt_xent, block_size=0), temperature=temperature)(KEY, z, z)
 
     assert float(value(0.3)) == pytest.approx(float(nt_xent(z, z, temperature=0.3)), rel=1e-6)
+
+
+def test_twice_nt_xent_is_the_loss_of_simclrs_code_written_out():
+    """objective.py: mean over a's rows plus mean over b's rows, each against [ab, aa] and [ba, bb] without itself."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 5, 4))
+    unit = [z / np.linalg.norm(z, axis=1, keepdims=True) for z in (a, b)]
+    total = 0.0
+    for own, other in (unit, unit[::-1]):
+        each = []
+        for i in range(5):
+            cross = [float(own[i] @ other[k]) / 0.3 for k in range(5)]
+            within = [float(own[i] @ own[k]) / 0.3 for k in range(5) if k != i]
+            each.append(-cross[i] + np.log(np.sum(np.exp(cross + within))))
+        total += np.mean(each)
+    loss = partial(scaled, loss=keyless(nt_xent, temperature=0.3), factor=2.0)
+    assert float(loss(KEY, jnp.asarray(a), jnp.asarray(b))) == pytest.approx(total, rel=1e-5)
 
 
 def test_an_axis_is_no_setting():

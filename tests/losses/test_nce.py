@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxcl.losses import binary_nce, map_nce, patch_nce
+from jaxcl.similarity import cosine, dot, scaled_dot
 
 
 def draw(seed, *shape):
@@ -86,8 +87,9 @@ def test_binary_nce_stays_finite_where_exponentials_would_not():
     assert np.all(np.isfinite(gradient))
 
 
+@pytest.mark.parametrize("block_size", [0, 5])
 @pytest.mark.parametrize("below", [1, 2])
-def test_patch_nce_is_the_loops_of_its_equation(below):
+def test_patch_nce_is_the_loops_of_its_equation(below, block_size):
     p, t = 3 * draw(0, 2, 4, 3, 5), 3 * draw(1, 2, 4, 3, 5)
     total, count = 0.0, 0
     for i in range(2):
@@ -97,8 +99,34 @@ def test_patch_nce_is_the_loops_of_its_equation(below):
                 total -= np.log(np.exp(0.2 * (p[i, r, c] @ t[i, r + below, c])) / sum(exps))
                 count += 1
     with jax.enable_x64(True):
-        got = jax.jit(partial(patch_nce, below=below, scale=0.2))(p, t)
+        got = jax.jit(partial(patch_nce, below=below, scale=0.2, block_size=block_size))(p, t)
     np.testing.assert_allclose(got, total / count, rtol=1e-12)
+
+
+@pytest.mark.parametrize("similarity", [dot, cosine])
+def test_patch_nce_in_blocks_has_the_gradient_of_the_whole_matrix(similarity):
+    grids = [jnp.asarray(draw(seed, 2, 4, 3, 5), jnp.float32) for seed in (0, 1)]
+
+    def step(block_size):
+        loss = partial(patch_nce, below={1: 1.0, 3: 0.5}, similarity=similarity, block_size=block_size)
+        return jax.jit(jax.value_and_grad(loss, (0, 1)))(*grids)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), step(7), step(0))
+
+
+def test_patch_nce_of_many_patches_needs_no_matrix_of_them():
+    shape = jax.ShapeDtypeStruct((64, 7, 7, 8), jnp.float32)
+
+    def temporaries(block_size):
+        loss = partial(patch_nce, below={2: 1.0}, block_size=block_size)
+        made = jax.jit(jax.grad(loss, (0, 1))).lower(shape, shape).compile()
+        return made.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(None) < temporaries(0) / 4
+    with pytest.raises(ValueError, match="similarity=dot or similarity=cosine"):
+        patch_nce(
+            jnp.ones((2, 4, 3, 5)), jnp.ones((2, 4, 3, 5)), below=1, similarity=scaled_dot, block_size=4
+        )
 
 
 def test_patch_nce_of_several_rows_is_their_weighted_sum():

@@ -10,7 +10,7 @@ from jaxcl import nets
 from jaxcl.extract import last, pool
 from jaxcl.images import patches
 from jaxcl.losses import keyless, patch_nce
-from jaxcl.methods import cpc, falcon_cho_rows, henaff_rows
+from jaxcl.methods import cpc, falcon_cho_rows, henaff_rows, pseudo_code_rows
 
 ENCODER = nets.small_convnet(features=(4, 4), norm=nets.layer_norm())
 CONTEXT = nets.masked_context(hidden=4, blocks=1)
@@ -50,6 +50,8 @@ def test_the_rows_are_those_of_the_double_loop_in_the_published_code():
                     counted[i + 1] = counted.get(i + 1, 0) + 1
         assert falcon_cho_rows(height) == counted
     assert henaff_rows(7) == {3: 1, 4: 1, 5: 1}
+    # The published loop: for i in range(steps_to_ignore, steps_to_predict), the target lies i + 1 rows below.
+    assert pseudo_code_rows(7) == {i + 1: 1 for i in range(2, 3)}
 
 
 def test_cifar_has_a_grid_of_seven_by_seven(batch):

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import itertools
+import sys
 from functools import partial
 
 import chex
@@ -268,6 +269,21 @@ def batch_of(n=16, size=16):
     images = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
     index = np.arange(n, dtype=np.int32)
     return {"image": images, "index": index, "label": index % 2}
+
+
+@pytest.mark.parametrize("name", ["cmc", "looc", "moco, both directions mixed", "simclr", "simclr_v2"])
+def test_the_entropy_is_monitored_at_the_temperature_of_the_loss(name, monkeypatch):
+    seen, page = [], sys.modules[f"jaxcl.methods.{name.split(',')[0]}"]
+    monitor = page.contrast_monitor
+
+    def watched(*rows, **settings):
+        seen.append(settings["temperature"])
+        return monitor(*rows, **settings)
+
+    monkeypatch.setattr(page, "contrast_monitor", watched)
+    method, batch, key = METHODS[name](None, temperature=0.37), batch_of(), jax.random.key(0)
+    jax.eval_shape(lambda: method.loss(*method.init(key, batch), key, batch))
+    assert seen == [0.37]
 
 
 OPTIMIZER = optax.sgd(0.1)

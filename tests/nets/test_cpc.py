@@ -19,6 +19,24 @@ def test_a_patch_of_eight_pixels_becomes_a_vector_of_2048_and_the_third_stage_ha
     assert not state
 
 
+def test_the_resnet_161_of_the_paper_has_three_stages_and_303_million_parameters_in_kernels():
+    net = nets.cpc_resnet(blocks=(3, 4, 46))
+    x = jnp.zeros((1, 80, 80, 3))
+    params, state = jax.eval_shape(net.init, jax.random.key(0), x)
+    maps, _ = jax.eval_shape(lambda p, s, x: net.apply(p, s, x, train=True), params, state, x)
+    assert [m.shape[-1] for m in maps] == [256, 512, 4096]
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    kernels = sum(int(np.prod(p.shape)) for path, p in leaves if "kernel" in str(path))
+    # By hand: the stem, then of each block 1x1, 3x3, 1x1, and of the first in a stage its shortcut.
+    truth, c = 49 * 3 * 64, 64
+    for count, inner, outer in ((3, 64, 256), (4, 128, 512), (46, 512, 4096)):
+        truth += c * outer
+        for _ in range(count):
+            truth, c = truth + c * inner + 9 * inner**2 + inner * outer, outer
+    assert kernels == truth
+    assert round(kernels / 1e6) == 303
+
+
 def test_parameters_are_those_of_its_layers():
     f, patch = 8, 16
     net = nets.cpc_resnet(blocks=(1, 2, 3, 1), features=f)
@@ -53,6 +71,30 @@ def test_a_context_sees_its_row_and_so_many_above_as_there_are_blocks_and_nothin
     assert (rows.min(), rows.max()) == (2, 4)
     # The 1 x 3 is unpadded and its result then padded again, so a block sees the column before to the one after.
     assert (columns.min(), columns.max()) == (2, 6)
+
+
+def test_a_block_of_the_published_context_is_its_pseudo_code():
+    net = nets.masked_context(hidden=3, blocks=1, top=0.0, sides="early")
+    x = np.random.default_rng(0).normal(size=(1, 3, 4, 2))
+    with jax.enable_x64(True):
+        params, state = net.init(jax.random.key(1), jnp.asarray(x))
+        params = jax.tree.map(
+            lambda p: jax.random.normal(jax.random.key(p.size), p.shape, jnp.float64), params
+        )
+        got, _ = net.apply(params, state, jnp.asarray(x), train=False)
+    p = jax.tree.map(np.asarray, params)
+    first = np.maximum(x[0] @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"], 0)
+    beside = np.pad(first, ((0, 0), (1, 1), (0, 0)))
+    wide = np.zeros((4, 4, 3))  # one row of zeros above
+    for r in range(3):
+        for c in range(4):
+            seen = sum(beside[r, c + i] @ p["Conv_0"]["kernel"][0, i] for i in range(3))
+            wide[r + 1, c] = p["Conv_0"]["bias"] + seen
+    for r in range(3):
+        for c in range(4):
+            y = p["Conv_1"]["bias"] + sum(wide[r + i, c] @ p["Conv_1"]["kernel"][i, 0] for i in range(2))
+            y = np.maximum(y, 0) @ p["Dense_1"]["kernel"] + p["Dense_1"]["bias"]
+            np.testing.assert_allclose(got[0, r, c], np.maximum(x[0, r, c] + y, 0), rtol=1e-5, atol=1e-6)
 
 
 def test_a_block_of_context_is_its_loops():
@@ -92,5 +134,7 @@ def test_map_norm_normalizes_every_row_over_its_whole_map():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="three columns or more"):
         nets.masked_context().init(jax.random.key(0), jnp.ones((1, 3, 2, 4)))
-    with pytest.raises(ValueError, match="four stages"):
+    with pytest.raises(ValueError, match='"early" or "late"'):
+        nets.masked_context(sides="none")
+    with pytest.raises(ValueError, match="three stages or four"):
         nets.cpc_resnet(blocks=(3, 4))

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxcl import nets
 from jaxcl.train import optim
 
 STEPS, WARMUP = 20, 4
@@ -16,6 +17,7 @@ STEPS, WARMUP = 20, 4
 SHAPES = {
     "conv": {"kernel": (3, 3, 2, 4), "bias": (4,)},
     "norm": {"scale": (4,), "offset": (4,)},
+    "map_norm": {"scale": (2, 2, 3), "bias": (2, 2, 3)},  # PyTorch's LayerNorm of a map: a scale an entry
     "dense": (5, 3),
 }
 
@@ -75,7 +77,8 @@ def assert_follows(tx, expected, *, seed=0):
     grads = [some_grads(rng, params) for _ in range(STEPS)]
     got = run(tx, params, grads)
     for i, (path, w) in enumerate(jax.tree_util.tree_leaves_with_path(params)):
-        want = expected(w, [jax.tree.leaves(g)[i] for g in grads], w.ndim <= 1)
+        excluded = w.ndim <= 1 or getattr(path[-1], "key", "") in ("scale", "bias")
+        want = expected(w, [jax.tree.leaves(g)[i] for g in grads], excluded)
         np.testing.assert_allclose(jax.tree.leaves(got)[i], want, rtol=2e-5, atol=2e-6, err_msg=str(path))
 
 
@@ -124,6 +127,25 @@ def test_exclude_is_asked_by_path():
     np.testing.assert_allclose(updates["head_supervised"][0]["kernel"], -1.0)
     np.testing.assert_allclose(updates["encoder"], -0.001, rtol=1e-6)
     assert asked == {"head_supervised/0/kernel": (2, 2), "encoder": (2, 2)}
+
+
+NETS = {
+    "resnet": nets.resnet(18, stem="cifar", width=1, norm=nets.batch_norm()),
+    "map norms": nets.cpc_resnet(blocks=(1, 1, 1, 1), features=2),
+    "layer norms": nets.small_convnet(features=(4, 4), norm=nets.layer_norm()),
+    "no norms": nets.small_convnet(features=(4, 4), norm=nets.no_norm()),
+    "amdim": nets.amdim(features=4, depth=1, norm=nets.map_norm()),
+    "context": nets.masked_context(hidden=4, blocks=1),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_of_every_network_kernels_alone_are_decayed_and_adapted(name):
+    shape = (2, 8, 8, 4) if name == "context" else (2, 32, 32, 3)
+    params, _ = jax.eval_shape(NETS[name].init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+    for path, parameter in jax.tree_util.tree_leaves_with_path(params):
+        path = jax.tree_util.keystr(path, simple=True, separator="/")
+        assert optim.is_bias_or_norm(path, parameter) == (not path.endswith("kernel")), path
 
 
 @pytest.mark.parametrize("decay_all", [True, False])

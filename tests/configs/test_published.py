@@ -1,0 +1,91 @@
+"""Configs that claim a paper's recipe: the numbers are those of its authors' code, worked out here by hand."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcl import About
+from jaxcl.config import load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+CIFAR, IMAGENET = About(50000, (32, 32, 3), ()), About(1281167, (224, 224, 3), ())
+
+
+def made(name, about, **knobs):
+    config = load_config(CONFIGS / f"{name}.py")
+    return config.recipe(config.Knobs(**knobs), about)
+
+
+def simclr_loss(z1, z2, temperature):
+    """google-research/simclr, tf2/objective.py: the mean over one view's rows plus the mean over the other's."""
+    unit = [z / np.linalg.norm(z, axis=1, keepdims=True) for z in (z1, z2)]
+    total = 0.0
+    for own, other in (unit, unit[::-1]):
+        for i in range(len(own)):
+            scores = [own[i] @ k / temperature for k in other]
+            scores += [own[i] @ own[k] / temperature for k in range(len(own)) if k != i]
+            total += (np.log(np.sum(np.exp(scores))) - scores[i]) / len(own)
+    return total
+
+
+README = {"details": "simclr", "epochs": 1000, "optimizer": "lars", "learning_rate": 1.0, "warmup_epochs": 10}
+
+
+@pytest.mark.parametrize(
+    ("name", "about", "knobs", "temperature", "times"),
+    [
+        ("simclr_cifar10", CIFAR, README, 0.5, 1.0),
+        ("simclr_cifar10", CIFAR, {}, 0.5, 0.5),  # its infoNCE is the mean over both views' rows
+        ("simclr_imagenet", IMAGENET, {}, 0.1, 1.0),
+        ("simclr_imagenet", IMAGENET, {"loss_factor": 1.0}, 0.1, 0.5),  # the paper's equation 1
+    ],
+    ids=["README", "torch", "ImageNet", "equation 1"],
+)
+def test_the_loss_has_the_scale_to_which_the_rates_belong(name, about, knobs, temperature, times):
+    z1, z2 = np.random.default_rng(0).normal(size=(2, 6, 5))
+    loss = made(name, about, **knobs).method.five_parts.loss["loss"]
+    value = float(loss(jax.random.key(0), jnp.asarray(z1), jnp.asarray(z2)))
+    assert value == pytest.approx(times * simclr_loss(z1, z2, temperature), rel=1e-5)
+
+
+def test_simclrs_steps_are_those_of_batches_that_run_on_from_epoch_to_epoch():
+    # model.py, get_train_steps: num_examples epochs // batch + 1; the warm-up has no + 1.
+    cifar, imagenet = made("simclr_cifar10", CIFAR, **README), made("simclr_imagenet", IMAGENET)
+    assert (cifar.steps, imagenet.steps) == (97657, 31279)
+    for recipe, warmup, peak in ((cifar, 976, 2.0), (imagenet, 3127, 4.8)):
+        assert float(recipe.learning_rate(0)) == 0
+        assert float(recipe.learning_rate(warmup)) == pytest.approx(peak)
+        assert float(recipe.learning_rate(warmup - 1)) == pytest.approx(peak * (warmup - 1) / warmup)
+        halfway = warmup + (recipe.steps - warmup) / 2
+        assert float(recipe.learning_rate(halfway)) == pytest.approx(peak / 2, rel=1e-4)
+    # The other recipe's loader drops an incomplete batch.
+    assert made("simclr_cifar10", CIFAR).steps == 97 * 100
+
+
+def test_the_square_root_rule_is_simclrs_table_b1():
+    linear = made("simclr_imagenet", IMAGENET)
+    root = made("simclr_imagenet", IMAGENET, rate_rule="sqrt", learning_rate=0.075)
+    assert float(linear.learning_rate(3127)) == pytest.approx(float(root.learning_rate(3127)))  # 4.8, at 4096
+    small = made("simclr_imagenet", IMAGENET, rate_rule="sqrt", learning_rate=0.075, batch_size=256)
+    assert float(small.learning_rate(10 * 1281167 // 256)) == pytest.approx(0.075 * 16)
+
+
+def test_the_published_runs_crops_are_drawn_by_height():
+    """sample_distorted_bounding_box keeps 0.42 of a square image on average; by area it would be 0.48."""
+    recipe = made("simclr_cifar10", CIFAR, min_area=0.08, **README)
+    draw = jax.vmap(lambda index: recipe.views.sample(jax.random.key(0), index, (320, 320, 3)))
+    crop = draw(jnp.arange(4000))[0][0]
+    share = np.asarray(crop.height * crop.width) / 320**2
+    # The definition once more, by hand: the ratio is uniform, then the height among those that fit.
+    rng, shares = np.random.default_rng(0), []
+    while len(shares) < 4000:
+        ratio = rng.uniform(3 / 4, 4 / 3)
+        low, high = np.sqrt(0.08 / ratio), min(1.0, np.sqrt(1 / ratio), 1 / ratio)
+        height = rng.uniform(low, high)
+        if height * height * ratio >= 0.1:  # min_object_covered
+            shares.append(height * height * ratio)
+    assert share.mean() == pytest.approx(np.mean(shares), abs=0.015)
+    assert abs(share.mean() - 0.42) < 0.02
