@@ -282,8 +282,10 @@ def compile_for(machine: str, out: Path, only: list[str]) -> int:
     # There is nothing to time algorithms on.
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
     import jax
-    from accelerator_phases.common import WITHOUT_TRITON, compiled, memory, mib, table
+    from accelerator_phases.common import compiled, memory, mib, table
     from jax.experimental import topologies
+
+    from jaxcl.programs import WITHOUT_TRITON
 
     described = (HERE.parent / "accelerator_phases" / f"{machine}.txt").read_text()
     topology = topologies.get_topology_desc(
@@ -326,7 +328,7 @@ def compile_for(machine: str, out: Path, only: list[str]) -> int:
         f"Compiled by XLA for a described {machine.upper()} of 80 GB on a machine without one, jax {jax.__version__},",
         f"{time.strftime('%Y-%m-%d')}; algorithms were not tuned, as that needs the device. MiB: what the compiled",
         "program plans; the peak counts arguments, results and temporaries. Seconds to compile are this CPU's.",
-        f"(*): {WITHOUT_TRITON}.",
+        f"(*): {WITHOUT_TRITON}",
         "",
     ]
     for name in MODULES:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Literal
 
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim
+from jaxcl.feature_transform import MIXES, mixing
 
 OPS = {
     "color": augment.compose(augment.color_jitter(0.4, 0.4, 0.4, 0.1), augment.grayscale()),
@@ -34,6 +35,8 @@ class Knobs(CommonKnobs):
     queue_size: int = 4096  # keys that are remembered in each space
     decay: float = 0.99  # of the key encoder's moving average
     temperature: float = 0.2  # of the loss
+    mix: Literal["none", "positives", "negatives", "both", "dimensions"] = "none"
+    """Which features are mixed before the loss (`feature_transform.MIXES`)."""
     groups: int = 8  # into how many groups batch norm cuts the global batch; 1 is the whole of it
 
 
@@ -58,6 +61,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         temperature=knobs.temperature,
         queue_size=knobs.queue_size,
         decay=knobs.decay,
+        transform=None if knobs.mix == "none" else mixing(**MIXES[knobs.mix]),
         collisions=left_out.collisions if in_spaces and knobs.filter else None,
         axis_name=axis,
     )

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Literal
 
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_across
+from jaxcl.feature_transform import MIXES, mixed_nt_xent
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Knobs(CommonKnobs):
     head_width: int = 1024  # of the head's hidden layers; SimCLR's own are as wide as the representation
     details: Literal["torch", "simclr"] = "torch"  # whose start, head, batch statistics, cosine, crops ...
     temperature: float = 0.5  # NT-Xent's temperature
+    mix: Literal["none", "positives", "negatives", "both", "dimensions"] = "none"
+    """Which features are mixed before the loss (`feature_transform.MIXES`)."""
     optimizer: Literal["sgd", "lars"] = "sgd"  # SGD with momentum, or SimCLR's LARS
     learning_rate: float = 0.06  # base rate; of the linear rule for 256 images
     rate_rule: Literal["linear", "sqrt"] = "linear"  # base batch / 256; or base sqrt(batch), of another base
@@ -65,6 +68,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     start = {"zero_init_last_gamma": not torch, "initialization": "torch" if torch else "lecun"}
     encoder = lean(nets.resnet(knobs.depth, stem="cifar", width=knobs.width, norm=norm, dtype=dtype, **start))
     loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
+    if knobs.mix != "none":
+        loss = partial(mixed_nt_xent, temperature=knobs.temperature, **MIXES[knobs.mix])
     loss = loss if torch else partial(losses.scaled, loss=loss, factor=2.0)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
     make = {"sgd": optim.sgd, "lars": optim.lars}[knobs.optimizer]

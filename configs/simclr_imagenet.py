@@ -20,6 +20,7 @@ from functools import partial
 from typing import Literal
 
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_across
+from jaxcl.feature_transform import MIXES, mixed_nt_xent
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Knobs(CommonKnobs):
     width: int = 1  # width multiplier of the ResNet
     head_layers: int = 2  # layers of the projection head
     temperature: float = 0.1  # NT-Xent's temperature
+    mix: Literal["none", "positives", "negatives", "both", "dimensions"] = "none"
+    """Which features are mixed before the loss (`feature_transform.MIXES`)."""
     learning_rate: float = 0.3  # base rate of LARS: 0.3 with the linear rule, 0.075 with the square root
     rate_rule: Literal["linear", "sqrt"] = "linear"  # base batch / 256, or base sqrt(batch)
     loss_factor: float = 2.0
@@ -57,8 +60,10 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=warmup_steps)
     encoder = lean(nets.resnet(knobs.depth, stem="imagenet", width=knobs.width, norm=norm, dtype=dtype))
     head = nets.projection_head(layers=knobs.head_layers, out=128, norm=norm)
-    nt_xent = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
-    loss = partial(losses.scaled, loss=nt_xent, factor=knobs.loss_factor)
+    loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
+    if knobs.mix != "none":
+        loss = partial(mixed_nt_xent, temperature=knobs.temperature, **MIXES[knobs.mix])
+    loss = partial(losses.scaled, loss=loss, factor=knobs.loss_factor)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
     optimizer = optim.lars(rate, momentum=0.9, weight_decay=knobs.weight_decay)
     return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, augment.probe_views(size))

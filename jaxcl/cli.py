@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import json
 import os
 import signal
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HELP = """\
 jaxcl: contrastive self-supervised learning in JAX.
@@ -26,7 +29,10 @@ Three commands take it from images to a reported accuracy:
   jaxcl evaluate runs/quickstart                        kNN and linear accuracy, beside two baselines
   jaxcl evaluate runs/quickstart --protocol fewshot5 rotation corruption
   jaxcl evaluate runs/quickstart --protocol transfer --data tfds:mnist
+  jaxcl evaluate runs/quickstart --layers 1 -1          what the projection head makes of the representation, too
   jaxcl plot runs/quickstart                            views, curves, map, neighbors: runs/quickstart/plots/report.html
+
+  jaxcl replay runs/quickstart                          after a loss of nan: the operation that made it
 
   jaxcl plan configs/quickstart.py                      before training: what a step needs of this machine,
   jaxcl plan configs/simclr_imagenet.py --machine tpu-v5e-64      or of another: does it fit, what bounds it, how long
@@ -34,16 +40,18 @@ Three commands take it from images to a reported accuracy:
   jaxcl parts configs/quickstart.py                     what a method is made of: its five parts with their settings
   jaxcl sweep configs/quickstart.py --seed 0 1 2 --temperature 0.1 0.5
                                                         every combination, with the mean and spread over seeds
+
+With --debug, as in `jaxcl --debug train ...`, an error shows where in the program it arose.
 """
 
 
 TRAIN_HELP = """\
 usage: jaxcl train CONFIG.py [--run-dir DIR] [--distributed [HOST:PORT PROCESSES PROCESS]] [--join-timeout SECONDS]
-                   [--anyway] [--knob value ...]
+                   [--anyway] [--preset NAME] [--knob value ...]
 
-Pretrains. DIR is runs/CONFIG unless given; a run that is there is gone on with, bit for bit.
-`jaxcl train CONFIG.py --help` shows the knobs of a config. What does not fit into this machine's memory is refused
-before the first step, unless --anyway is given.
+Pretrains. DIR is runs/CONFIG unless given (runs/CONFIG_NAME of a preset); a run that is there is gone on with, bit for
+bit. `jaxcl train CONFIG.py --help` shows the knobs of a config, and its presets if it has any. What does not fit into
+this machine's memory is refused before the first step, unless --anyway is given.
 
 Ctrl-C and SIGTERM save after the step that is being made, and end (status 130 and 75); a second Ctrl-C ends at once.
 
@@ -56,7 +64,8 @@ They wait SECONDS (120) for each other. Where one ends, the others do within a m
 
 PLAN_HELP = """\
 usage: jaxcl plan CONFIG.py [--machine NAME] [--json FILE] [--no-advise]
-                  [--images N] [--shape HEIGHT WIDTH CHANNELS] [--classes K] [--knob value ...]
+                  [--images N] [--shape HEIGHT WIDTH CHANNELS] [--classes K] [--preset NAME]
+                  [--knob value ...]
 
 Compiles the training step of a config for a machine, which need not be there, and tells whether it fits, what a step
 and the run take at the least, and what bounds them. NAME is tpu-GENERATION-CHIPS (tpu-v5e-64; v2, v3, v4, v5e, v5p,
@@ -89,12 +98,15 @@ similarity and loss, each with its functions and their settings. Nothing is trai
 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [word for word in arguments if word != "--debug"]
     commands = {
         "train": train,
         "plan": plan,
         "evaluate": evaluate,
         "plot": plot,
         "sweep": sweep,
+        "replay": replay,
         "views": views,
         "parts": parts,
     }
@@ -112,10 +124,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with ended_by_the_second_interrupt():
             return commands[arguments[0]](arguments[1:])
-    except (ValueError, FileNotFoundError, FloatingPointError, ModuleNotFoundError) as error:
+    except Exception as error:
         # An error of the user's world is a sentence, not a traceback.
-        print(f"jaxcl {arguments[0]}: {error}", file=sys.stderr)
-        return end_alone(1, str(error))
+        sentence = in_a_sentence(error)
+        if sentence is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        print(f"jaxcl {arguments[0]}: {sentence}", file=sys.stderr)
+        return end_alone(1, sentence)
     except KeyboardInterrupt as interrupt:
         if hasattr(interrupt, "step"):
             print(f"jaxcl {arguments[0]}: {interrupt} The same command goes on from there.", file=sys.stderr)
@@ -127,6 +144,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sentence = f"Asked to end after step {end.step}, and saved. The same command goes on from there."
             print(f"jaxcl {arguments[0]}: {sentence}", file=sys.stderr)
         raise
+
+
+# A package that may be missing -> the extra that brings it.
+EXTRAS = {
+    "matplotlib": "plot",
+    "tensorflow": "tfds",
+    "tensorflow_datasets": "tfds",
+    "importlib_resources": "tfds",
+    "libtpu": "tpu",
+}
+
+
+def in_a_sentence(error: Exception) -> str | None:
+    """What went wrong, for whoever can mend it; None for an error of the program, which deserves its traceback."""
+    text = " ".join(str(error).split())
+    if "No space left on device" in text or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        name = getattr(error, "filename", None)
+        where = f" while {name} was written" if name else ""
+        return f"the disk is full{where}. What was saved before stays; make room and give the same command. ({text})"
+    if isinstance(error, ImportError):
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        return str(error) + (f". Install it: pip install 'jaxcl[{extra}]'" if extra else "")
+    if isinstance(error, PermissionError):
+        return f"there is no permission to use {error.filename or 'a file'} ({error.strerror or text})."
+    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError) and error.filename:
+        return f"{error.filename} is in the way: {error.strerror}. Move it, or give another place."
+    if isinstance(error, ValueError | OSError | FloatingPointError):
+        return str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
+        return (
+            f"there was not enough memory: {text[:300]} A smaller --batch-size, --chunks N or --remat needs less;"
+            " `jaxcl plan CONFIG.py` says how much. Images that do not fit may stay in their files: --encoded --size N."
+        )
+    if isinstance(error, RuntimeError) and ("initialize backend" in text or "Unknown backend" in text):
+        return (
+            f"{text} JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}: unset it, or install what it names"
+            " (pip install 'jaxcl[cuda]', 'jaxcl[tpu]')."
+        )
+    return None
 
 
 def end_alone(status: int, why: str) -> int:
@@ -181,7 +237,8 @@ def train(arguments: list[str]) -> int:
     from jaxcl.runs import train_run
 
     knobs = knobs_of("train", own.config, rest)
-    run_dir = own.run_dir or Path("runs") / Path(own.config).stem
+    named = [Path(own.config).stem, *filter(None, [preset_among(rest)[0]])]
+    run_dir = own.run_dir or Path("runs") / "_".join(named)
     train_run(own.config, knobs, run_dir, anyway=own.anyway)
     if speaks(own):
         print(f"\nDone. Next: jaxcl evaluate {run_dir}; jaxcl plot {run_dir}")
@@ -220,7 +277,8 @@ def plan(arguments: list[str]) -> int:
         file=sys.stderr,
         flush=True,
     )
-    found = plan_of(config, knobs, about, machine, name=own.config)
+    named = [own.config, *(f"--preset {name}" for name in filter(None, [preset_among(rest)[0]]))]
+    found = plan_of(config, knobs, about, machine, name=" ".join(named))
     if found.fits is False and own.advise:
         print(
             f"It does not fit: it needs {needs(found)} a device ({found.compile_seconds:.0f} s to compile). Trying what"
@@ -244,9 +302,32 @@ def knobs_of(command: str, config: str | Path, words: Sequence[str]) -> Any:
     """A config's knobs as the words of a command line set them; --help among them prints the knobs and exits."""
     import tyro
 
-    from jaxcl.config import load_config
+    from jaxcl.config import check_knobs, load_config, preset
 
-    return tyro.cli(load_config(config).Knobs, args=words, prog=f"jaxcl {command} {config}")
+    name, words = preset_among(words)
+    module = load_config(config)
+    presets = getattr(module, "PRESETS", {})
+    knobs = tyro.cli(
+        module.Knobs,
+        args=words,
+        default=preset(module, name),
+        prog=f"jaxcl {command} {config}" + ("" if name is None else f" --preset {name}"),
+        description=f"--preset NAME sets all knobs at once: {', '.join(presets)}." if presets else None,
+    )
+    check_knobs(knobs)
+    return knobs
+
+
+def preset_among(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The preset that the words of a command line name, and the other words.
+
+    >>> preset_among(["--seed", "1", "--preset", "stl10"]), preset_among(["--seed", "1"])
+    (('stl10', ['--seed', '1']), (None, ['--seed', '1']))
+    """
+    parser = argparse.ArgumentParser("jaxcl", add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset")
+    own, rest = parser.parse_known_args(words)
+    return own.preset, rest
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:
@@ -258,6 +339,14 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--join-timeout", type=float, default=120.0, metavar="SECONDS", help="to wait for the others; 120"
+    )
+
+
+def add_trust(parser: Any) -> None:
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="execute the run's config.py whoever made it (your own, and those of jaxcl, need no word)",
     )
 
 
@@ -287,8 +376,8 @@ def join_processes(words: Sequence[str], *, timeout: float) -> None:
 def evaluate(arguments: list[str]) -> int:
     """`jaxcl evaluate RUN_DIR [--protocol NAME ...] [--data SPEC] [--set NAME=VALUE ...]`"""
     from jaxcl.evaluate import PROTOCOLS
-    from jaxcl.runs import BASELINES, evaluate_run
-    from jaxcl.tables import accuracy_table, robustness_table
+    from jaxcl.runs import BASELINES, Unevaluated, evaluate_run
+    from jaxcl.tables import accuracy_table, classes_table, robustness_table
 
     parser = argparse.ArgumentParser("jaxcl evaluate", description="Accuracy of a run's representation.")
     parser.add_argument("run_dir", type=Path)
@@ -299,41 +388,81 @@ def evaluate(arguments: list[str]) -> int:
         metavar="NAME",
         help=f"among {', '.join(PROTOCOLS)}",
     )
+    named = {name.split()[0]: name for name in BASELINES}  # raw, untrained
     parser.add_argument(
-        "--no-baselines", action="store_true", help="leave out raw pixels and the untrained encoder"
+        "--baselines",
+        nargs="*",
+        choices=(*named, "none"),
+        help="what stands beside it: raw pixels, the untrained encoder; both unless said, none or nothing for neither",
     )
+    parser.add_argument("--no-baselines", action="store_true", help="the same as --baselines none")
     parser.add_argument(
         "--parts", action="store_true", help="also each part of the representation that the config names"
+    )
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="RUN_DIR",
+        help="other runs to compare with, as a supervised one",
+    )
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="K",
+        help="also these layers of the projection head: 1 is the first, -1 the last, which the loss sees",
     )
     parser.add_argument(
         "--data", metavar="SPEC", help="another data set: tfds:NAME, folder:PATH, npz:PATH or digits"
     )
     parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
+    parser.add_argument("--evaluate-on", metavar="SPLIT", help="another split to test on, as val")
+    parser.add_argument("--labels", metavar="FILE", help="another file of labels, FILE or FILE:COLUMN")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the protocol, as epochs=10"
     )
+    add_trust(parser)
     add_processes(parser)
     own = parser.parse_args(arguments)
     if own.distributed is not None:
         join_processes(own.distributed, timeout=own.join_timeout)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # jax keeps it for a training loop that saves
-    with progress_bar() if speaks(own) else nullcontext() as progress:
-        results = evaluate_run(
-            own.run_dir,
-            own.protocol,
-            baselines=() if own.no_baselines else BASELINES,
-            parts=own.parts,
-            data=own.data,
-            data_dir=own.data_dir,
-            settings=settings_of(own.set),
-            progress=progress,
-        )
-    if not speaks(own):
-        return 0
-    show(f"Accuracy on test images, percent ({results[0]['step']} steps)", *accuracy_table(results))
-    header, rows = robustness_table(results)
-    if rows:
-        show("Accuracy on corrupted test images, percent", header, rows)
+    baselines = [*named] if own.baselines is None else [word for word in own.baselines if word != "none"]
+    failed = None
+    with progress_bar() if speaks(own) else nullcontext() as bar:
+        more: dict[str, Any] = {} if bar is None else {"progress": bar.progress, "told": bar.told}
+        try:
+            results = evaluate_run(
+                own.run_dir,
+                own.protocol,
+                baselines=() if own.no_baselines else [named[word] for word in baselines],
+                parts=own.parts,
+                layers=own.layers,
+                beside=own.beside,
+                data=own.data,
+                data_dir=own.data_dir,
+                evaluate_on=own.evaluate_on,
+                labels=own.labels,
+                settings=settings_of(own.set),
+                trust=own.trust,
+                **more,
+            )
+        except Unevaluated as error:
+            if not error.results:
+                raise
+            results, failed = error.results, error
+    if speaks(own):
+        show(f"Accuracy on test images, percent ({results[0]['step']} steps)", *accuracy_table(results))
+        header, rows = classes_table(results)
+        if rows:
+            show("The same by class, percent", header, rows)
+        header, rows = robustness_table(results)
+        if rows:
+            show("Accuracy on corrupted test images, percent", header, rows)
+    if failed is not None:
+        raise failed
     return 0
 
 
@@ -354,32 +483,57 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+class Shown(NamedTuple):
+    progress: Callable[[str, str, float], None]
+    told: Callable[[str], None]
+
+
+# Where standard output is no terminal: so long may nothing be said.
+SECONDS_BETWEEN_LINES = 20.0
+
+
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, str, float], None]]:
-    """A bar that moves as an evaluation does; where standard output is no terminal, one line for each encoder."""
+def progress_bar(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Shown]:
+    """A bar that moves as an evaluation does, and lines above it. Where standard output is no terminal: a line for each
+    encoder and protocol, and one now and then with how far it is and the time left."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn as TimeLeftColumn
 
     # A pipe gets lines even where FORCE_COLOR makes rich take it for a terminal.
     console = Console(force_interactive=None if sys.stdout.isatty() else False)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, TextColumn("{task.fields[what]}"), console=console, transient=True)
+    left = (TextColumn("left:"), TimeLeftColumn(), TextColumn("{task.fields[what]}"))
+    bar = Progress(*columns, *left, console=console, transient=True)
     tasks: dict[str, Any] = {}
+    said, began, doing = clock(), clock(), ""
+
+    def told(line: str) -> None:
+        nonlocal said
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        said = clock()
 
     def progress(name: str, what: str, fraction: float) -> None:
+        nonlocal began, doing
         if name not in tasks:
             for task in tasks.values():
                 bar.update(task, visible=False)
             tasks[name] = bar.add_task(name, total=1.0, what=what)
             if not console.is_interactive:
-                console.print(name, markup=False, highlight=False)
+                told(name)
+        if f"{name} {what}" != doing:
+            began, doing = clock(), f"{name} {what}"
+            bar.reset(tasks[name])
         bar.update(tasks[name], completed=fraction, what=what)
+        if not console.is_interactive and clock() - said > SECONDS_BETWEEN_LINES:
+            rest = f", {(clock() - began) * (1 - fraction) / fraction:.0f} s left of it" if fraction else ""
+            told(f"{name}: {what}, {fraction:.0%}{rest}")
 
     if not console.is_interactive:
-        yield progress
+        yield Shown(progress, told)
         return
     with bar:
-        yield progress
+        yield Shown(progress, told)
 
 
 def plot(arguments: list[str]) -> int:
@@ -395,6 +549,7 @@ def plot(arguments: list[str]) -> int:
     of_run = parser.add_argument_group("of a run")
     of_run.add_argument("--data", metavar="SPEC", help="other images to show than the run's own")
     of_run.add_argument("--data-dir", help="where TFDS prepared them (that of the run, if not given)")
+    add_trust(of_run)
     of_sweep = parser.add_argument_group("of a sweep")
     of_sweep.add_argument("--knob", metavar="NAME", help="on the x axis; the first that varies unless given")
     of_sweep.add_argument(
@@ -415,10 +570,29 @@ def plot(arguments: list[str]) -> int:
         )
         print(f"Picture: {picture}")
         return 0
-    report = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir)
+    report = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir, trust=own.trust)
     for sentence in report.left_out:
         print(sentence)
     print(f"Report: {report.page}")
+    return 0
+
+
+def replay(arguments: list[str]) -> int:
+    """`jaxcl replay RUN_DIR [--step N]`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl replay",
+        description="Makes a training step of a run again, by default the last one that was not taken as its numbers"
+        " were not finite, and names the operation that made them.",
+    )
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--step", type=int, metavar="N", help="another training step; the first is 1")
+    add_trust(parser)
+    own = parser.parse_args(arguments)
+    from jaxcl.replay import lines
+    from jaxcl.replay import replay as replay_step
+
+    found = replay_step(own.run_dir, step=own.step, trust=own.trust, told=_aside)
+    print("\n".join(lines(found)))
     return 0
 
 
@@ -449,12 +623,12 @@ def parts(arguments: list[str]) -> int:
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     import textwrap
 
-    from jaxcl.config import load_config, open_data
+    from jaxcl.config import load_config, open_data, recipe_of
     from jaxcl.five_parts import NAMES, five_parts
 
     path, *rest = arguments
     config, knobs = load_config(path), knobs_of("parts", path, rest)
-    found = five_parts(config.recipe(knobs, open_data(config, knobs).about).method)
+    found = five_parts(recipe_of(config, knobs, open_data(config, knobs).about).method)
     found[NAMES["views"]].append(("made by", knobs.input))
     for name, lines in found.items():
         print(name)

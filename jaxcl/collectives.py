@@ -155,6 +155,13 @@ def take(x: Array, order: Array, axis_name: AxisName = None) -> Array:
     return split_rows(gather(x)[order])
 
 
+def from_next(tree: PyTree, axis_name: str, *, steps: int = 1) -> PyTree:
+    """What the device `steps` further on has, the devices standing in a ring; -1 is the one before."""
+    n = size(axis_name)
+    ring = [(i, (i - steps) % n) for i in range(n)]
+    return jax.tree.map(lambda x: lax.ppermute(x, axis_name, ring), tree)
+
+
 def mean(tree: PyTree, axis_name: AxisName = None) -> PyTree:
     """The mean over devices of every leaf; with equal shares this is the mean over the global batch."""
     return tree if axis_name is None else lax.pmean(tree, axis_name)

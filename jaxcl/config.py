@@ -10,7 +10,8 @@
 The same file serves the command line (the options are made from the dataclass, their help from the docstrings), a
 notebook (`recipe(Knobs(temperature=0.1), about)`) and a run that is picked up again. A config never opens its images:
 it knows their number, shape and classes. Only where the images need more than `--data` says, the file also has
-`data(knobs) -> Data`.
+`data(knobs) -> Data`. Where a paper has several settings it may have `PRESETS`, a dict from names to Knobs:
+`--preset NAME` begins with those, and other options change them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ import dataclasses
 import importlib.util
 import json
 import sys
+import traceback
+import typing
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -29,13 +33,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxcl import devices
+from jaxcl.records import check_fits, parsed, read_text
 from jaxcl.typing import About, Array, Method, Net, PyTree, Views
 
 # (params, state, images) -> features or logits
 Apply = Callable[[PyTree, PyTree, Array], Array]
 
 # Kinds of data whose specification ends in a path: folder:PATH.
-PATHS = ("folder", "npz", "tfrecord")
+PATHS = ("folder", "npz", "npy", "tfrecord")
+# Knobs that a run may be gone on with otherwise than it began.
+MAY_CHANGE = {"nonfinite"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +50,23 @@ class CommonKnobs:
     """What every config can be asked; a config inherits it, changes defaults and adds knobs of its own."""
 
     data: str = "tfds:cifar10"
-    """Images: digits, tfds:NAME, folder:PATH, npz:PATH or tfrecord:PATTERN."""
+    """Images: digits, tfds:NAME, folder:PATH, npz:PATH, npy:PATH or tfrecord:PATTERN; with #imagenet100 after it, those
+    of these classes."""
     data_dir: str | None = None
     """Where TFDS prepared its data sets (its own default if not given)."""
     evaluate_on: str = "test"
     """The split that evaluations test on; they train on "train"."""
     train_on: str = "train"
     """The split that is learnt from: of a TFDS data set any, as unlabelled or train+unlabelled of stl10."""
+    labels: str | None = None
+    """A text file that says the classes of a folder's images, FILE or FILE:COLUMN; of npy:PATH a numpy file."""
+    layout: Literal["auto", "splits", "classes"] = "auto"
+    """Whether a folder's sub-folders called train, test, ... are splits, or classes as any others; auto: as they
+    look."""
+    value_range: tuple[float, float] | None = None
+    """The values that become black and white, of pixels of other than 8 bits; None: by the largest there is."""
     size: int | None = None
-    """Side of the images in pixels, to which they are resized; None leaves them as they are."""
+    """Side of the images in pixels, to which they are resized; None leaves them as they are, if all are of one size."""
     encoded: bool = False
     """The images stay encoded where they are, and each is decoded when its turn comes: for what does not fit into
     memory. Needs --size."""
@@ -67,6 +82,9 @@ class CommonKnobs:
     images, as papers do; the device from their centre squares of 8/7 the size."""
     placement: Literal["jit", "shard_map", "pmap"] = "jit"
     """How a training step runs on several devices."""
+    shard_state: bool = False
+    """Of the optimizer's state, target network, queue and bank each device keeps its part, under --placement jit: less
+    memory, more messages."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the encoder computes in; parameters and loss are float32."""
     remat: bool = False
@@ -75,6 +93,12 @@ class CommonKnobs:
     chunks: int = 1
     """Encoders see a batch in so many chunks, one after the other, and only one chunk's activations are in memory; the
     loss sees the whole batch. Batch statistics are then a chunk's. With several devices each works on all chunks."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """What follows where loss, gradient or parameters are not finite after a training step: the run stops before it, or
+    goes on without it. Neither changes what is learnt of other steps, so a run can be gone on with by either."""
+    probe: bool = False
+    """A linear classifier is trained along on the representation, which learns nothing from it: its accuracy is logged,
+    and evaluated as "joint". Needs labels."""
     log_every: int = 20
     """Training steps between two lines of the log."""
     save_every: int = 500
@@ -103,6 +127,13 @@ class Recipe(NamedTuple):
     parts: Mapping[str, Apply] | None = None
     # A classifier trained along (methods.with_probe), to be evaluated too; its batches carry "label".
     classify: Apply | None = None
+    # Whether batches must carry labels where there is such a classifier; one that a teacher trains needs none.
+    labelled: bool = True
+    # What --init takes of the other run: None is params["encoder"]; else these parts of params, as ("encoder", "head"),
+    # each with its batch statistics.
+    carries: tuple[str, ...] | None = None
+    # Part of the method's state -> the run directory whose params and state it is, as that of a teacher.
+    given: Mapping[str, str | Path] | None = None
 
 
 class Basics(NamedTuple):
@@ -128,7 +159,84 @@ def basics(knobs: CommonKnobs, about: About) -> Basics:
         return net if knobs.chunks == 1 else nets.chunked(net, knobs.chunks)
 
     steps = steps_of(knobs.epochs, about.count, knobs.batch_size)
+    if steps < 1:
+        raise ValueError(
+            f"--epochs {knobs.epochs:g} of {about.count} images is not one step of {knobs.batch_size}."
+        )
     return Basics(about.shape[0], steps, devices.axis_name(knobs.placement), jnp.dtype(knobs.dtype), lean)
+
+
+def recipe_of(config: ModuleType, knobs: Any, about: About) -> Recipe:
+    """The recipe of a config; with --probe, one whose method is trained along with a linear classifier.
+
+    The classifier sees the recipe's `probe_views` (crop and flip), or the method's own where the host makes the views.
+    It has an optimizer of its own, Adam at 1e-3, so the method's updates are those that it has alone. A recipe that
+    trains a classifier by itself stays as it is.
+    """
+    recipe: Recipe = config.recipe(knobs, about)
+    if not knobs.probe or recipe.classify is not None:
+        return recipe
+    from jaxcl import methods
+
+    if len(about.classes) < 2:
+        raise ValueError("--probe trains a classifier along, and the training images have no two classes.")
+    views = recipe.views if knobs.input == "host" or recipe.probe_views is None else recipe.probe_views
+    method, classify = methods.with_probe(
+        recipe.method, classes=len(about.classes), views=views, axis_name=devices.axis_name(knobs.placement)
+    )
+    parts = recipe.parts and {name: partial(_of_the_method, apply) for name, apply in recipe.parts.items()}
+    optimizer = _apart({"method": recipe.optimizer, "probe": optax.adam(1e-3)})
+    return recipe._replace(method=method, optimizer=optimizer, parts=parts, classify=classify)
+
+
+def _of_the_method(apply: Apply, params: PyTree, state: PyTree, images: Array) -> Array:
+    return apply(params["method"], state, images)
+
+
+def _apart(optimizers: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
+    """Each of some parts of the parameters with an optimizer of its own."""
+
+    def init(params):
+        return {name: tx.init(params[name]) for name, tx in optimizers.items()}
+
+    def update(updates, state, params=None):
+        made = {
+            name: tx.update(updates[name], state[name], None if params is None else params[name])
+            for name, tx in optimizers.items()
+        }
+        return {name: new for name, (new, _) in made.items()}, {
+            name: kept for name, (_, kept) in made.items()
+        }
+
+    return optax.GradientTransformation(init, update)
+
+
+def check_knobs(knobs: CommonKnobs) -> None:
+    """Raises ValueError for a knob that makes no sense, whatever the config.
+
+    >>> check_knobs(CommonKnobs(batch_size=1))
+    Traceback (most recent call last):
+    ...
+    ValueError: --batch-size must be at least 2, as an image is compared with others; got 1.
+    """
+    rules: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "epochs": (lambda x: 0 < x < float("inf"), "more than 0"),
+        "batch_size": (lambda x: x >= 2, "at least 2, as an image is compared with others"),
+        "seed": (lambda x: x >= 0, "at least 0"),
+        "size": (lambda x: x >= 1, "the side of the images in pixels, at least 1"),
+        "chunks": (lambda x: x >= 1, "at least 1"),
+        "log_every": (lambda x: x >= 1, "in training steps, at least 1"),
+        "save_every": (lambda x: x >= 1, "in training steps, at least 1"),
+        "knn_every": (lambda x: x >= 0, "in epochs, at least 0 (never)"),
+        "learning_rate": (lambda x: 0 <= x < float("inf"), "at least 0, and finite"),
+        "weight_decay": (lambda x: 0 <= x < float("inf"), "at least 0, and finite"),
+        "temperature": (lambda x: 0 < x < float("inf"), "more than 0"),
+    }
+    for name, (sound, wanted) in rules.items():
+        value = getattr(knobs, name, None)
+        # A traced knob is not known, and NaN is unsound in every comparison.
+        if isinstance(value, int | float) and not sound(value):
+            raise ValueError(f"--{name.replace('_', '-')} must be {wanted}; got {value}.")
 
 
 def nonzero(knob: Any) -> Any:
@@ -180,7 +288,11 @@ def load_config(path: str | Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up
-    spec.loader.exec_module(module)
+    read_text(path)  # a sentence where it is no text
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a program may raise
+        raise ValueError(f"{path} cannot be run as a config: {_where(error, path)}.") from error
     knobs = getattr(module, "Knobs", None)
     if (
         not isinstance(knobs, type)
@@ -192,6 +304,28 @@ def load_config(path: str | Path) -> ModuleType:
             " `recipe(knobs, about)`."
         )
     return module
+
+
+def preset(config: ModuleType, name: str | None) -> Any:
+    """The knobs of a config before the command line changes them: its defaults, or its preset of that name."""
+    presets = getattr(config, "PRESETS", {})
+    if name is None:
+        return config.Knobs()
+    if name not in presets:
+        there = f"its presets are {', '.join(presets)}" if presets else "it has none"
+        raise ValueError(f"The config has no preset {name!r}; {there}.")
+    return presets[name]
+
+
+def _where(error: Exception, path: Path) -> str:
+    """An error of a config's program in words, with its line."""
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path
+    ]
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno]
+    line = f"line {lines[-1]}: " if lines and lines[-1] else ""
+    return f"{line}{type(error).__name__}: {error}"
 
 
 def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
@@ -208,6 +342,9 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
         evaluate_on=knobs.evaluate_on,
         train_on=knobs.train_on,
         encoded=knobs.encoded or None,
+        labels=knobs.labels,
+        layout=knobs.layout,
+        value_range=knobs.value_range,
     )
 
 
@@ -217,7 +354,7 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
 def resolved(knobs: Any) -> Any:
     """The same knobs with absolute paths, so that they mean the same from every working directory.
 
-    data_dir, init, and every knob that names data by a path (folder:PATH, npz:PATH, tfrecord:PATTERN).
+    data_dir, init, teacher, labels, and every knob that names data by a path (folder:PATH, npz:PATH, tfrecord:PATTERN).
     """
 
     def absolute(name: str, value: Any) -> Any:
@@ -226,7 +363,13 @@ def resolved(knobs: Any) -> Any:
         kind, colon, where = value.partition(":")
         if colon and kind in PATHS:
             return f"{kind}:{Path(where).expanduser().absolute()}"
-        return str(Path(value).expanduser().absolute()) if name in ("data_dir", "init") else value
+        if name == "labels":  # FILE or FILE:COLUMN; one that lies with the data is found there
+            file, mark, column = (
+                (value, "", "") if Path(value).expanduser().exists() else value.rpartition(":")
+            )
+            here = Path(file).expanduser()
+            return f"{here.absolute()}{mark}{column}" if file and here.exists() else value
+        return str(Path(value).expanduser().absolute()) if name in ("data_dir", "init", "teacher") else value
 
     values = {field.name: getattr(knobs, field.name) for field in dataclasses.fields(knobs)}
     return dataclasses.replace(knobs, **{name: absolute(name, value) for name, value in values.items()})
@@ -239,22 +382,25 @@ def knobs_to_json(knobs: Any) -> str:
 
 def knobs_from_json(module: ModuleType, text: str) -> Any:
     """The knobs that `knobs_to_json` wrote. A knob that the config no longer has is an error that names it."""
-    values = json.loads(text)
+    values = parsed(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"Knobs are a dict by their names; got {type(values).__name__}.")
     fields = {field.name: field for field in dataclasses.fields(module.Knobs)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise ValueError(f"The config has no knob {', '.join(unknown)}; it has {', '.join(fields)}.")
+    check_fits("What is recorded of the knobs", values, typing.get_type_hints(module.Knobs))
     # JSON has no tuples, and knobs are hashable: every sequence among them is one.
     return module.Knobs(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def changed_knobs(saved: dict[str, Any], knobs: Any) -> list[str]:
-    """One line for every knob whose value is not the saved one."""
+    """One line for every knob whose value is not the saved one, but for those that a run may change (`MAY_CHANGE`)."""
     asked = json.loads(knobs_to_json(knobs))
     absent = "(none)"
     return [
         f"--{name.replace('_', '-')}: the run has {saved.get(name, absent)!r}, you ask for {asked.get(name, absent)!r}"
-        for name in sorted(saved.keys() | asked.keys())
+        for name in sorted((saved.keys() | asked.keys()) - MAY_CHANGE)
         if saved.get(name, absent) != asked.get(name, absent)
     ]
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcl.hlo import Computations, Instruction, called, read, shape, trips
+
 
 class Cost(NamedTuple):
     """What one device does and needs.
@@ -53,58 +55,6 @@ def cost(compiled: Any) -> Cost:
     return Cost(products, others, compiled.memory_analysis().temp_size_in_bytes)
 
 
-class Instruction(NamedTuple):
-    """name = type operation(operands), rest."""
-
-    name: str
-    type: str
-    operation: str
-    operands: tuple[str, ...]
-    rest: str
-
-
-def read(text: str) -> tuple[dict[str, list[Instruction]], str]:
-    """The computations of a module by name, and the name of the one where it begins."""
-    computations: dict[str, list[Instruction]] = {}
-    entry, current = "", []
-    for line in text.splitlines():
-        if begun := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line):
-            current = computations.setdefault(begun[2], [])
-            entry = begun[2] if begun[1] else entry
-        elif given := re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)", line):
-            current.append(instruction(given[1], given[2]))
-    return computations, entry
-
-
-def instruction(name: str, definition: str) -> Instruction:
-    """`f32[2]{0} add(%a, %b), metadata=...`, taken apart; a tuple's type is in brackets."""
-    end = closing(definition, 0) if definition[0] == "(" else definition.index(" ")
-    kind, rest = definition[:end], definition[end:].lstrip()
-    operation, start = rest.partition("(")[0], rest.index("(")
-    end = closing(rest, start)
-    return Instruction(name, kind, operation, tuple(re.findall(r"%([\w.\-]+)", rest[start:end])), rest[end:])
-
-
-def closing(text: str, start: int) -> int:
-    """Where the bracket that is opened at `start` has been closed."""
-    depth = 0
-    for place in range(start, len(text)):
-        depth += {"(": 1, ")": -1}.get(text[place], 0)
-        if depth == 0:
-            return place + 1
-    raise ValueError(f"expected a closing bracket in {text!r}; found none.")
-
-
-def shape(kind: str) -> tuple[int, ...]:
-    """Of an array's type; of a tuple's, that of its first entry.
-
-    >>> shape("f32[2,3]{1,0}"), shape("(s32[4]{0}, f32[])")
-    ((2, 3), (4,))
-    """
-    found = re.search(r"\[([\d,]*)\]", kind)
-    return tuple(int(n) for n in found[1].split(",") if n) if found else ()
-
-
 # What moves numbers, or holds them, or names them.
 IDLE = frozenset(
     """parameter constant tuple get-tuple-element bitcast bitcast-convert copy broadcast reshape transpose slice reverse
@@ -117,36 +67,24 @@ IDLE = frozenset(
 
 
 def counted(
-    computations: dict[str, list[Instruction]], name: str, known: dict[str, tuple[float, float]]
+    computations: Computations, name: str, known: dict[str, tuple[float, float]]
 ) -> tuple[float, float]:
     """(products, others) of a computation and of all that it calls, as often as it does."""
     if name not in known:
         types = {each.name: each.type for each in computations[name]}
         sums = np.zeros(2)
         for each in computations[name]:
-            called = [np.array(counted(computations, other, known)) for other in called_by(each)]
+            within = [np.array(counted(computations, other, known)) for _, other in called(each)]
             if each.operation == "while":
-                trips = re.search(r'known_trip_count"?:\{"n":"(\d+)"', each.rest)
-                sums += (int(trips[1]) if trips else 1) * sum(called)
+                sums += trips(each, computations) * sum(within)
             elif each.operation == "conditional":
-                sums += max(called, key=sum)
-            elif called:
-                sums += sum(called)
+                sums += max(within, key=sum)
+            elif within:
+                sums += sum(within)
             else:
                 sums += alone(each, [shape(types[operand]) for operand in each.operands if operand in types])
         known[name] = (float(sums[0]), float(sums[1]))
     return known[name]
-
-
-def called_by(each: Instruction) -> list[str]:
-    """The computations that an instruction runs; not those that say how two numbers are reduced or compared."""
-    if each.operation not in ("while", "conditional", "call", "fusion", "async-start"):
-        return []
-    named = re.findall(
-        r"(?:body|condition|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)", each.rest
-    )
-    branches = re.search(r"branch_computations=\{([^}]*)\}", each.rest)
-    return named + (re.findall(r"%?([\w.\-]+)", branches[1]) if branches else [])
 
 
 def alone(each: Instruction, operands: list[tuple[int, ...]]) -> np.ndarray:

@@ -123,6 +123,49 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(put, tree)
 
 
+# Arrays of fewer numbers stay whole on every device: a message for each would cost more than they take.
+SMALL = 2**14
+
+
+def spread(tree: PyTree, mesh: Mesh, *, small: int = SMALL) -> PyTree:
+    """The sharding of each array, of which every device is to keep a part: split along its longest axis that the
+    devices divide evenly; whole where there is none, and where an array has fewer than `small` numbers."""
+
+    def of_one(x) -> NamedSharding:
+        axes = [axis for axis, n in enumerate(x.shape) if n % mesh.size == 0]
+        if not axes or np.prod(x.shape) < small:
+            return NamedSharding(mesh, PartitionSpec())
+        return NamedSharding(mesh, along(max(axes, key=lambda axis: x.shape[axis])))
+
+    return jax.tree.map(of_one, tree)
+
+
+def lay_out(tree: PyTree, shardings: PyTree) -> PyTree:
+    """The same arrays, laid out by a tree of shardings; over several processes each gives its own, equal copy."""
+
+    def put(x, sharding):
+        if sharding.is_fully_addressable:
+            return jax.device_put(_own_copy(x), sharding)
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(
+                put(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x)
+            )
+        here = np.asarray(x)
+        return jax.make_array_from_callback(here.shape, sharding, lambda part: here[part])
+
+    return jax.tree.map(put, tree, shardings)
+
+
+def whole(tree: PyTree, mesh: Mesh) -> PyTree:
+    """The same arrays, whole on every device of the mesh, of which each may hold a part; all processes must call it."""
+    parts = [x for x in jax.tree.leaves(tree) if not x.sharding.is_fully_replicated]
+    if not parts:
+        return tree
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    gathered = iter(jax.jit(lambda *parts: parts, out_shardings=everywhere)(*parts))
+    return jax.tree.map(lambda x: x if x.sharding.is_fully_replicated else next(gathered), tree)
+
+
 def split(tree: PyTree, mesh: Mesh, *, axis: int = 0) -> PyTree:
     """This process's rows of a global batch, laid out over the mesh; `axis` is that of the rows."""
     sharding = NamedSharding(mesh, along(axis))

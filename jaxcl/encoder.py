@@ -24,9 +24,9 @@ from jaxcl import keys
 from jaxcl.config import Apply
 from jaxcl.devices import make_mesh
 from jaxcl.runs import Run, open_run
-from jaxcl.train import checkpoint
-from jaxcl.train.state import blank_batch
-from jaxcl.typing import About, Array, PyTree
+from jaxcl.train import checkpoint, finite
+from jaxcl.train.state import STATISTICS, blank_batch
+from jaxcl.typing import About, Array, Net, PyTree
 
 
 class Encoder(NamedTuple):
@@ -56,18 +56,33 @@ class Encoder(NamedTuple):
         return Partial(self.apply, self.params, self.state)
 
 
-def load_encoder(run_dir: str | Path, *, untrained: bool = False, part: str | None = None) -> Encoder:
+def load_encoder(
+    run_dir: str | Path,
+    *,
+    untrained: bool = False,
+    part: str | None = None,
+    layer: int | None = None,
+    trust: bool = False,
+) -> Encoder:
     """The encoder of a run at its newest good checkpoint.
 
     untrained
         as the run initialised it, before the first training step; needs no checkpoint.
     part
         a part of the representation that the config names (`Recipe.parts`).
+    layer
+        of the head: 0 is the representation h, 1 what the head's first layer makes of it, -1 the projection z.
+    trust
+        execute the run's config.py whoever made it; otherwise only one's own, or one that comes with jaxcl.
 
-    Raises FileNotFoundError where there is no run or no checkpoint, ValueError where no checkpoint is good and where
-    the config names no such part.
+    Raises FileNotFoundError where there is no run or no checkpoint, ValueError where no checkpoint is good, where the
+    encoder has numbers that are not finite, and where the config names no such part, or the head has no such layer.
     """
-    run = open_run(run_dir)
+    run = open_run(run_dir, trust=trust)
+    if layer is not None:
+        if part is not None:
+            raise ValueError(f"An encoder is that of a part or of a layer; got part={part!r}, layer={layer}.")
+        return encoder_of(run, at_layer(run, layer), untrained=untrained)
     if part is None:
         return encoder_of(run, run.recipe.method.embed, untrained=untrained)
     parts = run.recipe.parts or {}
@@ -95,7 +110,67 @@ def encoder_of(run: Run, apply: Apply, *, untrained: bool = False) -> Encoder:
     params, state = _only(jax.tree.map(_on_devices(), whole), used)
     wanted = {"params": params, "state": state}
     found, step = checkpoint.restore(run.dir / "checkpoints", wanted, part=True)
+    if broken := finite.not_finite(found):
+        # A maximum swallows a nan on some devices: such an encoder may give features, and even an accuracy.
+        raise ValueError(
+            f"The encoder of {run.dir} at step {step} has numbers that are not finite, in {len(broken)} of"
+            f" {len(jax.tree.leaves(found))} arrays ({', '.join(broken[:3])}{', ...' * (len(broken) > 3)}), so what it"
+            " makes of images means nothing. Train it anew, with a lower learning rate or in float32; `jaxcl train`"
+            " stops today before a state becomes such."
+        )
     return Encoder(apply, found["params"], found["state"], about, step)
+
+
+def at_layer(run: Run, layer: int) -> Apply:
+    """(params, state, images) -> what a layer of the head of an opened run makes of h; layer 0 is h itself."""
+    layers, about = run.recipe.method.layers, run.about
+    if layers is None:
+        raise ValueError(f"The method of {run.dir} has no one head whose layers could be evaluated.")
+
+    def shapes(images: Any) -> Any:
+        batch = blank_batch(about)
+        return layers(*run.recipe.method.init(keys.init_key(0), batch), images)
+
+    there = len(jax.eval_shape(shapes, jax.ShapeDtypeStruct((2, *about.shape), jnp.float32)))
+    if not -there <= layer < there:
+        raise ValueError(
+            f"The head of {run.dir} has {there - 1} layers, 0 is what goes in; got layer {layer}."
+        )
+    return lambda params, state, images: layers(params, state, images)[layer]
+
+
+def maps_of(run: Run) -> list[tuple[Apply, tuple[int, ...]]]:
+    """For every feature map of an opened run's encoder, shallow to deep: (params, state, images) -> the map laid out in
+    a row [b, h w c], and its shape (h, w, c). Vectors among the maps are left out.
+
+    Raises ValueError where the method has no single encoder of images whose parameters are called "encoder".
+    """
+    method, about = run.recipe.method, run.about
+    net = None if method.five_parts is None else method.five_parts.encoder.get("encoder")
+    shapes = jax.eval_shape(lambda: method.init(keys.init_key(0), blank_batch(about)))
+
+    def of(params: PyTree, state: PyTree) -> tuple[PyTree, PyTree] | None:
+        params = params.get("method", params)
+        found = [state.get(place[0], {}) if place else state for place in STATISTICS]
+        own = [part["encoder"] for part in found if isinstance(part, dict) and "encoder" in part]
+        return (params["encoder"], own[0]) if "encoder" in params and own else None
+
+    # (CPC's encoder sees patches.)
+    cut = method.five_parts is not None and "patch" in method.five_parts.views
+    if not isinstance(net, Net) or cut or of(*shapes) is None:
+        raise ValueError(f"The method of {run.dir} has no one encoder of images, whose maps could be shown.")
+    images = jax.ShapeDtypeStruct((2, *about.shape), jnp.float32)
+
+    def maps(params: PyTree, state: PyTree, images: Array) -> tuple[Array, ...]:
+        place = of(params, state)
+        assert place is not None
+        return net.apply(*place, images, train=False)[0]
+
+    def laid_out(level: int) -> Apply:
+        return lambda params, state, images: maps(params, state, images)[level].reshape(len(images), -1)
+
+    made = jax.eval_shape(maps, *shapes, images)
+    return [(laid_out(level), tuple(x.shape[1:])) for level, x in enumerate(made) if x.ndim == 4]
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -5,20 +5,31 @@ arXiv:2108.02982). With MoCo it is one line,
 
     moco(..., transform=mixing(positives=2.0, negatives=1.6))
 
-and the parts are there to be used alone. What was read of this paper is its abstract and its authors' code; the code
-applies it to MoCo only, so the form for SimCLR's in-batch negatives (`batch_scores`) is ours.
+with SimCLR `partial(mixed_nt_xent, temperature=0.1)` in place of its loss, and the parts are there to be used alone;
+`MIXES` names the settings that configs offer as --mix. What was read of this paper is its abstract and its authors'
+code; the code applies it to MoCo only, so the form for SimCLR's in-batch negatives (`batch_scores`) is ours.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from jaxcl import collectives
+from jaxcl.losses import info_nce
 from jaxcl.similarity import normalize
 from jaxcl.typing import Array
+
+# A word -> settings of `mixing` or `mixed_nt_xent`: extrapolated positives alone, interpolated negatives alone, both,
+# and both with a factor for every entry, which the paper's code calls dim_mask and its text dimension-level mixing.
+MIXES: dict[str, dict[str, Any]] = {
+    "positives": {"negatives": None},
+    "negatives": {"positives": None},
+    "both": {},
+    "dimensions": {"dimension_wise": True},
+}
 
 
 class Transform(Protocol):
@@ -111,10 +122,7 @@ def mixing(
         (mean score of negatives near 0), with extrapolation from step 0 they had not (0.98), and with a start at
         step 60 they were drawn back towards it (0.79). `monitor.score_monitor` shows it.
     """
-    if dimension_wise not in (True, False, "positives", "negatives"):
-        raise ValueError(
-            f'dimension_wise is True, False, "positives" or "negatives"; got {dimension_wise!r}.'
-        )
+    among(dimension_wise, "positives")
 
     def transform(key, step, q, k, queue, *, axis_name=None):
         positives_key, negatives_key = jax.random.split(key)
@@ -125,7 +133,7 @@ def mixing(
                 q,
                 k,
                 alpha=positives,
-                dimension_wise=dimension_wise in (True, "positives"),
+                dimension_wise=among(dimension_wise, "positives"),
                 renormalize=renormalize,
                 axis_name=axis_name,
             )
@@ -134,7 +142,7 @@ def mixing(
                 negatives_key,
                 queue,
                 alpha=negatives,
-                dimension_wise=dimension_wise in (True, "negatives"),
+                dimension_wise=among(dimension_wise, "negatives"),
             )
         mixed = mixed_q, mixed_k, mixed_queue
         if isinstance(start, int) and start <= 0:
@@ -145,6 +153,35 @@ def mixing(
     return transform
 
 
+def mixed_nt_xent(
+    key: Array,
+    z1: Array,
+    z2: Array,
+    *,
+    temperature: float | Array = 0.5,
+    positives: float | Array | None = 2.0,
+    negatives: float | Array | None = 1.6,
+    dimension_wise: bool | str = False,
+    axis_name: str | None = None,
+) -> Array:
+    """NT-Xent of mixed features, a loss for SimCLR: `info_nce` of `batch_scores`, in which everything else is said.
+
+        methods.simclr(..., loss=partial(mixed_nt_xent, temperature=0.1))
+
+    With positives=None and negatives=None it is `nt_xent`.
+    """
+    scores = batch_scores(
+        key,
+        z1,
+        z2,
+        positives=positives,
+        negatives=negatives,
+        dimension_wise=dimension_wise,
+        axis_name=axis_name,
+    )
+    return info_nce(*scores, temperature=temperature, axis_name=axis_name)
+
+
 def batch_scores(
     key: Array,
     z1: Array,
@@ -152,18 +189,15 @@ def batch_scores(
     *,
     positives: float | Array | None = 2.0,
     negatives: float | Array | None = 1.6,
+    dimension_wise: bool | str = False,
     axis_name: str | None = None,
 ) -> tuple[Array, Array]:
-    """The same for in-batch negatives: z1, z2 [n, d] -> the scores of a mixed NT-Xent, for `losses.info_nce`.
-
-        def loss(key, z1, z2, *, axis_name=None):
-            scores = batch_scores(key, z1, z2, axis_name=axis_name)
-            return info_nce(*scores, temperature=0.5, axis_name=axis_name)
+    """The same for in-batch negatives: z1, z2 [n, d] -> the scores of `mixed_nt_xent`, for `losses.info_nce`.
 
     Rows are normalized here. The 2n anchors are the extrapolated pairs, z1' and z2' of an image in turn, and the score
     of a positive is z1'.z2'. Negatives are the batch's own, unextrapolated rows z_j of other images, interpolated
     with those of a random other row of the batch; where that would be a view of the anchor's own image, z_j stays
-    as it is. Mixing is linear, so it is done on the scores. This form is ours (see above).
+    as it is. `dimension_wise` as in `mixing`: a factor for every entry of a row. This form is ours (see above).
 
     Returns positives [2n] and negatives [2n, 2N], N the global batch, with -inf where it is the anchor's own image.
     With both sides None the loss is `nt_xent`. Memory grows with the square of the batch.
@@ -172,17 +206,34 @@ def batch_scores(
     z1, z2 = normalize(z1), normalize(z2)
     a, b = z1, z2
     if positives is not None:
-        a, b = extrapolate_positives(positives_key, z1, z2, alpha=positives, axis_name=axis_name)
+        each = among(dimension_wise, "positives")
+        a, b = extrapolate_positives(
+            positives_key, z1, z2, alpha=positives, dimension_wise=each, axis_name=axis_name
+        )
     positive = jnp.repeat(jnp.sum(a * b, axis=1), 2)
     anchors, rows = (jnp.stack(pair, axis=1).reshape(-1, z1.shape[1]) for pair in ((a, b), (z1, z2)))
-    scores = anchors @ collectives.gather(rows, axis_name).T
+    everyone = collectives.gather(rows, axis_name)
+    scores = anchors @ everyone.T
     image = collectives.rows(len(rows), axis_name)[:, None] // 2
     columns = jnp.arange(scores.shape[1])
     if negatives is not None:
         order = jax.random.permutation(permutation_key, scores.shape[1])
-        factor = beta(factor_key, negatives, (), scores.dtype)
-        scores = jnp.where(order // 2 == image, scores, lerp(factor, scores, scores[:, order]))
+        if among(dimension_wise, "negatives"):
+            factor = beta(factor_key, negatives, everyone.shape, everyone.dtype)
+            mixed = anchors @ lerp(factor, everyone, everyone[order]).T
+        else:  # linear, so it can be done on the scores
+            mixed = lerp(beta(factor_key, negatives, (), scores.dtype), scores, scores[:, order])
+        scores = jnp.where(order // 2 == image, scores, mixed)
     return positive, jnp.where(columns // 2 == image, -jnp.inf, scores)
+
+
+def among(dimension_wise: bool | str, side: str) -> bool:
+    """Whether a side is mixed by a factor for every entry."""
+    if dimension_wise not in (True, False, "positives", "negatives"):
+        raise ValueError(
+            f'dimension_wise is True, False, "positives" or "negatives"; got {dimension_wise!r}.'
+        )
+    return dimension_wise in (True, side)
 
 
 def beta(key: Array, alpha: float | Array, shape: tuple[int, ...], dtype) -> Array:

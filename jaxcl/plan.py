@@ -18,22 +18,28 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcl import keys, machines, programs
-from jaxcl.config import CommonKnobs, Recipe, open_data
+from jaxcl.config import CommonKnobs, Recipe, open_data, recipe_of
 from jaxcl.data.host import ends_in_a_space
 from jaxcl.devices import along, axis_name, row
 from jaxcl.machines import GIB, Machine
-from jaxcl.train.placement import place
-from jaxcl.train.state import blank_batch, init_state
+from jaxcl.train.finite import guarded
+from jaxcl.train.placement import layout, place
+from jaxcl.train.state import TrainState, blank_batch, init_state
 from jaxcl.train.step import make_step
 from jaxcl.typing import About, PyTree
 
-# Data sets that a plan knows without their files: TFDS's name -> training images, shape (None: any), classes.
+# Data sets that a plan knows without their files: TFDS's name, and the split if that is not "train" -> images that are
+# learnt from, shape (None: any), classes.
 KNOWN: dict[str, tuple[int, tuple[int, int, int] | None, int]] = {
     "cifar10": (50_000, (32, 32, 3), 10),
     "cifar100": (50_000, (32, 32, 3), 100),
     "fashion_mnist": (60_000, (28, 28, 1), 10),
     "imagenet2012": (1_281_167, None, 1000),
+    "imagenet2012#imagenet100": (126_689, None, 100),
     "mnist": (60_000, (28, 28, 1), 10),
+    "stl10": (5_000, (96, 96, 3), 10),
+    "stl10 unlabelled": (100_000, (96, 96, 3), 0),
+    "stl10 train+unlabelled": (105_000, (96, 96, 3), 0),
     "svhn_cropped": (73_257, (32, 32, 3), 10),
 }
 
@@ -113,6 +119,7 @@ def about_of(
         about, why = None, str(error)
     if about is None:
         name = re.split(r"[/:]", knobs.data.removeprefix("tfds:"))[0]
+        name = name if knobs.train_on == "train" else f"{name} {knobs.train_on}"
         count, known, number = (
             KNOWN.get(name, (0, None, 0)) if knobs.data.startswith("tfds:") else (0, None, 0)
         )
@@ -148,7 +155,7 @@ def abstract_batch(recipe: Recipe, knobs: CommonKnobs, about: About) -> PyTree:
         height, width = height * 8 // 7, width * 8 // 7  # the host sends more than the crops need
     image = blank_batch(about._replace(shape=(height, width, channels)), 1)
     batch = {name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype) for name, x in image.items()}
-    if recipe.classify is None:
+    if recipe.classify is None or not recipe.labelled:
         del batch["label"]
     if knobs.input == "host":
         batch = {"views": _host_views(recipe.views, batch, encoded), **batch}
@@ -184,13 +191,15 @@ def check_batch(batch_size: int, machine: Machine) -> None:
 # --- one plan ----------------------------------------------------------------------------------------------------
 
 
-def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine, *, name: str = "") -> Plan:
-    """Compiles the training step of a config for a machine and reads off what it needs. No pixel is opened, no number
-    computed.
+def trace_step(
+    config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine
+) -> tuple[Recipe, TrainState, PyTree, Any]:
+    """The recipe of a config, the shapes of its training state and of a batch, and its training step, traced for a
+    machine: `compile_for` takes that.
 
     Raises ValueError where the batch cannot be split over the devices.
     """
-    recipe = config.recipe(knobs, about)
+    recipe = recipe_of(config, knobs, about)
     check_batch(recipe.batch_size, machine)
     # A mesh of described devices serves jit and shard_map; pmap today is a form of the latter.
     placement = "shard_map" if knobs.placement == "pmap" else knobs.placement
@@ -200,15 +209,25 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
         lambda key, batch: init_state(key, recipe.method, recipe.optimizer, batch), keys.init_key(0), batch
     )
     whole, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, along(0))
+    carry = layout(state, mesh, shard=knobs.shard_state)
     arguments = (
-        _placed(state, whole),
+        jax.tree.map(_placed, state, carry),
         _placed(jax.eval_shape(lambda: keys.run_key(0)), whole),
         _placed(batch, rows),
     )
-    step = make_step(recipe.method, recipe.optimizer, axis_name=axis_name(placement))
+    step = guarded(make_step(recipe.method, recipe.optimizer, axis_name=axis_name(placement)))
+    placed: Any = place(step, placement, mesh, carry=carry)
+    return recipe, state, batch, placed.trace(*arguments)
+
+
+def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine, *, name: str = "") -> Plan:
+    """Compiles the training step of a config for a machine and reads off what it needs. No pixel is opened, no number
+    computed.
+
+    Raises ValueError where the batch cannot be split over the devices.
+    """
     start = time.perf_counter()
-    placed: Any = place(step, placement, mesh)
-    traced = placed.trace(*arguments)
+    recipe, state, batch, traced = trace_step(config, knobs, about, machine)
     notes: list[str] = []
     compiled, needed = compile_for(traced, machine, notes)
     seconds = time.perf_counter() - start
@@ -289,20 +308,15 @@ def _placed(tree: PyTree, sharding: NamedSharding) -> PyTree:
 def compile_for(traced: Any, machine: Machine, notes: list[str]) -> tuple[Any, int | None]:
     """A traced program compiled for a machine, and None; or None and the bytes that it would need, where its compiler
     says that they are more than a device has. `notes` gets what was out of the ordinary."""
-    lowered = traced.lower()
     # On a described GPU there is nothing to time algorithms on.
-    options: dict[str, Any] = {}
-    if machine.platform == "gpu" and machine.name != "here":
-        options = {"xla_gpu_autotune_level": 0}
+    described_gpu = machine.platform == "gpu" and machine.name != "here"
+    options = {"xla_gpu_autotune_level": 0} if described_gpu else None
     try:
-        return lowered.compile(compiler_options=options), None
+        return programs.compiled(traced.lower(), options=options, notes=notes), None
     except Exception as error:
-        if (needed := bytes_in_error(str(error))) is not None:
-            return None, needed
-        if "No supported config" not in str(error):
+        if (needed := bytes_in_error(str(error))) is None:
             raise
-        notes.append("Products by cuBLAS alone, as XLA found no way to write one of them in Triton.")
-        return lowered.compile(compiler_options=options | {"xla_gpu_enable_triton_gemm": False}), None
+        return None, needed
 
 
 def bytes_in_error(message: str) -> int | None:
@@ -415,6 +429,10 @@ def _attempts(knobs: CommonKnobs, machine: Machine, over: Plan) -> Iterator[tupl
     for many in (2 * knobs.chunks, 4 * knobs.chunks, 8 * knobs.chunks):
         yield f"--chunks {many}", _changed(knobs, chunks=many), machine
     n, batch = len(machine.devices), knobs.batch_size // 2
+    # Worth compiling where what it splits is a tenth of the memory or more.
+    if not knobs.shard_state and knobs.placement == "jit" and n > 1:
+        if 80 * over.parameters > (over.capacity_bytes or 0):
+            yield "--shard-state", _changed(knobs, shard_state=True), machine
     while batch >= n and batch % n == 0:
         # By proportion; what is over by half is not worth compiling.
         if (over.peak_bytes or 0) * batch / knobs.batch_size <= 1.5 * (over.capacity_bytes or 0):

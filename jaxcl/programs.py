@@ -1,4 +1,5 @@
-"""What a program costs, read off it: the arithmetic of a traced one; memory and collectives of a compiled one."""
+"""What a program costs, read off it: the arithmetic of a traced one; memory and collectives of a compiled one, and how
+to get it compiled."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+
+from jaxcl import hlo
 
 
 def arithmetic(function: Callable, *arguments: Any) -> int:
@@ -60,6 +63,28 @@ def _within(parameters: Mapping[str, Any]) -> Iterator[Any]:
                 yield inner
 
 
+WITHOUT_TRITON = "Products by cuBLAS alone, as XLA found no way to write one of them in Triton."
+
+
+def compiled(
+    lowered: Any, *, options: Mapping[str, Any] | None = None, notes: list[str] | None = None
+) -> Any:
+    """What `jax.jit(...).lower(...)` returned, compiled, with XLA's options where there are any.
+
+    Where XLA for a GPU finds no form for one of the products, all go to cuBLAS, and `notes` gets a sentence. Any other
+    error of the compiler is raised as it is.
+    """
+    options = dict(options or {})
+    try:
+        return lowered.compile(compiler_options=options)
+    except Exception as error:
+        if "No supported config" not in str(error):
+            raise
+    if notes is not None:
+        notes.append(WITHOUT_TRITON)
+    return lowered.compile(compiler_options=options | {"xla_gpu_enable_triton_gemm": False})
+
+
 def memory(compiled: Any) -> dict[str, int]:
     """Bytes a device that a compiled program plans: temporaries, arguments, results, and all of them at once."""
     planned = compiled.memory_analysis()
@@ -101,11 +126,6 @@ KINDS = (
     "collective-permute",
     "collective-broadcast",
 )
-_OPERATION = re.compile(rf"^\s*(?:ROOT )?%?[\w.\-]+ = (.*?) (?:ragged-)?({'|'.join(KINDS)})(-start|-done)?\(")
-_ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,<=]*)\]")
-_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
-_CALL = re.compile(r"\b(body|condition|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
 def collectives(text: str, *, devices: int) -> list[Collective]:
@@ -114,25 +134,26 @@ def collectives(text: str, *, devices: int) -> list[Collective]:
     What is in a loop counts as often as the loop runs, where the text says that (its trip count, or the bound that its
     condition compares with); else once. An asynchronous one counts at its start.
     """
-    bodies, entry = _computations(text)
+    computations, entry = hlo.read(text)
     found: list[Collective] = []
 
     def visit(name: str, times: int) -> None:
-        for line in bodies.get(name, ()):
-            operation = _OPERATION.match(line)
-            if operation and operation[3] != "-done":
-                kind, together = operation[2], _together(line, devices)
-                bytes_ = _bytes(operation[1], kind, operation[3], together)
-                found.append(Collective(kind, bytes_, together, times))
-                continue  # what it calls adds two numbers
-            for how, called in _CALL.findall(line):
-                visit(called, times * (_trips(line, bodies) if how == "body" else 1))
-            for branches in _BRANCHES.findall(line):
-                for called in branches.split(","):
-                    visit(called.strip().lstrip("%"), times)
+        for each in computations.get(name, ()):
+            kind = _kind(each)
+            if kind and not each.operation.endswith("-done"):
+                together = _together(each.rest, devices)
+                found.append(Collective(kind, _bytes(each, kind, together), together, times))
+            for how, called in hlo.called(each):
+                visit(called, times * (hlo.trips(each, computations) if how == "body" else 1))
 
     visit(entry, 1)
     return found
+
+
+def _kind(each: hlo.Instruction) -> str | None:
+    """Which of `KINDS` an instruction is; also "ragged-all-to-all", and what has an end of its own ("-start")."""
+    name = each.operation.removeprefix("ragged-").removesuffix("-start").removesuffix("-done")
+    return name if name in KINDS else None
 
 
 def by_kind(found: list[Collective]) -> dict[str, dict[str, int]]:
@@ -149,53 +170,23 @@ def by_kind(found: list[Collective]) -> dict[str, dict[str, int]]:
     return sums
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The lines of each computation by its name, and the name of that which the program begins with."""
-    bodies: dict[str, list[str]] = {}
-    entry, lines = "", []
-    for line in text.splitlines():
-        header = _HEADER.match(line)
-        if header:
-            lines = bodies[header[2]] = []
-            entry = header[2] if header[1] else entry
-        else:
-            lines.append(line)
-    return bodies, entry
-
-
-def _bytes(shape: str, kind: str, how: str | None, together: int) -> int:
-    sizes = [
-        math.prod(int(n.lstrip("<=")) for n in dims.split(",") if n) * _width(dtype)
-        for dtype, dims in _ARRAY.findall(shape)
-    ]
-    if how == "-start" and kind == "collective-permute":
+def _bytes(each: hlo.Instruction, kind: str, together: int) -> int:
+    sizes = hlo.sizes(each.type)
+    starts = each.operation.endswith("-start")
+    if starts and kind == "collective-permute":
         return int(max(sizes, default=0))  # what comes in, what goes out, and counters
     total = sum(sizes)
-    if how == "-start" and kind == "all-gather":
-        total = total * together / (together + 1)  # what comes in is among them
+    if starts and kind in ("all-gather", "reduce-scatter"):
+        return int(
+            total * together / (together + 1)
+        )  # both what comes in and what goes out, an n-th of the other
     return int(total * together if kind == "reduce-scatter" else total)
 
 
-def _width(dtype: str) -> float:
-    """Bytes of a number: of "bf16" 2, of "s4" a half, of "pred" 1."""
-    bits = re.search(r"\d+", dtype)
-    return int(bits[0]) / 8 if bits else 1
-
-
-def _together(line: str, devices: int) -> int:
-    """How many devices take part together: the size of a replica group; all, where the line does not tell."""
-    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+def _together(rest: str, devices: int) -> int:
+    """How many devices take part together: the size of a replica group; all, where the text does not tell."""
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
         return listed[1].count(",") + 1
-    if dealt := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
+    if dealt := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
         return int(dealt[1])
     return devices
-
-
-def _trips(line: str, bodies: Mapping[str, list[str]]) -> int:
-    if known := re.search(r'known_trip_count"?:\{"n":"(\d+)"', line):
-        return int(known[1])
-    condition = re.search(r"condition=%?([\w.\-]+)", line)
-    text = "\n".join(bodies.get(condition[1], ())) if condition else ""
-    bounds = re.findall(r"= [su]32\[\]\S* constant\((\d+)\)", text)
-    # jax counts loops from 0 up to a bound, which is then the only constant of the condition.
-    return int(bounds[0]) if len(bounds) == 1 and "direction=LT" in text else 1

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcl.config import Recipe, load_config, open_data
+from jaxcl.config import Recipe, load_config, open_data, recipe_of
 from jaxcl.data.host import ends_in_a_space
-from jaxcl.encoder import Encoder, encoder_of
+from jaxcl.encoder import Encoder, encoder_of, maps_of
 from jaxcl.runs import Run, evaluations, open_run, other_images
-from jaxcl.tables import accuracy_table
+from jaxcl.tables import accuracy_table, classes_table
 from jaxcl.typing import Images
 
 # A matplotlib Figure; only the room of pictures imports matplotlib.
@@ -37,7 +37,12 @@ class Report(NamedTuple):
 
 
 def plot_run(
-    run_dir: str | Path, *, points: int = 1000, data: str | None = None, data_dir: str | None = None
+    run_dir: str | Path,
+    *,
+    points: int = 1000,
+    data: str | None = None,
+    data_dir: str | None = None,
+    trust: bool = False,
 ) -> Report:
     """Draws views, curves, a map of the embedding and nearest neighbors into run_dir/plots, and a page of them.
 
@@ -45,6 +50,8 @@ def plot_run(
         how many test images the maps show.
     data, data_dir
         other images to show than the run's own, as for `evaluate_run`.
+    trust
+        execute the run's config whoever made it (`open_run`).
 
     Where the run's images cannot be read, the curves and tables are drawn all the same, and the page says what is
     left out.
@@ -52,7 +59,7 @@ def plot_run(
     from jaxcl import plot
     from jaxcl.train.log import read_metrics
 
-    run = open_run(run_dir)
+    run = open_run(run_dir, trust=trust)
     trained = encoder_of(run, run.recipe.method.embed)
     figures: list[tuple[str, Any]] = []
     left_out = []
@@ -78,7 +85,11 @@ def plot_run(
         if any("positive_histogram" in record for record in records):
             figures += pictures_of_scores(records)
     if train is not None and test is not None:
-        figures += pictures_of_embedding(run, trained, train, test, points)
+        figures += pictures_of_embedding(run, trained, train, test, points, left_out)
+        try:
+            figures.append(picture_of_regions(run, test))
+        except ValueError as error:
+            left_out.append(f"The picture of local features is left out: {error}")
     summary = [
         ("config", run.record["config"]),
         ("steps", str(trained.step)),
@@ -89,6 +100,8 @@ def plot_run(
     ]
     if results := evaluations(run_dir):
         tables.insert(0, ("Accuracy on test images, percent", *accuracy_table(results)))
+        if (by_class := classes_table(results))[1]:
+            tables.insert(1, ("The same by class, percent", *by_class))
     page = write_report(
         run.dir / "plots", title=run.dir.name, summary=summary, tables=tables, figures=figures, notes=left_out
     )
@@ -114,7 +127,7 @@ def draw_views(config: str | Path, knobs: Any, out: str | Path, *, n: int = 8) -
     """A picture in the file `out`: n training images and the views that a config makes of them, with what was drawn."""
     module, out = load_config(config), Path(out)
     data = open_data(module, knobs)
-    recipe = module.recipe(knobs, data.about)
+    recipe = recipe_of(module, knobs, data.about)
     figure = picture_of_views(recipe, data.train, seed=knobs.seed, n=n, drawn=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=DPI, facecolor="white")
@@ -131,9 +144,10 @@ def pictures_of_scores(records: Sequence[dict[str, Any]]) -> list[tuple[str, Any
 
 
 def pictures_of_embedding(
-    run: Run, trained: Encoder, train: Images, test: Images, points: int
+    run: Run, trained: Encoder, train: Images, test: Images, points: int, left_out: list[str]
 ) -> list[tuple[str, Any]]:
-    """Captions and figures: a map before and after training, and test images with their nearest training images."""
+    """Captions and figures: a map before and after training, and test images with their nearest training images. A map
+    that cannot be drawn is a sentence more in `left_out`."""
     from jaxcl import evaluate, plot
 
     images, classes = test.images[:points], test.classes
@@ -143,7 +157,12 @@ def pictures_of_embedding(
     for name, encoder in (("untrained", untrained), ("trained", trained)):
         features = evaluate.embed(encoder.embed, images)
         caption = f"{len(features)} test images as the {name} encoder places them (t-SNE), colored by class."
-        figures.append((caption, plot.embedding_map(features, labels, classes=classes, seed=run.knobs.seed)))
+        try:
+            drawn = plot.embedding_map(features, labels, classes=classes, seed=run.knobs.seed)
+        except ValueError as error:
+            left_out.append(f"The map of the {name} encoder is left out. {error}")
+        else:
+            figures.append((caption, drawn))
     bank = evaluate.embed(trained.embed, train.images)
     queries = slice(0, 10)
     index, similarities = evaluate.nearest(bank, features[queries], 8)
@@ -159,6 +178,33 @@ def pictures_of_embedding(
         ("Ten test images, and the training images nearest to them; green: of the same class.", sheet)
     )
     return figures
+
+
+def picture_of_regions(run: Run, images: Images, *, n: int = 8, clusters: int = 6) -> tuple[str, Figure]:
+    """Caption and figure: the first images, with clusters of the local features of the encoder's last three maps of at
+    least four positions.
+
+    Raises ValueError where the method has no single encoder, or its maps are smaller.
+    """
+    from jaxcl import evaluate, plot
+
+    shown = images.images[:n]
+    large = [
+        (level, apply, shape) for level, (apply, shape) in enumerate(maps_of(run), 1) if min(shape[:2]) > 1
+    ]
+    if not large:
+        raise ValueError("No map of the encoder is larger than one position.")
+    found = {}
+    for level, apply, shape in large[-3:]:
+        maps = evaluate.embed(encoder_of(run, apply).embed, shown).reshape(len(shown), *shape)
+        k = min(clusters, maps.size // shape[2])
+        named = f"map {level}, {shape[0]} x {shape[1]}"
+        found[named] = evaluate.regions(jax.random.key(run.knobs.seed), maps, k=k)
+    caption = (
+        f"Local features: each position of an encoder's maps, in {clusters} clusters (k-means on unit vectors of all"
+        " images shown); a color is the same cluster down a column."
+    )
+    return caption, plot.regions_sheet(visible(shown), found)
 
 
 def visible(images: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from jaxcl.records import read_json
 from jaxcl.runs import evaluate_run, evaluations, train_run
 
 
@@ -40,8 +41,9 @@ def sweep(
     for combination in combinations(grid):
         name = ",".join(f"{knob}={value}" for knob, value in combination.items())
         run_dir = sweep_dir / name.replace("/", "_")
-        wanted = {f"{protocol}.json" for protocol in protocols}
-        done = {path.name for path in (run_dir / "evaluations").glob("*.json")}
+        # A result is written as soon as it is there, so an evaluation that was stopped has left some of them.
+        wanted = {(protocol, encoder) for protocol in protocols for encoder in (run_dir.name, *baselines)}
+        done = {(row["protocol"], row["encoder"]) for row in evaluations(run_dir)}
         if not wanted <= done:
             print(f"\n== {name}", flush=True)
             train_run(config, knobs_of(combination), run_dir)
@@ -69,7 +71,7 @@ def plot_sweep(
     """
     from jaxcl.plot import sweep_curves
 
-    results = json.loads((Path(sweep_dir) / "sweep.json").read_text())
+    results = read_json(Path(sweep_dir) / "sweep.json", kind=list)
     knobs = [name for name in results[0]["knobs"] if name != "seed"]
     free = [
         name for name in knobs if name not in (where or {}) and len({r["knobs"][name] for r in results}) > 1

@@ -39,6 +39,30 @@ def accuracy_table(results: Sequence[Mapping[str, Any]]) -> Table:
     return ("encoder", *protocols), [(name, *(cells.get((name, p), "") for p in protocols)) for name in names]
 
 
+def classes_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """Of every encoder and protocol: top-1, top-5, the mean over classes, and the class that it knows least.
+
+    >>> row = {"encoder": "run", "protocol": "knn", "accuracy": 90.0, "top5_accuracy": None}
+    >>> classes_table([row | {"mean_class_accuracy": 50.0, "by_class": {"cat": 100.0, "dog": 0.0}}])[1]
+    [('run', 'knn', '90.0', '', '50.0', 'dog: 0.0')]
+    """
+    rows: list[tuple[str, ...]] = []
+    for row in results:
+        if "by_class" in row:
+            five, worst = row["top5_accuracy"], min(row["by_class"], key=row["by_class"].get)
+            rows.append(
+                (
+                    row["encoder"],
+                    column(row),
+                    f"{row['accuracy']:.1f}",
+                    "" if five is None else f"{five:.1f}",
+                    f"{row['mean_class_accuracy']:.1f}",
+                    f"{worst}: {row['by_class'][worst]:.1f}",
+                )
+            )
+    return ("encoder", "protocol", "top-1", "top-5", "mean over classes", "least known class"), rows
+
+
 def robustness_table(results: Sequence[Mapping[str, Any]]) -> Table:
     """What "corruption" found: an encoder a row, a group of corruptions a column; no rows where it was not run."""
     found = [row for row in results if "groups" in row]

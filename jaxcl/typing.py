@@ -126,6 +126,9 @@ class Net(NamedTuple):
 
     init: NetInit
     apply: NetApply
+    # Of a head: (params, state, x) -> x and the output of each of its layers, the last of them what `apply` returns
+    # with train=False. None where a network does not show its layers.
+    layers: Callable[[PyTree, PyTree, Array], tuple[Array, ...]] | None = None
 
 
 class FiveParts(NamedTuple):
@@ -153,19 +156,23 @@ class Method(NamedTuple):
         what is evaluated: float images in [0, 1], no augmentation, batch statistics as learnt.
     `five_parts`
         what `jaxcl parts` prints; None where a method does not name its parts.
+    `layers(params, state, images) -> (h, ..., z)`
+        what `embed` gives and each layer of the head makes of it, [b, d] each; None where there is no such head.
     """
 
     init: Callable[[Array, Batch], tuple[PyTree, PyTree]]
     loss: Callable[[PyTree, PyTree, Array, Batch], tuple[Array, tuple[PyTree, dict[str, Array]]]]
     embed: Callable[[PyTree, PyTree, Array], Array]
     five_parts: FiveParts | None = None
+    layers: Callable[[PyTree, PyTree, Array], tuple[Array, ...]] | None = None
 
 
 class Images(NamedTuple):
     """A data set in memory, or memory-mapped.
 
-    `images` uint8 [n, h, w, c] (c is 1 or 3); `labels` int [n] or None; `classes` their names; `skipped` the files
-    that could not be read, each with the reason.
+    `images` uint8 [n, h, w, c]; `labels` int [n] or None; `classes` their names; `skipped` the files that could not be
+    read, each with the reason; `files` the path of each image below the folder that was named, () where images are no
+    files; `notes` sentences that say how the data was read.
     """
 
     name: str
@@ -173,6 +180,8 @@ class Images(NamedTuple):
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class About(NamedTuple):

@@ -22,12 +22,35 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1]
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
+# The secret by which one's own runs are known is the suite's own.
+os.environ["XDG_STATE_HOME"] = str(Path(__file__).parents[1] / ".pytest_cache" / "state")
+
 # jax keeps millions of small objects that live as long as the suite: they are looked through less often.
 gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_sessionfinish():
     gc.freeze()  # pytest looks through all that is left several times
+
+
+def teacher(folder, data):
+    """A run directory of the config of supervised learning, saved before its first step."""
+    from jaxcl.config import load_config, open_data
+    from jaxcl.keys import init_key
+    from jaxcl.runs import create_or_resume
+    from jaxcl.train import checkpoint, init_state
+    from jaxcl.train.state import blank_batch
+
+    where, path = folder / "teacher", Path(__file__).parents[1] / "configs" / "supervised.py"
+    if not where.exists():
+        config = load_config(path)
+        knobs = config.Knobs(data=data, batch_size=16, features=(4, 4))
+        about = open_data(config, knobs).about
+        create_or_resume(where, path, knobs, about)
+        recipe = config.recipe(knobs, about)
+        state = init_state(init_key(0), recipe.method, recipe.optimizer, blank_batch(about))
+        checkpoint.save(where / "checkpoints", 1, state)
+    return str(where)
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +114,8 @@ def small_knobs(tmp_path_factory):
         small = {"data": source, "batch_size": 16, "train_canvases": 64, "test_canvases": 32}
         if has["encoded"]:
             small |= {"size": 32}
+        if "teacher" in has:
+            small |= {"teacher": teacher(folder, color)}
         if isinstance(has.get("digits"), str):
             small |= {"digits": gray}
         return {name: value for name, value in small.items() if name in has}

@@ -113,6 +113,21 @@ def test_a_config_may_have_images_of_its_own(config):
     assert open_data(module, module.Knobs()) == ("images of", 8)
 
 
+def test_a_preset_is_what_the_other_options_change(config, capsys):
+    from jaxcl.cli import knobs_of, main, option
+
+    config.write_text(CONFIG + "\n\nPRESETS = {'large': Knobs(batch_size=64, epochs=5)}\n")
+    knobs = knobs_of("train", config, ["--preset", "large", "--epochs", "7"])
+    assert (knobs.batch_size, knobs.epochs) == (64, 7)
+    assert knobs_of("train", config, []).batch_size == 8
+    assert knobs_of("sweep", config, option("preset", "large", None)).batch_size == 64
+    assert main(["train", str(config), "--preset", "small"]) == 1
+    assert "no preset 'small'; its presets are large" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", str(config), "--help"])
+    assert "--preset NAME sets all knobs at once: large." in " ".join(capsys.readouterr().out.split())
+
+
 def test_every_common_knob_is_explained(config, capsys):
     from jaxcl.cli import main
 

@@ -11,7 +11,7 @@ import pytest
 
 from jaxcl import augment, keys, nets
 from jaxcl.config import CommonKnobs, Recipe
-from jaxcl.encoder import encoder_of
+from jaxcl.encoder import at_layer, encoder_of
 from jaxcl.losses import keyless, queue_nce
 from jaxcl.methods import moco
 from jaxcl.runs import Run
@@ -80,3 +80,33 @@ def test_it_travels_through_transformations_as_its_weights(run):
     encoder = encoder_of(opened, opened.recipe.method.embed)
     features = jax.jit(lambda embed, images: embed(images))(encoder.embed, jnp.float32(IMAGES) / 255)
     np.testing.assert_allclose(features, encoder(IMAGES), rtol=1e-6)
+
+
+def test_an_encoder_with_a_number_that_is_not_finite_is_refused_by_name(run, tmp_path):
+    opened, fresh, _ = run
+
+    def spoil(path, x):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return x.at[0].set(jnp.nan) if name.startswith("encoder") and name.endswith("kernel") else x
+
+    params = jax.tree_util.tree_map_with_path(spoil, fresh.params)
+    checkpoint.save(tmp_path / "checkpoints", 5, fresh._replace(params=params))
+    with pytest.raises(
+        ValueError, match=r"at step 5 has numbers that are not finite.*params/encoder/.*kernel"
+    ):
+        encoder_of(opened._replace(dir=tmp_path), opened.recipe.method.embed)
+
+
+def test_a_layer_of_the_head_is_what_the_head_makes_of_the_representation(run):
+    opened, _, trained = run
+    h = encoder_of(opened, opened.recipe.method.embed)(IMAGES)
+    z = encoder_of(opened, at_layer(opened, 1))(IMAGES)
+    (dense,) = trained.params["head"].values()
+    np.testing.assert_allclose(z, h @ dense["kernel"] + dense.get("bias", 0.0), rtol=1e-5)
+    np.testing.assert_array_equal(encoder_of(opened, at_layer(opened, -1))(IMAGES), z)
+    np.testing.assert_array_equal(encoder_of(opened, at_layer(opened, 0))(IMAGES), h)
+    with pytest.raises(ValueError, match="has 1 layers, 0 is what goes in; got layer 2"):
+        at_layer(opened, 2)
+    bare = opened.recipe._replace(method=opened.recipe.method._replace(layers=None))
+    with pytest.raises(ValueError, match="no one head"):
+        at_layer(opened._replace(recipe=bare), 1)

@@ -123,17 +123,21 @@ def test_both_sides_off_in_the_batch_is_nt_xent_with_its_gradient(rows):
     np.testing.assert_allclose(got[1], want[1], atol=1e-6)
 
 
-def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows):
+@pytest.mark.parametrize("each", [False, True, "positives", "negatives"])
+def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows, each):
     q, k, _ = (np.asarray(x, np.float64) for x in rows)
-    positive, scores = map(np.asarray, jax.jit(batch_scores)(KEY, *rows[:2]))
+    score = jax.jit(partial(batch_scores, dimension_wise=each))
+    positive, scores = map(np.asarray, score(KEY, *rows[:2]))
     positives_key, permutation_key, factor_key = jax.random.split(KEY, 3)
-    up = 1 + float(ft.beta(positives_key, 2.0, (), jnp.float32))
-    between = float(ft.beta(factor_key, 1.6, (), jnp.float32))
+    shapes = [(16, 6) if each in (True, "positives") else (), (32, 6) if each in (True, "negatives") else ()]
+    up = 1 + np.broadcast_to(ft.beta(positives_key, 2.0, shapes[0], jnp.float32), (16, 6))
+    between = np.broadcast_to(ft.beta(factor_key, 1.6, shapes[1], jnp.float32), (32, 6))
     order = np.asarray(jax.random.permutation(permutation_key, 32))
     plain, mixed = np.empty((32, 6)), np.empty((32, 6))
     for i in range(16):
         plain[2 * i], plain[2 * i + 1] = q[i], k[i]
-        mixed[2 * i], mixed[2 * i + 1] = up * q[i] + (1 - up) * k[i], up * k[i] + (1 - up) * q[i]
+        mixed[2 * i] = up[i] * q[i] + (1 - up[i]) * k[i]
+        mixed[2 * i + 1] = up[i] * k[i] + (1 - up[i]) * q[i]
     for a in range(32):
         np.testing.assert_allclose(positive[a], mixed[a] @ mixed[a ^ 1], atol=1e-5)
         for j in range(32):
@@ -141,16 +145,21 @@ def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows):
                 assert scores[a, j] == -np.inf
                 continue
             other = plain[order[j]] if order[j] // 2 != a // 2 else plain[j]
-            np.testing.assert_allclose(
-                scores[a, j], mixed[a] @ (between * plain[j] + (1 - between) * other), atol=1e-5
-            )
+            negative = between[j] * plain[j] + (1 - between[j]) * other
+            np.testing.assert_allclose(scores[a, j], mixed[a] @ negative, atol=1e-5)
+    np.testing.assert_allclose(
+        ft.mixed_nt_xent(KEY, *rows[:2], temperature=0.3, dimension_wise=each),
+        info_nce(positive, scores, temperature=0.3),
+        rtol=1e-6,
+    )
 
 
 def test_transforms_are_the_same_on_one_device_and_on_eight(rows):
     def loss(w, batch, axis_name):
         q, k = normalize(batch["x"] @ w), normalize(batch["y"] @ w)
         mix = mixing(dimension_wise=True, renormalize=True)
-        in_batch = info_nce(*batch_scores(KEY, q, k, axis_name=axis_name), axis_name=axis_name)
+        in_batch = ft.mixed_nt_xent(KEY, q, k, axis_name=axis_name)
+        in_batch = in_batch + ft.mixed_nt_xent(KEY, q, k, dimension_wise=True, axis_name=axis_name)
         return in_batch + queue_nce(
             *mix(KEY, jnp.int32(0), q, k, rows[2], axis_name=axis_name), axis_name=axis_name
         )
@@ -165,3 +174,8 @@ def test_odd_settings_are_refused(rows):
         extrapolate_positives(KEY, *rows[:2], alpha=0)
     with pytest.raises(ValueError, match='"positives" or "negatives"; got \'both\''):
         mixing(dimension_wise="both")
+    with pytest.raises(ValueError, match='"positives" or "negatives"; got \'both\''):
+        ft.mixed_nt_xent(KEY, *rows[:2], dimension_wise="both")
+    for settings in ft.MIXES.values():
+        assert mixing(**settings)(KEY, jnp.int32(0), *rows)[2].shape == rows[2].shape
+        assert jnp.isfinite(ft.mixed_nt_xent(KEY, *rows[:2], **settings))

@@ -230,6 +230,13 @@ def test_of_data_that_is_not_there_a_plan_takes_what_is_known_of_it(tmp_path):
     assert "tfds:cifar10 is not here" in said
     knobs = Knobs(data="tfds:imagenet2012", data_dir=str(tmp_path), encoded=True, size=224)
     assert plan.about_of(CONFIG, knobs)[0].shape == (224, 224, 3)
+    for data, train_on, count in (
+        ("stl10", "unlabelled", 100_000),
+        ("stl10", "train+unlabelled", 105_000),
+        ("imagenet2012#imagenet100", "train", 126_689),
+    ):
+        knobs = Knobs(data=f"tfds:{data}", train_on=train_on, data_dir=str(tmp_path), size=64)
+        assert plan.about_of(CONFIG, knobs)[0].count == count
 
 
 def test_of_data_that_nobody_knows_it_asks(tmp_path):

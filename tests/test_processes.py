@@ -144,7 +144,8 @@ def test_two_processes_embed_each_image_once_and_know_all_features(tmp_path):
 PROTOCOLS = """
 from jax.tree_util import Partial
 from jaxcl import augment
-from jaxcl.evaluate import PROTOCOLS, Subject
+from jaxcl.evaluate import PROTOCOLS, Subject, probe
+probe.SHARED = 0
 def apply(params, state, images):
     return jax.numpy.tanh((images - state).reshape(len(images), -1) @ params)
 weights = jax.random.normal(jax.random.key(1), (192, 6)) / 10
@@ -153,6 +154,7 @@ crops = augment.n_views(augment.crop_and_flip(8), 1)
 settings = {
     "knn": {},
     "linear": {"l2": (1e-3, 1e-1), "iterations": 50},
+    "fewshot5": {"draws": 5, "steps": 20},
     "linear_sgd": {"epochs": 3, "views": crops},
     "finetune10": {"epochs": 3, "batch_size": 4},
     "corruption": {"images": 12, "names": ("contrast",)},
@@ -327,3 +329,75 @@ def test_two_interrupts_end_a_program_that_cannot_listen():
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 130
         assert process.stderr.read() == "\njaxcl: ended at once, unsaved.\n"
+
+
+# --- started alike -----------------------------------------------------------------------------------------------
+
+ALIKE = """
+from jaxcl.identity import check_processes
+mine = {"config": "text", "data": "digest", "knobs": {"seed": 0, "rate": 0.1}}
+wrong = {
+    "knobs": mine | {"knobs": {"seed": 0, "rate": 0.2}},
+    "names": mine | {"knobs": {"seed": 0}},
+    "images": mine | {"data": "another"},
+    "nothing": mine,
+}
+said = {}
+for name, other in wrong.items():
+    try:
+        check_processes(folder / "run", mine if process == 0 else other)
+        said[name] = ""
+    except ValueError as error:
+        said[name] = str(error)
+try:
+    check_processes(folder / f"run{process}", mine)
+except ValueError as error:
+    said["disk"] = str(error)
+(folder / f"{process}.json").write_text(json.dumps(said))
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_were_not_started_alike_are_told_so_before_the_first_step(tmp_path):
+    run(ALIKE, tmp_path, processes=2, devices=1)
+    first, second = (json.loads((tmp_path / f"{i}.json").read_text()) for i in range(2))
+    for said in (first, second):
+        assert "process 1 has another --rate than process 0" in said["knobs"]
+        assert "process 1 has another knobs than process 0" in said["names"]
+        assert "process 1 has another images than process 0" in said["images"]
+        assert said["nothing"] == ""
+        assert "Process 1 does not see the run directory of process 0" in said["disk"]
+    assert not list((tmp_path / "run").iterdir())
+
+
+SPOILT = (
+    RECIPE
+    + """
+images = squares(64, 0)
+pixels = images.images.astype(np.float32) / 255
+pixels[7, 2, 2, 0] = np.nan
+said = {}
+for nonfinite in ("stop", "skip"):
+    try:
+        state = train(
+            recipe("jit", 8), images._replace(images=pixels), nonfinite=nonfinite, log_every=4, save_every=4,
+            run_dir=folder / "run", quiet=True,
+        )
+        said[nonfinite] = int(state.step)
+    except FloatingPointError as error:
+        said[nonfinite] = str(error)
+(folder / f"{process}.json").write_text(json.dumps(said))
+"""
+)
+
+
+@pytest.mark.slow
+def test_a_spoilt_image_of_either_process_is_named_in_both_and_the_state_before_it_is_kept(tmp_path):
+    run(SPOILT, tmp_path, processes=2, devices=2)
+    first, second = (json.loads((tmp_path / f"{i}.json").read_text()) for i in range(2))
+    assert first == second
+    assert "by their number in the data set: 7." in first["stop"]
+    assert first["skip"] == 8
+    lines = (tmp_path / "run" / "nonfinite" / "steps.jsonl").read_text().splitlines()
+    assert [json.loads(line)["images_not_finite"] for line in lines] == [[7], [7]]  # one in each epoch
+    assert all(len(json.loads(line)["images"]) == 16 for line in lines)

@@ -49,6 +49,8 @@ ENTRY %main (param: f32[256]) -> f32[256] {
   %grads = (f32[3,3,8,16]{3,2,1,0}, bf16[16]{0}) all-reduce(%a, %b), replica_groups={}, to_apply=%add
   %gathered = (f32[2,128]{1,0}, f32[16,128]{1,0}) all-gather-start(%z), replica_groups=[1,8]<=[8], dimensions={0}
   %keys = f32[16,128]{1,0} all-gather-done(%gathered)
+  %dealt = ((f32[16,128]{1,0}), f32[2,128]{1,0}) reduce-scatter-start(%y), replica_groups=[1,8]<=[8], to_apply=%add
+  %own = f32[2,128]{1,0} reduce-scatter-done(%dealt)
   %pairs = f32[16]{0} all-reduce(%c), replica_groups={{0,1},{2,3},{4,5},{6,7}}, to_apply=%add
   %loop = (s32[], f32[256]) while(%start), condition=%condition, body=%body
   %known = (s32[], f32[256]) while(%start), condition=%c, body=%other_body, "known_trip_count":{"n":"3"}
@@ -63,7 +65,7 @@ def test_collectives_are_counted_with_their_bytes_and_as_often_as_their_loop_run
         "all-reduce": {"count": 9, "bytes": 4 * 3 * 3 * 8 * 16 + 2 * 16 + 4 * 16 + 7 * 4 * 256},
         "all-gather": {"count": 1, "bytes": 4 * 16 * 128},
         "collective-permute": {"count": 3, "bytes": 3 * 4 * 4 * 8},
-        "reduce-scatter": {"count": 1, "bytes": 2 * 64},
+        "reduce-scatter": {"count": 2, "bytes": 2 * 64 + 4 * 16 * 128},
     }
 
 
@@ -100,3 +102,22 @@ def test_a_product_is_two_mnk_whether_one_program_makes_it_or_one_a_device(split
         mesh = devices.make_mesh(devices=8)
         product = jax.shard_map(jnp.matmul, mesh=mesh, in_specs=(rows, everywhere), out_specs=rows)
     assert arithmetic(product, jnp.zeros((16, 3)), jnp.zeros((3, 5))) == 2 * 16 * 3 * 5
+
+
+def test_where_triton_has_no_form_for_a_product_cublas_makes_all_and_other_errors_are_raised():
+    class Lowered:
+        def __init__(self, complaint):
+            self.complaint, self.asked = complaint, []
+
+        def compile(self, compiler_options):
+            self.asked.append(compiler_options)
+            if len(self.asked) == 1:
+                raise RuntimeError(self.complaint)
+            return "program"
+
+    lowered, notes = Lowered("INTERNAL: No supported configs found for gemm_fusion"), []
+    assert programs.compiled(lowered, options={"xla_gpu_autotune_level": 0}, notes=notes) == "program"
+    assert lowered.asked[1] == {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
+    assert notes == [programs.WITHOUT_TRITON]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        programs.compiled(Lowered("out of memory"))

@@ -227,7 +227,8 @@ def test_evaluate_takes_other_data_and_settings_and_says_so(world, tmp_path, cap
     assert row["data"].endswith("gray.npz")
     file.unlink()  # other tests read the folder
     assert main([*command, "--set", "epochs=3"]) == 1
-    assert "fewshot5 has no setting epochs; it has draws, steps, learning_rate" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "fewshot5 has no setting epochs; it has shots, draws, steps, learning_rate" in error
     assert main([*command, "--set", "draws=three"]) == 1
     assert "fewshot5's setting draws is a number, as 10; got 'three'" in capsys.readouterr().err
     assert main([*command, "--set", "standardize=0"]) == 1
@@ -239,6 +240,7 @@ def test_evaluate_takes_other_data_and_settings_and_says_so(world, tmp_path, cap
 def test_plot_leaves_a_report_with_pictures(world):
     assert main(["plot", str(world / "run")]) == 0
     report = (world / "run/plots/report.html").read_text()
+    assert "Local features: each position" in report
     assert report.count("data:image/png;base64") >= 5
 
 

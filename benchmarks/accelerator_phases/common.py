@@ -53,15 +53,14 @@ def random(tree, seed=0):
     return jax.tree.unflatten(structure, [value(key, leaf) for key, leaf in zip(keys, leaves, strict=True)])
 
 
-WITHOUT_TRITON = "products by cuBLAS alone, as XLA found no way to write one of them in Triton"
-
-
 def compiled(program: Program, *, mesh=None, notes: list[str] | None = None):
     """The program compiled for this process's device, or for that of a described one's mesh; `notes` gets what was
     out of the ordinary."""
     import contextlib
 
     import jax
+
+    from jaxcl import programs
 
     arguments, made_for = program.arguments, contextlib.nullcontext()
     if mesh is not None:
@@ -76,15 +75,7 @@ def compiled(program: Program, *, mesh=None, notes: list[str] | None = None):
     with made_for, jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
         ready = hasattr(program.function, "lower")  # compiled by jit already, with what it donates
         function = program.function if ready else jax.jit(program.function, donate_argnums=program.donate)
-        lowered = function.lower(*arguments)
-        try:
-            return lowered.compile()
-        except Exception as error:
-            if "No supported config" not in str(error):
-                raise
-            if notes is not None:
-                notes.append(WITHOUT_TRITON)
-            return lowered.compile(compiler_options={"xla_gpu_enable_triton_gemm": False})
+        return programs.compiled(function.lower(*arguments), notes=notes)
 
 
 class Ready(NamedTuple):

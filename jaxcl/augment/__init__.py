@@ -19,6 +19,7 @@ from jaxcl.augment.geometry import (
 from jaxcl.augment.leave_one_out import LeaveOneOut, leave_one_out
 from jaxcl.augment.op import Op
 from jaxcl.augment.patches import each_patch
+from jaxcl.augment.pixels import cutout, gaussian_noise, sobel
 from jaxcl.augment.recipes import (
     amdim,
     byol,
@@ -62,6 +63,7 @@ __all__ = [
     "compose",
     "cpc_patches",
     "crop_and_flip",
+    "cutout",
     "describe",
     "draw",
     "drop_channels",
@@ -73,6 +75,7 @@ __all__ = [
     "from_host",
     "fuse",
     "gaussian_blur",
+    "gaussian_noise",
     "grayscale",
     "lab",
     "leave_one_out",
@@ -85,6 +88,7 @@ __all__ = [
     "render",
     "rotate90",
     "simclr",
+    "sobel",
     "solarize",
     "split_channels",
     "texture",

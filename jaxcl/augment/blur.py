@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcl import collectives
 from jaxcl.augment.op import Number, Op, ascending, between, deciding, known, number, same_shape, uniform
 from jaxcl.images import BORDERS, gaussian_matrix, gaussian_taps, resample, shifted_sum
 from jaxcl.typing import Array
@@ -76,6 +77,12 @@ def gaussian_blur(
         blur = blur_of_lines(params, settings, image.shape[0])
         if blur is None:
             return image
+        reach = blur_radius(image.shape[0]) if radius is None else radius
+        plain = boxes is None and border == "black"
+        if plain and reach > 2 and collectives.target().platform == "tpu":
+            # Two matrix products: so many shifted copies would go through its memory in several passes.
+            rows, columns = (blur_matrix(params, reach, n) for n in image.shape[:2])
+            return resample(rows, columns, image)
         # Else XLA would compute each of the rows' sums anew for every tap of the columns.
         rows = lax.optimization_barrier(blur(image))
         return jnp.swapaxes(blur(jnp.swapaxes(rows, 0, 1)), 0, 1)
@@ -121,6 +128,20 @@ def box_taps(radius: Array, reach: int) -> Array:
     """The weights [2 reach + 1] of a box: 1 within the radius, a fraction beside it, over their sum."""
     distance = jnp.abs(jnp.arange(-reach, reach + 1, dtype=jnp.float32))
     return jnp.clip(radius + 1 - distance, 0, 1) / (2 * radius + 1)
+
+
+def blur_matrix(params: Blur, radius: int, n: int) -> Array:
+    """The matrix [n, n] that does what `shifted_sum` does with a Gaussian's taps, to lines of n pixels. It is computed
+    where it stands, as a TPU is slow to look taps up.
+
+    >>> on = Blur(jnp.array(True), jnp.array(1.0))
+    >>> bool(jnp.allclose(blur_matrix(on, 2, 5)[2], gaussian_taps(on.sigma, 2)))
+    True
+    """
+    distance = np.abs(np.arange(n)[None] - np.arange(n)[:, None])
+    total = jnp.sum(jnp.exp(-((np.arange(-radius, radius + 1) / params.sigma) ** 2) / 2))
+    taps = jnp.exp(-((distance / params.sigma) ** 2) / 2) / total
+    return jnp.where(params.on, jnp.where(distance <= radius, taps, 0), np.eye(n, dtype=np.float32))
 
 
 def blur_radius(height: int) -> int:

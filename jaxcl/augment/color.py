@@ -8,10 +8,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcl import collectives
 from jaxcl.augment.op import Number, Op, ascending, between, coin, deciding, known, larger, number, whole
 from jaxcl.typing import Array
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")
+CONTRAST = JITTERS.index("contrast")
 
 
 class Jitter(NamedTuple):
@@ -55,7 +57,8 @@ def color_jitter(
         images of 8 bits torchvision rounds after each change, by at most 1/510, and turns the hue in steps of 1/256 of
         the circle; here nothing is rounded.
 
-    A strength that is known to be 0 leaves its change out altogether. The orders of all four are equally likely.
+    A strength that is known to be 0 leaves its change out altogether. The orders of all four are equally likely. Images
+    of other than three channels have no saturation and no hue: these leave them as they are.
     """
     brightness, contrast, saturation, hue = map(number, (brightness, contrast, saturation, hue))
     strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
@@ -68,7 +71,7 @@ def color_jitter(
         raise ValueError(f'brightness_form must be "multiply" or "add"; got {brightness_form!r}.')
     if colors not in COLORS:
         raise ValueError(f'colors are those of "tensorflow" or of "torchvision"; got {colors!r}.')
-    contrast_change, saturation_change = COLORS[colors]
+    means_of, saturated = COLORS[colors]
 
     def factor(u, strength):
         return between(u, larger(0.0, 1 - strength), 1 + strength)
@@ -85,39 +88,74 @@ def color_jitter(
         )
 
     def apply(params, image):
-        def brighter(planes):
-            if brightness_form == "add":
-                return tuple(x + params.brightness for x in planes)
-            return tuple(x * params.brightness for x in planes)
-
-        changes: tuple[Callable[[Channels], Channels], ...] = (
-            brighter,
-            lambda planes: contrast_change(params.contrast, planes),
-            lambda planes: saturation_change(params.saturation, planes),
-            lambda planes: hue_of(params.hue, planes),
-        )
-        # Left out: what has no strength, and what cannot change a gray image.
-        colorless = image.shape[2] == 1
+        # Left out: what has no strength, and what only red, green and blue have.
+        colorless = image.shape[2] != 3
         out = [
             known(strengths[name]) == 0 or (colorless and name in ("saturation", "hue")) for name in JITTERS
         ]
         if all(out):
             return image
-        changes = tuple(
-            (lambda planes: planes) if skip else change for skip, change in zip(out, changes, strict=True)
-        )
-        planes = before = channels(image)
 
-        # A loop, not four lines: XLA would fuse the four into one and compute each pixel's past many times over.
-        def change(i, planes):
-            planes = lax.switch(params.order[i], changes, planes)
-            return tuple(jnp.clip(x, 0, 1) for x in planes)
+        def changes_about(means: tuple[Array, ...] | None) -> list[Callable[[Channels], Channels]]:
+            """The four changes; contrast about these means, or those of its own input."""
 
-        planes = lax.fori_loop(0, 4, change, planes)
+            def contrasted(planes):
+                of = means or means_of(planes)
+                return tuple(
+                    contrast_about(params.contrast, x, mean) for x, mean in zip(planes, of, strict=True)
+                )
+
+            every = [
+                lambda planes: brighter(params.brightness, planes, adds=brightness_form == "add"),
+                contrasted,
+                lambda planes: saturated(params.saturation, planes),
+                lambda planes: hue_of(params.hue, planes),
+            ]
+            return [
+                (lambda planes: planes) if skip else change for skip, change in zip(out, every, strict=True)
+            ]
+
+        before = channels(image)
+        one = in_two_passes if collectives.target().platform == "tpu" else in_a_loop
+        planes = one(changes_about, params.order, before, None if out[CONTRAST] else means_of)
         return stack([jnp.where(params.on, x, y) for x, y in zip(planes, before, strict=True)])
 
     settings = {**strengths, "probability": probability, "brightness_form": brightness_form, "colors": colors}
     return deciding("jitter", 9, decide, apply, settings=settings)
+
+
+def in_a_loop(changes_about, order: Array, planes: Channels, means_of: Means | None) -> Channels:
+    """The four changes in their order, each clipped: a loop, where XLA would fuse the four into one and compute each
+    pixel's past many times over."""
+    del means_of
+    changes = changes_about(None)
+
+    def change(i, planes):
+        planes = lax.switch(order[i], changes, planes)
+        return tuple(jnp.clip(x, 0, 1) for x in planes)
+
+    return lax.fori_loop(0, 4, change, planes)
+
+
+def in_two_passes(changes_about, order: Array, planes: Channels, means_of: Means | None) -> Channels:
+    """The same, read once for the means that contrast needs and once for the rest: a TPU computes all four changes of a
+    pixel sooner than it fetches it from memory four times."""
+
+    def changed(planes, means, steps, *, until=4):
+        changes = changes_about(means)
+        for i in range(steps):
+            new = tuple(jnp.clip(x, 0, 1) for x in lax.switch(order[i], changes, planes))
+            planes = tuple(jnp.where(i < until, x, y) for x, y in zip(new, planes, strict=True))
+        return planes
+
+    if means_of is None:
+        return changed(planes, None, 4)
+    zeros = tuple(jnp.zeros(()) for _ in planes)
+    until = jnp.argmax(order == CONTRAST)
+    means = means_of(changed(planes, zeros, 3, until=until))
+    # Else XLA would keep what both passes compute, and memory would be visited more often than twice.
+    planes, means = lax.optimization_barrier((planes, means))
+    return changed(planes, means, 4)
 
 
 class Grayscale(NamedTuple):
@@ -125,11 +163,12 @@ class Grayscale(NamedTuple):
 
 
 def grayscale(*, probability: Number = 0.2) -> Op:
-    """All three channels become 0.2989 red + 0.587 green + 0.114 blue (tf.image.rgb_to_grayscale)."""
+    """All three channels become 0.2989 red + 0.587 green + 0.114 blue (tf.image.rgb_to_grayscale). Images of another
+    number of channels stay as they are."""
 
     def apply(params, image):
         planes = channels(image)
-        if len(planes) == 1:
+        if len(planes) != 3:
             return image
         r, g, b = planes
         gray = 0.2989 * r + 0.587 * g + 0.114 * b
@@ -151,14 +190,14 @@ def drop_channels(*, probability: Number = 0.5) -> Op:
     """Two of the three channels, any two, become the middle gray 0.5, with the given probability.
 
     ("Color dropping" of patches, against telling neighbors by chromatic aberration; Doersch, Gupta and Efros, 2015,
-    arXiv:1505.05192, put noise there instead.) An image of one channel stays as it is.
+    arXiv:1505.05192, put noise there instead.) An image of another number of channels stays as it is.
     """
 
     def decide(u, shape):
         return Drop(on=u[0] < probability, kept=whole(u[1], 3))
 
     def apply(params, image):
-        if image.shape[2] == 1:
+        if image.shape[2] != 3:
             return image
         return jnp.where(params.on & (jnp.arange(image.shape[2]) != params.kept), 0.5, image)
 
@@ -193,7 +232,7 @@ def adjust_brightness(factor: Array, image: Array) -> Array:
 
 def adjust_contrast(factor: Array, image: Array) -> Array:
     """About each channel's mean: mean + factor (x - mean)."""
-    return stack([contrast_of(factor, x) for x in channels(image)])
+    return stack([contrast_about(factor, x, jnp.mean(x)) for x in channels(image)])
 
 
 def adjust_saturation(factor: Array, image: Array) -> Array:
@@ -208,13 +247,12 @@ def adjust_hue(fraction: Array, image: Array) -> Array:
 
 # A jitter works on separate channels [h, w]: pixels stay contiguous in memory, which a CPU needs to be fast.
 Channels = tuple[Array, ...]
+Means = Callable[[Channels], tuple[Array, ...]]
 
 
 def channels(image: Array) -> Channels:
-    if image.ndim != 3 or image.shape[2] not in (1, 3):
-        raise ValueError(
-            f"an image is [h, w, c] with one channel or three; got {image.shape}. For a batch, vmap the op."
-        )
+    if image.ndim != 3:
+        raise ValueError(f"an image is [h, w, c]; got {image.shape}. For a batch, vmap the op.")
     return tuple(image[:, :, i] for i in range(image.shape[2]))
 
 
@@ -222,13 +260,16 @@ def stack(planes) -> Array:
     return jnp.stack(planes, axis=-1)
 
 
-def contrast_of(factor: Array, x: Array) -> Array:
-    mean = jnp.mean(x)
+def brighter(amount: Array, planes: Channels, *, adds: bool) -> Channels:
+    return tuple(x + amount if adds else x * amount for x in planes)
+
+
+def contrast_about(factor: Array, x: Array, mean: Array) -> Array:
     return mean + factor * (x - mean)
 
 
-def contrast_by_channel(factor: Array, planes: Channels) -> Channels:
-    return tuple(contrast_of(factor, x) for x in planes)
+def means_of_channels(planes: Channels) -> tuple[Array, ...]:
+    return tuple(jnp.mean(x) for x in planes)
 
 
 def gray_of(planes: Channels) -> Array:
@@ -238,9 +279,8 @@ def gray_of(planes: Channels) -> Array:
     return 0.299 * r + 0.587 * g + 0.114 * b
 
 
-def contrast_about_gray(factor: Array, planes: Channels) -> Channels:
-    mean = jnp.mean(gray_of(planes))
-    return tuple(mean + factor * (x - mean) for x in planes)
+def mean_of_gray(planes: Channels) -> tuple[Array, ...]:
+    return (jnp.mean(gray_of(planes)),) * len(planes)
 
 
 def mixed_with_gray(factor: Array, planes: Channels) -> Channels:
@@ -249,7 +289,7 @@ def mixed_with_gray(factor: Array, planes: Channels) -> Channels:
 
 
 def saturation_of(factor: Array, planes: Channels) -> Channels:
-    if len(planes) == 1:
+    if len(planes) != 3:
         return planes
     r, g, b = planes
     top, bottom = jnp.maximum(jnp.maximum(r, g), b), jnp.minimum(jnp.minimum(r, g), b)
@@ -261,7 +301,7 @@ def saturation_of(factor: Array, planes: Channels) -> Channels:
 
 
 def hue_of(fraction: Array, planes: Channels) -> Channels:
-    if len(planes) == 1:
+    if len(planes) != 3:
         return planes
     r, g, b = planes
     top, bottom = jnp.maximum(jnp.maximum(r, g), b), jnp.minimum(jnp.minimum(r, g), b)
@@ -280,7 +320,8 @@ def hue_of(fraction: Array, planes: Channels) -> Channels:
 
 
 # whose colors -> contrast, saturation: (factor, planes) -> planes
-COLORS: dict[str, tuple[Callable[[Array, Channels], Channels], Callable[[Array, Channels], Channels]]] = {
-    "tensorflow": (contrast_by_channel, saturation_of),
-    "torchvision": (contrast_about_gray, mixed_with_gray),
+# What contrast is about, and how saturation changes.
+COLORS: dict[str, tuple[Means, Callable[[Array, Channels], Channels]]] = {
+    "tensorflow": (means_of_channels, saturation_of),
+    "torchvision": (mean_of_gray, mixed_with_gray),
 }

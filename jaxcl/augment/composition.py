@@ -9,6 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcl import collectives
+from jaxcl.augment.geometry import crop_flipped, is_crop_and_flip
 from jaxcl.augment.op import Op, Shape, uniform
 from jaxcl.typing import PyTree
 
@@ -36,8 +38,14 @@ def compose(*ops: Op) -> Op:
     decide = None if any(op.decide is None for op in ops) else (lambda u, shape: take(u, None, shape))
 
     def apply(params, image):
-        for op, drawn in zip(ops, params, strict=True):
-            image = op.apply(drawn, image)
+        steps = list(zip(ops, params, strict=True))
+        while steps:
+            (op, drawn), *steps = steps
+            # A TPU would fetch the crop from memory once more for the flip alone.
+            if steps and is_crop_and_flip(op, steps[0][0]) and collectives.target().platform == "tpu":
+                image = crop_flipped(op, drawn, steps.pop(0)[1], image)
+            else:
+                image = op.apply(drawn, image)
         return image
 
     outs = [op.out for op in ops if op.out is not None]

@@ -236,8 +236,8 @@ def hue_matrices() -> np.ndarray:
 
 
 def gray_matrix(params: Grayscale, channels: int) -> Array:
-    if channels == 1:
-        return jnp.eye(1)
+    if channels != 3:
+        return jnp.eye(channels)
     return jnp.where(params.on, jnp.asarray([[0.2989, 0.587, 0.114]] * 3, jnp.float32), jnp.eye(3))
 
 

@@ -178,6 +178,21 @@ def random_resized_crop(
     return deciding("crop", 4 * attempts, decide, apply, settings=settings, out=out)
 
 
+def is_crop_and_flip(op: Op, after: Op) -> bool:
+    """Whether these two ops in a row are a crop and a flip of this file, which `crop_flipped` does in one."""
+    names = (op.name, after.name) == ("crop", "flip")
+    return names and "distribution" in dict(op.settings) and "probability" in dict(after.settings)
+
+
+def crop_flipped(crop: Op, box: Crop, coin: Flip, image: Array) -> Array:
+    """What the crop and then the flip make of an image, by their parameters: its columns are resized in reverse."""
+    settings, (h, w, _) = dict(crop.settings), image.shape
+    (out_h, out_w), how = settings["size"], (settings["method"], settings["antialias"])
+    rows = resize_matrix(box.top, box.height, h, out_h, *how)
+    columns = resize_matrix(box.left, box.width, w, out_w, *how)
+    return resample(rows, jnp.where(coin.on, columns[::-1], columns), image)
+
+
 def center_crop(
     size: int | tuple[int, int], *, fraction: Number = 0.875, method: str = "bicubic", antialias: bool = False
 ) -> Op:

@@ -11,7 +11,7 @@ was drawn, and an op can be compared with another library's for the same paramet
 Colors follow tf.image, as SimCLR's code does: contrast is about each channel's mean, saturation and hue are those of
 HSV, and a jittered image is clipped to [0, 1] after each of its four changes. `color_jitter(colors="torchvision")` has
 torchvision's contrast and saturation, and the recipes of MoCo and AMDIM take it.
-An image has one channel or three; with one, saturation, hue and grayscale change nothing.
+Saturation, hue and grayscale are of red, green and blue; images of other than three channels they leave as they are.
 
 Numeric settings (strengths, probabilities, areas, widths) may be traced: an op can be made inside a function that
 `jax.jit` or `jax.vmap` traces, from its arguments. A value that is not known yet is not checked.

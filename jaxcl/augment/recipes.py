@@ -105,13 +105,14 @@ def byol(
     min_area: Number = 0.08,
     distribution: CropDistribution = uniform_area_cut,
     brightness_form: str = "add",
+    blur: bool = True,
 ) -> tuple[Op, Op]:
     """BYOL's two recipes (Grill et al. 2020), for `each_view`: the first view is always blurred and never solarized,
     the second blurred with probability 0.1 and solarized with 0.2. Both: crop, flip, jitter (0.4, 0.4, 0.2, 0.1;
     p 0.8), grayscale (p 0.2) before, clip after. Crops and brightness are those of the authors' code: uniform in area,
-    and a summand ("multiply" makes it a factor)."""
+    and a summand ("multiply" makes it a factor). Without `blur` there is none, as in solo-learn's for CIFAR-10."""
 
-    def one(blur, solarize):
+    def one(blurred, solarize):
         return compose(
             geometry.random_resized_crop(size, area=(min_area, 1.0), distribution=distribution),
             color.clip(),
@@ -119,7 +120,7 @@ def byol(
             color.color_jitter(0.4, 0.4, 0.2, 0.1, brightness_form=brightness_form),
             color.grayscale(),
             color.clip(),
-            gaussian_blur(probability=blur),
+            *([gaussian_blur(probability=blurred)] if blur else []),
             color.solarize(probability=solarize),
         )
 

@@ -23,7 +23,7 @@ from jax import lax
 
 from jaxcl import collectives
 from jaxcl.augment.channels import cut
-from jaxcl.augment.composition import compose
+from jaxcl.augment.composition import compose, shape_after
 from jaxcl.augment.op import Op, Shape
 from jaxcl.augment.recipes import crop_and_flip, torchvision_crop_and_flip
 from jaxcl.images import as_float
@@ -104,7 +104,7 @@ def each_view(
     """(key, batch) -> one array [b, h, w, c] a recipe: views made in different ways, and perhaps of different sizes.
 
     shared
-        an op that is drawn once for an image and done before all of its views: AMDIM's flip. It must keep the shape.
+        an op that is drawn once for an image and done before all of its views: AMDIM's flip.
 
         each_view(byol(224))                        # two views, the first always blurred, the second solarized
         each_view(multi_crop(224, 96))              # two large views and six small ones
@@ -120,12 +120,7 @@ def each_view(
         def one_image(image, index):
             image = as_float(image)
             if shared is not None:
-                changed = shared.apply(shared.sample(view_keys(key, index, SHARED), image.shape), image)
-                if changed.shape != image.shape:
-                    raise ValueError(
-                        f"shared must keep the shape; {shared.name} made {changed.shape} of {image.shape}."
-                    )
-                image = changed
+                image = shared.apply(shared.sample(view_keys(key, index, SHARED), image.shape), image)
             keys = (view_keys(key, index, view) for view in range(len(recipes)))
             return tuple(
                 recipe.apply(recipe.sample(key, image.shape), image).astype(dtype)
@@ -151,13 +146,14 @@ def sample_each(recipes: Sequence[Op], shared: Op | None = None) -> Callable[...
     """(key, index, shape) -> the parameters of each recipe for its view of one image; with `shared`, of both."""
 
     def sample(key, index, shape):
+        both = None
+        if shared is not None:
+            both = shared.sample(view_keys(key, index, SHARED), shape)
+            shape = shape_after(shared, both, shape)
         drawn = tuple(
             recipe.sample(view_keys(key, index, view), shape) for view, recipe in enumerate(recipes)
         )
-        if shared is None:
-            return drawn
-        both = shared.sample(view_keys(key, index, SHARED), shape)
-        return tuple((both, own) for own in drawn)
+        return drawn if shared is None else tuple((both, own) for own in drawn)
 
     return sample
 

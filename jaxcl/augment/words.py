@@ -9,6 +9,7 @@ import jax
 from jaxcl.augment.color import JITTERS, Jitter
 from jaxcl.augment.composition import leaves
 from jaxcl.augment.geometry import Crop, Rotation, Shift
+from jaxcl.augment.pixels import Hole, Noise
 from jaxcl.augment.views import RecipeViews, checked
 from jaxcl.typing import Array, Batch, PyTree, Views
 
@@ -54,6 +55,10 @@ def words(params: Any) -> str:
             return f"rotate {90 * params.quarters} degrees" if params.quarters else ""
         case Shift():
             return f"shift down {params.down}, right {params.right}"
+        case Hole():
+            return f"hole around ({params.row}, {params.column})" if params.on else ""
+        case Noise():
+            return f"noise {params.scale:.2f}" if params.on else ""
     if not getattr(params, "on", True):
         return ""
     values = [f"{name} {value:.2f}" for name, value in params._asdict().items() if name != "on"]

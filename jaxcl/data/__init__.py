@@ -19,6 +19,7 @@ from jaxcl.data.lazy import open as open
 from jaxcl.data.load import load as load
 from jaxcl.data.stream import as_images as as_images
 from jaxcl.data.stream import find_images as find_images
+from jaxcl.data.stream import take as take
 from jaxcl.data.suppression import digit_on_image as digit_on_image
 from jaxcl.data.suppression import multi_digits as multi_digits
 from jaxcl.data.suppression import presence as presence

@@ -1,29 +1,38 @@
-"""Numpy archives: npz files of images and labels."""
+"""Numpy files: npz archives of images and labels, npy files of either."""
 
 from __future__ import annotations
 
 import math
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from jaxcl.data.arrays import HOLD_OUT_EVERY, from_arrays, held_out, numbered, resized
-from jaxcl.data.decode import reason
-from jaxcl.data.folders import missing
+from jaxcl.data.arrays import HOLD_OUT_EVERY, allocate, from_arrays, held_out, numbered, resized
+from jaxcl.data.decode import reason, within
+from jaxcl.data.folders import by_extremes, missing
 from jaxcl.typing import About, Images
 
 
-def load_archive(path: Path, split: str, size: int | None) -> Images:
+def load_archive(
+    path: Path, split: str, size: int | None, *, value_range: tuple[float, float] | None = None
+) -> Images:
     check_archive(path)
+    notes: tuple[str, ...] = ()
     try:
         with zipfile.ZipFile(path) as archive:
             prefix = prefix_of(archive, split, path)
             images = member(archive, f"{prefix}images", path)
+            if images.dtype != np.uint8:
+                others = (
+                    n for n in ("train_images", "test_images") if has(archive, n) and n != f"{prefix}images"
+                )
+                images, notes = as_bytes(images, (member(archive, n, path) for n in others), value_range)
             labels = member(archive, f"{prefix}labels", path) if has(archive, f"{prefix}labels") else None
             classes = member(archive, "classes", path) if has(archive, "classes") else np.array([], str)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, zlib.error) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {reason(error)}.") from error
     if classes.ndim != 1 or classes.dtype.kind != "U":
         raise ValueError(
@@ -40,7 +49,87 @@ def load_archive(path: Path, split: str, size: int | None) -> Images:
         data = data._replace(
             images=data.images[chosen], labels=None if data.labels is None else data.labels[chosen]
         )
+    data = data._replace(notes=notes)
     return data if size is None else data._replace(images=resized(data.images, size))
+
+
+def as_bytes(
+    images: np.ndarray, others: Iterable[np.ndarray], value_range: tuple[float, float] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Images of other than 8 bits as uint8: within `value_range`, or whole numbers by the largest of these and of the
+    `others` of the data set; and what is said of it. Floats without a range are left, for the error that they are."""
+    if value_range is not None and images.dtype.kind in "uif":
+        return scaled(images, value_range), ()
+    if images.dtype.kind not in "ui" or not images.size:
+        return images, ()
+    every = [images, *(one for one in others if one.size)]
+    chosen, note = by_extremes(float(min(map(np.min, every))), float(max(map(np.max, every))))
+    return scaled(images, chosen), (note,)
+
+
+def scaled(images: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    to_bytes, out = within(value_range), allocate(images.shape)
+    for i in range(0, len(images), 256):  # in parts: the sums are made in float64
+        out[i : i + 256] = to_bytes(images[i : i + 256])
+    return out
+
+
+def load_array(
+    path: Path,
+    split: str,
+    size: int | None,
+    *,
+    labels: str | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> Images:
+    """Images [n, h, w, c] or [n, h, w] in a npy file, with labels [n] in another; every tenth is held out."""
+    images = array(path)
+    notes: tuple[str, ...] = ()
+    if images.dtype != np.uint8:
+        images, notes = as_bytes(images, (), value_range)
+    numbers = None if labels is None else array(Path(labels).expanduser())
+    data = from_arrays(images, numbers, name=f"npy:{path}/{split}")
+    chosen = held_out(len(data.images), split)
+    if not chosen.any():
+        raise ValueError(
+            f"{path} has {len(chosen)} images; every {HOLD_OUT_EVERY}th is held out for testing, so at least"
+            f" {HOLD_OUT_EVERY} are needed."
+        )
+    data = data._replace(
+        images=data.images[chosen], labels=None if data.labels is None else data.labels[chosen], notes=notes
+    )
+    return data if size is None else data._replace(images=resized(data.images, size))
+
+
+def about_array(path: Path, size: int | None, labels: str | None) -> About | None:
+    """What `load_array` of the training images would find, by the header and the labels."""
+    shape = array(path).shape
+    if len(shape) not in (3, 4) or 0 in shape:
+        return None
+    n, h, w, c = (*shape, 1)[:4]
+    chosen = held_out(n, "train")
+    numbers = None if labels is None else array(Path(labels).expanduser())
+    if numbers is not None and (numbers.shape != (n,) or not np.issubdtype(numbers.dtype, np.integer)):
+        return None
+    return About(
+        int(chosen.sum()), (size or h, size or w, c), numbered(None if numbers is None else numbers[chosen])
+    )
+
+
+def array(path: Path) -> np.ndarray:
+    """A npy file, memory-mapped."""
+    if not path.exists():
+        raise missing(path, "file")
+    if path.is_dir():
+        raise ValueError(
+            f"npy:{path} is a folder; expected a file made by np.save. Did you mean folder:{path}?"
+        )
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{path} is no numpy file (made by np.save) that can be read: {reason(error)}."
+        ) from error
 
 
 def about_archive(path: Path, size: int | None) -> About | None:
@@ -53,7 +142,7 @@ def about_archive(path: Path, size: int | None) -> About | None:
             shape = shape_of(archive, f"{prefix}images", path)
             labels = member(archive, f"{prefix}labels", path) if has(archive, f"{prefix}labels") else None
             classes = member(archive, "classes", path) if has(archive, "classes") else np.array([], str)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, zlib.error) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {reason(error)}.") from error
     if len(shape) not in (3, 4) or 0 in shape:
         return None

@@ -40,15 +40,15 @@ def from_arrays(
         images = images[..., None]
     if images.dtype != np.uint8:
         raise ValueError(
-            f"{name}: images must be uint8 in 0..255; got {images.dtype}. If they are floats in [0, 1]:"
-            " np.round(255 * images).astype(np.uint8)."
+            f"{name}: images must be uint8 in 0..255; got {images.dtype}. Say what becomes of them: --value-range 0 1"
+            " where they are floats in [0, 1]; or np.round(255 * images).astype(np.uint8)."
         )
-    if images.ndim != 4 or images.shape[3] not in (1, 3):
+    if images.ndim != 4 or channels_first(images.shape):
         hint = (
             " Move the channels last: images.transpose(0, 2, 3, 1)." if channels_first(images.shape) else ""
         )
         raise ValueError(
-            f"{name}: images must have the shape [n, height, width, 1 or 3] (or [n, height, width]);"
+            f"{name}: images must have the shape [n, height, width, channels] (or [n, height, width]);"
             f" got {list(images.shape)}.{hint}"
         )
     if 0 in images.shape:
@@ -98,11 +98,21 @@ def numbered(labels: np.ndarray | None) -> tuple[str, ...]:
 
 
 def channels_first(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 4 and shape[1] in (1, 3)
+    """Whether [n, a, b, c] looks like [n, channels, height, width]: fewer rows than columns and channels, which are
+    equal, as those of a square image; or one or three rows.
+
+    >>> channels_first((9, 13, 64, 64)), channels_first((9, 64, 64, 13)), channels_first((9, 3, 6, 8))
+    (True, False, True)
+    """
+    if len(shape) != 4:
+        return False
+    _, a, b, c = shape
+    return a < b == c or (a in (1, 3) and c not in (1, 3) and b > a)
 
 
 def held_out(n: int, split: str) -> np.ndarray:
-    """Which of n images in their order belong to the split, where the source has none: bool [n]."""
+    """Which of n images in their order belong to the split, where the source has none and they have no names: bool
+    [n]."""
     last = np.arange(n) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
     return last if split == "test" else ~last
 
@@ -132,8 +142,12 @@ def resized(images: np.ndarray, size: int) -> np.ndarray:
     out = allocate((len(images), size, size, images.shape[3]))
 
     def one(i):
-        image = images[i] if images.shape[3] == 3 else images[i, ..., 0]
-        out[i] = np.asarray(square(Image.fromarray(image), size)).reshape(out.shape[1:])
+        image, c = images[i], images.shape[3]
+        if c == 3:
+            out[i] = np.asarray(square(Image.fromarray(image), size))
+            return
+        for k in range(c):  # Pillow knows no images of other numbers of channels
+            out[i, ..., k] = np.asarray(square(Image.fromarray(np.ascontiguousarray(image[..., k])), size))
 
     in_parallel(one, len(images))
     return out

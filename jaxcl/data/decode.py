@@ -54,19 +54,74 @@ def ends(file: BinaryIO | Window) -> bool:
     return b"\xff\xd9" in file.read()
 
 
-def read(file: Path | Any, formats: list[str], size: int | None, fraction: float = 1.0) -> np.ndarray:
-    """A file, or one that is open, as uint8 [h, w, 3]; [size, size, 3] where a size is given, see `square`."""
+# Pillow's modes of more than 8 bits a pixel: whole numbers and floats, all of one channel.
+DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+# Gray levels of a file -> uint8.
+ToBytes = Callable[[np.ndarray], np.ndarray]
+
+
+def full_range(values: np.ndarray) -> np.ndarray:
+    """Gray levels of a single file, of which nothing else is known, as if of 16 bits."""
+    if values.dtype.kind == "f":
+        raise ValueError("its pixels are floats, whose range must be said: --value-range LOW HIGH")
+    values = values.astype(np.int64)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise ValueError(
+            f"its gray levels are in {low}..{high}, not in 0..65535; say their range: --value-range LOW HIGH"
+        )
+    return np.round(values / 257).astype(np.uint8)
+
+
+def within(value_range: tuple[float, float]) -> ToBytes:
+    """Values from low to high become 0 to 255; what lies outside is clipped.
+
+    >>> within((0, 4095))(np.array([0, 4095, 9000])).tolist()
+    [0, 255, 255]
+    """
+    low, high = map(float, value_range)
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ValueError(f"--value-range takes LOW HIGH with LOW below HIGH; got {low:g} {high:g}.")
+
+    def to_bytes(values):
+        scaled = (np.asarray(values, np.float64) - low) * (255 / (high - low))
+        return np.round(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
+
+    return to_bytes
+
+
+def bits_of(highest: float) -> tuple[int, int]:
+    """The range of whole numbers from 0 that a camera with so many bits uses: 8, 10, 12, 14 or 16.
+
+    >>> bits_of(200), bits_of(4080), bits_of(70000)
+    ((0, 255), (0, 4095), (0, 70000))
+    """
+    return 0, next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if highest < 2**bits), int(highest))
+
+
+def read(
+    file: Path | Any,
+    formats: list[str],
+    size: int | None,
+    fraction: float = 1.0,
+    to_bytes: ToBytes = full_range,
+) -> np.ndarray:
+    """A file, or one that is open, as uint8 [h, w, 3]; [size, size, 3] where a size is given, see `square`.
+
+    to_bytes
+        what becomes of gray levels of more than 8 bits.
+    """
     with open_image(file, formats) as image:
         if size is not None and image.format == "JPEG":
             # Decode at 1/2, 1/4 or 1/8 where twice the size is left: several times faster for photographs.
             image.draft(None, (round(2 * size / fraction),) * 2)
-        rgb = as_rgb(ImageOps.exif_transpose(image))
+        rgb = as_rgb(ImageOps.exif_transpose(image), to_bytes)
         return np.asarray(rgb if size is None else square(rgb, size, fraction))
 
 
-def read_rgb(content: bytes) -> np.ndarray:
+def read_rgb(content: bytes, to_bytes: ToBytes = full_range) -> np.ndarray:
     """An encoded image as uint8 [h, w, 3], whatever its format."""
-    return read(io.BytesIO(content), readable_formats(), None)
+    return read(io.BytesIO(content), readable_formats(), None, to_bytes=to_bytes)
 
 
 def square(image: Image.Image, size: int, fraction: float = 1.0) -> Image.Image:
@@ -78,18 +133,14 @@ def square(image: Image.Image, size: int, fraction: float = 1.0) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image, to_bytes: ToBytes = full_range) -> Image.Image:
     """Whatever Pillow made of a file, as RGB of 8 bits."""
-    if image.mode == "F":
-        raise ValueError("its pixels are floats, which have no known range")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values: np.ndarray = np.asarray(image).astype(np.int64)
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > 65535:
-            raise ValueError(f"its gray levels are in {low}..{high}, not in 0..65535")
+    if image.mode in DEEP:
+        values = np.asarray(image)
         # "I" may hold 8 bits in 32; "I;16" is 16 bits whatever is in them.
-        wide = image.mode != "I" or high > 255
-        return Image.fromarray((np.round(values / 257) if wide else values).astype(np.uint8)).convert("RGB")
+        if to_bytes is full_range and image.mode == "I" and 0 <= values.min() <= values.max() <= 255:
+            return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+        return Image.fromarray(to_bytes(values)).convert("RGB")
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

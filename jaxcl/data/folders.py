@@ -1,4 +1,4 @@
-"""Folders of image files: layouts, classes and splits, and all images of one size in memory."""
+"""Folders of image files: all images of one size in memory."""
 
 from __future__ import annotations
 
@@ -7,186 +7,226 @@ import difflib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from jaxcl.data.arrays import HELD_OUT, HOLD_OUT_EVERY, allocate, from_arrays, held_out
-from jaxcl.data.decode import first, in_parallel, read, read_size, readable_formats, reason
+from jaxcl.data.arrays import HOLD_OUT_EVERY, allocate, from_arrays
+from jaxcl.data.decode import (
+    DEEP,
+    ToBytes,
+    bits_of,
+    first,
+    full_range,
+    in_parallel,
+    open_image,
+    read,
+    read_size,
+    readable_formats,
+    reason,
+    within,
+)
+from jaxcl.data.layout import Layout, Part, layout_of
 from jaxcl.typing import About, Images
 
+# The side that images of many sizes get where none is said: the larger one where most are as large.
+DEFAULT_SIZES = (32, 64)
+# Files that are looked at for the range of their gray levels.
+LOOKED_AT = 10_000
 
-def load_folder(path: Path, split: str, size: int | None) -> Images:
-    root, classes, files, skipped = folder_files(path, split)
-    shown = [str(file.relative_to(root)) for _, file in files]
+
+def load_folder(
+    path: Path,
+    split: str,
+    size: int | None,
+    *,
+    labels: str | None = None,
+    layout: str = "auto",
+    value_range: tuple[float, float] | None = None,
+) -> Images:
+    return read_folder(find_folder(path, labels=labels, layout=layout), split, size, value_range=value_range)
+
+
+def read_folder(
+    found: Layout, split: str, size: int | None, *, value_range: tuple[float, float] | None = None
+) -> Images:
+    """The images of one split of a folder that was looked at."""
+    part, root = checked_part(found, split), found.root
+    files = part.files
+    shown = [os.path.relpath(file, part.folder) for _, file in files]
+    skipped = [f"{os.path.relpath(file, part.folder)}: {why}" for file, why in part.skipped]
     reasons: dict[int, str] = {}
-    formats = readable_formats()
+    formats, notes = readable_formats(), [found.says]
     with warnings.catch_warnings():
         # Pillow warns about oddities (in EXIF, say) that do not matter; of a decompression bomb it warns, then opens.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        height, width = (size, size) if size else common_size(files, shown, reasons, formats)
+        height, width = (size, size) if size else (0, 0)
+        square = size
+        if size is None:
+            (height, width), square, note = one_size(found, formats)
+            notes += [note] if note else []
         images = allocate((len(files), height, width, 3))
+        later: list[int] = []
 
-        def decode(i):
-            if i in reasons:
-                return
+        def decode(i: int, to_bytes: ToBytes) -> None:
             try:
-                images[i] = read(files[i][1], formats, size)
+                images[i] = read(files[i][1], formats, square, to_bytes=to_bytes)
+            except DeepPixels:
+                later.append(i)
             except Exception as error:  # one file, whatever is wrong with it, must not end the others
                 reasons[i] = reason(error)
 
-        in_parallel(decode, len(files))
+        in_parallel(
+            partial(decode, to_bytes=put_off if value_range is None else within(value_range)), len(files)
+        )
+        if later:  # their range is that of the whole data set
+            chosen, note = range_of(found, formats)
+            notes.append(note)
+            in_parallel(lambda k: decode(later[k], within(chosen)), len(later))
 
     good = [i for i in range(len(files)) if i not in reasons]
     for to, i in enumerate(good):  # in place: there may not be room for a second copy
         if to != i:
             images[to] = images[i]
-    skipped += [f"{shown[i]}: {reasons[i]}" for i in sorted(reasons)]
+    skipped = sorted(skipped + [f"{shown[i]}: {reasons[i]}" for i in sorted(reasons)])
     if not good:
-        raise ValueError(f"none of the {len(skipped)} files in {root} is an image: {first(skipped)}")
+        raise ValueError(f"none of the {len(skipped)} files in {part.folder} is an image: {first(skipped)}")
     if skipped:
         warnings.warn(
-            f"{len(skipped)} of {len(files) + len(skipped) - len(reasons)} files in {root} were left out (all are in"
-            f" Images.skipped): {first(skipped)}",
-            stacklevel=3,
+            f"{len(skipped)} of {len(good) + len(skipped)} files in {part.folder} were left out (all are"
+            f" in Images.skipped): {first(skipped)}",
+            stacklevel=4,
         )
-    numbers: dict[str | None, int] = {name: k for k, name in enumerate(classes)}
-    labels = np.array([numbers[files[i][0]] for i in good]) if classes else None
-    data = from_arrays(images[: len(good)], labels, classes=classes, name=f"folder:{path}/{split}")
-    return data._replace(skipped=tuple(skipped))
+    numbers = {name: k for k, name in enumerate(found.classes)}
+    given = np.array([numbers[str(files[i][0])] for i in good]) if labelled(found, split) else None
+    data = from_arrays(images[: len(good)], given, classes=found.classes, name=f"folder:{root}/{split}")
+    names = tuple(os.path.relpath(files[i][1], root).replace(os.sep, "/") for i in good)
+    return data._replace(skipped=tuple(skipped), files=names, notes=tuple(notes))
 
 
-def about_folder(path: Path, size: int | None) -> About:
-    """What `load_folder` of the training images would find, by the listing, and one header where no size is given.
+def labelled(found: Layout, split: str) -> bool:
+    return bool(found.classes) and found.part(split).labelled
+
+
+def about_folder(found: Layout, size: int | None) -> About:
+    """What `read_folder` of the training images would find, by the listing, and by headers where no size is given.
 
     Files that turn out to be no images are counted here, and left out there.
     """
-    _, classes, files, _ = folder_files(path, "train")
-    formats = readable_formats()
-    height, width = (size, size) if size else next(sizes_of(files, formats), (1, 1))
-    return About(len(files), (height, width, 3), tuple(classes))
+    part = checked_part(found, "train")
+    height, width = (size, size) if size else one_size(found, readable_formats())[0]
+    return About(len(part.files), (height, width, 3), found.classes)
 
 
-def sizes_of(files: list[tuple[str | None, Path]], formats: list[str]) -> Iterator[tuple[int, int]]:
-    """Height and width of those files that are images, one after the other."""
-    for _, file in files:
-        with contextlib.suppress(Exception):  # whatever is wrong with it
-            yield read_size(file, formats)
-
-
-def folder_files(path: Path, split: str) -> tuple[Path, list[str], list[tuple[str | None, Path]], list[str]]:
-    """Of a split: the folder its paths are shown from, the classes, (class or None, file) in order, what is no file."""
+def find_folder(path: Path, *, labels: str | None = None, layout: str = "auto") -> Layout:
+    """The layout of a folder that is one."""
     if not path.exists():
         raise missing(path, "folder")
     if not path.is_dir():
-        hint = f" Did you mean npz:{path}?" if path.suffix == ".npz" else ""
+        hint = f" Did you mean {path.suffix[1:]}:{path}?" if path.suffix in (".npz", ".npy") else ""
         raise ValueError(f"folder:{path} is a file; expected a folder of images.{hint}")
-    root, other = roots(path, split)
-    skipped: list[str] = []
-    classes, files = listed(root, skipped)
-    if not files and not skipped:
-        layouts = "PATH/*.png, PATH/CLASS/*.png, or PATH/train/CLASS/*.png and PATH/test/CLASS/*.png"
-        raise ValueError(f"there are no files in {root}. Expected images as {layouts}.")
-    if other is not None and classes:
-        # A class keeps its number if one of the splits lacks it.
-        classes = sorted({*classes, *listed(other, [])[0]})
-    if root == path:
-        chosen = np.flatnonzero(held_out(len(files), split))
-        if files and not len(chosen):
-            raise ValueError(
-                f"{path} has {len(files)} files and no test folder; every {HOLD_OUT_EVERY}th file is held out for"
-                f" testing, so at least {HOLD_OUT_EVERY} are needed. Or make {path}/train and {path}/test."
-            )
-        files = [files[i] for i in chosen]
-    return root, classes, files, skipped
+    return layout_of(path, labels=labels, layout=layout)
 
 
-def roots(path: Path, split: str) -> tuple[Path, Path | None]:
-    """The folder of this split and that of the other; (path, None) where the folder is not split."""
-    folders = {e.name for e in entries_of(path) if e.is_dir()}
-    held_out = next((name for name in HELD_OUT if name in folders), None)
-    # "train" beside other folders only may be a class, with pictures of trains.
-    if "train" not in folders or (held_out is None and len(folders) > 1):
-        return path, None
-    if split == "train":
-        return path / "train", path / held_out if held_out else None
-    if held_out is None:
+def checked_part(found: Layout, split: str) -> Part:
+    """A split of a folder, where it has any image in it."""
+    part = found.part(split)
+    if not part.files and not part.skipped:
+        if found.own_splits:
+            raise ValueError(f"there are no files in {part.folder}.")
+        n = sum(len(one.files) for one in found.splits.values())
         raise ValueError(
-            f"{path} has a folder train and none for testing; expected {', '.join(HELD_OUT)} beside it. To hold out"
-            f" every {HOLD_OUT_EVERY}th image instead, load folder:{path / 'train'}."
+            f"{found.root} has {n} files and no test folder; one file in {HOLD_OUT_EVERY} is held out for testing, by"
+            f" its name, and at least {HOLD_OUT_EVERY} are needed to be sure of one. Or make {found.root}/train and"
+            f" {found.root}/test."
         )
-    return path / held_out, path / "train"
+    return part
 
 
-def listed(root: Path, skipped: list[str]) -> tuple[list[str], list[tuple[str | None, Path]]]:
-    """The classes, and (class or None, file) in the order of the paths."""
-    top = entries_of(root)
-    found: list[tuple[str | None, Path]] = []
-    for entry in top:
-        if entry.is_dir():
-            found += [(entry.name, file) for file in files_below(Path(entry.path), root, skipped, ())]
-    classes = sorted({name for name, _ in found if name is not None})
-    for entry in top:
-        if entry.is_dir():
-            continue
-        if classes:
-            skipped.append(f"{entry.name}: lies beside the folders of the classes, so it has no label")
-        elif entry.is_file():
-            found.append((None, Path(entry.path)))
-        else:
-            skipped.append(f"{entry.name}: a broken link, or no regular file")
-    return classes, found
+# --- sizes and ranges --------------------------------------------------------------------------------------------
 
 
-def files_below(folder: Path, root: Path, skipped: list[str], above: tuple[str, ...]) -> list[Path]:
-    """All regular files below a folder; links are followed, but not in a circle."""
-    shown, real = str(folder.relative_to(root)), os.path.realpath(folder)
-    try:
-        if real in above:
-            raise OSError("a link to a folder above it")
-        entries = entries_of(folder)
-    except OSError as error:
-        skipped.append(f"{shown}: {reason(error)}")
-        return []
-    found = []
-    for entry in entries:
-        if entry.is_dir():
-            found += files_below(Path(entry.path), root, skipped, (*above, real))
-        elif entry.is_file():
-            found.append(Path(entry.path))
-        else:
-            skipped.append(f"{shown}/{entry.name}: a broken link, or no regular file")
-    return found
-
-
-def entries_of(folder: Path) -> list[os.DirEntry]:
-    with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-
-
-def common_size(files, shown, reasons, formats) -> tuple[int, int]:
-    """Height and width that all readable files share; the unreadable are noted in `reasons`."""
-    sizes: dict[int, tuple[int, int]] = {}
+def one_size(found: Layout, formats: list[str]) -> tuple[tuple[int, int], int | None, str]:
+    """Height and width that the images of a data set get where none are said: their own, if all have the same; else a
+    default, which is also the side of the square that they are resized to; and a sentence that says so."""
+    files = [file for part in found.splits.values() for _, file in part.files]
+    sizes: list[tuple[int, int] | None] = [None] * len(files)
 
     def look(i):
-        try:
-            sizes[i] = read_size(files[i][1], formats)
-        except Exception as error:
-            reasons[i] = reason(error)
+        with contextlib.suppress(Exception):  # whatever is wrong with it is found when it is decoded
+            sizes[i] = read_size(files[i], formats)
 
     in_parallel(look, len(files))
-    counts = Counter(sizes[i] for i in sorted(sizes))
-    if len(counts) > 1:
-        (common, n), (rarer, _) = counts.most_common()[0], counts.most_common()[-1]
-        odd = next(i for i in sorted(sizes) if sizes[i] == rarer)
-        raise ValueError(
-            f"the images are not all of one size: {n} are {common[0]} x {common[1]} pixels (height x width), and"
-            f" {shown[odd]} is {rarer[0]} x {rarer[1]}. Pass size=N to make them all N x N."
-        )
-    return next(iter(counts), (1, 1))
+    counts = Counter(size for size in sizes if size is not None)
+    if len(counts) < 2:
+        return next(iter(counts), (1, 1)), None, ""
+    sides = sorted(min(size) for size in counts.elements())
+    side = DEFAULT_SIZES[sides[len(sides) // 2] >= DEFAULT_SIZES[1]]
+    (small, large) = min(counts, key=lambda s: s[0] * s[1]), max(counts, key=lambda s: s[0] * s[1])
+    return (
+        (side, side),
+        side,
+        f"The images have {len(counts)} sizes, from {small[0]} x {small[1]} to {large[0]} x {large[1]} pixels (height x"
+        f" width): each is resized to {side} x {side}; --size N says otherwise.",
+    )
+
+
+class DeepPixels(Exception):
+    """An image of more than 8 bits, which waits until the range of all is known."""
+
+
+def any_deep(files: Sequence[Path], formats: list[str], *, most: int = 200) -> bool:
+    """Whether some of these files, evenly chosen, have more than 8 bits."""
+    some = [file for file in files if file.suffix.lower() not in (".jpg", ".jpeg", ".webp", ".gif", ".bmp")]
+    found = []
+
+    def look(i):
+        with contextlib.suppress(Exception), open_image(some[i], formats) as image:
+            found.append(image.mode in DEEP and image.mode != "F")
+
+    some = some[:: -(-len(some) // most) or 1]
+    in_parallel(look, len(some))
+    return any(found)
+
+
+def put_off(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind == "f":
+        return full_range(values)
+    raise DeepPixels
+
+
+def range_of(found: Layout, formats: list[str]) -> tuple[tuple[float, float], str]:
+    """The gray levels that become black and white where they have more than 8 bits, by the largest in the data set; and
+    a sentence that says so."""
+    every = [file for part in found.splits.values() for _, file in part.files]
+    files = every[:: -(-len(every) // LOOKED_AT)]
+    low_high: np.ndarray = np.zeros((len(files), 2))
+
+    def look(i):
+        with contextlib.suppress(Exception), open_image(files[i], formats) as image:
+            if image.mode in DEEP and image.mode != "F":
+                values = np.asarray(image)
+                low_high[i] = values.min(), values.max()
+
+    in_parallel(look, len(files))
+    return by_extremes(float(np.min(low_high[:, 0])), float(np.max(low_high[:, 1])))
+
+
+def by_extremes(low: float, high: float) -> tuple[tuple[float, float], str]:
+    """Which of whole numbers between two extremes become black and white, and a sentence that says so.
+
+    >>> by_extremes(0, 4080)[0]
+    (0, 4095)
+    """
+    chosen = bits_of(high) if low >= 0 else (int(low), int(high))
+    return chosen, (
+        f"Pixels of more than 8 bits reach from {low:.0f} to {high:.0f}: {chosen[0]} becomes black and {chosen[1]}"
+        " white; --value-range LOW HIGH says otherwise."
+    )
 
 
 def missing(path: Path, what: str) -> FileNotFoundError:

@@ -30,7 +30,7 @@ from jaxcl.augment.op import Op
 from jaxcl.augment.spaces import SPACES
 from jaxcl.augment.views import RecipeViews, each_view, n_views
 from jaxcl.data.batches import index_batches
-from jaxcl.data.decode import first, read_rgb, reason
+from jaxcl.data.decode import ToBytes, first, full_range, read_rgb, reason, within
 from jaxcl.data.host_ops import Implementation, begins_with_crop, host_apply
 from jaxcl.data.stream import Encoded, Pixels, read_bytes
 from jaxcl.data.tf_read import square, tensorflow
@@ -343,10 +343,12 @@ def where(source: Encoded, index: np.ndarray, box: np.ndarray) -> dict[str, np.n
     # pixel more, in whole blocks (of 32, the largest there are), and the pixels are those of the whole image.
     low = np.maximum(box[:, :2] - 1, 0) // 32 * 32
     high = np.minimum(-(-(box[:, :2] + box[:, 2:] + 1) // 32) * 32, sizes)
-    spans = {} if source.spans is None else {"span": source.spans[index]}
+    more = {} if source.spans is None else {"span": source.spans[index]}
+    if source.value_range is not None:
+        more["range"] = np.tile(np.asarray(source.value_range, np.float64), (len(index), 1))
     return {
         "path": np.array([os.fsencode(source.paths[i]) for i in index]),
-        **spans,
+        **more,
         "plain": source.plain[index],
         "size": sizes,
         "box": box,
@@ -369,7 +371,8 @@ def decoded(tf, row: dict[str, Any]) -> Any:
         return some[top : top + box[2], left : left + box[3]]
 
     def other():
-        return tf.numpy_function(read_box, [content, box, row["size"]], tf.uint8)
+        ranges = [row["range"]] if "range" in row else []
+        return tf.numpy_function(read_box, [content, box, row["size"], *ranges], tf.uint8)
 
     return tf.ensure_shape(tf.cond(row["plain"], plain, other), (None, None, 3))
 
@@ -378,13 +381,16 @@ def read_span(path: bytes, span: np.ndarray) -> bytes:
     return read_bytes(os.fsdecode(path), *span)
 
 
-def read_box(content: bytes, box: np.ndarray, size: np.ndarray) -> np.ndarray:
+def read_box(
+    content: bytes, box: np.ndarray, size: np.ndarray, value_range: np.ndarray | None = None
+) -> np.ndarray:
     top, left, height, width = box
-    return np.ascontiguousarray(read_whole(content, size)[top : top + height, left : left + width])
+    to_bytes = full_range if value_range is None else within((value_range[0], value_range[1]))
+    return np.ascontiguousarray(read_whole(content, size, to_bytes)[top : top + height, left : left + width])
 
 
-def read_whole(content: bytes, size: np.ndarray) -> np.ndarray:
-    image = read_rgb(content)
+def read_whole(content: bytes, size: np.ndarray, to_bytes: ToBytes = full_range) -> np.ndarray:
+    image = read_rgb(content, to_bytes)
     if image.shape[:2] != tuple(size):
         raise ValueError(f"its header says {tuple(size)}, and it decodes to {image.shape[:2]}")
     return image
@@ -402,7 +408,7 @@ def look_closer(tf, source: Encoded, index: np.ndarray, tolerate: float) -> bool
                     continue
                 except tf.errors.OpError:
                     source.plain[i], learnt = False, True  # Pillow may know better
-            read_whole(content, source.sizes[i])
+            read_whole(content, source.sizes[i], source.to_bytes)
         except Exception as error:  # whatever is wrong with it
             source.damaged[i], learnt = reason(error), True
             warnings.warn(

@@ -90,7 +90,7 @@ def input_pipeline(
     if kind == "resident" and source is not None:
         raise ValueError(
             f'input "resident" keeps all images in a device\'s memory, and those of {images.name} stay encoded in'
-            ' files. Take "device" or "host", or open them without encoded=True.'
+            ' files. Take "device" or "host", or leave out --encoded (encoded=True) where it was given.'
         )
     if kind == "host":
         if not isinstance(views, RecipeViews):

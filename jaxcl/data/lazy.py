@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 
-from jaxcl.data.archives import about_archive
+from jaxcl.data.archives import about_archive, about_array
 from jaxcl.data.arrays import about_images
+from jaxcl.data.classes import without_list
 from jaxcl.data.digits import SIZE, SPLITS
-from jaxcl.data.folders import about_folder
-from jaxcl.data.load import KINDS, check_size, load, parsed
+from jaxcl.data.folders import about_folder, find_folder, read_folder
+from jaxcl.data.layout import Layout, check_layout
+from jaxcl.data.load import KINDS, check_options, check_size, load, parsed
+from jaxcl.data.splits import check_split
 from jaxcl.data.stream import as_images, find_images
 from jaxcl.data.tfds import about_tfds
 from jaxcl.typing import About, Images
@@ -90,7 +93,7 @@ class Data:
         if described is not None and described != there:
             warnings.warn(
                 f"{self.name} was described as {described}, and its training images are {there}. Files that are no"
-                " images are left out; remove them, or ask for `train` before `about`.",
+                " images are left out; remove them (in a program, ask for `train` before `about`).",
                 stacklevel=3,
             )
         return images
@@ -120,13 +123,18 @@ def open(
     evaluate_on: str = "test",
     train_on: str = "train",
     encoded: bool | None = None,
+    labels: str | None = None,
+    layout: str = "auto",
+    value_range: tuple[float, float] | None = None,
 ) -> Data:
     """The data set that `spec` names, unread: see `Data`.
 
-    spec, data_dir, size
-        as in `load`: "digits", "tfds:NAME", "folder:PATH", "npz:PATH"; and "tfrecord:PATTERN", as in `find_images`.
+    spec, data_dir, size, labels, layout, value_range
+        as in `load`: "digits", "tfds:NAME", "folder:PATH", "npz:PATH", "npy:PATH"; and "tfrecord:PATTERN", as in
+        `find_images`. With "#imagenet100" after it, restricted to these classes.
     evaluate_on
-        the split that is `test`: "test" or "train"; of a TensorFlow data set any of its splits, as "validation".
+        the split that is `test`: "test" or "train"; of a TensorFlow data set or a folder any of its splits, as
+        "validation".
     train_on
         the split that is `train`, and learnt from: of a TensorFlow data set any, as "unlabelled" or "train+unlabelled"
         of STL-10. What is evaluated by stays the split "train", with its labels.
@@ -144,17 +152,21 @@ def open(
     (8000, (48, 48, 3))
     """
     kind, where = parsed(
-        spec, {**KINDS, "tfrecord:PATTERN": "files of tf.train.Examples, as tfrecord:/data/{split}-*"}
+        without_list(spec)[0],
+        {**KINDS, "tfrecord:PATTERN": "files of tf.train.Examples, as tfrecord:/data/{split}-*"},
     )
     check_size(size)
     if encoded is None:
         encoded = kind == "tfrecord"
-    if encoded and kind in ("digits", "npz"):
+    check_options(spec, labels=labels, value_range=value_range)
+    check_layout(layout)
+    if encoded and kind in ("digits", "npz", "npy"):
         raise ValueError(
-            f"{spec} is in memory when it is read, and cannot stay encoded; leave out encoded=True."
+            f"{spec} is in memory when it is read, and cannot stay encoded; leave out --encoded, or say --no-encoded"
+            " (encoded=None)."
         )
     if not encoded and kind == "tfrecord":
-        raise ValueError(f"{spec} stays encoded where it is; leave out encoded=False.")
+        raise ValueError(f"{spec} stays encoded where it is; leave out --no-encoded (encoded=False).")
     if encoded:
         if size is None:
             raise ValueError(
@@ -163,7 +175,10 @@ def open(
         side = size
 
         def opened(split: str) -> Images:
-            return as_images(find_images(spec, split, data_dir=data_dir), side, fraction=EVALUATED_FRACTION)
+            found = find_images(
+                spec, split, data_dir=data_dir, labels=labels, layout=layout, value_range=value_range
+            )
+            return as_images(found, side, fraction=EVALUATED_FRACTION)
 
         return Data(
             spec,
@@ -172,25 +187,44 @@ def open(
             evaluated=None if train_on == "train" else lambda: {"": (opened("train"), opened(evaluate_on))},
         )
 
+    @cache
+    def folder() -> Layout:  # listed once for all that is asked
+        return find_folder(Path(where).expanduser(), labels=labels, layout=layout)
+
     def describe() -> About | None:
+        if without_list(spec)[1] is not None:
+            return None  # how many images these classes have, their labels tell
         match kind:
             case "digits":
                 side = size or SIZE
                 return About(SPLITS["train"], (side, side, 3), tuple("0123456789"))
             case "npz":
                 return about_archive(Path(where).expanduser(), size)
+            case "npy":
+                return about_array(Path(where).expanduser(), size, labels)
             case "folder":
-                return about_folder(Path(where).expanduser(), size)
+                return about_folder(folder(), size)
         return about_tfds(where, data_dir, size)
 
-    def loaded(split: str) -> Images:
-        return load(spec, split, data_dir=data_dir, size=size)
+    def opened_now(split: str) -> Images:
+        if kind == "folder" and without_list(spec)[1] is None:
+            check_split(kind, spec, split)
+            return read_folder(folder(), split, size, value_range=value_range)
+        return load(
+            spec,
+            split,
+            data_dir=data_dir,
+            size=size,
+            labels=labels,
+            layout=layout,
+            value_range=value_range,
+        )
 
     if train_on != "train":
         return Data(
             spec,
-            train=lambda: loaded(train_on),
-            test=lambda: loaded(evaluate_on),
-            evaluated=lambda: {"": (loaded("train"), loaded(evaluate_on))},
+            train=lambda: opened_now(train_on),
+            test=lambda: opened_now(evaluate_on),
+            evaluated=lambda: {"": (opened_now("train"), opened_now(evaluate_on))},
         )
-    return Data(spec, train=lambda: loaded("train"), test=lambda: loaded(evaluate_on), about=describe)
+    return Data(spec, train=lambda: opened_now("train"), test=lambda: opened_now(evaluate_on), about=describe)

@@ -15,9 +15,21 @@ from PIL import Image
 
 from jaxcl.data import records
 from jaxcl.data.arrays import HELD_OUT, HOLD_OUT_EVERY, held_out
-from jaxcl.data.decode import first, header, in_parallel, read, readable_formats, reason
-from jaxcl.data.folders import folder_files
+from jaxcl.data.classes import chosen_rows, without_list
+from jaxcl.data.decode import (
+    ToBytes,
+    first,
+    full_range,
+    header,
+    in_parallel,
+    read,
+    readable_formats,
+    reason,
+    within,
+)
+from jaxcl.data.folders import any_deep, checked_part, find_folder, labelled, range_of
 from jaxcl.data.records import Span
+from jaxcl.data.splits import check_split
 from jaxcl.data.tfds import tfds_splits
 from jaxcl.typing import Images
 
@@ -29,7 +41,9 @@ class Encoded(NamedTuple):
     [n], a JPEG that every decoder reads alike (RGB or gray, not turned); `labels` int32 [n] or None; `classes` their
     names; `skipped` what was found and is no image, each with the reason; `damaged` those of the n that turned out
     damaged when they were decoded (number -> reason; it grows); `spans` int64 [n, 2], the byte of its file at which
-    each begins and its length, or None where every image is a file.
+    each begins and its length, or None where every image is a file; `value_range` what becomes black and white of gray
+    levels of more than 8 bits, None: 0 and 65,535; `root` the folder that was named, "" where images are no files of
+    it; `notes` how it was read.
     """
 
     name: str
@@ -41,6 +55,19 @@ class Encoded(NamedTuple):
     skipped: tuple[str, ...]
     damaged: dict[int, str]
     spans: np.ndarray | None = None
+    value_range: tuple[float, float] | None = None
+    root: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The path of each image below the folder that was named; () where there is none."""
+        start = len(self.root.rstrip(os.sep)) + 1
+        return tuple(path[start:].replace(os.sep, "/") for path in self.paths) if self.root else ()
+
+    @property
+    def to_bytes(self) -> ToBytes:
+        return full_range if self.value_range is None else within(self.value_range)
 
     def where(self, i: int) -> str:
         """Where image i lies, in words."""
@@ -52,14 +79,22 @@ class Encoded(NamedTuple):
 
 
 def find_images(
-    spec: str, split: str, *, data_dir: str | os.PathLike | None = None, check: bool = False
+    spec: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    check: bool = False,
+    labels: str | None = None,
+    layout: str = "auto",
+    value_range: tuple[float, float] | None = None,
 ) -> Encoded:
     """The images of a data set, undecoded: `data.load` for what does not fit into memory.
 
     spec
-        "folder:PATH", with layouts and splits as in `data.load`.
+        "folder:PATH", with layouts and splits, `labels` and `layout` as in `data.load`.
         "tfds:NAME", prepared by TensorFlow Datasets as TFRecords under `data_dir`; names, splits and folders as in
         `data.load`.
+        All may end in "#imagenet100", a list of classes to which they are restricted (`data.classes`).
         "tfrecord:PATTERN", files of tf.train.Examples with "image" and "label", or "image/encoded" and
         "image/class/label" (labels may be missing from all). In a pattern, * and ? stand for what they do in a shell,
         and {split} for train, or for test, val, valid or validation, as in "tfrecord:/data/{split}-*". Without
@@ -67,6 +102,10 @@ def find_images(
     check
         reads all TFRecords once and compares their checksums (with TensorFlow). Without it, a bit that fell over on
         the disk is found in lengths, and where it spoils an image, but within a label it makes another label.
+
+    value_range
+        the gray levels that become black and white, of images of more than 8 bits; None: by the largest of a folder,
+        elsewhere 0 and 65,535.
 
     The order is that of the paths, and within a file that of its records. Only heads are read, of TFRecords as of
     images (but PNGs in folders whole, as Pillow looks for EXIF at their end). What has no head of an image, and what
@@ -77,6 +116,7 @@ def find_images(
     fewer images than they should; FileNotFoundError for what is not there, and ImportError where TensorFlow Datasets
     is needed and not installed.
     """
+    spec, chosen = without_list(spec)
     kind, _, where = spec.partition(":")
     finders: dict[str, Callable[..., Encoded]] = {
         "folder": _in_folder,
@@ -87,13 +127,21 @@ def find_images(
         raise ValueError(
             f"expected folder:PATH, tfds:NAME or tfrecord:PATTERN, images that can be read one by one; got {spec!r}."
         )
-    if kind != "tfds" and split not in ("train", "test"):
-        raise ValueError(f'split must be "train" or "test" for {spec}; got {split!r}.')
+    check_split(kind, spec, split)
+    if labels is not None and kind != "folder":
+        raise ValueError(f"a file of labels (--labels) goes with folder:PATH; {spec} has labels of its own.")
+    if value_range is not None:
+        within(value_range)
+    how: dict[str, Any] = {"labels": labels, "layout": layout} if kind == "folder" else {}
     with warnings.catch_warnings():
         # Pillow warns of oddities that do not matter; of a decompression bomb it warns, then opens it.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        found = finders[kind](where, split, data_dir)
+        found = finders[kind](where, split, data_dir, **how)
+        if value_range is not None:
+            found = found._replace(value_range=value_range)
+    if chosen is not None:
+        found = restricted(found, chosen)
     if check and found.spans is not None:
         from jaxcl.data import tf_read
 
@@ -108,6 +156,15 @@ def find_images(
 
 
 # ---------------------------------------------------------------------------------------------- finding
+
+
+def restricted(found: Encoded, chosen: Sequence[str]) -> Encoded:
+    """The images of the chosen classes alone, labelled by their places among these."""
+    rows, labels, classes = chosen_rows(found.name, found.labels, found.classes, chosen)
+    paths = tuple(found.paths[i] for i in rows)
+    spans = None if found.spans is None else found.spans[rows]
+    of_rows = {"sizes": found.sizes[rows], "plain": found.plain[rows], "spans": spans}
+    return found._replace(paths=paths, labels=labels, classes=classes, damaged={}, **of_rows)
 
 
 class Found(NamedTuple):
@@ -144,10 +201,11 @@ def gathered(
     )
 
 
-def _in_folder(where: str, split: str, data_dir: Any) -> Encoded:
-    root, classes, files, skipped = folder_files(Path(where).expanduser(), split)
-    formats = readable_formats()
-    numbers: dict[str | None, int] = {name: k for k, name in enumerate(classes)}
+def _in_folder(where: str, split: str, data_dir: Any, labels: str | None, layout: str) -> Encoded:
+    whole = find_folder(Path(where).expanduser(), labels=labels, layout=layout)
+    part = checked_part(whole, split)
+    formats, files, root = readable_formats(), part.files, part.folder
+    numbers: dict[str | None, int] = {name: k for k, name in enumerate(whole.classes)}
     found: list[Any] = [None] * len(files)
 
     def look(i):
@@ -156,10 +214,18 @@ def _in_folder(where: str, split: str, data_dir: Any) -> Encoded:
             with open(path, "rb") as file:
                 found[i] = Found(os.fspath(path), None, *header(file, formats), numbers.get(name))
         except Exception as error:  # one file, whatever is wrong with it, must not end the others
-            found[i] = f"{path.relative_to(root)}: {reason(error)}"
+            found[i] = f"{os.path.relpath(path, root)}: {reason(error)}"
 
     in_parallel(look, len(files))
-    return gathered(f"folder:{where}/{split}", classes, found, skipped)
+    skipped = [f"{os.path.relpath(path, root)}: {why}" for path, why in part.skipped]
+    classes = whole.classes if labelled(whole, split) else ()
+    images = gathered(f"folder:{where}/{split}", classes, found, skipped)
+    value_range: tuple[float, float] | None = None
+    notes: tuple[str, ...] = (whole.says,)
+    if any_deep([file for _, file in files], formats):
+        value_range, note = range_of(whole, formats)
+        notes += (note,)
+    return images._replace(classes=whole.classes, root=str(whole.root), notes=notes, value_range=value_range)
 
 
 def _in_tfds(where: str, split: str, data_dir: Any) -> Encoded:
@@ -274,7 +340,29 @@ def as_images(source: Encoded, size: int, *, fraction: float = 1.0) -> Images:
     if size < 1 or not 0 < fraction <= 1:
         raise ValueError(f"expected size >= 1 and 0 < fraction <= 1; got size={size}, fraction={fraction}.")
     pixels: Any = Pixels(source, size, fraction)
-    return Images(source.name, pixels, source.labels, source.classes, source.skipped)
+    return Images(
+        source.name, pixels, source.labels, source.classes, source.skipped, source.files, source.notes
+    )
+
+
+def take(images: Images, rows: np.ndarray) -> Images:
+    """The images of these rows; of encoded ones nothing is decoded for it."""
+    labels = None if images.labels is None else images.labels[rows]
+    files = tuple(images.files[i] for i in rows) if images.files else ()
+    pixels: Any = images.images
+    if not isinstance(pixels, Pixels):
+        return images._replace(images=pixels[rows], labels=labels, files=files)
+    whole = pixels.source
+    source = whole._replace(
+        paths=tuple(whole.paths[i] for i in rows),
+        sizes=whole.sizes[rows],
+        plain=whole.plain[rows],
+        labels=labels,
+        damaged={},
+        spans=None if whole.spans is None else whole.spans[rows],
+    )
+    some: Any = Pixels(source, pixels.shape[1], pixels.fraction)
+    return images._replace(images=some, labels=labels, files=files)
 
 
 class Pixels:
@@ -299,7 +387,7 @@ class Pixels:
             i = int(numbers.flat[k])
             try:
                 content = io.BytesIO(self.source.content(i))
-                out[k] = read(content, formats, self.shape[1], self.fraction)
+                out[k] = read(content, formats, self.shape[1], self.fraction, self.source.to_bytes)
             except Exception as error:
                 raise ValueError(
                     f"{self.source.where(i)} is damaged: {reason(error)}. Mend or remove it."

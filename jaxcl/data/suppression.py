@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcl.data.arrays import allocate
 from jaxcl.typing import Images
 
 # --- random bits -------------------------------------------------------------------------------------------------
@@ -43,9 +44,11 @@ def rand_bits(images: Images, *, bits: int, seed: int) -> Images:
     """
     code = codes(images.images, bits=bits, seed=seed)
     n, h, w, c = images.images.shape
-    coded = np.empty((n, h, w, c + bits), np.uint8)
-    coded[..., :c] = images.images
-    coded[..., c:] = 255 * code[:, None, None, :]
+    coded = allocate((n, h, w, c + bits))
+    for some in range(0, n, 4096):  # large data sets are files, of which not all is to be in memory
+        rows = slice(some, some + 4096)
+        coded[rows, ..., :c] = images.images[rows]
+        coded[rows, ..., c:] = 255 * code[rows, None, None, :]
     return images._replace(name=f"{images.name} with {bits} random bits", images=coded)
 
 
@@ -188,7 +191,7 @@ def digit_on_image(
                 np.maximum(under, small, out=under)
 
     drawn = np.random.default_rng(seed).integers(0, unique, len(photos.images))
-    made = np.empty((len(photos.images), size, size, photos.images.shape[3]), np.uint8)
+    made = allocate((len(photos.images), size, size, photos.images.shape[3]))
     for i, photo in enumerate(photos.images):
         np.maximum(resized(photo, size), overlays[drawn[i]], out=made[i])
     name = f"{photos.name} with {unique} different digits"

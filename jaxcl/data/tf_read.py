@@ -43,7 +43,7 @@ def read(
         )
     if size is None and (height is None or width is None):
         raise ValueError(
-            f"the images of {builder.info.name} are not all of one size. Pass size=N to make them all N x N."
+            f"the images of {builder.info.name} are not all of one size. --size N (size=N) makes them all N x N."
         )
     height, width = (size, size) if size else (height, width)
 

@@ -156,7 +156,7 @@ def prepared(where: str, root: Path) -> Path:
         + (" A preparation was begun and not finished." if broken_off else "")
         + " To download and prepare it:"
         f" python -c \"import tensorflow_datasets as tfds; tfds.load('{where}', data_dir='{root}')\""
-        " (or load(..., download=True)). If it lies elsewhere, pass data_dir or set TFDS_DATA_DIR."
+        " (or load(..., download=True)). If it lies elsewhere: --data-dir DIR (data_dir), or set TFDS_DATA_DIR."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,7 +13,9 @@ import optax
 from jax import lax
 from scipy import stats
 
+from jaxcl import devices
 from jaxcl.evaluate.checks import check_features, check_labels
+from jaxcl.evaluate.figures import TOP, Hits, hits, mean_hits, ranked
 from jaxcl.typing import Array
 
 
@@ -22,6 +25,7 @@ class FewShot(NamedTuple):
     accuracies: np.ndarray  # [r], in [0, 1]
     mean: float
     interval: float  # half the width of the mean's 95 % confidence interval over draws; NaN for a single draw
+    hits: Hits  # of every test image, the mean over draws
 
 
 def few_shot(
@@ -36,6 +40,7 @@ def few_shot(
     steps: int = 250,
     learning_rate: float = 0.03,
     standardize: bool = True,
+    names: Sequence[str] = (),
 ) -> FewShot:
     """Accuracy on the test set of linear classifiers that have seen `shots` images a class, over several draws.
 
@@ -51,9 +56,10 @@ def few_shot(
     every draw.
 
     Draw r takes `balanced_subset(fold_in(key, r), train_labels, shots)`: a function of key and labels alone, so
-    encoders are compared on the same images.
+    encoders are compared on the same images. Of several processes each makes its part of the draws.
 
-    Raises ValueError where a class has fewer images than `shots`, or labels are missing.
+    `names` of the classes serve the errors. Raises ValueError where a class has fewer images than `shots`, or labels
+    are missing.
 
     >>> x, y = np.array([[1.0, 0.0], [0.0, 1.0]] * 4), np.array([3, 5] * 4)
     >>> score = few_shot(jax.random.key(0), x, y, x, y, shots=2, draws=3)
@@ -71,12 +77,14 @@ def few_shot(
         raise ValueError(f"Few-shot needs two classes at least; every label is {classes.tolist()}.")
     fewest = int(np.min(counts))
     if fewest < shots:
+        rarest = int(classes[np.argmin(counts)])
+        name = f" ({names[rarest]})" if rarest < len(names) else ""
         raise ValueError(
-            f"Few-shot draws {shots} images of every class, but class {classes[np.argmin(counts)]} has only"
-            f" {fewest} training images. Ask for fewer shots."
+            f"Few-shot draws {shots} images of every class, but class {rarest}{name} has only {fewest} training images."
+            f" Ask for fewer shots: --set shots={fewest}"
         )
-    scores = []
-    for r in range(draws):
+    found, own = [], devices.own_rows(draws)
+    for r in range(draws)[own]:
         # One draw at a time: its images are few, and all of them together need not fit.
         rows = balanced_subset(jax.random.fold_in(key, r), labels, shots)
         center, scale = np.zeros(x.shape[1], x.dtype), np.float32(0)
@@ -93,12 +101,16 @@ def few_shot(
         )
         weights = np.asarray(weights) / scale
         logits = test @ weights + (np.asarray(bias) - center @ weights)
-        scores.append(np.mean(classes[np.argmax(logits, axis=1)] == test_labels))
-    accuracies = np.asarray(scores, np.float64)
+        found.append(hits(ranked(logits, classes), test_labels, len(classes)))
+    # Whole numbers travel, as fractions would be rounded to float32.
+    told = np.array([[one.first, one.first if one.five is None else one.five] for one in found], np.int32)
+    told = devices.gather_rows(told, draws).astype(np.float64)
+    found = [Hits(first, five if len(classes) > TOP else None) for first, five in told]
+    accuracies = np.asarray([one.first.mean() for one in found])
     interval = np.nan
     if draws > 1:
         interval = float(stats.t.ppf(0.975, draws - 1) * accuracies.std(ddof=1) / np.sqrt(draws))
-    return FewShot(accuracies, float(accuracies.mean()), interval)
+    return FewShot(accuracies, float(accuracies.mean()), interval, mean_hits(found))
 
 
 def balanced_subset(key: Array, labels: np.ndarray, per_class: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from jax import lax
 
 from jaxcl import devices
 from jaxcl.evaluate.checks import check_features, check_labels
+from jaxcl.evaluate.figures import TOP
 from jaxcl.typing import Array
 
 VOTES = ("majority", "weighted")
@@ -53,6 +54,29 @@ def knn(
     >>> knn(bank, labels, np.array([[0.1, 5.0]]), k=3, vote="weighted").tolist()
     [3]
     """
+    return knn_ranked(
+        train_features, train_labels, test_features, k=k, vote=vote, temperature=temperature, block=block
+    )[:, 0]
+
+
+def knn_ranked(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    *,
+    k: int,
+    vote: str = "majority",
+    temperature: float = 0.1,
+    block: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """The labels [n, min(5, classes)] of the classes with the most votes, the best first; otherwise as `knn`.
+
+    A class without a vote is no answer: where fewer than five have one, -1 stands in its place.
+
+    >>> bank, labels = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [-1.0, 0.0]]), np.array([7, 7, 3, 5])
+    >>> knn_ranked(bank, labels, np.array([[2.0, 0.1]]), k=3).tolist()
+    [[7, 3, -1]]
+    """
     if vote not in VOTES:
         raise ValueError(f"vote must be one of {', '.join(VOTES)}; got {vote!r}.")
     if not temperature > 0:
@@ -65,15 +89,17 @@ def knn(
     else:
         # Relative to the nearest: a small temperature would overflow, and the winner is the same.
         weights = np.exp((similarities - similarities[:, :1]).astype(np.float64) / temperature)
-    winners = np.empty(len(indices), np.int64)
+    best = np.empty((len(indices), min(TOP, len(classes))), np.int64)
     rows = max(1, 2**22 // len(classes))
     for first in range(0, len(indices), rows):
         part = slice(first, first + rows)
         size = len(indices[part])
         cells = np.arange(size)[:, None] * len(classes) + labels[indices[part]]
-        votes = np.bincount(cells.ravel(), weights[part].ravel(), minlength=size * len(classes))
-        winners[part] = votes.reshape(size, -1).argmax(axis=1)
-    return classes[winners]
+        counts = np.bincount(cells.ravel(), weights[part].ravel(), minlength=size * len(classes))
+        votes = counts.reshape(size, -1)
+        order = np.argsort(-votes, axis=1, kind="stable")[:, : best.shape[1]]
+        best[part] = np.where(np.take_along_axis(votes, order, axis=1) > 0, classes[order], -1)
+    return best
 
 
 def knn_accuracy(

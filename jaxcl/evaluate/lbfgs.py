@@ -30,10 +30,15 @@ def fit_logistic(x: Array, y: Array, l2: Array, tolerance, iterations, *, classe
 
     Logits are kept relative to that of the right class, `z_j - z_y`, and the right class is left out of the sums: the
     loss log(1 + sum_j exp(z_j - z_y)) and the residuals keep their relative precision where they are tiny.
+
+    Rows of label -1 do not count; their x must be zero, and their cross-entropy is 0. So rows can be filled up to a
+    number that devices share evenly: over x and y that are split along the rows XLA shares all passes, and sums a
+    gradient [p, c, d + 1] over the devices in each iteration.
     """
-    n, d = x.shape
+    d, counts_in = x.shape[1], y >= 0
     p, dtype = l2.shape[0], x.dtype
-    wrong = jnp.arange(classes)[:, None] != y  # [c, n]
+    n = jnp.sum(counts_in).astype(dtype)
+    wrong = (jnp.arange(classes)[:, None] != y) & counts_in  # [c, n]
     exact = lax.Precision.HIGHEST
 
     def logits(theta):
@@ -58,6 +63,9 @@ def fit_logistic(x: Array, y: Array, l2: Array, tolerance, iterations, *, classe
             jnp.einsum("pcn,nd->pcd", residual, x, precision=exact) + l2[:, None, None] * theta[:, :, :-1]
         )
         return jnp.concatenate([weights, jnp.sum(residual, axis=2, keepdims=True)], axis=2)
+
+    def mean(each):
+        return jnp.sum(each, axis=1) / n
 
     def inner(a, b):
         return jnp.sum(a * b, axis=(1, 2))
@@ -90,9 +98,9 @@ def fit_logistic(x: Array, y: Array, l2: Array, tolerance, iterations, *, classe
             prob, entropy = probabilities(z + wide(t) * dz)
             first = jnp.sum(prob * dz, axis=1)
             second = jnp.sum(prob * jnp.square(dz), axis=1) - jnp.square(first)
-            here = jnp.mean(entropy, axis=1) + 0.5 * at + t * along + 0.5 * jnp.square(t) * across
-            slope_here = jnp.mean(first, axis=1) + along + t * across
-            bend = jnp.mean(second, axis=1) + across
+            here = mean(entropy) + 0.5 * at + t * along + 0.5 * jnp.square(t) * across
+            slope_here = mean(first) + along + t * across
+            bend = mean(second) + across
             fell = here <= value + 1e-4 * t * slope + slack
             found = fell & (jnp.abs(slope_here) <= 0.5 * jnp.abs(slope))
             # The loss is convex along the line: where it rises, the step was too long.
@@ -142,15 +150,15 @@ def fit_logistic(x: Array, y: Array, l2: Array, tolerance, iterations, *, classe
 
     # 1 / diagonal of the Hessian at zero, [p, 1, d + 1]: there every class has probability 1 / c.
     spread = (1 - 1 / classes) / classes
-    curvature = spread * jnp.mean(jnp.square(x), axis=0) + l2[:, None]
+    curvature = spread * jnp.sum(jnp.square(x), axis=0) / n + l2[:, None]
     # A feature that is always zero has curvature 0 where l2 is; its gradient is 0 as well.
     curvature = jnp.concatenate([curvature, jnp.full((p, 1), spread, dtype)], axis=1)
     inverse = 1 / jnp.where(curvature > 0, curvature, 1)[:, None]
 
     theta = jnp.zeros((p, classes, d + 1), dtype)
-    z = jnp.zeros((p, classes, n), dtype)
+    z = jnp.zeros((p, classes, len(x)), dtype)
     # The gradient at zero, where probabilities(z) would be constants that XLA spends seconds on folding.
-    residual = jnp.where(wrong, 1 / classes, 1 / classes - 1).astype(dtype) / n
+    residual = jnp.where(wrong, 1 / classes, jnp.where(counts_in, 1 / classes - 1, 0)).astype(dtype) / n
     grad = jnp.concatenate(
         [jnp.matmul(residual, x, precision=exact), jnp.sum(residual, axis=1, keepdims=True)], axis=1
     )

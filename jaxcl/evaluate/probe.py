@@ -11,14 +11,20 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from jaxcl import devices
 from jaxcl.evaluate.checks import check_features, check_labels, numbered_classes
 from jaxcl.evaluate.lbfgs import fit_logistic
 
 # Coarser than the 45 values of SimCLR's appendix, over the part of their range that matters for a mean cross-entropy.
 L2 = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+# Numbers in the features that one device fits alone: those of 8,192 images by 512.
+SHARED = 2**22
 
 
 class LinearPath(NamedTuple):
@@ -69,7 +75,9 @@ def linear_path(
     tolerance, iterations
         stop where no entry of the gradient exceeds the tolerance, or after so many iterations; `converged` says which.
 
-    Computes in float32, or in float64 where the features are and jax_enable_x64 is set.
+    Computes in float32, or in float64 where the features are and jax_enable_x64 is set. Features of more than `SHARED`
+    numbers are shared by the devices of all processes, which must all call it; with fewer a message an iteration would
+    take longer than what it saves, and each process finds the same alone.
 
     >>> path = linear_path(np.array([[-2.0], [-1.0], [1.0], [2.0]]), np.array([3, 3, 8, 8]), l2=(0.01, 1.0))
     >>> path.predict(np.array([[-1.0], [1.5]])).tolist()
@@ -88,23 +96,27 @@ def linear_path(
         std = x.std(axis=0, dtype=np.float64)
         # A feature that never changes (but for the rounding of its mean) says nothing, and must not be blown up.
         scale = np.where(std > 1e-6 * np.abs(center), std, 1.0)
-    inputs = jnp.asarray((x - center.astype(x.dtype)) / scale.astype(x.dtype))
-    targets = jnp.asarray(y, jnp.int32)
+    inputs, targets, mesh = shared_out(
+        (x - center.astype(x.dtype)) / scale.astype(x.dtype), y.astype(np.int32)
+    )
 
-    # As many at a time as keep an array [p, c, n] below 2^25 numbers; the last group is filled up by repetition.
-    together = int(np.clip(2**25 // (len(y) * len(classes)), 1, len(strengths)))
+    # As many at a time as keep an array [p, c, n] below 2^25 numbers a device; the last group repeats some to be full.
+    sharers = 1 if mesh is None else mesh.size
+    together = int(np.clip(sharers * 2**25 // (len(y) * len(classes)), 1, len(strengths)))
     parts = []
     for first in range(0, len(strengths), together):
         group = np.resize(strengths[first:], together) if first + together > len(strengths) else None
         group = strengths[first : first + together] if group is None else group
-        fit = fit_logistic(inputs, targets, jnp.asarray(group), tolerance, iterations, classes=len(classes))
+        fit = fit_logistic(inputs, targets, group, tolerance, iterations, classes=len(classes))
+        if mesh is not None:
+            fit = devices.whole(fit, mesh)
         parts.append([np.asarray(part)[: len(strengths) - first] for part in fit])
     theta, entropies, gradient, counts, converged = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
     theta = theta.astype(np.float64)
     penalty = 0.5 * np.asarray(l2, np.float64) * np.square(theta[:, :, :-1]).sum(axis=(1, 2))
-    cross_entropy = entropies.mean(axis=1, dtype=np.float64)
+    cross_entropy = entropies[:, : len(y)].mean(axis=1, dtype=np.float64)
     weights = np.swapaxes(theta[:, :, :-1] / scale, 1, 2)
     bias = theta[:, :, -1] - center @ weights
     return LinearPath(
@@ -118,6 +130,18 @@ def linear_path(
         iterations=counts,
         converged=converged,
     )
+
+
+def shared_out(x: np.ndarray, y: np.ndarray) -> tuple[Any, Any, Mesh | None]:
+    """Features [n, d] and labels [n] as `fit_logistic` takes them: large ones split over the devices of that mesh,
+    filled up with rows that do not count."""
+    if x.size <= SHARED or jax.device_count() == 1:
+        return jnp.asarray(x), jnp.asarray(y), None
+    mesh = devices.make_mesh()
+    more = -len(x) % mesh.size
+    own = devices.own_rows(len(x) + more)
+    x, y = np.pad(x, [(0, more), (0, 0)]), np.pad(y, (0, more), constant_values=-1)
+    return *devices.split((x[own], y[own]), mesh), mesh
 
 
 class LinearProbe(NamedTuple):

@@ -8,8 +8,10 @@
     linear, transfer   logistic regression, l2 chosen on held-out     class, from features
     linear_sgd         the same by SGD on augmented images            class, from features where there are no views
     linear_moco        so with MoCo's settings                        class
+    mlp                one hidden layer, as AMDIM's second probe      class, from features where there are no views
     fewshot5, 10       5 or 10 labelled images a class                class, from features, by the key
     finetune1, 10      the whole encoder on 1 or 10 % of the labels   class
+    finetune100        on all: transfer, where the data is another    class
     corruption         the linear classifier on corrupted images      class
     rotation, hue      which of four rotations, of four hue shifts    needs no labels
 
@@ -19,7 +21,9 @@ Those that read features share the subject's; they need no encoder where feature
 
 Every result holds "protocol", "accuracy" (top-1 on the test set, in percent), "standard_error" (of that accuracy over
 the draw of the test images, in percent: `100 sqrt(a (1 - a) / n)` where nothing else is said), "train_images",
-"test_images", "features" (the width), "settings", "seconds", and what the protocol adds. The seconds of those from
+"test_images", "features" (the width), "settings", "seconds", and what the protocol adds. Those that ask for the class
+also hold "top5_accuracy", "mean_class_accuracy" and "by_class" (`figures`); "rotation" and "hue" show every image in
+all of their four classes, and hold "by_degrees". The seconds of those from
 features count the embedding in, whether it was done for them or for a protocol before; "embed_seconds" is its part.
 """
 
@@ -38,9 +42,11 @@ from jaxcl.evaluate import transforms
 from jaxcl.evaluate.checks import check_sets
 from jaxcl.evaluate.corruptions import CORRUPTIONS
 from jaxcl.evaluate.fewshot import few_shot
+from jaxcl.evaluate.figures import Hits, figures, hits, ranked
 from jaxcl.evaluate.finetune import finetune
-from jaxcl.evaluate.knn import knn_accuracy
-from jaxcl.evaluate.probe import L2, linear_probe
+from jaxcl.evaluate.knn import knn_ranked
+from jaxcl.evaluate.mlp import mlp_probe
+from jaxcl.evaluate.probe import L2, LinearProbe, linear_probe
 from jaxcl.evaluate.progress import Progress, stage
 from jaxcl.evaluate.robustness import robustness
 from jaxcl.evaluate.sgd import linear_sgd
@@ -72,10 +78,12 @@ def _knn(
     stage(progress, "fitting")(0.0)
     start = time.perf_counter()
     k = min(k, len(labels))
-    accuracy = knn_accuracy(bank, labels, queries, test_labels, k=k, vote=vote, temperature=temperature)
+    best = knn_ranked(bank, labels, queries, k=k, vote=vote, temperature=temperature)
+    found = hits(best, test_labels, len(np.unique(labels)))
     weighted = {"temperature": temperature} if vote == "weighted" else {}
     settings = {"k": k, "vote": vote, "similarity": "cosine", **weighted}
-    return _of_features(protocol, subject, accuracy, settings, start, {})
+    more = _figures(found, subject)
+    return _of_features(protocol, subject, float(found.first.mean()), settings, start, more)
 
 
 def _linear(
@@ -96,7 +104,7 @@ def _linear(
     "transfer" is as in SimCLR's appendix B.8: features as they are, no augmentation, 45 values of l2 from 1e-6 to 1e5.
     l2 is chosen on held-out training images, then the classifier is fitted to all of them. l2 counts against the mean
     cross-entropy (ours: the paper does not say whether against mean or sum). Images keep their size or are resized when
-    they are loaded. "mean_class_accuracy" is what the paper reports for some data sets.
+    they are loaded. The paper reports "mean_class_accuracy" for some data sets.
     """
     labels, test_labels = check_sets(protocol, subject.train, subject.test)
     train_features, test_features = subject.train_features(progress), subject.test_features(progress)
@@ -109,11 +117,7 @@ def _linear(
         "iterations": iterations,
     }
     probe = linear_probe(train_features, labels, test_features, test_labels, l2=l2, **settings)
-    more = dict(probe.details)
-    if protocol == "transfer":
-        right = probe.classes[np.argmax(test_features @ probe.weights + probe.bias, axis=1)] == test_labels
-        by_class = [float(right[test_labels == c].mean()) for c in np.unique(test_labels)]
-        more["mean_class_accuracy"] = 100 * float(np.mean(by_class))
+    more = dict(probe.details) | _of_linear(probe, subject)
     return _of_features(protocol, subject, probe.accuracy, {"optimizer": "L-BFGS", **settings}, start, more)
 
 
@@ -170,15 +174,54 @@ def _linear_sgd(
     return {
         **_result(protocol, subject, probe.accuracy, settings, seconds),
         "features": len(probe.weights),
+        **_of_linear(probe, subject),
+        **probe.details,
+    }
+
+
+def _mlp(
+    key: Array,
+    subject: Subject,
+    *,
+    views: Views | None = None,
+    hidden: int = 1024,
+    dropout: float = 0.2,
+    epochs: int = 120,
+    batch_size: int = 256,
+    learning_rate: float = 2e-4,
+    drops: Sequence[float] = (80 / 120, 110 / 120),
+    weight_decay: float = 1e-5,
+    progress: Progress | None = None,
+) -> Result:
+    """`mlp_probe`; a training set of fewer images than the batch is one batch."""
+    check_sets("mlp", subject.train, subject.test)
+    start = time.perf_counter()
+    settings: dict[str, Any] = {
+        "hidden": hidden,
+        "dropout": dropout,
+        "epochs": epochs,
+        "batch_size": min(batch_size, len(subject.train.images)),
+        "learning_rate": learning_rate,
+        "drops": list(drops),
+        "weight_decay": weight_decay,
+    }
+    probe = mlp_probe(key, subject, views=views, progress=stage(progress, "training"), **settings)
+    settings = {"optimizer": "Adam, b1 = 0.8", "augmented": views is not None, "seed": _seed(key), **settings}
+    seconds = time.perf_counter() - start
+    return {
+        **_result("mlp", subject, probe.accuracy, settings, seconds),
+        "features": len(probe.params["hidden"]),
+        **_figures(probe.hits, subject),
         **probe.details,
     }
 
 
 def _few_shot(
-    shots: int,
+    protocol: str,
     key: Array,
     subject: Subject,
     *,
+    shots: int,
     views: Views | None = None,
     draws: int = 10,
     steps: int = 250,
@@ -188,7 +231,7 @@ def _few_shot(
 ) -> Result:
     """`few_shot`: "accuracy" is the mean over draws, "interval" half the width of its 95 % confidence
     interval, both in percent."""
-    labels, test_labels = check_sets(f"fewshot{shots}", subject.train, subject.test)
+    labels, test_labels = check_sets(protocol, subject.train, subject.test)
     settings: dict[str, Any] = {
         "shots": shots,
         "draws": draws,
@@ -199,7 +242,8 @@ def _few_shot(
     train_features, test_features = subject.train_features(progress), subject.test_features(progress)
     stage(progress, "fitting")(0.0)
     start = time.perf_counter()
-    score = few_shot(key, train_features, labels, test_features, test_labels, **settings)
+    names = subject.train.classes
+    score = few_shot(key, train_features, labels, test_features, test_labels, names=names, **settings)
     settings = {"optimizer": "Adam", "seed": _seed(key), **settings}
     seconds = time.perf_counter() - start + subject.embed_seconds
     return {
@@ -207,6 +251,7 @@ def _few_shot(
         "interval": None if draws == 1 else 100 * score.interval,
         "accuracies": [100 * float(accuracy) for accuracy in score.accuracies],
         "features": int(train_features.shape[1]),
+        **_figures(score.hits, subject),
     }
 
 
@@ -224,6 +269,7 @@ def _finetune(
     schedule: str = "cosine",
     drops: Sequence[float] = (0.6, 0.8),
     drop_factor: float = 0.1,
+    weight_decay: float = 0.0,
     augmentation: str = "recipe",
     progress: Progress | None = None,
 ) -> Result:
@@ -242,6 +288,7 @@ def _finetune(
         "schedule": schedule,
         "drops": [float(drop) for drop in drops],
         "drop_factor": drop_factor,
+        "weight_decay": weight_decay,
     }
     if augmentation == "recipe" and views is None:
         augmentation = "tensorflow"
@@ -259,6 +306,7 @@ def _finetune(
         **_result(protocol, subject, tuned.accuracy, settings, seconds),
         "labelled_images": len(tuned.rows),
         "features": len(tuned.weights),
+        **_figures(tuned.hits, subject),
         **tuned.details,
     }
 
@@ -331,8 +379,20 @@ def _corruption(
         "groups": {group: 100 * mean for group, mean in score.groups.items()},
         "corruptions": {name: [100 * float(a) for a in five] for name, five in score.accuracies.items()},
         "features": len(score.probe.weights),
+        **figures(score.hits, score.labels, names=subject.test.classes),
         **score.probe.details,
     }
+
+
+def _of_linear(probe: LinearProbe, subject: Subject) -> Result:
+    """The figures of a linear classifier on the test images."""
+    features = subject.test_features().astype(probe.weights.dtype, copy=False)
+    best = ranked(features @ probe.weights + probe.bias, probe.classes)
+    return _figures(hits(best, np.asarray(subject.test.labels), len(probe.classes)), subject)
+
+
+def _figures(found: Hits, subject: Subject) -> Result:
+    return figures(found, np.asarray(subject.test.labels), names=subject.test.classes)
 
 
 def _chosen(augmentation: str, views: Views | None, subject: Subject) -> Views | None:
@@ -403,8 +463,8 @@ MOCO: dict[str, Any] = {
     "augmentation": "torchvision",
 }
 
-# name -> (key, subject, *, settings of its own, views=None, progress=None) -> Result. `views` matters to "linear_sgd"
-# and the "finetune"s alone; the key to what draws: not to "knn", "linear" and their kin.
+# name -> (key, subject, *, settings of its own, views=None, progress=None) -> Result. `views` matters to "linear_sgd",
+# "mlp" and the "finetune"s alone; the key to what draws: not to "knn", "linear" and their kin.
 PROTOCOLS: dict[str, Callable[..., Result]] = {
     "knn": functools.partial(_knn, "knn", k=10, vote="majority"),
     "knn200": functools.partial(_knn, "knn200", k=200, vote="weighted"),
@@ -412,10 +472,12 @@ PROTOCOLS: dict[str, Callable[..., Result]] = {
     "transfer": functools.partial(_linear, "transfer", l2=TRANSFER_L2, standardize=False),
     "linear_sgd": functools.partial(_linear_sgd, "linear_sgd"),
     "linear_moco": functools.partial(_linear_sgd, "linear_moco", **MOCO),
-    "fewshot5": functools.partial(_few_shot, 5),
-    "fewshot10": functools.partial(_few_shot, 10),
+    "mlp": _mlp,
+    "fewshot5": functools.partial(_few_shot, "fewshot5", shots=5),
+    "fewshot10": functools.partial(_few_shot, "fewshot10", shots=10),
     "finetune1": functools.partial(_finetune, 1),
     "finetune10": functools.partial(_finetune, 10),
+    "finetune100": functools.partial(_finetune, 100),
     "rotation": functools.partial(_transform, "rotation", transforms.rotation_probe, transforms.ANGLES),
     "hue": functools.partial(_transform, "hue", transforms.hue_probe, transforms.SHIFTS),
     "corruption": _corruption,

@@ -11,6 +11,7 @@ import numpy as np
 from jaxcl.evaluate.checks import check_sets
 from jaxcl.evaluate.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from jaxcl.evaluate.features import embed
+from jaxcl.evaluate.figures import Hits, hits, ranked
 from jaxcl.evaluate.probe import L2, LinearProbe, linear_probe
 from jaxcl.evaluate.progress import Progress, stage
 from jaxcl.evaluate.subject import Subject
@@ -27,6 +28,8 @@ class Robustness(NamedTuple):
     severe: float  # over severities 3 to 5
     standard_error: float  # of the mean, over the draw of the test images
     probe: LinearProbe
+    hits: Hits  # of every corrupted test image, the mean over corruptions and severities
+    labels: np.ndarray  # of these images
 
 
 class _Corrupted:
@@ -85,26 +88,31 @@ def robustness(
     stage(progress, "fitting")(0.0)
     probe = linear_probe(features, labels, clean, wanted, l2=l2, **probe_settings)
 
-    total, right, accuracies = len(names) * len(SEVERITIES), np.zeros(len(shown)), {}
+    total, accuracies = len(names) * len(SEVERITIES), {}
+    right, five = np.zeros(len(shown)), np.zeros(len(shown))
     for i, name in enumerate(names):
         scores = []
         for severity in SEVERITIES:
             stage(progress, name.replace("_", " "))((i * len(SEVERITIES) + severity - 1) / total)
             seen = embed(encoder, cast(np.ndarray, _Corrupted(noise_key, name, shown, severity)))
-            hits = probe.classes[np.argmax(seen @ probe.weights + probe.bias, axis=1)] == wanted
-            scores.append(hits.mean())
-            right += hits / total
+            best = ranked(seen @ probe.weights + probe.bias, probe.classes)
+            found = hits(best, wanted, len(probe.classes))
+            scores.append(found.first.mean())
+            right += found.first / total
+            five += 0 if found.five is None else found.five / total
         accuracies[name] = np.asarray(scores)
-    groups: dict[str, list[np.ndarray]] = {}
+    by_group: dict[str, list[np.ndarray]] = {}
     for name in names:
-        groups.setdefault(CORRUPTIONS[name].group, []).append(accuracies[name])
+        by_group.setdefault(CORRUPTIONS[name].group, []).append(accuracies[name])
     every = np.stack(list(accuracies.values()))
     return Robustness(
         clean=probe.accuracy,
         accuracies=accuracies,
-        groups={group: float(np.mean(found)) for group, found in groups.items()},
+        groups={group: float(np.mean(members)) for group, members in by_group.items()},
         mean=float(every.mean()),
         severe=float(every[:, 2:].mean()),
         standard_error=float(right.std() / np.sqrt(len(right))),
         probe=probe,
+        hits=Hits(right, None if found.five is None else five),
+        labels=wanted,
     )

@@ -14,8 +14,10 @@ diagonal serves the one below it, in both passes, which halves the exponentials 
 the tiles is that of FlashAttention (Dao et al. 2022, arXiv:2205.14135) and Inf-CL (Cheng et al. 2024,
 arXiv:2410.17243); the results are exact up to rounding.
 
-Several devices share the tiles, under `jit` too (`collectives.by_rows`). Each holds the rows of all and, in the
-backward pass, a gradient for each of them, which are added up in the end.
+Several devices share the tiles, under `jit` too (`collectives.by_rows`). Each gathers the rows of all and, in the
+backward pass, holds a gradient for each of them, which are added up in the end. Where the rows of all take more than
+`GATHERED` bytes (half a million of width 128), they go round a ring of the devices instead, one device's rows at a
+time, with what has been found for them: memory is then a few times a device's own rows, however many devices.
 
 Two ways to keep the exponentials in range: where all products are known to be at most `bound` and at least `-bound`
 (unit rows over a temperature) they are shifted by it; else a running maximum is kept for every row (Milakov &
@@ -38,7 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +52,16 @@ from jaxcl.typing import Array
 
 # Below this many products the plain matrix is as fast, and small enough to keep.
 PLAIN_BELOW = 1 << 20
+
+
+# Rows of all devices that take no more bytes than this are gathered; of more, blocks go round in a ring. With a
+# gradient for each and a copy or two it is a sixteenth of the memory of the smallest accelerator in use, 16 GiB.
+GATHERED = 2**28
+
+
+def goes_round(rows: Array, devices: int) -> bool:
+    """Whether devices with so many rows each pass them round, and do not gather them, when nobody has said."""
+    return devices > 1 and devices * rows.size * rows.dtype.itemsize > GATHERED
 
 
 def is_worth_it(rows: int, columns: int) -> bool:
@@ -79,6 +91,7 @@ def log_partition(
     bound: float | None = None,
     block_size: int | None = None,
     precision: str | None = None,
+    ring: bool | None = None,
     axis_name: str | None = None,
 ) -> tuple[Array, Array]:
     """Of every row i: L_i = log of the sum of exp(z_i . z_k) over all rows k outside i's group, and its positive.
@@ -97,6 +110,9 @@ def log_partition(
         a number that no |z_i . z_k| exceeds, as 1/temperature for unit rows; None if unknown.
     precision
         of the products; None is the device's own, "highest" float32 everywhere.
+    ring
+        whether the rows of several devices go round in place of being gathered; None decides by their bytes
+        (`GATHERED`). The same value, up to rounding.
     """
     bound, together = _usable(bound, z.dtype), max(group, views, 1)
 
@@ -105,6 +121,8 @@ def log_partition(
         if axis_name is None:
             z, block = collectives.gather(z), _fit(block, len(z), together)
             return _symmetric(z, group, views, bound, block, precision)
+        if goes_round(z, collectives.size(axis_name)) if ring is None else ring:
+            return _ring(z, group, views, bound, _fit(block, len(z), together), axis_name, precision)
         # Sixteen tiles in all, or more: the two sides of what is made twice are one tile in T.
         block = min(block, -(-len(z) * collectives.size(axis_name) // 16))
         return _shared(z, group, views, bound, _fit(block, len(z), together), axis_name, precision)
@@ -198,21 +216,26 @@ def _weight(s: Array, log_z: Array, c: Array, bound: float | None) -> Array:
     return c * jnp.exp(s - log_z)
 
 
-def _both(log_z: Array, c: Array, bound: float | None) -> Callable[[Array, Array, Array], Array]:
-    """(s, i, j) -> what dL weighs the other row of each product s of tiles i and j with; log_z and c by tiles.
+def _both(
+    log_z: Array, c: Array, bound: float | None, *, others: tuple[Array, Array] | None = None
+) -> Callable[[Array, Array, Array], Array]:
+    """(s, i, j) -> what dL weighs the other row of each product s of tiles i and j with; log_z and c by tiles. Where
+    the tiles j are of other rows, `others` are log_z and c of these.
 
     d/dz_i sum_k c_k L_k = sum_j (c_i exp(s_ij - L_i) + c_j exp(s_ij - L_j)) z_j
     """
-    share = c if bound is None else c * jnp.exp(bound - log_z)
+    other_log_z, other_c = others or (log_z, c)
+    if bound is None:
 
-    def both(s, i, j):
-        if bound is not None:
-            return jnp.exp(s - bound) * (share[i][:, None] + share[j][None, :])
-        return _weight(s, log_z[i][:, None], c[i][:, None], bound) + _weight(
-            s, log_z[j][None, :], c[j][None, :], bound
-        )
+        def apart(s, i, j):
+            return _weight(s, log_z[i][:, None], c[i][:, None], bound) + _weight(
+                s, other_log_z[j][None, :], other_c[j][None, :], bound
+            )
 
-    return both
+        return apart
+
+    share, other_share = c * jnp.exp(bound - log_z), other_c * jnp.exp(bound - other_log_z)
+    return lambda s, i, j: jnp.exp(s - bound) * (share[i][:, None] + other_share[j][None, :])
 
 
 def products(q: Array, k: Array, precision: str | None = None) -> Array:
@@ -264,7 +287,10 @@ def _mask(s: Array, i: Array, j: Array, rows: int, group: int) -> Array:
     return jnp.where(out, -jnp.inf, s)
 
 
-def _symmetric_sums(z: Array, group: int, views: int, bound: float | None, block: int, precision: str | None):
+def _symmetric_running(
+    z: Array, group: int, views: int, bound: float | None, block: int, precision: str | None
+):
+    """The running sums of all pairs of rows, by tiles, and each row's positive, within the tiles."""
     rows, zb = len(z), _blocks(z, block)
     filled = zb.shape[0] * block != rows
 
@@ -289,7 +315,12 @@ def _symmetric_sums(z: Array, group: int, views: int, bound: float | None, block
     sums = _start(zb.shape[:2], z, bound)
     sums, positive = lax.scan(on_diagonal, sums, np.arange(len(zb), dtype=np.int32))
     sums, _ = lax.scan(above, sums, _upper_pairs(len(zb)))
-    return _finish(sums, rows, bound), positive.reshape(-1)[:rows]
+    return sums, positive.reshape(-1)[:rows]
+
+
+def _symmetric_sums(z: Array, group: int, views: int, bound: float | None, block: int, precision: str | None):
+    sums, positive = _symmetric_running(z, group, views, bound, block, precision)
+    return _finish(sums, len(z), bound), positive
 
 
 def _symmetric_forward(z, group, views, bound, block, precision):
@@ -297,8 +328,10 @@ def _symmetric_forward(z, group, views, bound, block, precision):
     return out, (z, out[0])
 
 
-def _symmetric_backward(group, views, bound, block, precision, kept, cotangents):
-    (z, log_z), (c, c_positive) = kept, cotangents
+def _symmetric_gradient(
+    z: Array, log_z: Array, c: Array, group: int, bound: float | None, block: int, precision: str | None
+):
+    """d/dz of sum_i c_i L_i over all pairs of rows, by tiles [t, block, d]."""
     rows, zb, lb, cb = len(z), *(_blocks(x, block) for x in (z, log_z, c))
     filled = zb.shape[0] * block != rows
     both = _both(lb, cb, bound)
@@ -316,12 +349,17 @@ def _symmetric_backward(group, views, bound, block, precision, kept, cotangents)
         dz = dz.at[i].add(weighted(w, zb[j], precision))
         return dz.at[j].add(weighted(w.T, zb[i], precision)), None
 
+    dz = collectives.vary_like(jnp.zeros_like(zb), z)
+    dz, _ = lax.scan(on_diagonal, dz, np.arange(len(zb), dtype=np.int32))
+    return lax.scan(above, dz, _upper_pairs(len(zb)))[0]
+
+
+def _symmetric_backward(group, views, bound, block, precision, kept, cotangents):
+    (z, log_z), (c, c_positive) = kept, cotangents
+    dz = _symmetric_gradient(z, log_z, c, group, bound, block, precision).reshape(-1, z.shape[1])[: len(z)]
     # Positives in full precision, not within the tiles: there an accelerator rounds z, and among rows that are nearly
     # alike the rounding of the one positive would be as large as what is left of it.
-    dz = _blocks(_positives_backward(z, c_positive, views), block)
-    dz, _ = lax.scan(on_diagonal, dz, np.arange(len(zb), dtype=np.int32))
-    dz, _ = lax.scan(above, dz, _upper_pairs(len(zb)))
-    return (dz.reshape(-1, z.shape[1])[:rows],)
+    return (dz + _positives_backward(z, c_positive, views),)
 
 
 _symmetric = jax.custom_vjp(_symmetric_sums, nondiff_argnums=(1, 2, 3, 4, 5))
@@ -457,6 +495,144 @@ def _shared_backward(group, views, bound, block, axis_name, precision, kept, cot
 
 _shared = jax.custom_vjp(_shared_sums, nondiff_argnums=(1, 2, 3, 4, 5, 6))
 _shared.defvjp(_shared_forward, _shared_backward)
+
+
+# --- one program a device, rows that go round -----------------------------------------------------------------------
+#
+# Device p begins with its own pairs of rows. Then it gets the rows of device p + 1, p + 2, ... up to half of the D
+# devices round the ring, makes all tiles of its own rows with them, and adds what they tell of both to two sums: its
+# own, and one that goes round with the rows it is for and is sent home in the end. So each pair of devices meets once.
+# Where D is even the devices that face each other both make their tiles, each for its own rows only.
+
+
+class _Met(NamedTuple):
+    """Two devices' tiles of rows [t, block, d], and the pairs of tiles of one with the other."""
+
+    own: Array
+    other: Array
+    rows: int  # of a device, without the filling of the last tile
+    precision: str | None
+
+    @property
+    def pairs(self) -> np.ndarray:
+        return _all_pairs(len(self.own), len(self.other))
+
+    def tile(self, pair: Any) -> Array:
+        i, j = pair
+        s = products(self.own[i], self.other[j], self.precision)
+        if len(self.own) * s.shape[0] == self.rows:
+            return s
+        a = i * s.shape[0] + lax.broadcasted_iota(jnp.int32, s.shape, 0)
+        b = j * s.shape[1] + lax.broadcasted_iota(jnp.int32, s.shape, 1)
+        return jnp.where((a >= self.rows) | (b >= self.rows), -jnp.inf, s)
+
+
+def _round_the_ring(meet: Callable, meet_opposite: Callable, own, going, axis_name: str):
+    """own after all devices have been met, and what has come home of those `going`, a pair (rows, found for them).
+
+    meet            (own, rows, found) -> own, found: tiles that serve both
+    meet_opposite   (own, rows) -> own: tiles that serve own rows only
+    """
+    devices = collectives.size(axis_name)
+    last = (devices - 1) // 2
+
+    def step(carry, _):
+        own, going = carry
+        rows, found = collectives.from_next(going, axis_name)
+        own, found = meet(own, rows, found)
+        return (own, (rows, found)), None
+
+    (own, (rows, found)), _ = lax.scan(step, (own, going), length=last)
+    if devices % 2 == 0:
+        own = meet_opposite(own, collectives.from_next(rows, axis_name))
+    return own, collectives.from_next(found, axis_name, steps=-last)
+
+
+def _ring_sums(
+    z: Array,
+    group: int,
+    views: int,
+    bound: float | None,
+    block: int,
+    axis_name: str,
+    precision: str | None,
+):
+    own, n = _blocks(z, block), len(z)
+
+    def meet(sums, others, found):
+        met = _Met(own, others, n, precision)
+
+        def twice(both, pair):
+            (i, j), (sums, found) = pair, both
+            s = met.tile(pair)
+            if bound is None:
+                return (_add(sums, i, s, bound, 1), _add(found, j, s, bound, 0)), None
+            e = jnp.exp(s - bound)
+            return ((sums[0].at[i].add(jnp.sum(e, axis=1)),), (found[0].at[j].add(jnp.sum(e, axis=0)),)), None
+
+        return lax.scan(twice, (sums, found), met.pairs)[0]
+
+    def meet_opposite(sums, others):
+        met = _Met(own, others, n, precision)
+        return lax.scan(
+            lambda sums, pair: (_add(sums, pair[0], met.tile(pair), bound, 1), None), sums, met.pairs
+        )[0]
+
+    sums, _ = _symmetric_running(z, group, 0, bound, block, precision)
+    going = own, _start(own.shape[:2], z, bound)
+    sums, home = _round_the_ring(meet, meet_opposite, sums, going, axis_name)
+    if bound is None:
+        top = jnp.maximum(sums[1], home[1])
+        sums = (sum(part * jnp.exp(largest - top) for part, largest in (sums, home)), top)
+    else:
+        sums = (sums[0] + home[0],)
+    return _finish(sums, n, bound), positives(z, views)
+
+
+def _ring_forward(z, group, views, bound, block, axis_name, precision):
+    out = _ring_sums(z, group, views, bound, block, axis_name, precision)
+    return out, (z, out[0])
+
+
+def _ring_backward(group, views, bound, block, axis_name, precision, kept, cotangents):
+    (z, log_z), (c, c_positive) = kept, cotangents
+    own, lb, cb = (_blocks(x, block) for x in (z, log_z, c))
+
+    def weights(others):
+        rows, *log_z_and_c = others
+        met, both = _Met(own, rows, len(z), precision), _both(lb, cb, bound, others=tuple(log_z_and_c))
+        return met, lambda pair: both(met.tile(pair), *pair)
+
+    def meet(dz, others, found):
+        met, weight = weights(others)
+
+        def twice(both, pair):
+            (i, j), (dz, found), w = pair, both, weight(pair)
+            dz = dz.at[i].add(weighted(w, met.other[j], precision))
+            return (dz, found.at[j].add(weighted(w.T, own[i], precision))), None
+
+        return lax.scan(twice, (dz, found), met.pairs)[0]
+
+    def meet_opposite(dz, others):
+        met, weight = weights(others)
+        return lax.scan(
+            lambda dz, pair: (
+                dz.at[pair[0]].add(weighted(weight(pair), met.other[pair[1]], precision)),
+                None,
+            ),
+            dz,
+            met.pairs,
+        )[0]
+
+    dz = _symmetric_gradient(z, log_z, c, group, bound, block, precision)
+    going = (own, lb, cb), collectives.vary_like(jnp.zeros_like(own), z)
+    dz, home = _round_the_ring(meet, meet_opposite, dz, going, axis_name)
+    dz = (dz + home).reshape(-1, z.shape[1])[: len(z)]
+    return (dz + _positives_backward(z, c_positive, views),)
+
+
+_ring = jax.custom_vjp(_ring_sums, nondiff_argnums=(1, 2, 3, 4, 5, 6))
+_ring.defvjp(_ring_forward, _ring_backward)
 
 
 # --- two sets of rows -------------------------------------------------------------------------------------------

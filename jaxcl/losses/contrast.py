@@ -11,7 +11,8 @@ numbers end at 65504, cuts off there. A nan anywhere makes the loss nan.
 `block_size` chooses how the sum over all pairs is made: 0 stores the matrix of similarities, b > 0 makes it blockwise,
 b rows by b columns at a time, and again in the backward pass (`jaxcl.losses.blockwise`: exact, memory proportional to
 the rows), None decides by size. Blocks need dot products, so a similarity other than `cosine` and `dot` is always
-computed plainly. Several devices share the blocks, also under `jit` where the mesh is known (`collectives.by_rows`).
+computed plainly. Several devices share the blocks, also under `jit` where the mesh is known (`collectives.by_rows`);
+beyond half a million rows they no longer gather them, but pass them round (`blockwise.GATHERED`).
 """
 
 from __future__ import annotations

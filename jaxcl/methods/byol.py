@@ -12,7 +12,7 @@ from jaxcl import keys
 from jaxcl.extract import pool
 from jaxcl.memory import ema
 from jaxcl.methods import checks
-from jaxcl.methods.projected import projected
+from jaxcl.methods.projected import of_state, projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.typing import Array, FiveParts, Loss, Method, Net, Scores, Views
 
@@ -112,7 +112,8 @@ def byol(
         similarity={},
         loss={"loss": loss},
     )
-    return Method(init, loss_fn, embed, five_parts)
+    layers = of_state(network.layers, "online")
+    return Method(init, loss_fn, embed, five_parts, layers)
 
 
 def simsiam(

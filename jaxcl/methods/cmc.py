@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax
@@ -21,10 +21,11 @@ def cmc(
     *,
     views: Views,
     channels: Callable[[Array], tuple[Array, ...]],
-    encoders: tuple[Net, Net],
-    heads: tuple[Net, Net],
+    encoders: Sequence[Net],
+    heads: Sequence[Net],
     images: int,
     loss: Loss,
+    pairs: Literal["all", "core"] = "all",
     negatives: int | Literal["batch"] = 16384,
     temperature: float | Array = 0.07,
     momentum: float | Array = 0.5,
@@ -36,15 +37,18 @@ def cmc(
 
     views
         (key, batch) -> one view of every image in two parts, L [b, h, w, 1] and ab [b, h, w, 2]:
-        `channel_views(augment.cmc(32), (1, 2))`, or with space="ycbcr" or "ydbdr".
+        `channel_views(augment.cmc(32), (1, 2))`, or with space="ycbcr" or "ydbdr". Or in more: (1, 1, 1).
     channels
         the same cut of images [b, h, w, 3] in [0, 1] as they are, for what is evaluated:
         `augment.split_channels(augment.color_space("lab"), (1, 2))`.
+    pairs
+        which parts are told from which, of more than two (the paper's section 3.2): "all", its full graph, the sum
+        over all pairs; "core", its core view, the first part with each of the others.
     encoders, heads
         one of each a part; f = normalize(head(extract(encoder(x)))). The paper's are two ResNets of half the width,
         with a linear head to 128.
     images, negatives, momentum
-        two banks remember f of every image of the data set, by its number. A query is scored against the *other*
+        a bank a part remembers f of every image of the data set, by its number. A query is scored against the *other*
         part's bank: its own row, and the rows of `negatives` images drawn with replacement (so its own may recur,
         as in the authors' code). Then the batch's f are blended in, normalize(momentum old + (1 - momentum) f).
         Banks are as large as the data set, and kept whole on every device.
@@ -53,7 +57,7 @@ def cmc(
         it f of an encoder that has since moved on.
     loss
         (key, scores [n, 1 + negatives], partition, axis_name=None) -> scalar, of scores divided by the temperature, the
-        first the positive; the two parts' losses are added. NCE: `keyless(binary_nce, images=images)`; softmax:
+        first the positive; both directions of every pair are added. NCE: `keyless(binary_nce, images=images)`; softmax:
         `keyless(softmax_nce)`.
     temperature
         0.07; 0.1 for STL-10.
@@ -61,9 +65,19 @@ def cmc(
         (q, k, negatives, own=None, axis_name=None) -> metrics (`monitor.score_monitor`), of
         the parts' f against each other within the batch.
 
-    The partition, one number a part, is `images` times the mean of exp(score) over the first batch, and never changed
-    after it. What is evaluated is the two representations h beside each other, [b, 2 d].
+    The partition, one number a direction, is `images` times the mean of exp(score) over the first batch, and never
+    changed after it. What is evaluated is the parts' representations h beside each other, [b, 2 d] of two.
     """
+    if len(encoders) < 2 or pairs not in ("all", "core"):
+        raise ValueError(
+            f'cmc tells two parts or more from each other, "all" pairs of them or those of the "core" view; got'
+            f" {len(encoders)} encoders and pairs={pairs!r}."
+        )
+    count = len(encoders)
+    # (query, key): who looks for whom.
+    directions = [
+        (i, j) for i in range(count) for j in range(count) if i != j and (pairs == "all" or 0 in (i, j))
+    ]
 
     networks = [
         projected("cmc", encoder, head, extract) for encoder, head in zip(encoders, heads, strict=True)
@@ -83,14 +97,15 @@ def cmc(
             raise ValueError(
                 f'cmc draws so many negatives, 1 or more, or takes the "batch"; got {negatives!r}.'
             )
-        views_key, *made_keys = keys.of_init(key, 6)
+        views_key, *made_keys = keys.of_init(key, 3 * count)
         params: dict[str, PyTree] = {}
         state: dict[str, PyTree] = {}
         parts = views(views_key, batch)
-        if len(parts) != 2:
+        if len(parts) != count:
+            number = "two" if count == 2 else count
             raise ValueError(
-                f"cmc needs one view of an image in two parts, as augment.channel_views(recipe, (1, 2)); its `views`"
-                f" made {len(parts)}."
+                f"cmc needs one view of an image in {number} parts, one an encoder, as augment.channel_views(recipe,"
+                f" (1, 2)) has two; its `views` made {len(parts)}."
             )
         image = jax.ShapeDtypeStruct((*parts[0].shape[:3], sum(x.shape[3] for x in parts)), jnp.float32)
         cuts = [[x.shape[-1] for x in cut] for cut in (parts, jax.eval_shape(channels, image))]
@@ -105,26 +120,27 @@ def cmc(
             _, f, _ = network.apply(params[part], state[part], x, train=False)
             if negatives != "batch":
                 state[f"bank_{i}"] = random_bank(bank_key, images, f.shape[1])
-        return params, {**state, "partition": jnp.ones(2), "step": jnp.zeros((), jnp.int32)}
+        return params, {**state, "partition": jnp.ones(len(directions)), "step": jnp.zeros((), jnp.int32)}
 
     def loss_fn(params, state, key, batch):
-        views_key, negatives_key, *loss_keys = keys.of_step(key, 3)
+        views_key, negatives_key, *loss_keys = keys.of_step(key, 1 + count)
         h, f, new = forward(params, state, views(views_key, batch), train=True)
         index = jnp.asarray(batch["index"])
 
-        def logits_of(i):
+        def logits_of(i, j):
             if negatives == "batch":
-                return own_first(dot(f[i], collectives.gather(f[1 - i], axis_name)), axis_name) / temperature
+                return own_first(dot(f[i], collectives.gather(f[j], axis_name)), axis_name) / temperature
             rows = with_negatives(negatives_key, index, int(negatives), images)
-            return dot_with_rows(f[i], state[f"bank_{1 - i}"].rows, rows, axis_name=axis_name) / temperature
+            return dot_with_rows(f[i], state[f"bank_{j}"].rows, rows, axis_name=axis_name) / temperature
 
         value, partitions = jnp.zeros(()), []
-        for i in (0, 1):
-            logits = logits_of(i)
+        for number, (i, j) in enumerate(directions):
+            logits = logits_of(i, j)
             of_batch = collectives.mean(jnp.mean(jnp.exp(jax.lax.stop_gradient(logits))), axis_name)
-            partitions.append(jnp.where(state["step"] == 0, of_batch * images, state["partition"][i]))
-            value = value + loss(loss_keys[i], logits, partitions[i], axis_name=axis_name)
-        for i in (0, 1) if negatives != "batch" else ():
+            partitions.append(jnp.where(state["step"] == 0, of_batch * images, state["partition"][number]))
+            loss_key = jax.random.fold_in(loss_keys[i], j)
+            value = value + loss(loss_key, logits, partitions[-1], axis_name=axis_name)
+        for i in range(count) if negatives != "batch" else ():
             new[f"bank_{i}"] = blend(state[f"bank_{i}"], index, f[i], momentum=momentum, axis_name=axis_name)
         new |= {"partition": jnp.stack(partitions), "step": state["step"] + 1}
         metrics = contrast_monitor(f[0], f[1], h, temperature=temperature, scores=scores, axis_name=axis_name)
@@ -145,6 +161,7 @@ def cmc(
         loss={
             "loss": loss,
             "images": images,
+            "pairs": pairs,
             "negatives": negatives,
             "momentum": momentum,
         },

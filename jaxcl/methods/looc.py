@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxcl import collectives, keys, losses
 from jaxcl.extract import pool
+from jaxcl.feature_transform import Transform
 from jaxcl.memory import Queue, ema, push, random_queue
 from jaxcl.methods import checks
 from jaxcl.methods.moco import shuffled
@@ -33,6 +34,7 @@ def looc(
     shuffle: bool = True,
     collisions: Callable[[Array, Batch], Array] | None = None,
     embedded: Sequence[int] | None = None,
+    transform: Transform | None = None,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
     scores: Scores | None = None,
     axis_name: str | None = None,
@@ -58,6 +60,10 @@ def looc(
         third of the keys have the query's angle and are pushed away nevertheless.
     embedded
         the spaces whose branches are concatenated for evaluation; all of them if not given.
+    transform
+        what is done in each space to the query, its positive and the queue before the loss sees them
+        (`feature_transform.mixing`), drawn for each by itself; same-image negatives stay as they are, queues keep
+        unmixed keys. Ours: no paper has both.
     scores
         (q, k, negatives, axis_name=None) -> metrics (`monitor.score_monitor`), of the invariant space and its queue.
     queue_size
@@ -107,6 +113,7 @@ def looc(
         params["heads"], stats["heads"] = map(list, zip(*made, strict=True))
         d = forward(params, stats, x, train=False)[0].shape[2]
         return params, {
+            **({} if transform is None else {"step": jnp.zeros((), jnp.int32)}),
             "query": stats,
             # Copies, as what is donated may not be there twice.
             "key": jax.tree.map(jnp.copy, stats),
@@ -135,15 +142,26 @@ def looc(
         # [b views, spaces, d] -> [spaces, views, b, d]
         k = jnp.moveaxis(k.reshape(len(x), len(others), *k.shape[1:]), (2, 1), (0, 1))
         k, q = jax.lax.stop_gradient(k), jnp.swapaxes(q, 0, 1)
+        # Space i has its own positive: what head i makes of key i.
+        own = [min(i, len(others) - 1) for i in range(spaces)]
+        seen_q, seen_k, seen_queues, steps = q, k, [queue.keys for queue in state["queues"]], {}
+        if transform is not None:
+            steps = {"step": state["step"] + 1}
+            for i, view in enumerate(own):
+                mix_key = jax.random.fold_in(shuffle_key, i)
+                mixed = transform(
+                    mix_key, state["step"], q[i], k[i, view], seen_queues[i], axis_name=axis_name
+                )
+                seen_q, seen_k = seen_q.at[i].set(mixed[0]), seen_k.at[i, view].set(mixed[1])
+                seen_queues[i] = mixed[2]
         value = loss(
-            q,
-            k,
-            [queue.keys for queue in state["queues"]],
+            seen_q,
+            seen_k,
+            seen_queues,
             where=None if collisions is None else ~collisions(views_key, batch),
             axis_name=axis_name,
         )
-        # Space i remembers its own positives: what head i makes of key i.
-        positives = [k[i, min(i, len(others) - 1)] for i in range(spaces)]
+        positives = [k[i, view] for i, view in enumerate(own)]
         queues: list[Queue] = [
             push(queue, rows, axis_name=axis_name)
             for queue, rows in zip(state["queues"], positives, strict=True)
@@ -153,7 +171,7 @@ def looc(
         if scores is not None:
             metrics |= scores(q[0], positives[0], state["queues"][0].keys, axis_name=axis_name)
         return value, (
-            {"query": query_stats, "key": key_stats, "target": target, "queues": queues},
+            {**steps, "query": query_stats, "key": key_stats, "target": target, "queues": queues},
             metrics | space_monitor(q, k, axis_name=axis_name),
         )
 
@@ -164,7 +182,13 @@ def looc(
     five_parts = FiveParts(
         views={"views": views},
         encoder={"encoder": encoder, "branch": branch, "decay": decay, "shuffle": shuffle},
-        extraction={"extract": extract, "head": head, "spaces": spaces, "embedded": embedded},
+        extraction={
+            "extract": extract,
+            "head": head,
+            "spaces": spaces,
+            "embedded": embedded,
+            "transform": transform,
+        },
         similarity={"rows": normalize},
         loss={"loss": loss, "queue_size": queue_size, "collisions": collisions},
     )

@@ -14,7 +14,7 @@ from jaxcl.feature_transform import Transform
 from jaxcl.losses import temperature_of
 from jaxcl.memory import ema, push, random_queue
 from jaxcl.methods import checks
-from jaxcl.methods.projected import Projected, projected
+from jaxcl.methods.projected import Projected, of_state, projected
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import normalize
 from jaxcl.typing import Array, FiveParts, Method, Net, PyTree, QueueLoss, Scores, Views
@@ -133,7 +133,8 @@ def moco(
         similarity={"rows": normalize},
         loss={"loss": loss, "queue_size": queue_size, "symmetric": symmetric},
     )
-    return Method(init, loss_fn, embed, five_parts)
+    layers = of_state(network.layers, "query")
+    return Method(init, loss_fn, embed, five_parts, layers)
 
 
 def with_queue(

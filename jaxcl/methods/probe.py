@@ -68,7 +68,12 @@ def with_probe(
     def classify(params, state, images):
         return linear(params["probe"], embed(params, state, images))
 
-    return Method(init, loss, embed, method.five_parts), classify
+    def layers(params, state, images):
+        assert method.layers is not None
+        return method.layers(params["method"], state, images)
+
+    shown = None if method.layers is None else layers
+    return Method(init, loss, embed, method.five_parts, shown), classify
 
 
 def labels_of(batch: Batch) -> Array:

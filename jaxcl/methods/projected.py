@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxcl.methods import checks
 from jaxcl.typing import Array, Net
@@ -15,11 +15,13 @@ class Projected(NamedTuple):
     init        (encoder_key, head_key, images) -> params, state
     apply       (params, state, images, *, train) -> h [b, d], z [b, e], state
     represent   (params, state, images) -> h [b, d], with the running statistics; the head has no part in it
+    layers      (params, state, images) -> h and what each layer of the head makes of it; None where it shows none
     """
 
     init: Callable
     apply: Callable
     represent: Callable
+    layers: Callable | None
 
 
 def projected(
@@ -48,4 +50,14 @@ def projected(
         maps, _ = encoder.apply(params["encoder"], state["encoder"], images, train=False)
         return checks.vectors(method, extract(maps))
 
-    return Projected(init, apply, represent)
+    of_head: Any = getattr(head, "layers", None)
+
+    def layers(params, state, images):
+        return of_head(params[name], state[name], represent(params, state, images))
+
+    return Projected(init, apply, represent, None if of_head is None else layers)
+
+
+def of_state(layers: Callable | None, part: str) -> Callable | None:
+    """`Projected.layers` of a method that keeps the network's statistics in a part of its state."""
+    return None if layers is None else lambda params, state, images: layers(params, state[part], images)

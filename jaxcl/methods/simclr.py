@@ -83,6 +83,7 @@ def simclr(
             similarity={},
             loss={"loss": loss},
         ),
+        network.layers,
     )
 
 

@@ -14,7 +14,7 @@ from jaxcl.losses import info_nce
 from jaxcl.memory import ema, push
 from jaxcl.methods import checks
 from jaxcl.methods.moco import with_queue
-from jaxcl.methods.projected import projected
+from jaxcl.methods.projected import of_state, projected
 from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import dot, normalize
@@ -42,11 +42,11 @@ def simclr_v2(
     mechanism. That keys of both views are remembered, and that positives stay those of the batch, is our reading.
     Scores are kept in memory: [2n, 2N + queue_size].
 
-    factor
-        of the loss. The authors' code adds the means of the two views' losses, it does not average them: 2 is the
-        scale to which their learning rate and weight decay belong.
     head
-        three layers, `nets.projection_head(layers=3)`; fine-tuning starts from its first, which is not done here.
+        three layers, `nets.projection_head(layers=3)`; fine-tuning starts from its first (`supervised`).
+    factor
+        of the loss: 2 where learning rate and weight decay are those of the authors' code, which adds the means of the
+        two views.
     scores
         (q, k, negatives, own=None, axis_name=None) -> metrics (`monitor.score_monitor`), of
         one view's z against the other's within the batch.
@@ -97,4 +97,5 @@ def simclr_v2(
         similarity={"rows": normalize, "scores": dot},
         loss={"loss": loss, "factor": factor, "queue_size": queue_size},
     )
-    return Method(init, loss_fn, embed, five_parts)
+    layers = of_state(network.layers, "query")
+    return Method(init, loss_fn, embed, five_parts, layers)

@@ -8,13 +8,14 @@ from jaxcl.nets.amdim import amdim, amdim_head
 from jaxcl.nets.convnet import conv_n, conv_stage, small_convnet
 from jaxcl.nets.cpc import cpc_resnet, masked_context
 from jaxcl.nets.heads import mlp_head, projection_head
-from jaxcl.nets.net import from_linen, standardized
+from jaxcl.nets.net import STATISTICS, from_linen, standardized
 from jaxcl.nets.norm import batch_norm, layer_norm, map_norm, no_norm
 from jaxcl.nets.recompute import chunked, remat
 from jaxcl.nets.resnet import resnet, resnet_stage
 from jaxcl.nets.wide_resnet import wide_resnet
 
 __all__ = [
+    "STATISTICS",
     "amdim",
     "amdim_head",
     "batch_norm",

@@ -22,6 +22,7 @@ def projection_head(
     layers: int = 2,
     width: int | None = None,
     out: int = 128,
+    until: int | None = None,
     dtype: Any = jnp.float32,
 ) -> Net:
     """SimCLR's projection head, as in its published code: representations [b, d] -> projections [b, out].
@@ -31,6 +32,9 @@ def projection_head(
         (None: as wide as the input). SimCLR v1 (arXiv:2002.05709) has 2 layers, v2 (arXiv:2006.10029) 3.
         "linear": one dense layer and norm, whatever `layers` and `width` are.
         "none": z = h, with neither parameters nor state.
+    until
+        only the first so many of the layers, each with its ReLU: what SimCLRv2 keeps of the head of three for
+        fine-tuning (section 2, "from a middle layer"; `ft_proj_selector` of its code). 0 is no head at all.
 
     Dense layers have no bias and kernels drawn from N(0, 0.01^2); the last norm scales but has no offset.
     """
@@ -40,9 +44,18 @@ def projection_head(
         raise ValueError(
             f'projection_head needs at least one layer; got layers={layers}. For none: mode="none".'
         )
-    if mode == "none":
-        return Net(lambda key, x: ({}, {}), lambda params, state, x, *, train: (x, state))
-    return from_linen(ProjectionHead(norm, layers if mode == "nonlinear" else 1, width, out, dtype))
+    layers = layers if mode == "nonlinear" else 1
+    if until is not None and not 0 <= until < layers:
+        raise ValueError(
+            f"until is how many of {layers} layers are kept, fewer than all of them; got {until}."
+        )
+    if mode == "none" or until == 0:
+        return Net(
+            lambda key, x: ({}, {}),
+            lambda params, state, x, *, train: (x, state),
+            lambda params, state, x: (x,),
+        )
+    return with_layers(ProjectionHead(norm, layers, width, out, dtype, until))
 
 
 def mlp_head(
@@ -69,7 +82,16 @@ def mlp_head(
     """
     if initialization not in ("lecun", "torch"):
         raise ValueError(f'mlp_head\'s initialization is "lecun" or "torch"; got {initialization!r}.')
-    return from_linen(MLPHead(norm, tuple(hidden), out, bias, dtype, initialization))
+    return with_layers(MLPHead(norm, tuple(hidden), out, bias, dtype, initialization))
+
+
+def with_layers(module: nn.Module) -> Net:
+    """The net of a module whose `__call__(x, *, train, every)` returns, for `every`, x and every layer's output."""
+
+    def layers(params, state, x):
+        return module.apply({"params": params, **state}, x, train=False, every=True)
+
+    return from_linen(module)._replace(layers=layers)
 
 
 class ProjectionHead(nn.Module):
@@ -80,17 +102,20 @@ class ProjectionHead(nn.Module):
     width: int | None
     out: int
     dtype: Any
+    until: int | None = None
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x, *, train: bool, every: bool = False):
         def dense(features):
             kernel_init = nn.initializers.normal(0.01)
             return nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=kernel_init)
 
-        width = self.width or x.shape[-1]
-        for _ in range(self.layers - 1):
-            x = nn.relu(self.norm()(dense(width)(x), train=train))
-        return self.norm(use_bias=False)(dense(self.out)(x), train=train)
+        width, seen = self.width or x.shape[-1], [x]
+        for _ in range(self.layers - 1 if self.until is None else self.until):
+            seen.append(nn.relu(self.norm()(dense(width)(seen[-1]), train=train)))
+        if self.until is None:
+            seen.append(self.norm(use_bias=False)(dense(self.out)(seen[-1]), train=train))
+        return tuple(seen) if every else seen[-1]
 
 
 class MLPHead(nn.Module):
@@ -104,7 +129,9 @@ class MLPHead(nn.Module):
     initialization: str = "lecun"
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x, *, train: bool, every: bool = False):
+        seen = [x]
+
         def starts(x):
             """Of a layer's kernel and bias."""
             if self.initialization == "lecun":
@@ -118,7 +145,9 @@ class MLPHead(nn.Module):
             x = nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=kernel_init)(x)
             norm = self.norm(bias_init=bias_init) if self.norm is Bias else self.norm()
             x = nn.relu(norm(x, train=train))
+            seen.append(x)
         kernel_init, bias_init = starts(x)
-        return nn.Dense(
+        x = nn.Dense(
             self.out, use_bias=self.bias, dtype=self.dtype, kernel_init=kernel_init, bias_init=bias_init
         )(x)
+        return (*seen, x) if every else x

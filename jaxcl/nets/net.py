@@ -30,10 +30,20 @@ def from_linen(module: nn.Module) -> Net:
     return Net(init, apply)
 
 
+# Mean and standard deviation of the pixels of well-known data sets, channel by channel, for `standardized`: CIFAR-10's
+# and STL-10's as AMDIM's code has them (datasets.py), ImageNet's as torchvision has.
+STATISTICS = {
+    "cifar10": {"mean": (125.3 / 255, 123.0 / 255, 113.9 / 255), "std": (63 / 255, 62.1 / 255, 66.7 / 255)},
+    "stl10": {"mean": (0.43, 0.42, 0.39), "std": (0.27, 0.26, 0.27)},
+    "imagenet": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+}
+
+
 def standardized(net: Net, *, mean: Sequence[float], std: Sequence[float]) -> Net:
     """The net on (x - mean) / std, channel by channel: for methods that do not feed pixels in [0, 1].
 
-    MoCo, BYOL, AMDIM and CMC standardize their images, SimCLR does not.
+    MoCo, BYOL, AMDIM and CMC standardize their images, SimCLR does not. `nets.STATISTICS` holds what they do it by:
+    `standardized(net, **nets.STATISTICS["imagenet"])`.
 
     >>> identity = Net(lambda key, x: ({}, {}), lambda params, state, x, *, train: (x, state))
     >>> half = standardized(identity, mean=[0.5], std=[0.25])

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxcl.nets.channels import Excitation, SelectiveKernel
 from jaxcl.nets.net import from_linen
 from jaxcl.typing import Net, Norm
 
@@ -22,6 +23,7 @@ DEPTHS = {
     200: ((3, 24, 36, 3), True),
 }
 STEMS = ("cifar", "imagenet")
+VARIANTS = ("plain", "d")
 # initialization -> how kernels are drawn, and that of the "cifar" stem
 LECUN = nn.initializers.lecun_normal()
 KERNELS = {
@@ -46,6 +48,9 @@ def resnet(
     dtype: Any = jnp.float32,
     zero_init_last_gamma: bool = True,
     initialization: str = "lecun",
+    variant: str = "plain",
+    selective: float = 0,
+    excite: float = 0,
 ) -> Net:
     """ResNet-18, 34, 50, 101, 152 or 200: images [b, h, w, c] -> the outputs of its four stages.
 
@@ -75,6 +80,17 @@ def resnet(
         "lecun": kernels with variance 1 / (fan in), truncated at two standard deviations, as SimCLR's code has them.
         "torch": as PyTorch code starts, normal with variance 2 / (fan out) as in torchvision, but the "cifar" stem,
         which such code puts in place of torchvision's, uniform within 1 / sqrt(fan in), PyTorch's own start.
+    variant
+        "d": ResNet-D (He et al. 2018, arXiv:1812.01187). The "imagenet" stem is three 3x3 convolutions, the first with
+        stride 2 and of half the channels as the second; a shortcut of stride 2 averages 2x2 positions, then has its
+        1x1 convolution with stride 1.
+    selective
+        more than 0: selective kernels in place of the 3x3 convolutions of bottlenecks (depth 50 and more), whose
+        weights come from max(channels * selective, 32) channels. SimCLRv2's "SK" networks (arXiv:2006.10029, table 1)
+        have 0.0625, and with it variant="d", whose shortcuts then average at stride 1 too, as that code's do.
+    excite
+        more than 0: squeeze-and-excitation at the end of every branch, with max(1, inner channels * excite) channels
+        between; SimCLRv2's code calls it se_ratio.
 
     The stride of a bottleneck is on its 3x3 convolution ("v1.5"). Strided convolutions are padded by the same
     amount on both sides, whatever the image's size. A shortcut has a convolution only where the shape
@@ -92,6 +108,7 @@ def resnet(
     blocks, bottleneck = DEPTHS[depth]
     check_bottlenecks(depth, features * inner, inner, groups)
     check_initialization(initialization)
+    check_variant(depth, variant, selective, excite, groups)
     return from_linen(
         ResNet(
             blocks[:stages],
@@ -105,6 +122,9 @@ def resnet(
             dtype,
             zero_init_last_gamma,
             initialization,
+            "d" if selective else variant,
+            selective,
+            excite,
         )
     )
 
@@ -121,6 +141,9 @@ def resnet_stage(
     dtype: Any = jnp.float32,
     zero_init_last_gamma: bool = True,
     initialization: str = "lecun",
+    variant: str = "plain",
+    selective: float = 0,
+    excite: float = 0,
 ) -> Net:
     """One stage of a ResNet alone: the map [b, h, w, c] of the stage before -> (its own map,).
 
@@ -134,6 +157,7 @@ def resnet_stage(
     blocks, bottleneck = DEPTHS[depth]
     check_bottlenecks(depth, features * inner, inner, groups)
     check_initialization(initialization)
+    check_variant(depth, variant, selective, excite, groups)
     return from_linen(
         Stage(
             stage,
@@ -147,6 +171,9 @@ def resnet_stage(
             dtype,
             zero_init_last_gamma,
             initialization,
+            "d" if selective else variant,
+            selective,
+            excite,
         )
     )
 
@@ -166,6 +193,21 @@ def check_bottlenecks(depth, channels, inner, groups):
 def check_initialization(name):
     if name not in KERNELS:
         raise ValueError(f'a resnet\'s initialization is "lecun" or "torch"; got {name!r}.')
+
+
+def check_variant(depth, variant, selective, excite, groups):
+    if variant not in VARIANTS:
+        raise ValueError(f'a resnet\'s variant is "plain" or "d" (ResNet-D); got {variant!r}.')
+    for name, ratio in (("selective", selective), ("excite", excite)):
+        if not 0 <= ratio <= 1:
+            raise ValueError(f"{name} is a fraction of the channels, within 0 (without) and 1; got {ratio}.")
+    if selective and not DEPTHS[depth][1]:
+        raise ValueError(
+            f"Selective kernels stand in bottlenecks, of which a ResNet-{depth} has none; got selective={selective}."
+            " Choose depth 50 or more."
+        )
+    if selective and groups != 1:
+        raise ValueError(f"Selective kernels are two whole convolutions; got groups={groups}.")
 
 
 class Conv(nn.Module):
@@ -205,6 +247,9 @@ class Block(nn.Module):
     inner: int = 1
     groups: int = 1
     initialization: str = "lecun"
+    variant: str = "plain"
+    selective: float = 0
+    excite: float = 0
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -218,14 +263,34 @@ class Block(nn.Module):
         if self.bottleneck:
             wide = self.features * self.inner
             y = nn.relu(self.norm()(conv(wide, 1)(x), train=train))
-            y = nn.relu(self.norm()(conv(wide, 3, self.stride, groups=self.groups)(y), train=train))
+            if self.selective:
+                kernels = SelectiveKernel(
+                    conv, self.norm, wide, self.stride, self.selective, name="selective"
+                )
+                y = kernels(y, train=train)
+            else:
+                y = nn.relu(self.norm()(conv(wide, 3, self.stride, groups=self.groups)(y), train=train))
             y = self.norm(scale_init=last)(conv(out, 1)(y), train=train)
         else:
             y = nn.relu(self.norm()(conv(self.features, 3, self.stride)(x), train=train))
             y = self.norm(scale_init=last)(conv(out, 3)(y), train=train)
+        if self.excite:
+            squeezed = max(1, int(self.features * self.excite))
+            y = Excitation(squeezed, self.dtype, kernel_init, name="excitation")(y)
         if x.shape[-1] != out or self.stride != 1:
-            x = self.norm(name="shortcut_norm")(conv(out, 1, self.stride, "shortcut")(x), train=train)
+            stride = self.stride
+            if self.variant == "d" and (stride > 1 or self.selective):
+                x, stride = averaged(x, stride), 1
+            x = self.norm(name="shortcut_norm")(conv(out, 1, stride, "shortcut")(x), train=train)
         return nn.relu(x + y)
+
+
+def averaged(x, stride):
+    """The mean of 2x2 positions, every `stride`: [b, h, w, c] -> [b, ceil(h / stride), ceil(w / stride), c].
+
+    Beyond the last row and column are zeros, and at stride 1 nothing at all: the mean is then of what is there.
+    """
+    return nn.avg_pool(x, (2, 2), (stride, stride), ((0, 1), (0, 1)), count_include_pad=stride > 1)
 
 
 class ResNet(nn.Module):
@@ -242,14 +307,27 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
     zero_init_last_gamma: bool = True
     initialization: str = "lecun"
+    variant: str = "plain"
+    selective: float = 0
+    excite: float = 0
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        kernel, stride = (3, 1) if self.stem == "cifar" else (7, 2)
         kernel_init = KERNELS[self.initialization][self.stem == "cifar"]
-        x = Conv(
-            self.features * self.width, kernel, stride, self.dtype, kernel_init=kernel_init, name="stem"
-        )(x)
+
+        def conv(channels, kernel, stride, name):
+            return Conv(channels, kernel, stride, self.dtype, kernel_init=kernel_init, name=name)
+
+        channels = self.features * self.width
+        if self.stem == "cifar":
+            x = conv(channels, 3, 1, "stem")(x)
+        elif self.variant == "d":
+            for number, stride in ((1, 2), (2, 1)):
+                x = conv(channels // 2, 3, stride, f"stem_{number}")(x)
+                x = nn.relu(self.norm(name=f"stem_norm_{number}")(x, train=train))
+            x = conv(channels, 3, 1, "stem")(x)
+        else:
+            x = conv(channels, 7, 2, "stem")(x)
         x = nn.relu(self.norm(name="stem_norm")(x, train=train))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
@@ -274,6 +352,9 @@ class Stage(nn.Module):
     dtype: Any = jnp.float32
     zero_init_last_gamma: bool = True
     initialization: str = "lecun"
+    variant: str = "plain"
+    selective: float = 0
+    excite: float = 0
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -293,6 +374,9 @@ def stage_of_blocks(net, stage, count, x, *, train):
             inner=net.inner,
             groups=net.groups,
             initialization=net.initialization,
+            variant=net.variant,
+            selective=net.selective,
+            excite=net.excite,
             name=f"stage{stage}_block{i + 1}",
         )
         x = block(x, train=train)

@@ -9,6 +9,7 @@ from jaxcl.plot.curves import training_curves
 from jaxcl.plot.embeddings import embedding_map
 from jaxcl.plot.losses import loss_comparison
 from jaxcl.plot.neighbors import neighbors_sheet
+from jaxcl.plot.regions import regions_sheet
 from jaxcl.plot.scores import score_curves, score_distributions
 from jaxcl.plot.sweeps import sweep_curves
 from jaxcl.plot.views import views_sheet
@@ -17,6 +18,7 @@ __all__ = [
     "embedding_map",
     "loss_comparison",
     "neighbors_sheet",
+    "regions_sheet",
     "score_curves",
     "score_distributions",
     "sweep_curves",

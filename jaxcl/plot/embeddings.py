@@ -32,8 +32,8 @@ def embedding_map(
     classes   the names of the classes; numbers where there are none. With more than 40 classes the legend is left out.
     seed      of the choice of points and of t-SNE; the same seed gives the same picture.
 
-    Raises ValueError for features that are not [n, d] with n >= 4 or not finite, labels of another length, or an
-    unknown method.
+    Raises ValueError for features that are not [n, d] with n >= 4, not finite, or all alike; labels of another length;
+    or an unknown method.
     """
     features = np.asarray(features, dtype=np.float32)
     if features.ndim != 2 or features.shape[0] < 4 or features.shape[1] < 2:
@@ -44,6 +44,12 @@ def embedding_map(
         bad = int(np.sum(~np.isfinite(features).all(axis=1)))
         raise ValueError(
             f"{bad} of {len(features)} rows of features are not finite; leave them out or mend the model."
+        )
+    spread, size = float(np.ptp(features, axis=0).max()), float(np.abs(features).max())
+    if spread <= 1e-6 * size:  # the rounding of float32; t-SNE would divide by it
+        raise ValueError(
+            f"All {len(features)} rows of features are alike (they differ by {spread:.2g} at most, and are as large as"
+            f" {size:.2g}), so there is nothing to draw: the representation has collapsed."
         )
     if method not in ("tsne", "pca"):
         raise ValueError(f'method must be "tsne" or "pca"; got {method!r}.')

@@ -21,6 +21,7 @@ import re
 import shutil
 import stat
 import warnings
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,22 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as orbax
 
+from jaxcl.records import fits, parsed
 from jaxcl.typing import PyTree
 
 
-def save(directory: str | Path, step: int, state: PyTree, *, keep: int = 3) -> None:
+def save(
+    directory: str | Path,
+    step: int,
+    state: PyTree,
+    *,
+    keep: int = 3,
+    beside: Mapping[str, Any] | None = None,
+) -> None:
     """Saves a pytree of arrays as `step`; of the steps up to it the newest `keep` stay.
+
+    beside
+        what else is kept with it, as JSON; the function `beside` reads it.
 
     Returns when all is on the disk, a few seconds for 400 MB. (orbax could write beside the training, but a program
     that ends before its save has then loses it, or waits in vain for many minutes.)
@@ -74,6 +86,7 @@ def save(directory: str | Path, step: int, state: PyTree, *, keep: int = 3) -> N
             "files": {name: _digest(unfinished / name) for name in _files(unfinished)},
             "versions": {name: metadata.version(name) for name in ("jax", "orbax-checkpoint")},
             "devices": jax.device_count(),
+            "beside": dict(beside or {}),
         }
         (unfinished / "manifest.json").write_text(_sealed(manifest))
         for folder, _, names in os.walk(unfinished):
@@ -92,6 +105,10 @@ def save(directory: str | Path, step: int, state: PyTree, *, keep: int = 3) -> N
 def steps(directory: str | Path) -> list[int]:
     """The saved steps, oldest first; whether they are still good, `damage` says."""
     directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(
+            f"{directory} is a file; it should be the folder of a run's checkpoints. Move it away."
+        )
     names = os.listdir(directory) if directory.is_dir() else []
     return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]*", name))
 
@@ -104,6 +121,12 @@ def latest(directory: str | Path) -> int | None:
 def names(directory: str | Path, step: int) -> list[str]:
     """The names of the arrays that are saved at a step, as "params/encoder/stem/conv/kernel"."""
     return list(_read_manifest(Path(directory) / str(step))["arrays"])
+
+
+def beside(directory: str | Path, step: int) -> dict[str, Any]:
+    """What `save` was given to keep beside the state of a step; {} where it was nothing."""
+    found = _read_manifest(Path(directory) / str(step)).get("beside")
+    return found if isinstance(found, dict) else {}
 
 
 def damage(directory: str | Path, step: int) -> str | None:
@@ -169,7 +192,12 @@ def restore(
     # A placeholder is left on the disk.
     with_entries = {name: orbax.PLACEHOLDER for name, (_, shape) in saved.items() if 0 not in shape}
     with_entries |= {name: _abstract(x) for name, x in leaves.items() if np.size(x)}
-    arrays = orbax.load(directory / str(chosen) / "arrays", with_entries)
+    try:
+        arrays = orbax.load(directory / str(chosen) / "arrays", with_entries)
+    except (KeyError, ValueError, TypeError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{directory / str(chosen)} is whole, but its arrays are not those of its manifest ({error!s:.300})."
+        ) from error
     arrays |= {name: _nothing(x) for name, x in leaves.items() if not np.size(x)}
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in leaves]), chosen
 
@@ -273,13 +301,23 @@ def _seal(manifest: dict) -> str:
 
 def _read_manifest(folder: Path) -> dict:
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = parsed((folder / "manifest.json").read_bytes())
         if manifest.pop("sha256") != _seal(manifest):
             raise ValueError("its own sha256 differs")
     except FileNotFoundError:
         raise ValueError("manifest.json is missing") from None
-    except (ValueError, KeyError, AttributeError, TypeError) as problem:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
         raise ValueError(f"manifest.json has changed since it was written ({problem})") from None
+    # Its seal says that it is whole, and not who wrote it.
+    kinds = {"step": int, "arrays": dict, "files": dict}
+    for name, kind in kinds.items():
+        if not isinstance(manifest.get(name), kind):
+            raise ValueError(f"manifest.json does not say {name!r} as one that is written here")
+    pairs = {"arrays": tuple[str, tuple[int, ...]], "files": tuple[int, str]}
+    for name, pair in pairs.items():
+        for entry, value in manifest[name].items():
+            if not fits(value, pair):
+                raise ValueError(f"manifest.json says of {name} {entry!r} what cannot be: {value!r}")
     return manifest
 
 

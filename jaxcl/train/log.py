@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from jaxcl.records import fits, parsed
+
 FILE = "metrics.jsonl"
+# Where there is no bar, a line comes at least as often, whatever a step takes.
+SECONDS_BETWEEN_LINES = 20.0
 
 
 class Log:
@@ -52,6 +56,7 @@ class Log:
         if not self._active:
             return
         self._steps = steps
+        self._said = time.perf_counter()
         # A pipe gets lines even where FORCE_COLOR makes rich take it for a terminal.
         self._console = console or Console(force_interactive=None if sys.stdout.isatty() else False)
         self._pace = _Pace(start_step)
@@ -113,12 +118,38 @@ class Log:
             self._bar.update(self._task, completed=step, shown=shown)
         else:  # with a bar: an evaluation, which is rare and stays on the screen above it
             where = f"step {step}" if self._steps is None else f"step {step}/{self._steps}"
-            self._console.print(f"{where}  {shown}", markup=False, highlight=False, soft_wrap=True)
+            self.say(f"{where}  {shown}")
 
     def advance(self, step: int) -> None:
         """Moves the bar, between two `write`s; waits for nothing."""
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
+
+    def say(self, sentence: str) -> None:
+        """A line on the screen, above the bar where there is one, and nowhere else."""
+        if self._active:
+            self._said = time.perf_counter()
+            self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+    def began(self, step: int, *, compiling: float, seconds: float) -> None:
+        """Says what the first step took, in seconds, and what is left; from here on the pace is counted."""
+        if not self._active:
+            return
+        self._pace = _Pace(step, counting=True)
+        left = "" if self._steps is None else f"; {_clock(seconds * (self._steps - step))} left at this pace"
+        self.say(f"step {step}: compiled in {compiling:.1f} s, a step takes {seconds:.2g} s{left}")
+
+    def glance(self, step: int, loss: Callable[[], float]) -> None:
+        """A line on the screen where nothing was said for long, for whoever watches a file; the bar needs none."""
+        if (
+            not self._active
+            or self._bar is not None
+            or time.perf_counter() - self._said < SECONDS_BETWEEN_LINES
+        ):
+            return
+        left = None if self._steps is None else self._pace.seconds_left(step, self._steps)
+        where = f"step {step}" if self._steps is None else f"step {step}/{self._steps}"
+        self.say(f"{where}  {_shown({'loss': loss()}, left)}")
 
     def close(self) -> None:
         """May be called twice."""
@@ -158,20 +189,52 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
     return [records[step] for step in sorted(records)]
 
 
+def set_aside(run_dir: str | Path) -> str | None:
+    """Puts the metrics of a run that begins anew out of the way, and returns a sentence about them; None without any.
+
+    They are in metrics.jsonl.aside then, in place of those that were there.
+    """
+    file = Path(run_dir) / FILE
+    last = max((record["step"] for _, record in _read(file)), default=None)
+    if last is None:
+        return None
+    aside = file.with_name(f"{FILE}.aside")
+    os.replace(file, aside)
+    return (
+        f"There is no checkpoint in {run_dir}, so the run begins anew; what was logged up to step {last} is in"
+        f" {aside.name}."
+    )
+
+
 def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each whole line, and what it says."""
     if not file.exists():
         return
+    if file.is_dir():
+        raise ValueError(f"{file} is a directory; it should be the file of a run's metrics. Move it away.")
     # Not splitlines: only "\n" ends a record, and a record without one was never finished.
     *lines, _ = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
-            record["step"] = int(record["step"])
-        except (ValueError, TypeError, KeyError) as problem:
+            record = parsed(line)
+            check_record(record)
+        except ValueError as problem:
             warnings.warn(f"Line {number} of {file} is no record and is left out ({problem}).", stacklevel=3)
             continue
         yield line.decode(), record
+
+
+def check_record(record: Any) -> None:
+    """Raises ValueError where a line is no record of metrics: {"step": 7, name: a number, null, or a list of them}."""
+    if not isinstance(record, dict) or not fits(record.get("step"), int) or record["step"] < 0:
+        raise ValueError("it has no step, a whole number from 0 on")
+
+    def number(x: Any) -> bool:
+        return x is None or isinstance(x, int | float)
+
+    for name, value in record.items():
+        if not (number(value) or (isinstance(value, list) and all(map(number, value)))):
+            raise ValueError(f"{name!r} is not a number")
 
 
 def _forget_after(file: Path, step: int) -> bool:
@@ -206,11 +269,12 @@ def _or_none(value: Any) -> Any:
 
 
 class _Pace:
-    """How long a step takes, not counting what came before the first `write` (compiling)."""
+    """How long a step takes, not counting what came before the first `write` (compiling), or before it was made where
+    it is `counting`."""
 
-    def __init__(self, step: int):
+    def __init__(self, step: int, *, counting: bool = False):
         self._first = (step, time.perf_counter())
-        self._counting = False
+        self._counting = counting
 
     def seconds_left(self, step: int, steps: int) -> float | None:
         now = (step, time.perf_counter())

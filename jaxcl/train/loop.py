@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice, pairwise
@@ -22,14 +22,18 @@ from rich.console import Console
 from jaxcl import keys
 from jaxcl.config import Recipe
 from jaxcl.data import InputPipeline, input_pipeline, prefetch
-from jaxcl.devices import axis_name, make_mesh, replicate, split
-from jaxcl.train import checkpoint
+from jaxcl.devices import axis_name, lay_out, make_mesh, replicate, split, whole
+from jaxcl.train import checkpoint, finite
 from jaxcl.train.callbacks import Callback
-from jaxcl.train.log import Log
-from jaxcl.train.placement import place, resident
-from jaxcl.train.state import TrainState, init_state, start_from
+from jaxcl.train.health import Health
+from jaxcl.train.log import Log, set_aside
+from jaxcl.train.placement import layout, place, resident
+from jaxcl.train.state import TrainState, fill, init_state, start_from
 from jaxcl.train.step import in_one_call, make_step
 from jaxcl.typing import Batch, Images
+
+# So many seconds of steps may be queued on the device.
+SECONDS_AHEAD = 1.0
 
 
 class Preempted(SystemExit):
@@ -55,13 +59,17 @@ def train(
     seed: int = 0,
     input: str | InputPipeline = "device",
     placement: str = "jit",
+    shard_state: bool = False,
     steps_per_call: int = 1,
+    nonfinite: str = "stop",
     log_every: int = 50,
     save_every: int = 1000,
     callbacks: Sequence[Callback] = (),
     init: str | Path | None = None,
     run_dir: str | Path | None = None,
+    identity: Mapping[str, Any] | None = None,
     quiet: bool = False,
+    begin: Callable[[], Any] | None = None,
     ahead: Callable[..., Callable] | None = None,
 ) -> TrainState:
     """Trains a recipe on images for `recipe.steps` training steps and returns the final state.
@@ -72,8 +80,16 @@ def train(
     placement
         how a training step runs on several devices: "jit", "shard_map" or "pmap"; the one that the recipe's
         `axis_name` is for.
+    shard_state
+        each device keeps its part of the optimizer's state and of the method's memory (target network, queue, bank),
+        under "jit"; the same numbers, up to rounding, for less memory and more messages. The state that is returned is
+        whole again. Checkpoints are the same either way.
     steps_per_call
         training steps that are compiled and run as one; divides all cadences.
+    nonfinite
+        what follows where loss, gradient, parameters or memory are no longer finite after a step: "stop" ends the run,
+        "skip" leaves the step out and goes on, unless ten in a row are such. It is not taken either way, and what it
+        was made of is kept (`train.finite`).
     log_every, save_every
         training steps between two lines of the log, and between two checkpoints.
     callbacks
@@ -84,39 +100,57 @@ def train(
         the run logs (metrics.jsonl, TensorBoard) and saves itself there, and goes on from the newest good checkpoint
         that it finds, bit for bit as if it had never stopped (on the same number of devices). The number of the step
         is the only state of the input: order and augmentation are functions of (seed, step, sample index).
+    identity
+        what makes it this run, to be kept with each checkpoint (`jaxcl.identity`).
     quiet
         keeps it off the screen, as a notebook with several runs may wish.
+    begin
+        is called when all is built and nothing is written yet: what makes the run directory.
     ahead
         (step, state, key, batch) -> step: what compiles the training step before its first call, as `plan.ahead`, which
         says what it needs of the machine and refuses what does not fit.
 
-    Raises FloatingPointError when the loss is no longer finite, and, having saved, `Preempted` after a SIGTERM and
-    `Interrupted` after a SIGINT. A second SIGINT, and the first where nothing can be saved, is a KeyboardInterrupt at
-    once. One signal to one of several processes ends all of them, at the same step.
+    The first step is reported at once: what compiling took and what a step takes. The host is at most a second of steps
+    ahead of the device (of those that take longer, none), so that whoever asks the run to end waits for the running
+    step and for its checkpoint, and not for minutes that were queued.
+
+    Raises FloatingPointError where it stops over a step that is not finite, and, having saved, `Preempted` after a
+    SIGTERM and `Interrupted` after a SIGINT. A second SIGINT, and the first where nothing can be saved, is a
+    KeyboardInterrupt at once. One signal to one of several processes ends all of them, at the same step.
     """
     mesh = make_mesh()
     check(recipe.batch_size, mesh.size, steps_per_call, log_every, save_every, callbacks)
     init_key, run_key = keys.init_key(seed), keys.run_key(seed)
     pipeline = input if isinstance(input, InputPipeline) else input_pipeline(input, images, recipe.views)
-    if recipe.classify is not None:
+    if recipe.classify is not None and recipe.labelled:
         pipeline = with_labels(pipeline, images)
 
     many = steps_per_call > 1
     step_fn = make_step(recipe.method, recipe.optimizer, axis_name=axis_name(placement))
-    step_fn = place(in_one_call(step_fn) if many else step_fn, placement, mesh, axis=int(many))
+    step_fn = finite.guarded(step_fn, nonfinite=nonfinite)
     first = pipeline.first(batch_size=recipe.batch_size, seed=seed)  # the global batch, in every process
     state = init_state(init_key, recipe.method, recipe.optimizer, first)
+    carry = layout(state, mesh, shard=shard_state)
+    step_fn = in_one_call(step_fn) if many else step_fn
+    step_fn = place(step_fn, placement, mesh, axis=int(many), carry=carry)
 
     checkpoints = Path(run_dir) / "checkpoints" if run_dir is not None else None
     resumed = checkpoints is not None and checkpoint.latest(checkpoints) is not None
     if init is not None and not resumed:
-        state = start_from(state, init)
-    state, run_key, start = replicate(state, mesh), replicate(run_key, mesh), 0
+        state = start_from(state, init, parts=recipe.carries)
+    if recipe.given is not None and not resumed:
+        state = fill(state, recipe.given)
+    state, run_key, start = lay_out(state, carry), replicate(run_key, mesh), 0
     if resumed:
         assert checkpoints is not None
-        state, start = checkpoint.restore(checkpoints, state)
+        state, start = finite.restore(checkpoints, state)
     ends = ends_of_calls(start, recipe.steps, steps_per_call)
+    if begin is not None:
+        begin()
 
+    anew = None
+    if run_dir is not None and not resumed and jax.process_index() == 0:
+        anew = set_aside(run_dir)
     with (
         Log(
             run_dir, start_step=start, steps=recipe.steps, console=Console(quiet=True) if quiet else None
@@ -126,46 +160,95 @@ def train(
             device_batches(pipeline, mesh, recipe.batch_size, seed, start, ends, many=many)
         ) as input_batches,
     ):
-        kept, waited, since = [], 0.0, time.perf_counter()
-        saved = logged = start
+        if anew:
+            log.say(anew)
+        if resumed:
+            log.say(
+                f"Goes on from step {start} of {recipe.steps}." if ends else f"Step {start} was the last."
+            )
+        # Steps that were made before the run stopped and are not logged yet: their mean is that of the unbroken run.
+        kept = unlogged(checkpoints, start) if resumed and checkpoints is not None else []
+        waited, since = 0.0, time.perf_counter()
+        saved = logged = timed = start
+        running: list[Any] = []  # losses of calls that the device may not have ended
+        most_running, per_step = 0, 0.0
+        cadences = [log_every, save_every, *(callback.every for callback in callbacks)]
+        guard, health = finite.Guard(nonfinite), Health(recipe, len(images.images), start)
+
+        def act_on(bad: list[finite.NotTaken]) -> None:
+            """Keeps what steps were made of that were not taken, and ends the run where it must."""
+            spoilt: list[int] = []
+            for one in bad:
+                spoilt = finite.keep(run_dir, one, pipeline, batch_size=recipe.batch_size, seed=seed)
+                if not guard.stops:
+                    log.say(finite.skipped(one, spoilt))
+            if bad and guard.stops:
+                at = saved
+                if run_dir is not None and finite.halted_at(state) is not None:
+                    at = finite.keep_state(Path(run_dir), state, identity)
+                raise FloatingPointError(finite.sentence(bad[-1], spoilt, run_dir, at, nonfinite))
+
         for step in ends:
             before = time.perf_counter()
             batch = next(input_batches)
             waited += time.perf_counter() - before
+            if timed == start:
+                log.say("Compiling the training step; a large network takes minutes.")
+            before = time.perf_counter()
             if ahead is not None:
                 step_fn, ahead = ahead(step_fn, state, run_key, batch), None
             state, metrics = step_fn(state, run_key, batch)
             kept.append(metrics)
+            running.append(metrics["loss"])
+            if timed == start:  # the first call: compiled when it returns, done when its loss is there
+                compiled = time.perf_counter()
+                jax.block_until_ready(running.pop())
+                since, waited, timed = time.perf_counter(), 0.0, step
+                most_running = min(32, int(SECONDS_AHEAD / max(since - compiled, 1e-6)))
+                per_step = (since - compiled) / (step - start)
+                log.began(step, compiling=compiled - before, seconds=per_step)
+            while len(running) > most_running:
+                jax.block_until_ready(running.pop(0))
             log.advance(step)
+            log.glance(step, partial(mean_loss, metrics))
 
             last = step == recipe.steps
+            act_on(guard.sent(step, metrics))
+            if last or any(step % every == 0 for every in cadences):
+                act_on(guard.look())  # only here and where it ends the host waits for the device
             if step % log_every == 0 or last:
-                record = fetch_mean(kept, many=many)  # the only place where the host waits for the device
-                seconds = time.perf_counter() - since
+                record = fetch_mean(kept, many=many)
+                seconds, steps = time.perf_counter() - since, step - max(logged, timed)
+                if not steps:  # the first call alone, which was timed by itself
+                    seconds, steps = per_step, 1
                 record |= {
                     "epoch": step * recipe.batch_size / len(images.images),
-                    "images_per_second": (step - logged) * recipe.batch_size / seconds,
+                    "images_per_second": steps * recipe.batch_size / seconds,
                     "input_wait": waited / seconds,
                     "learning_rate": float(recipe.learning_rate(step - 1)),
                 }
+                if nonfinite != "skip":
+                    del record["skipped"]
                 log.write(step, record)
-                if not np.isfinite(record["loss"]):
-                    raise FloatingPointError(
-                        f"The loss was {record['loss']} within steps {logged + 1} to {step}. The newest"
-                        f" checkpoint is of step {saved}. A lower learning rate, a longer warm-up or float32 may help."
-                    )
+                for warning in health.warnings(step, record, state.state):
+                    log.say(f"Warning, at step {step}: {warning}")
                 kept, waited, since, logged = [], 0.0, time.perf_counter(), step
             for callback in callbacks:
                 if step % callback.every == 0 or last:
-                    log.write(step, callback.call(step, state.params, state.state))
+                    log.write(step, callback.call(step, state.params, whole(state.state, mesh)))
                     since = time.perf_counter()
             stopping = preempted(-(-step // steps_per_call))
             if checkpoints is not None and (step % save_every == 0 or last or stopping):
-                checkpoint.save(checkpoints, step, state)
+                if stopping:
+                    log.say(f"Saving step {step}, and then ending as asked.")
+                act_on(guard.look())
+                finite.check(state, step, saved)
+                beside = {"identity": identity, "unlogged": listed(kept)}
+                checkpoint.save(checkpoints, step, state, beside=beside)
                 saved, since = step, time.perf_counter()
             if stopping and not last:
                 raise Interrupted(step) if interrupted() else Preempted(step)
-    return state
+    return whole(state, mesh)
 
 
 def check(
@@ -246,8 +329,15 @@ def device_batches(
     return prefetch((lay_out(batch) for batch in host), size=2)
 
 
+def mean_loss(metrics: dict[str, Any]) -> float:
+    """Waits for the device."""
+    return float(np.mean(metrics["loss"]))
+
+
 def fetch_mean(kept: list[dict[str, Any]], *, many: bool = False) -> dict[str, Any]:
     """The mean of each metric over the steps since the last time: a number, or a list of them where it has an axis.
+
+    Of steps with "taken" those that were taken count (all, if none was), and the number of the others is "skipped".
 
     many: each of those kept is of several steps, [k, ...]."""
     fetched = jax.device_get(kept)
@@ -255,7 +345,30 @@ def fetch_mean(kept: list[dict[str, Any]], *, many: bool = False) -> dict[str, A
         fetched = [
             {name: call[name][i] for name in call} for call in fetched for i in range(len(call["loss"]))
         ]
-    return {name: np.mean([metrics[name] for metrics in fetched], axis=0).tolist() for name in fetched[0]}
+    counted = [metrics for metrics in fetched if metrics.get("taken", True)]
+    names = [name for name in fetched[0] if name != "taken"]
+    means = {
+        name: np.mean([metrics[name] for metrics in counted or fetched], axis=0).tolist() for name in names
+    }
+    return means | ({"skipped": len(fetched) - len(counted)} if "taken" in fetched[0] else {})
+
+
+def listed(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Metrics as lists of numbers, for JSON."""
+    return jax.tree.map(lambda x: np.asarray(x).tolist(), jax.device_get(kept))
+
+
+def unlogged(checkpoints: Path, step: int) -> list[dict[str, Any]]:
+    """The metrics that `listed` wrote beside a checkpoint; [] beside one of an older jaxcl."""
+
+    def array(x: Any) -> np.ndarray:
+        return np.asarray(x, bool if np.asarray(x).dtype == bool else np.float32)
+
+    found = checkpoint.beside(checkpoints, step).get("unlogged", [])
+    try:
+        return [{name: array(x) for name, x in metrics.items()} for metrics in found]
+    except (AttributeError, TypeError, ValueError):  # not as it is written here
+        return []
 
 
 @contextmanager

@@ -6,7 +6,7 @@ population of runs maps over them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -36,6 +36,15 @@ def is_bias_or_norm(path: str, parameter: Any) -> bool:
     True
     """
     return jnp.ndim(parameter) <= 1 or path.rpartition("/")[2] in BIAS_OR_NORM
+
+
+def is_norm_or_probe(path: str, parameter: Any) -> bool:
+    """As `is_bias_or_norm`, and a classifier of labels below "probe/": SimCLR's LARS neither adapts nor decays its own.
+
+    >>> is_norm_or_probe("probe/kernel", jnp.zeros((3, 3))), is_norm_or_probe("head/kernel", jnp.zeros((3, 3)))
+    (True, False)
+    """
+    return path.startswith("probe/") or is_bias_or_norm(path, parameter)
 
 
 def lars(
@@ -129,6 +138,25 @@ def adamw(
     )
 
 
+def adam(
+    learning_rate: LearningRate,
+    *,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: float = 1e-8,
+    weight_decay: Number = 0.0,
+) -> optax.GradientTransformation:
+    """Adam (Kingma and Ba, 2015, arXiv:1412.6980) whose weight decay is part of the gradient: g <- g + weight_decay w,
+    of all parameters, as PyTorch's Adam does it, with which AMDIM and CPC were trained. `adamw` is the decoupled one.
+
+    >>> tx = adam(0.5, weight_decay=1.0)                               # -1 + 3: the step goes down, and has the length
+    >>> tx.update(jnp.full(1, -1.0), tx.init(jnp.ones(1)), jnp.full(1, 3.0))[0].round(4).tolist()      # of the rate
+    [-0.5]
+    """
+    decay = [] if _is_zero(weight_decay) else [optax.add_decayed_weights(weight_decay)]
+    return optax.chain(*decay, optax.adam(learning_rate, b1=b1, b2=b2, eps=eps))
+
+
 def scaled_learning_rate(base: Number, batch_size: int, *, rule: str = "linear") -> Number:
     """The rate for a global batch of `batch_size` images (SimCLR, App. B.1).
 
@@ -181,6 +209,26 @@ def warmup_cosine(
         done = jnp.clip((step - warmup_steps) / (steps - warmup_steps), 0.0, 1.0)
         falling = peak * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
         return jnp.where(step < warmup_steps, peak * step / at_least_one, falling)
+
+    return rate
+
+
+def falling(
+    peak: Number, *, at: Sequence[int], factor: Number = 0.1, warmup_steps: int = 0
+) -> Callable[[Array], Array]:
+    """`peak`, times `factor` from each step of `at` on; in the first `warmup_steps`, peak (step + 1) / warmup_steps.
+
+    MoCo v1 and CMC fall to a tenth, AMDIM to a fifth after 500 steps of such a warm-up (its code's: the first step
+    has 1 / 500 of the rate, not 0 as in `warmup_cosine`).
+
+    >>> rate = falling(2.0, at=(3, 4), factor=0.5, warmup_steps=2)
+    >>> [float(rate(step)) for step in range(6)]
+    [1.0, 2.0, 2.0, 1.0, 0.5, 0.5]
+    """
+
+    def rate(step: Array) -> Array:
+        fallen = sum((jnp.asarray(step >= there, jnp.float32) for there in at), jnp.zeros(()))
+        return peak * factor**fallen * jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
 
     return rate
 

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxcl.devices import AXIS, along, axis_name, replicate, split
+from jaxcl.devices import AXIS, SMALL, along, axis_name, replicate, split, spread
+from jaxcl.train.state import TrainState
 from jaxcl.typing import Batch, PyTree
 
 
@@ -29,9 +30,43 @@ def resident(images: np.ndarray, mesh: Mesh, *, axis: int = 0) -> Callable[[Batc
     return lay_out
 
 
-def place(step: Callable, placement: str, mesh: Mesh, *, axis: int = 0, check_vma: bool = True) -> Callable:
-    """A compiled (replicated, replicated, split along `axis`) -> replicated; the first argument is donated."""
+def layout(train: TrainState, mesh: Mesh, *, shard: bool = False, small: int = SMALL) -> TrainState:
+    """The sharding of each array of a training state (of shapes, or of arrays): all whole on every device; or, with
+    `shard`, parameters whole and of the optimizer's state and the method's memory (target network, queue, bank) each
+    device's part; of what has fewer than `small` numbers all (`devices.spread`)."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    parts = jax.tree.map(lambda _: everywhere, train)
+    if not shard:
+        return parts
+    opt_state, state = (spread(tree, mesh, small=small) for tree in (train.opt_state, train.state))
+    return parts._replace(opt_state=opt_state, state=state)
+
+
+def place(
+    step: Callable,
+    placement: str,
+    mesh: Mesh,
+    *,
+    axis: int = 0,
+    check_vma: bool = True,
+    carry: PyTree | None = None,
+) -> Callable:
+    """A compiled (replicated, replicated, split along `axis`) -> replicated; the first argument is donated.
+
+    carry
+        shardings of the first argument, as `layout` gives them, which the step returns laid out alike: XLA then sums a
+        gradient where its part of the optimizer's state is, and sends round what has become of the parameters. Under
+        "jit" alone: elsewhere each device runs a program of its own, to which the state is whole.
+
+    Raises ValueError for a carry that is to be split under another placement.
+    """
     axis_name(placement)
+    if carry is not None and placement != "jit":
+        if not all(sharding.is_fully_replicated for sharding in jax.tree.leaves(carry)):
+            raise ValueError(
+                f"The training state can be split over the devices under --placement jit; got {placement}. Leave"
+                " --shard-state out, or take jit."
+            )
     everywhere, shared = PartitionSpec(), along(axis)
     if placement == "jit":
         whole, rows = NamedSharding(mesh, everywhere), NamedSharding(mesh, shared)
@@ -41,7 +76,10 @@ def place(step: Callable, placement: str, mesh: Mesh, *, axis: int = 0, check_vm
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
                 return step(*arguments)
 
-        return jax.jit(on_mesh, in_shardings=(whole, whole, rows), out_shardings=whole, donate_argnums=0)
+        kept = whole if carry is None else carry
+        return jax.jit(
+            on_mesh, in_shardings=(kept, whole, rows), out_shardings=(kept, whole), donate_argnums=0
+        )
     if placement == "shard_map" or mesh.is_multi_process:
         # pmap takes each process's rows apart from the others'. These are laid out over all of them already, so here it
         # is the program that jax makes of it, one for each device, without its checks.

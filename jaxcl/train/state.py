@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,11 +43,17 @@ def blank_batch(about: About, size: int = 2) -> Batch:
     }
 
 
-def start_from(train: TrainState, checkpoints: str | Path) -> TrainState:
+def start_from(
+    train: TrainState, checkpoints: str | Path, *, parts: Sequence[str] | None = None
+) -> TrainState:
     """The same state with the encoder of another run: its newest good params["encoder"].
 
     A copy of the encoder in the method's memory (the target network of MoCo or BYOL) becomes a copy of the new one.
     Heads, batch statistics and the optimizer stay as initialised.
+
+    parts
+        these parts of params in its place, each with its batch statistics, as ("encoder", "head") for fine-tuning. Of
+        a part the arrays that this run has are taken: of a head of three layers perhaps the first alone.
 
     Raises ValueError, with a table of the differences, where the two encoders are not made alike, and where a method
     has no single encoder.
@@ -55,6 +62,8 @@ def start_from(train: TrainState, checkpoints: str | Path) -> TrainState:
     newest = checkpoint.latest(checkpoints)
     if newest is None:
         raise FileNotFoundError(f"There is no checkpoint in {checkpoints} to start from.")
+    if parts is not None:
+        return _carried(train, checkpoints, newest, parts)
     own = _place_of_encoder([f"params/{name}" for name in _named(train.params)], "the method of this run")
     theirs = _place_of_encoder(checkpoint.names(checkpoints, newest), f"the run of {checkpoints}")
     encoder = _at(train.params, own)
@@ -72,6 +81,45 @@ def start_from(train: TrainState, checkpoints: str | Path) -> TrainState:
 
     memory = jax.tree_util.tree_map_with_path(renewed, train.state)
     return train._replace(params=_replaced(train.params, own, loaded), state=memory)
+
+
+# Where a method keeps the statistics of the network that is evaluated.
+STATISTICS = ((), ("query",), ("online",))
+
+
+def _carried(train: TrainState, checkpoints: Path, newest: int, parts: Sequence[str]) -> TrainState:
+    """The same state with some parts of another run's params, and with their statistics."""
+    whose = f"the run of {checkpoints}"
+    saved = checkpoint.names(checkpoints, newest)
+    *theirs, _ = _place_of_encoder(saved, whose)
+    for part in parts:
+        here = train.params[part]
+        if jax.tree.leaves(here):
+            there = (*theirs, part)
+            found, _ = checkpoint.restore(checkpoints, {"params": _nested(there, here)}, part=True)
+            train = train._replace(params={**train.params, part: _at(found["params"], there)})
+        statistics = train.state.get(part, {})
+        if jax.tree.leaves(statistics):
+            name = next(iter(_named(statistics)))
+            places = [place for place in STATISTICS if "/".join(("state", *place, part, name)) in saved]
+            if not places:
+                raise ValueError(f"No batch statistics of {part!r} can be handed over: {whose} has none.")
+            there = (*places[0], part)
+            found, _ = checkpoint.restore(checkpoints, {"state": _nested(there, statistics)}, part=True)
+            train = train._replace(state={**train.state, part: _at(found["state"], there)})
+    return train
+
+
+def fill(train: TrainState, given: Mapping[str, str | Path]) -> TrainState:
+    """The same state whose parts `state[name]`, {"params", "state"}, are those of other runs' newest good checkpoints.
+
+    given
+        name -> run directory. Raises ValueError, with a table of the differences, where a run has others.
+    """
+    for name, run_dir in given.items():
+        found, _ = checkpoint.restore(Path(run_dir) / "checkpoints", train.state[name], part=True)
+        train = train._replace(state={**train.state, name: found})
+    return train
 
 
 def _place_of_encoder(names: list[str], whose: str) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from jaxcl import augment
+from jaxcl import augment, collectives
 from jaxcl.augment import geometry, op
 
 KEY = jax.random.key(11)
@@ -35,3 +35,25 @@ def test_a_composition_of_compositions_draws_its_numbers_in_a_row():
     nested = augment.compose(augment.flip(), augment.compose(augment.grayscale(), augment.translate(3)))
     a, b, c = flat.sample(KEY, (8, 8, 3))
     jax.tree.map(np.testing.assert_array_equal, nested.sample(KEY, (8, 8, 3)), (a, (b, c)))
+
+
+def test_a_tpu_is_given_the_same_pictures(monkeypatch):
+    """There crops are flipped as they are made, blurs are matrix products, and a jitter reads its image twice."""
+    images = jax.random.uniform(jax.random.key(0), (8, 64, 70, 3))
+    recipes = [augment.simclr(64), augment.moco_v2(64), augment.simclr(64, brightness_form="add")]
+    recipes += [
+        augment.compose(augment.color_jitter(0.4, 0.0, 0.4, 0.1), augment.gaussian_blur(probability=1.0))
+    ]
+
+    def pictures():
+        def of_one(key, image):
+            made = (recipe.apply(recipe.sample(key, image.shape), image) for recipe in recipes)
+            return tuple(made)
+
+        return jax.jit(jax.vmap(of_one))(jax.random.split(jax.random.key(1), len(images)), images)
+
+    here = pictures()
+    monkeypatch.setattr(collectives, "target", lambda: collectives.Target("tpu", 1))
+    for got, want in zip(pictures(), here, strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5)
+        assert np.asarray(want).std() > 0.05

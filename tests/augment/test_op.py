@@ -24,6 +24,9 @@ OPS = {
     "drop_channels": (augment.drop_channels(), (24, 24, 3)),
     "solarize": (augment.solarize(), (24, 24, 3)),
     "blur": (augment.gaussian_blur(), (24, 24, 3)),
+    "sobel": (augment.sobel(), (24, 24, 3)),
+    "cutout": (augment.cutout(), (24, 24, 3)),
+    "noise": (augment.gaussian_noise(), (24, 24, 3)),
     "clip": (augment.clip(), (24, 24, 3)),
 }
 NEVER = {
@@ -36,6 +39,9 @@ NEVER = {
     "drop_channels": augment.drop_channels(probability=0.0),
     "solarize": augment.solarize(probability=0.0),
     "blur": augment.gaussian_blur(probability=0.0),
+    "sobel": augment.sobel(probability=0.0),
+    "cutout": augment.cutout(probability=0.0),
+    "noise": augment.gaussian_noise(probability=0.0),
     "whole crop": augment.random_resized_crop(24, area=(1.0, 1.0), ratio=(1.0, 1.0)),
 }
 # Every op once, and the shape it makes of [24, 24, 3].
@@ -55,6 +61,9 @@ OPS = {
     "drop_channels": (augment.drop_channels(), (24, 24, 3)),
     "solarize": (augment.solarize(), (24, 24, 3)),
     "blur": (augment.gaussian_blur(), (24, 24, 3)),
+    "sobel": (augment.sobel(), (24, 24, 3)),
+    "cutout": (augment.cutout(), (24, 24, 3)),
+    "noise": (augment.gaussian_noise(), (24, 24, 3)),
     "clip": (augment.clip(), (24, 24, 3)),
 }
 NEVER = {
@@ -67,6 +76,9 @@ NEVER = {
     "drop_channels": augment.drop_channels(probability=0.0),
     "solarize": augment.solarize(probability=0.0),
     "blur": augment.gaussian_blur(probability=0.0),
+    "sobel": augment.sobel(probability=0.0),
+    "cutout": augment.cutout(probability=0.0),
+    "noise": augment.gaussian_noise(probability=0.0),
     "whole crop": augment.random_resized_crop(24, area=(1.0, 1.0), ratio=(1.0, 1.0)),
 }
 
@@ -130,6 +142,9 @@ def test_a_gray_oblong_image_goes_through(name, images):
         (augment.grayscale(), 0.2),
         (augment.gaussian_blur(), 0.5),
         (augment.solarize(probability=0.3), 0.3),
+        (augment.sobel(), 0.5),
+        (augment.cutout(probability=0.3), 0.3),
+        (augment.gaussian_noise(), 0.5),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -165,6 +180,9 @@ TRACED = {
     "solarize": (lambda x: augment.solarize(threshold=x, probability=x), 0.5),
     "blur": (lambda x: augment.gaussian_blur(sigma=(x, 2 * x), probability=x), 0.6),
     "texture": (lambda x: augment.texture(probability=x), 0.5),
+    "sobel": (lambda x: augment.sobel(probability=x), 0.5),
+    "cutout": (lambda x: augment.cutout(probability=x), 0.5),
+    "noise": (lambda x: augment.gaussian_noise(scale=(0.1, x), probability=x), 0.5),
 }
 
 

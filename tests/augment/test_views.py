@@ -248,10 +248,6 @@ def test_views_made_by_the_host_are_unpacked():
             r"index \[b\]",
         ),
         (lambda v: v(KEY, {"image": jnp.zeros((2, 8, 8, 3), jnp.int32), "index": jnp.arange(2)}), "uint8"),
-        (
-            lambda v: v(KEY, {"image": jnp.zeros((2, 8, 8, 2), jnp.uint8), "index": jnp.arange(2)}),
-            "one channel or three",
-        ),
         (lambda v: augment.from_host(2)(KEY, {"image": jnp.zeros(1)}), "n_views"),
         (lambda v: augment.from_host(2)(KEY, {"views": jnp.zeros((4, 3, 8, 8, 3))}), "of shape"),
         (lambda v: v(KEY, {"views": jnp.zeros((4, 3, 8, 8, 3))}), "of shape"),
@@ -298,10 +294,22 @@ def test_what_is_shared_is_done_to_all_views_of_an_image_or_to_none(batch):
     flipped = [np.allclose(x, original[:, ::-1]) for x in x1]
     assert all(np.allclose(x, original) for x, done in zip(x1, flipped, strict=True) if not done)
     assert 15 < sum(flipped) < 49
-    with pytest.raises(ValueError, match="shared must keep the shape"):
-        jax.eval_shape(
-            lambda: augment.each_view([augment.clip()], shared=augment.random_resized_crop(8))(KEY, batch)
-        )
+
+
+def test_a_shared_crop_is_the_same_in_all_views_and_what_follows_is_drawn_for_its_size(batch):
+    crop, hole = augment.random_resized_crop(8), augment.cutout(probability=1.0)
+    views = augment.each_view([augment.clip(), augment.compose(hole, augment.clip())], shared=crop)
+    whole, holed = jax.jit(lambda batch: views(KEY, batch))(batch)
+    assert whole.shape == holed.shape == (len(whole), 8, 8, 3)
+    shown = np.all(np.isclose(whole, holed, atol=1e-6), axis=-1)
+    assert np.all(shown.any(axis=(1, 2)))
+    assert not np.any(shown.all(axis=(1, 2)))
+    # What was drawn, told again: the pixel in a hole's middle is one of the crop's 8 x 8, and is filled.
+    shape = batch["image"].shape[1:]
+    for i, index in enumerate(batch["index"]):
+        _, (_, (drawn, _)) = views.sample(KEY, index, shape)
+        assert max(drawn.row, drawn.column) < 8
+        np.testing.assert_array_equal(holed[i, drawn.row, drawn.column], 0.5)
 
 
 def test_cmcs_views_are_the_two_parts_of_one_picture(batch):

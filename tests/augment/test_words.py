@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxcl import augment
-from jaxcl.augment import blur, color, geometry
+from jaxcl.augment import blur, color, geometry, pixels
 from jaxcl.augment.views import SHARED
 
 KEY = jax.random.key(2)
@@ -43,6 +43,9 @@ def test_a_description_tells_what_was_done_and_only_that():
         geometry.Rotation(np.array([2])),
         (),
         geometry.Shift(np.array([1]), np.array([-2])),
+        pixels.Hole(*(np.array([x]) for x in (True, 3, 4))),
+        pixels.Noise(*(np.array([x]) for x in (True, 0.125, 7))),
+        pixels.Edges(np.array([True])),
     )
     assert augment.describe(params) == [
         [
@@ -51,5 +54,8 @@ def test_a_description_tells_what_was_done_and_only_that():
             "jitter hue -0.10, brightness 0.50, saturation 1.00, contrast 1.50",
             "rotate 180 degrees",
             "shift down 1, right -2",
+            "hole around (3, 4)",
+            "noise 0.12",
+            "edges",
         ]
     ]

@@ -8,19 +8,37 @@ from pathlib import Path
 
 import chex
 import jax
+import numpy as np
 import pytest
 
-from jaxcl.config import CommonKnobs, Recipe, load_config, open_data
+from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, preset, recipe_of
+from jaxcl.plan import about_of
 from jaxcl.runs import evaluate_run, train_run
 from jaxcl.train import init_state, make_step
 from jaxcl.train.log import read_metrics
 from jaxcl.train.state import blank_batch
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+COMMON = {field.name for field in dataclasses.fields(CommonKnobs)}
 # Numbers that decide how many training steps there are, or when something happens between them.
 COUNTS = {"epochs", "knn_every"}
 # ResNets of full width take most of a minute to compile.
-LARGE = {"digit_on_image", "moco_cifar10", "moco_imagenet", "simclr_cifar10", "simclr_imagenet"}
+LARGE = {
+    "amdim",
+    "byol",
+    "cmc",
+    "cpc",
+    "yadim",
+    "digit_on_image",
+    "looc",
+    "moco_cifar10",
+    "moco_imagenet",
+    "moco_imagenet100",
+    "simclr_augmentations",
+    "simclr_cifar10",
+    "simclr_imagenet",
+    "simclr_v2",
+}
 # Of those that differ from another in images or settings alone, and of the dearest, a step is traced; slow tests train
 # them.
 OTHERS = {
@@ -28,12 +46,14 @@ OTHERS = {
     "byol_cifar10_cpu",
     "cmc_cifar10_cpu",
     "cpc_cifar10_cpu",
+    "distill",
     "looc_cpu",
     "losses_cifar10",
     "moco_cifar10_cpu",
     "multidigits",
     "randbits_mnist",
     "simclr_cifar10_cpu",
+    "supervised",
     "yadim_cifar10_cpu",
 }
 SMALL_FIRST = [
@@ -48,9 +68,9 @@ def others_of(knobs):
     for name, kind in typing.get_type_hints(knobs).items():
         values = (True, False) if kind is bool else ()
         if typing.get_origin(kind) is typing.Literal:
-            values = typing.get_args(kind)
-        # Of the first three a recipe knows nothing; the others are tried below.
-        if name not in ("placement", "input", "encoded", "dtype", "remat"):
+            values = typing.get_args(kind) if name != "mix" else ("dimensions",)  # which does all
+        # Of the common ones those that a recipe knows are tried below; the last changes numbers alone.
+        if name not in COMMON | {"standardize"}:
             found[name] = [value for value in values if value != getattr(knobs, name)]
     return found
 
@@ -67,10 +87,15 @@ def choices():
     """A config as it is, with other values of its knobs at once, and (slow) with one of them."""
     for path in CONFIGS:
         yield pytest.param(path, {}, id=path.stem)
-        knobs = load_config(path).Knobs
-        for chosen in together(knobs)[1:]:  # the first is tried below
-            yield pytest.param(path, chosen, id="-".join([path.stem, *map(str, chosen.values())]))
-        for name, values in others_of(knobs).items():
+        config = load_config(path)
+        marks = [pytest.mark.slow] if hasattr(config, "PRESETS") else []
+        for chosen in together(config.Knobs)[
+            0 if marks else 1 :
+        ]:  # the first is tried below, but for those with presets
+            yield pytest.param(
+                path, chosen, id="-".join([path.stem, *map(str, chosen.values())]), marks=marks
+            )
+        for name, values in others_of(config.Knobs).items():
             for value in values:
                 yield pytest.param(
                     path, {name: value}, id=f"{path.stem}-{name}={value}", marks=pytest.mark.slow
@@ -78,9 +103,12 @@ def choices():
 
 
 def shallow(knobs):
-    """The knobs that make a ResNet the shallowest one."""
-    depth = {field.name: field.default for field in dataclasses.fields(knobs)}.get("depth")
-    return {} if depth is None else {"depth": 18 if depth >= 18 else 1}
+    """The knobs that make an encoder the shallowest one."""
+    has = {field.name: field.default for field in dataclasses.fields(knobs)}
+    small = {"depth": 18 if has.get("depth", 0) >= 18 else 1, "blocks": (1, 1, 2, 1), "negatives": 32}
+    return {
+        name: value for name, value in small.items() if has.get(name) and isinstance(value, type(has[name]))
+    }
 
 
 def one_step(recipe, batch, key):
@@ -92,8 +120,10 @@ def one_step(recipe, batch, key):
 @pytest.mark.parametrize(("path", "chosen"), list(choices()))
 def test_a_config_makes_a_recipe_whose_step_can_be_traced(path, chosen, small_knobs):
     config = load_config(path)
-    # Each network is traced at its own depth once; beside other choices and dtypes a shallow one tells as much.
-    knobs = config.Knobs(**(small_knobs(config.Knobs) | (shallow(config.Knobs) | chosen if chosen else {})))
+    # Each network is traced at its own depth once (presets by slow tests); beside other choices a shallow one tells as
+    # much. (Selective kernels stand in bottlenecks, which the shallowest has not.)
+    deep = not (chosen or hasattr(config, "PRESETS")) or "sk" in chosen
+    knobs = config.Knobs(**(small_knobs(config.Knobs) | ({} if deep else shallow(config.Knobs)) | chosen))
     about = open_data(config, knobs).about
     recipe = config.recipe(knobs, about)
     assert isinstance(recipe, Recipe)
@@ -101,6 +131,44 @@ def test_a_config_makes_a_recipe_whose_step_can_be_traced(path, chosen, small_kn
     batch = blank_batch(about, knobs.batch_size)
     _, metrics = jax.eval_shape(lambda key: one_step(recipe, batch, key), jax.random.key(0))
     chex.assert_shape(metrics["loss"], ())
+
+
+@pytest.mark.parametrize("name", ["quickstart", "cmc_cifar10_cpu", "looc_cpu"])
+def test_every_config_trains_a_classifier_along_where_it_is_asked_to(name, small_knobs):
+    config = load_config(next(path for path in CONFIGS if path.stem == name))
+    knobs = config.Knobs(**small_knobs(config.Knobs), probe=True)
+    about = open_data(config, knobs).about
+    recipe, batch = recipe_of(config, knobs, about), blank_batch(about, knobs.batch_size)
+    state, metrics = jax.eval_shape(lambda key: one_step(recipe, batch, key), jax.random.key(0))
+    chex.assert_shape(metrics["probe_accuracy"], ())
+    images = jax.ShapeDtypeStruct((2, *about.shape), "float32")
+    logits = jax.eval_shape(recipe.classify, state.params, state.state, images)
+    assert logits.shape == (2, len(about.classes))
+    for apply in (recipe.parts or {}).values():
+        chex.assert_shape(jax.eval_shape(apply, state.params, state.state, images), (2, None))
+
+
+def test_the_method_is_trained_as_without_the_classifier_and_the_classifier_by_adam(small_knobs):
+    config = load_config(next(path for path in CONFIGS if path.stem == "quickstart"))
+    small = small_knobs(config.Knobs) | {"size": 16, "features": (4, 4), "epochs": 2}
+    knobs = config.Knobs(**small)
+    about = open_data(config, knobs).about
+    rng = np.random.default_rng(0)
+    batch = blank_batch(about, 16) | {"image": rng.integers(0, 256, (16, *about.shape), np.uint8)}
+    batch |= {"label": rng.integers(0, 10, 16).astype(np.int32)}
+    recipes = [recipe_of(config, dataclasses.replace(knobs, probe=on), about) for on in (False, True)]
+    (alone, _), (along, _) = (jax.jit(lambda r=r: one_step(r, batch, jax.random.key(0)))() for r in recipes)
+    chex.assert_trees_all_close(along.params["method"], alone.params, atol=1e-6)
+    # Adam's first step is the sign of the gradient, and the bias began at zero.
+    np.testing.assert_allclose(np.abs(along.params["probe"]["bias"]), 1e-3, rtol=1e-3)
+
+
+def test_a_classifier_along_needs_classes(small_knobs):
+    config = load_config(next(path for path in CONFIGS if path.stem == "quickstart"))
+    knobs = config.Knobs(**small_knobs(config.Knobs), probe=True)
+    about = open_data(config, knobs).about._replace(classes=())
+    with pytest.raises(ValueError, match="the training images have no two classes"):
+        recipe_of(config, knobs, about)
 
 
 def numbers(knobs):
@@ -115,8 +183,9 @@ def test_a_recipe_can_be_made_of_traced_numbers_in_either_dtype_and_in_chunks(pa
     default, and takes the batch in chunks with blocks that are computed again."""
     config = load_config(path)
     (other,) = {"float32", "bfloat16"} - {config.Knobs.dtype}
-    small = small_knobs(config.Knobs) | shallow(config.Knobs)
-    chosen = next(iter(together(config.Knobs)), {})
+    # Choices of a config with presets are tried by slow tests.
+    chosen = {} if hasattr(config, "PRESETS") else next(iter(together(config.Knobs)), {})
+    small = small_knobs(config.Knobs) | ({} if "sk" in chosen else shallow(config.Knobs))
     knobs = config.Knobs(**(small | chosen), dtype=other, remat=True, chunks=2)
     about = open_data(config, knobs).about
     batch = blank_batch(about, knobs.batch_size)
@@ -178,6 +247,7 @@ def test_a_config_trains_two_steps(path, small_knobs, tmp_path):
     smaller = {"epochs": 0.5, "warmup_epochs": 0, "log_every": 1, "queue_size": 32} | shallow(config.Knobs)
     smaller |= {"size": 64} if path.stem == "digit_on_image" else {}
     smaller |= {"input": "images"} if has["encoded"] else {}
+    smaller |= {"memory": 32} if "memory" in has else {}
     if isinstance(has.get("features"), tuple):
         smaller["features"] = (4,) * len(has["features"])
     small = small_knobs(config.Knobs) | {name: value for name, value in smaller.items() if name in has}
@@ -195,6 +265,54 @@ def test_a_classifier_that_is_trained_along_is_evaluated_too(small_knobs, tmp_pa
     assert [row["protocol"] for row in rows] == ["knn", "joint"]
     assert all(0 <= row["accuracy"] <= 100 for row in rows)
     assert (tmp_path / "run/evaluations/joint.json").is_file()
+
+
+def test_a_preset_that_is_not_there_is_refused_with_those_that_are():
+    config = load_config(next(path for path in CONFIGS if path.stem == "byol"))
+    assert preset(config, None) == config.Knobs()
+    assert preset(config, "stl10") == config.PRESETS["stl10"]
+    with pytest.raises(ValueError, match="no preset 'mnist'; its presets are cifar10, stl10, imagenet"):
+        preset(config, "mnist")
+
+
+def presets():
+    for path in CONFIGS:
+        for name in getattr(load_config(path), "PRESETS", {}):
+            yield pytest.param(path, name, id=f"{path.stem}-{name}")
+
+
+def full_size(path, name, batch_size=32):
+    """The abstract parameters of a preset as it is, and what it makes them with; the batch alone is small."""
+    config = load_config(path)
+    knobs = dataclasses.replace(config.PRESETS[name], batch_size=batch_size)
+    about, _ = about_of(config, dataclasses.replace(knobs, data_dir="/nowhere"))
+    height, width, channels = about.shape
+    about = about._replace(shape=(height, width, channels + getattr(knobs, "bits", 0)))
+    recipe, batch = config.recipe(knobs, about), blank_batch(about, batch_size)
+    return recipe, batch, jax.eval_shape(recipe.method.init, jax.random.key(0), batch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "name"), presets())
+def test_the_step_of_a_preset_can_be_traced_at_full_size(path, name):
+    recipe, batch, (params, state) = full_size(path, name)
+    key = jax.random.key(0)
+    loss, _ = jax.eval_shape(recipe.method.loss, params, state, key, batch)
+    chex.assert_shape(loss, ())
+
+
+# Millions of parameters in table 6 of the SimCLR paper, arXiv:2002.05709: of AMDIM's encoder without what embeds its
+# maps, and of both of CMC's. (CPC's 305 are of another network than that of Falcon and Cho.)
+@pytest.mark.parametrize(
+    ("stem", "name", "millions"),
+    [("amdim", "imagenet_large", 626), ("byol", "imagenet", 24), ("cmc", "imagenet_2x", 188)],
+)
+def test_encoders_of_presets_are_as_large_as_published(stem, name, millions):
+    path = next(path for path in CONFIGS if path.stem == stem)
+    _, _, (params, _) = full_size(path, name)
+    encoders = [one["encoder"] for one in params.values() if "encoder" in one] or [params["encoder"]]
+    count = sum(w.size for w in jax.tree.leaves(encoders))
+    assert round(count / 1e6) == millions
 
 
 def test_every_config_offers_the_common_knobs():
@@ -215,5 +333,5 @@ def test_the_docstring_of_a_config_says_how_it_is_run():
 
 def test_configs_are_pages():
     lines = {path.name: len(path.read_text().splitlines()) for path in CONFIGS}
-    assert sum(lines.values()) <= 1150
+    assert sum(lines.values()) <= 2400
     assert max(lines.values()) <= 110

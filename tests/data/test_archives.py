@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jaxcl.data import load
+from jaxcl.data import open as lazy_open
 from jaxcl.data.arrays import held_out
+from jaxcl.typing import About
 
 
 def picture(seed=0, height=20, width=20):
@@ -67,15 +69,51 @@ def test_archives_are_resized_as_folders_are(tmp_path, channels):
     assert np.array_equal(load(f"npz:{tmp_path}/0.npz", "train", size=5).images, from_folder[..., :channels])
 
 
+@pytest.mark.parametrize("kind", ["npz", "npy"])
+@pytest.mark.parametrize("channels", [2, 4, 13])
+def test_images_may_have_any_number_of_channels(tmp_path, kind, channels):
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, channels), np.uint8)
+    labels, more = np.arange(20) % 3, {}
+    if kind == "npz":
+        np.savez(tmp_path / "a.npz", images=images, labels=labels)
+    else:
+        np.save(tmp_path / "a.npy", images)
+        np.save(tmp_path / "labels.npy", labels)
+        more = {"labels": str(tmp_path / "labels.npy")}
+    spec, kept = f"{kind}:{tmp_path}/a.{kind}", held_out(20, "train")
+    train = load(spec, "train", **more)
+    np.testing.assert_array_equal(train.images, images[kept])
+    assert train.labels.tolist() == labels[kept].tolist()
+    assert lazy_open(spec, **more).about == About(18, (8, 8, channels), ("0", "1", "2"))
+    small = load(spec, "train", size=4, **more).images
+    # A channel is resized as an image of its own.
+    np.savez(tmp_path / "one.npz", images=images[..., -1])
+    np.testing.assert_array_equal(small[..., -1:], load(f"npz:{tmp_path}/one.npz", "train", size=4).images)
+
+
+def test_archives_of_other_than_bytes_are_scaled_by_the_range_of_both_splits_or_as_told(tmp_path):
+    def levels(*values):
+        return np.asarray(values, np.uint16)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint16)
+
+    np.savez(tmp_path / "a.npz", train_images=levels(0, 500), test_images=levels(4000))
+    spec = f"npz:{tmp_path}/a.npz"
+    train = load(spec, "train")
+    assert train.images[:, 0, 0, 0].tolist() == [0, round(500 / 4095 * 255)]
+    assert "from 0 to 4000: 0 becomes black and 4095 white" in train.notes[0]
+    assert load(spec, "train", value_range=(0, 1000)).images[1, 0, 0, 0] == 128
+    np.savez(tmp_path / "b.npz", train_images=np.full((2, 4, 4, 3), 0.2, np.float32))
+    assert load(f"npz:{tmp_path}/b.npz", "train", value_range=(0, 1)).images[0, 0, 0, 0] == 51
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (
             {"images": np.zeros((20, 6, 6, 3), np.float32)},
-            r"must be uint8 in 0..255; got float32.*255 \* images",
+            r"must be uint8 in 0..255; got float32.*--value-range 0 1.*255 \* images",
         ),
         ({"images": np.zeros((20, 3, 6, 6), np.uint8)}, r"got \[20, 3, 6, 6\].*transpose\(0, 2, 3, 1\)"),
-        ({"images": np.zeros((20, 6, 6, 4), np.uint8)}, r"1 or 3\]"),
+        ({"images": np.zeros((20, 13, 64, 64), np.uint8)}, r"channels\].*transpose\(0, 2, 3, 1\)"),
         ({"images": np.zeros((20, 6), np.uint8)}, r"got \[20, 6\]"),
         ({"images": np.zeros((0, 6, 6, 3), np.uint8)}, "there are no images"),
         ({"labels": np.zeros(19, int)}, r"shape \[20\]; got labels of the shape \[19\]"),

@@ -1,5 +1,6 @@
 """Folders: every layout and kind of pixel gives the same thing, and every way of being wrong its own message."""
 
+import hashlib
 import io
 import os
 import warnings
@@ -11,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jaxcl.data import arrays, load
+from jaxcl.data import arrays, as_images, find_images, load
+from jaxcl.data import open as lazy_open
 
 
 def picture(seed=0, height=20, width=20):
@@ -31,15 +33,24 @@ def class_folder(root, classes=("cat", "dog"), each=10):
     return root
 
 
-def test_sub_folders_are_classes_and_every_tenth_file_is_held_out(tmp_path):
-    class_folder(tmp_path)
+def test_sub_folders_are_classes_and_one_file_in_ten_is_held_out_by_its_name(tmp_path):
+    class_folder(tmp_path, each=30)
     train, test = load(f"folder:{tmp_path}", "train"), load(f"folder:{tmp_path}", "test")
     assert train.classes == test.classes == ("cat", "dog")
-    assert train.images[:, 0, 0, 0].tolist() == [*range(9), *range(100, 109)]
-    assert train.labels.tolist() == [0] * 9 + [1] * 9
-    assert test.images[:, 0, 0, 0].tolist() == [9, 109]
-    assert test.labels.tolist() == [0, 1]
+    kept = {name: train.images[train.labels == k, 0, 0, 0].tolist() for k, name in enumerate(train.classes)}
+    held = {name: test.images[test.labels == k, 0, 0, 0].tolist() for k, name in enumerate(test.classes)}
+    for start, name in ((0, "cat"), (100, "dog")):
+        assert sorted(kept[name] + held[name]) == list(range(start, start + 30))
+        assert kept[name] == sorted(kept[name])
+        # The first 64 bits of a file's BLAKE2b, as a number in [0, 1), are below a tenth.
+        hashed = {
+            i: hashlib.blake2b(f"{name}/{i:02}.png".encode(), digest_size=8).digest() for i in range(30)
+        }
+        low = [i for i in hashed if int.from_bytes(hashed[i], "big") < 2**64 / 10]
+        assert [i - start for i in held[name]] == (low or [min(hashed, key=hashed.get)])
     assert train.skipped == ()
+    assert train.files[0] == "cat/00.png"
+    assert len(train.files) == len(train.images)
 
 
 @pytest.mark.parametrize("held_out", ["test", "val"])
@@ -61,11 +72,11 @@ def test_a_class_of_trains_is_no_split(tmp_path):
 
 def test_a_flat_folder_has_no_labels(tmp_path):
     for i in range(10):
-        save(tmp_path / f"{i}.png", picture(i))
+        save(tmp_path / "train" / f"{i}.png", picture(i))
     data = load(f"folder:{tmp_path}", "train")
     assert data.labels is None
     assert data.classes == ()
-    assert all(np.array_equal(data.images[i], picture(i)) for i in range(9))
+    assert all(np.array_equal(data.images[i], picture(i)) for i in range(10))
 
 
 def test_files_deep_below_a_class_belong_to_it_and_links_lead_in_no_circle(tmp_path):
@@ -103,13 +114,47 @@ def test_size_is_the_usual_resize_and_centre_crop(tmp_path):
     assert np.abs(got.astype(int) - np.asarray(usual)).max(axis=(0, 2))[2:-2].max() <= 1
 
 
-def test_images_of_different_sizes_want_a_size(tmp_path):
-    for i in range(3):
-        save(tmp_path / f"{i}.png", picture(i))
-    save(tmp_path / "odd.png", picture(3, 20, 24))
-    with pytest.raises(ValueError, match=r"3 are 20 x 20 pixels .* odd.png is 20 x 24. Pass size=N"):
+@pytest.mark.parametrize(("sides", "default"), [((20, 24), 32), ((70, 90), 64)])
+def test_images_of_different_sizes_get_a_default_that_is_said(tmp_path, sides, default):
+    for i, side in enumerate((sides[0], *3 * [sides[1]])):
+        save(tmp_path / "train" / f"{i}.png", picture(i, side, side))
+    save(
+        tmp_path / "test" / "0.png", picture(9, sides[1], sides[1])
+    )  # all of one size, but not those of train/
+    data, about = load(f"folder:{tmp_path}", "train"), lazy_open(f"folder:{tmp_path}").about
+    assert data.images.shape == (4, default, default, 3) == (about.count, *about.shape)
+    small, large = (f"{side} x {side}" for side in sides)
+    assert f"2 sizes, from {small} to {large} pixels" in data.notes[1]
+    assert f"resized to {default} x {default}; --size N says otherwise" in data.notes[1]
+    assert load(f"folder:{tmp_path}", "test").images.shape == (1, default, default, 3)
+    given = load(f"folder:{tmp_path}", "train", size=8)
+    assert given.images.shape == (4, 8, 8, 3)
+    assert len(given.notes) == 1
+
+
+def test_the_range_of_deep_images_is_that_of_the_data_set(tmp_path):
+    # 12 bits in files of 16: divided by 257, the whitest would be 15 of 255.
+    for i, level in enumerate((0, 2047, 4080)):
+        save(tmp_path / "train" / f"{i}.png", np.full((8, 8), level, np.uint16))
+    save(tmp_path / "test" / "0.png", np.full((8, 8), 1000, np.uint16))
+    train, test = load(f"folder:{tmp_path}", "train"), load(f"folder:{tmp_path}", "test")
+    assert train.images[:, 0, 0, 0].tolist() == [0, round(2047 / 4095 * 255), round(4080 / 4095 * 255)]
+    assert test.images[0, 0, 0, 0] == round(1000 / 4095 * 255)  # not by its own largest
+    assert "reach from 0 to 4080: 0 becomes black and 4095 white; --value-range" in train.notes[-1]
+    told = load(f"folder:{tmp_path}", "train", value_range=(1000, 3000))
+    assert told.images[:, 0, 0, 0].tolist() == [0, round(1047 / 2000 * 255), 255]
+    encoded = find_images(f"folder:{tmp_path}", "train")
+    assert encoded.value_range == (0, 4095)
+    np.testing.assert_array_equal(as_images(encoded, 8).images[:], train.images)
+    with pytest.raises(ValueError, match="takes LOW HIGH with LOW below HIGH"):
+        load(f"folder:{tmp_path}", "train", value_range=(2, 2))
+
+
+def test_floats_need_a_range(tmp_path):
+    save(tmp_path / "train" / "0.tiff", np.full((8, 8), 0.5, np.float32))
+    with pytest.raises(ValueError, match="--value-range LOW HIGH"):
         load(f"folder:{tmp_path}", "train")
-    assert load(f"folder:{tmp_path}", "train", size=8).images.shape == (4, 8, 8, 3)
+    assert load(f"folder:{tmp_path}", "train", value_range=(0, 1)).images[0, 0, 0, 0] == 128
 
 
 def color_of(tmp_path, **options):
@@ -173,25 +218,26 @@ def test_what_is_no_image_is_named_counted_and_left_out(tmp_path):
     (tmp_path / "train" / "dog" / "empty.png").write_bytes(b"")
     (tmp_path / "train" / "dog" / ".DS_Store").write_bytes(b"hidden")
     (tmp_path / "train" / "readme.md").write_text("has no label")
-    with pytest.warns(UserWarning, match=r"4 of 23 files .*Images.skipped.*readme.md.*and 1 more") as caught:
+    with pytest.warns(UserWarning, match=r"4 of 23 files .*Images.skipped.*cat/03.*and 1 more") as caught:
         data = load(f"folder:{tmp_path}", "train", size=8)
     assert len(caught) == 1
     assert len(data.images) == 19
     assert data.images[:, 0, 0, 0].tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9, *range(100, 110)]
     assert data.labels.tolist() == [0] * 9 + [1] * 10
     assert [line.partition(":")[0] for line in data.skipped] == [
-        "readme.md",
         "cat/03.png",
         "cat/notes.txt",
         "dog/empty.png",
+        "readme.md",
     ]
-    assert "no image in a known format" in data.skipped[2]
+    assert "no image in a known format" in data.skipped[1]
 
 
 def test_a_broken_file_moves_no_other_into_another_split(tmp_path):
     class_folder(tmp_path)
+    before = load(f"folder:{tmp_path}", "test").files
     (tmp_path / "cat" / "00.png").write_bytes(b"broken")
-    assert load(f"folder:{tmp_path}", "test").images[:, 0, 0, 0].tolist() == [9, 109]
+    assert load(f"folder:{tmp_path}", "test").files == before
 
 
 def test_a_decompression_bomb_is_left_out(tmp_path, monkeypatch):
@@ -236,12 +282,12 @@ def test_a_missing_test_split_says_what_to_do(tmp_path):
 
 
 def test_more_pixels_than_fit_in_memory_are_mapped_from_a_file(tmp_path, monkeypatch):
-    class_folder(tmp_path)
-    (tmp_path / "cat" / "03.png").write_bytes(b"broken")
-    with pytest.warns(UserWarning, match="1 of 18"):
+    class_folder(tmp_path / "train")
+    (tmp_path / "train" / "cat" / "03.png").write_bytes(b"broken")
+    with pytest.warns(UserWarning, match="1 of 20"):
         in_memory = load(f"folder:{tmp_path}", "train")
     monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 100)
-    with pytest.warns(UserWarning, match="1 of 18"):
+    with pytest.warns(UserWarning, match="1 of 20"):
         mapped = load(f"folder:{tmp_path}", "train")
     assert isinstance(mapped.images, np.memmap)
     assert os.path.exists(mapped.images.filename)

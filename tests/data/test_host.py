@@ -252,8 +252,9 @@ def test_more_damage_than_tolerated_ends_it_by_name(damaged):
 
 
 def test_a_file_that_goes_away_is_named(folder, tmp_path):
-    for i in range(10):
-        reddish(i, (20, 20)).save(tmp_path / f"{i}.jpg")
+    (tmp_path / "train").mkdir()
+    for i in range(9):
+        reddish(i, (20, 20)).save(tmp_path / "train" / f"{i}.jpg")
     files = find_images(f"folder:{tmp_path}", "train")
     os.remove(files.paths[4])
     with pytest.warns(UserWarning, match=r"4\.jpg is damaged and left out: .*No such file"):

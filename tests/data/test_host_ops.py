@@ -35,6 +35,9 @@ OPS = {
     "blur, Pillow's": augment.gaussian_blur(border="edge", boxes=3),
     "blur, over a mirror": augment.gaussian_blur(border="reflect"),
     "texture": augment.texture(probability=0.8),
+    "sobel": augment.sobel(),
+    "cutout": augment.cutout(side=0.4, probability=0.8),
+    "noise": augment.gaussian_noise(),
     "clip": augment.clip(),
     "lab": augment.lab(),
     "ycbcr": augment.ycbcr(),
@@ -106,6 +109,7 @@ def test_every_op_of_the_room_has_a_host_implementation():
         augment.grayscale(),
     ]
     made += [augment.color_jitter(1, 1, 1, 0.1), augment.solarize(), augment.gaussian_blur(), augment.clip()]
+    made += [augment.sobel(), augment.cutout(), augment.gaussian_noise()]
     made += [augment.texture(), augment.lab(), augment.ycbcr(), augment.ydbdr(), augment.drop_channels()]
     assert {op.name for op in made} <= set(IMPLEMENTATIONS)
 

@@ -16,6 +16,7 @@ from jaxcl.data import from_arrays, load
         ("tdfs:mnist", "tfds:mnist"),
         ("foldr:/x", "folder:/x"),
         ("images.npz", "npz:images.npz"),
+        ("images.npy", "npy:images.npy"),
         ("/", "folder:/"),
     ],
 )
@@ -37,10 +38,28 @@ def test_a_size_that_is_none_is_an_error(size):
         load("digits", "train", size=size)
 
 
-@pytest.mark.parametrize("spec", ["digits", "folder:/", "npz:/x.npz"])
+@pytest.mark.parametrize("spec", ["digits", "npy:/x.npy", "npz:/x.npz"])
 def test_splits_are_train_and_test(spec):
     with pytest.raises(ValueError, match='"train" or "test"'):
         load(spec, "validation")
+
+
+def test_splits_of_folders_are_called_as_splits():
+    with pytest.raises(ValueError, match="as train, test, val; 'cats' names no split"):
+        load("folder:/", "cats")
+
+
+@pytest.mark.parametrize(
+    ("spec", "option", "says"),
+    [
+        ("digits", {"labels": "x.csv"}, "goes with folder:PATH"),
+        ("digits", {"value_range": (0, 1)}, "those of digits have 8"),
+        ("folder:/x", {"value_range": (1, 0)}, "LOW below HIGH"),
+    ],
+)
+def test_options_that_a_kind_of_data_has_no_use_for(spec, option, says):
+    with pytest.raises(ValueError, match=says):
+        load(spec, "train", **option)
 
 
 def test_arrays_are_looked_at_and_kept_as_they_are():

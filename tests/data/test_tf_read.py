@@ -91,7 +91,7 @@ def test_other_splits_go_by_their_names(root):
 
 
 def test_images_of_different_sizes_want_a_size(root):
-    with pytest.raises(ValueError, match="not all of one size. Pass size=N"):
+    with pytest.raises(ValueError, match="not all of one size. --size N"):
         load("tfds:tiny_mixed", "train", data_dir=root)
     assert load("tfds:tiny_mixed", "train", data_dir=root, size=4).images.shape == (300, 4, 4, 3)
 

@@ -1,5 +1,6 @@
 """Prepared TensorFlow data sets, as far as they are found without TensorFlow; the rest is in test_tf_read.py."""
 
+import json
 import time
 
 import pytest
@@ -82,3 +83,32 @@ def test_secret_labels_are_refused_with_the_splits_that_have_some(monkeypatch, t
     monkeypatch.setattr(tf_read, "read", lambda *_, **__: None)
     with pytest.raises(ValueError, match="not public .* Load another split: train, validation"):
         load("tfds:photos", "test")
+
+
+@pytest.mark.parametrize("part", ["1pct", "10pct"])
+def test_simclr_s_fixed_lists_of_labelled_images_are_configs_of_a_data_set(tmp_path, installed, part):
+    """`tfds:imagenet2012_subset/1pct`: 12,811 training images, and ImageNet's 50,000 of validation to test on."""
+    count = {"1pct": 12811, "10pct": 128116}[part]
+    for config, n in {"1pct": 12811, "10pct": 128116}.items():
+        folder = tmp_path / "imagenet2012_subset" / config / "5.0.0"
+        folder.mkdir(parents=True)
+        splits = [
+            {"name": "train", "shardLengths": [str(n)]},
+            {"name": "validation", "shardLengths": ["50000"]},
+        ]
+        (folder / "dataset_info.json").write_text(json.dumps({"splits": splits}))
+        image = {"shape": {"dimensions": ["0", "0", "3"]}}
+        features = {
+            "image": {
+                "pythonClassName": "tensorflow_datasets.core.features.image_feature.Image",
+                "image": image,
+            },
+            "label": {"pythonClassName": "a.ClassLabel", "classLabel": {"numClasses": "1000"}},
+        }
+        (folder / "features.json").write_text(json.dumps({"featuresDict": {"features": features}}))
+    about = tfds.about_tfds(f"imagenet2012_subset/{part}", tmp_path, 224)
+    assert about is not None
+    assert (about.count, about.shape, len(about.classes)) == (count, (224, 224, 3), 1000)
+    assert tfds.tfds_splits(f"imagenet2012_subset/{part}", "test", tmp_path)[1] == ["validation"]
+    with pytest.raises(ValueError, match="is prepared as 10pct, 1pct; say which"):
+        tfds.tfds_splits("imagenet2012_subset", "train", tmp_path)

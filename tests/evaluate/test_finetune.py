@@ -128,3 +128,19 @@ def test_mistakes_are_answered_with_a_sentence():
         tune(blind(), TRAIN, TEST, fraction=0.0)
     with pytest.raises(ValueError, match="needs labels"):
         tune(blind(), TRAIN._replace(labels=None), TEST)
+
+
+def test_weight_decay_pulls_at_kernels_and_leaves_biases():
+    """One step of a whole batch: v = g + decay w, and Nesterov's step goes along g + momentum v."""
+    encoder, rate = blind(), 0.1
+    settings = {"epochs": 1, "batch_size": 200, "learning_rate": rate * 256 / 200, "momentum": 0.5}
+    plain, decayed = (tune(encoder, TRAIN, TEST, **settings, weight_decay=decay) for decay in (0.0, 0.25))
+    start = np.asarray(encoder.args[0]["kernel"])
+    pull = np.asarray(decayed.encoder.args[0]["kernel"]) - np.asarray(plain.encoder.args[0]["kernel"])
+    np.testing.assert_allclose(pull, -rate * 1.5 * 0.25 * start, rtol=1e-3)
+    np.testing.assert_allclose(decayed.encoder.args[0]["bias"], plain.encoder.args[0]["bias"], atol=1e-7)
+
+
+def test_all_labels_are_all_of_them_however_many_a_class_has():
+    few = TRAIN._replace(images=TRAIN.images[:150], labels=(np.arange(150) < 20).astype(int))
+    assert len(tune(blind(), few, TEST, epochs=1).rows) == 150

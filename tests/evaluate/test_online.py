@@ -36,7 +36,7 @@ def test_it_is_the_knn_accuracy_of_the_features_in_percent():
     params, state = weights(0), {"mean": jnp.float32(0.3)}
     bank, queries = (embed(lambda x: features(params, state, x), s.images) for s in (TRAIN, TEST))
     found = online_knn(features, TRAIN, TEST)(7, params, state)
-    assert found == {"knn_accuracy": 100 * knn_accuracy(bank, TRAIN.labels, queries, TEST.labels, k=10)}
+    assert found["knn_accuracy"] == 100 * knn_accuracy(bank, TRAIN.labels, queries, TEST.labels, k=10)
     weighted = online_knn(features, TRAIN, TEST, k=90, vote="weighted")(7, params, state)
     settings = {"k": 90, "vote": "weighted"}
     assert weighted["knn_accuracy"] == 100 * knn_accuracy(
@@ -65,7 +65,7 @@ def test_asking_twice_traces_the_encoder_once_and_sees_the_new_parameters():
 
 
 def test_missing_labels_are_an_error_before_any_training():
-    with pytest.raises(ValueError, match=r"Online kNN on 'squares' needs labels.*set knn_every to 0"):
+    with pytest.raises(ValueError, match=r"Online kNN on 'squares' needs labels.*--knn-every 0"):
         online_knn(features, TRAIN, TEST._replace(labels=None))
 
 

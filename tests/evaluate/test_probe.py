@@ -8,7 +8,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from jaxcl.cost import cost
 from jaxcl.evaluate import hold_out, linear_path, linear_probe
+from jaxcl.evaluate.lbfgs import fit_logistic
 
 module = importlib.import_module("jaxcl.evaluate.probe")
 
@@ -179,3 +181,22 @@ def test_errors_say_what_to_do():
 def test_features_of_another_width_are_refused(path):
     with pytest.raises(ValueError, match=r"must be \[n, 8\]"):
         path.predict(X[:, :3])
+
+
+def test_devices_that_share_the_images_find_what_one_finds_and_do_their_part_each(monkeypatch):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 61)  # no multiple of the devices
+    x = rng.normal(size=(61, 5)).astype(np.float32) + np.eye(3, 5, dtype=np.float32)[y]
+    alone = linear_path(x, y, l2=(1e-3, 1e-1), tolerance=1e-6)
+    monkeypatch.setattr(module, "SHARED", 0)
+    shared = linear_path(x, y, l2=(1e-3, 1e-1), tolerance=1e-6)
+    np.testing.assert_allclose(shared.objective, alone.objective, rtol=1e-6)
+    np.testing.assert_allclose(shared.cross_entropy, alone.cross_entropy, rtol=1e-4)
+    np.testing.assert_allclose(shared.weights, alone.weights, atol=1e-3)
+
+    rest = np.ones(2, np.float32), 1e-5, 10  # l2, tolerance, iterations
+    inputs, targets, _ = module.shared_out(np.zeros((4096, 32), np.float32), np.zeros(4096, np.int32))
+    of_one = fit_logistic.lower(np.zeros((4096, 32), np.float32), np.zeros(4096, np.int32), *rest, classes=3)
+    of_each = fit_logistic.lower(inputs, targets, *rest, classes=3)
+    one, each = (cost(program.compile()).products for program in (of_one, of_each))
+    assert each < 1.1 * one / 8

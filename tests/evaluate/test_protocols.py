@@ -37,14 +37,17 @@ def as_is(key, batch):
 # Which ask for the class, and which for what was done to the image.
 UNLABELLED = ("rotation", "hue")
 # Which need no encoder where the features are known.
-OF_FEATURES = ("knn", "knn200", "linear", "transfer", "fewshot5", "fewshot10", "linear_sgd")
+OF_FEATURES = ("knn", "knn200", "linear", "transfer", "fewshot5", "fewshot10", "linear_sgd", "mlp")
 OF_CLASS = [name for name in PROTOCOLS if name not in UNLABELLED]
 # Settings that make a test short; the corruptions have a test of their own.
 FEW = {"views": as_is, "epochs": 100, "learning_rate": 2.0}
+SMALL = {"hidden": 32, "epochs": 40, "batch_size": 64, "learning_rate": 1e-2}
 SHORT = {
     "linear_moco": {"augmentation": "none", "epochs": 20},
     "finetune1": FEW,
     "finetune10": FEW,
+    "finetune100": FEW | {"epochs": 10},
+    "mlp": SMALL,
     "corruption": {"images": 20, "names": ["brightness", "contrast"]},
 }
 
@@ -69,10 +72,12 @@ def test_the_table_names_the_protocols():
         "transfer",
         "linear_sgd",
         "linear_moco",
+        "mlp",
         "fewshot5",
         "fewshot10",
         "finetune1",
         "finetune10",
+        "finetune100",
         "rotation",
         "hue",
         "corruption",
@@ -134,7 +139,8 @@ def untimed(result):
 def test_features_score_as_the_encoder_that_made_them(name, results):
     train, test = embed(flat, TRAIN.images), embed(flat, TEST.images)
     subject = Subject.of_features(train, TRAIN.labels, test, TEST.labels)
-    assert untimed(PROTOCOLS[name](jax.random.key(0), subject)) == untimed(results[name])
+    settings = SHORT.get(name, {})
+    assert untimed(PROTOCOLS[name](jax.random.key(0), subject, **settings)) == untimed(results[name])
 
 
 def test_protocols_that_share_a_subject_run_its_encoder_once_and_find_the_same(results, monkeypatch):
@@ -148,10 +154,10 @@ def test_protocols_that_share_a_subject_run_its_encoder_once_and_find_the_same(r
     monkeypatch.setattr(features, "_forward", counted)
     subject = Subject(flat, TRAIN, TEST)
     for name in OF_FEATURES:
-        shared = PROTOCOLS[name](jax.random.key(0), subject)
+        shared = PROTOCOLS[name](jax.random.key(0), subject, **SHORT.get(name, {}))
         assert untimed(shared) == untimed(results[name])
         assert len(batches) == 2, f"{name} after {batches}"  # the training images, and the test images
-        assert shared["seconds"] > subject.embed_seconds > 0 or name == "linear_sgd"
+        assert shared["seconds"] > subject.embed_seconds > 0 or name in ("linear_sgd", "mlp")
     # Whole sets again only of what it has made: ten times the test images, corrupted.
     PROTOCOLS["corruption"](jax.random.key(0), subject, names=["brightness", "contrast"])
     assert len(batches) == 2 + 10

@@ -133,6 +133,61 @@ def test_without_a_bank_the_rest_of_the_batch_is_told_from_and_both_parts_learn(
         method(nce, 0).init(jax.random.key(0), batch)
 
 
+def three(pairs, negatives="batch"):
+    def cut(images):
+        return images[..., :1], images[..., 1:2], images[..., 2:]
+
+    return cmc(
+        views=lambda key, batch: cut(jnp.asarray(batch["image"], jnp.float32) / 255),
+        channels=cut,
+        encoders=(ENCODER,) * 3,
+        heads=(HEAD,) * 3,
+        images=IMAGES,
+        pairs=pairs,
+        negatives=negatives,
+        temperature=T,
+        loss=softmax,
+    )
+
+
+@pytest.mark.parametrize(("pairs", "wanted"), [("all", [(0, 1), (0, 2), (1, 2)]), ("core", [(0, 1), (0, 2)])])
+def test_of_three_parts_the_losses_of_all_pairs_or_of_the_cores_are_added(batch, pairs, wanted):
+    """Section 3.2: the full graph is the sum over i < j of L(V_i, V_j), the core view that over j of L(V_1, V_j)."""
+    method = three(pairs)
+    params, state = jax.jit(method.init)(jax.random.key(0), batch)
+    f = []
+    for i in range(3):
+        x = jnp.asarray(batch["image"][..., i : i + 1], jnp.float32) / 255
+        p, s = params[f"part_{i}"], state[f"part_{i}"]
+        maps, _ = ENCODER.apply(p["encoder"], s["encoder"], x, train=True)
+        f.append(
+            np.asarray(normalize(HEAD.apply(p["head"], s["head"], pool(maps), train=True)[0]), np.float64)
+        )
+    total = 0.0
+    for i, j in wanted:
+        products = f[i] @ f[j].T / T
+        for row in (*products, *products.T):
+            total += np.log(np.exp(row).sum()) / B
+        total -= 2 * np.trace(products) / B
+    value, (new, _) = jax.jit(method.loss)(params, state, jax.random.key(1), batch)
+    np.testing.assert_allclose(value, total, rtol=1e-4)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    assert method.embed(params, state, jnp.zeros((2, 8, 8, 3))).shape == (2, 12)
+
+
+def test_three_parts_have_three_banks_and_each_direction_its_partition(batch):
+    method = three("all", K)
+    params, state = jax.eval_shape(method.init, jax.random.key(0), batch)
+    assert sum("bank" in name for name in state) == 3
+    assert state["partition"].shape == (6,)
+    assert jax.eval_shape(three("core", K).init, jax.random.key(0), batch)[1]["partition"].shape == (4,)
+    value, (new, _) = jax.eval_shape(method.loss, params, state, jax.random.key(1), batch)
+    assert value.shape == ()
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    with pytest.raises(ValueError, match="got 3 encoders and pairs='some'"):
+        three("some")
+
+
 def test_the_partition_is_that_of_the_first_batch_for_good(batch, begun, stepped):
     params, state = begun
     first = stepped[nce][1][0]

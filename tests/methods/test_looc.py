@@ -101,6 +101,43 @@ def test_each_queue_takes_its_own_heads_view_of_its_own_key(batch, turned, drawn
     np.testing.assert_array_equal(seen["where"], ~turned.collisions(views_key, batch))
 
 
+def test_features_are_mixed_in_every_space_by_itself_and_the_queues_keep_them_as_they_were(
+    batch, turned, monkeypatch
+):
+    seen = {}
+    plain = losses.looc
+
+    def watched(q, k, queue, **options):
+        seen.update(q=q, k=k, queue=jnp.stack(queue))
+        return plain(q, k, queue, **options)
+
+    monkeypatch.setattr(losses, "looc", watched)
+
+    def doubled(key, step, q, k, queue, *, axis_name=None):
+        return q + 1 + step, 2 * k, -queue
+
+    @jax.jit
+    def run(params, state, key):
+        out = [
+            looc(**parts(views=turned.views), spaces=2, transform=transform).loss(params, state, key, batch)[
+                1
+            ][0]
+            for transform in (None, doubled)
+        ]
+        return out, dict(seen)
+
+    method = looc(**parts(views=turned.views), spaces=2, transform=doubled)
+    params, state = jax.jit(method.init)(jax.random.key(0), batch)
+    (unmixed, mixed), used = run(params, state | {"step": jnp.int32(3)}, jax.random.key(1))
+    assert int(mixed["step"]) == 4
+    chex.assert_trees_all_equal(mixed["queues"], unmixed["queues"])
+    for i in range(2):
+        np.testing.assert_array_equal(used["queue"][i], -state["queues"][i].keys)
+        np.testing.assert_allclose(used["k"][i, i], 2 * by_age(mixed["queues"][i])[-N:], rtol=1e-6)
+        assert jnp.max(jnp.linalg.norm(used["k"][i, 1 - i], axis=1)) == pytest.approx(1, rel=1e-5)
+        assert jnp.max(jnp.linalg.norm(used["q"][i] - 4, axis=1)) == pytest.approx(1, rel=1e-5)
+
+
 def test_the_shared_rotation_is_in_the_view_that_space_1_takes_for_its_positive(batch, turned):
     query, key0, key1 = turned.views(jax.random.key(1), batch)
     flips = [query, query[:, :, ::-1]]

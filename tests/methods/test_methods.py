@@ -26,16 +26,19 @@ from jaxcl.losses import (
     regression,
 )
 from jaxcl.methods import (
+    Teacher,
     amdim,
     byol,
     cmc,
     cosine_decay,
     cpc,
+    distill,
     looc,
     moco,
     simclr,
     simclr_v2,
     simsiam,
+    supervised,
     with_probe,
     yadim,
 )
@@ -236,6 +239,29 @@ def tiny_cpc(axis_name, views=as_it_is, *, scale=1.0, weight=2.0):
     )
 
 
+def labelled_parts(axis_name, views):
+    norm = nets.batch_norm(axis_name=axis_name)
+    return {
+        "views": views(noisy(1)),
+        "encoder": nets.small_convnet(features=(8, 8), norm=norm),
+        "head": nets.projection_head(layers=2, until=1, norm=norm),
+        "classes": 2,
+        "start": 0.01,
+        "axis_name": axis_name,
+    }
+
+
+def tiny_supervised(axis_name, views=as_it_is, *, smoothing=0.1):
+    return supervised(**labelled_parts(axis_name, views), smoothing=smoothing)[0]
+
+
+def tiny_distill(axis_name, views=as_it_is, *, temperature=0.5, weight=0.7):
+    parts = labelled_parts(axis_name, views)
+    teacher, classify = supervised(**parts | {"start": 5.0})
+    parts |= {"teacher": Teacher(teacher.init, classify), "temperature": temperature, "weight": weight}
+    return distill(**parts)[0]
+
+
 # function, a comma, and in what variant -> (axis_name, what its views go through) -> Method
 METHODS = {
     "amdim": tiny_amdim,
@@ -243,12 +269,14 @@ METHODS = {
     "cmc": tiny_cmc,
     "cmc, negatives of the batch": partial(tiny_cmc, negatives="batch"),
     "cpc": tiny_cpc,
+    "distill": tiny_distill,
     "looc": tiny_looc,
     "looc, branches and keys that leave one out": tiny_looc_plus_plus,
     "moco, both directions mixed": tiny_moco,
     "simclr": tiny_simclr,
     "simclr_v2": tiny_simclr_v2,
     "simsiam": tiny_simsiam,
+    "supervised": tiny_supervised,
     "with_probe": probed_simclr,
     "yadim": tiny_yadim,
 }
@@ -261,7 +289,9 @@ def some_quick(*quick):
 
 def test_every_exported_method_is_a_row_of_the_table():
     functions = {name: getattr(methods, name) for name in methods.__all__}
-    makers = {name for name, f in functions.items() if "Method" in inspect.signature(f).return_annotation}
+    makers = {
+        name for name, f in functions.items() if "Method" in str(inspect.signature(f).return_annotation)
+    }
     assert {name.split(",")[0] for name in METHODS} == makers
 
 
@@ -376,7 +406,8 @@ AXIS = "devices"
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in METHODS if name.split(",")[0] not in ("looc", "simclr_v2")]
+    "name",
+    [name for name in METHODS if name.split(",")[0] not in ("looc", "simclr_v2", "distill", "supervised")],
 )
 def test_a_page_hands_its_axis_to_its_loss_and_its_scores(name, monkeypatch):
     """Nothing that a config wrote names the axis, so the loss can only have it from the page."""
@@ -445,6 +476,9 @@ def test_loss_does_not_change_what_it_was_given_and_repeats_itself(name):
     # What comes back can be given again: the same tree, shapes and types, so the step compiles once.
     chex.assert_trees_all_equal_shapes_and_dtypes(new_state, begun(name).state)
     assert all(jnp.all(jnp.isfinite(value)) and value.ndim <= 1 for value in metrics.values())
+    if "positive_mean" not in metrics:  # it learns from labels, or from a teacher
+        assert 0 <= metrics.get("accuracy", metrics.get("teacher_agreement")) <= 1
+        return
     assert -1.001 <= metrics["positive_mean"] <= 1.001
     np.testing.assert_allclose(
         [metrics[f"{kind}_histogram"].sum() for kind in ("positive", "negative")], 1, rtol=1e-5

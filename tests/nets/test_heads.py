@@ -102,3 +102,42 @@ def test_a_mode_or_depth_that_does_not_exist_is_refused():
         nets.projection_head(norm=norm, mode="mlp")
     with pytest.raises(ValueError, match="at least one layer"):
         nets.projection_head(norm=norm, layers=0)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        nets.projection_head(layers=3, width=6, out=4, norm=nets.batch_norm()),
+        nets.projection_head(layers=1, out=4, norm=nets.batch_norm()),
+        nets.projection_head(mode="linear", out=4, norm=nets.batch_norm()),
+        nets.projection_head(mode="none", norm=nets.batch_norm()),
+        nets.mlp_head(hidden=(6, 5), out=4, norm=nets.no_norm()),
+        nets.mlp_head(hidden=(), out=4, norm=nets.batch_norm()),
+    ],
+)
+def test_the_layers_of_a_head_begin_with_its_input_and_end_with_its_output(head):
+    x = jax.random.normal(jax.random.key(1), (3, 8))
+    params, state = head.init(jax.random.key(0), x)
+    seen = head.layers(params, state, x)
+    np.testing.assert_array_equal(seen[0], x)
+    np.testing.assert_array_equal(seen[-1], head.apply(params, state, x, train=False)[0])
+    assert all((layer >= 0).all() for layer in seen[1:-1])  # after its ReLU
+    dense = [p["kernel"] for p in params.values() if "kernel" in p]
+    assert [layer.shape[1] for layer in seen[1:]] == [kernel.shape[1] for kernel in dense]
+
+
+def test_a_head_until_a_layer_is_that_layer_of_the_whole_with_the_same_parameters():
+    settings = {"layers": 3, "width": 6, "out": 4, "norm": nets.batch_norm()}
+    x = jax.random.normal(jax.random.key(1), (3, 8))
+    whole = nets.projection_head(**settings)
+    params, state = whole.init(jax.random.key(0), x)
+    for until in (0, 1, 2):
+        part = nets.projection_head(**settings, until=until)
+        own, _ = part.init(jax.random.key(0), x)
+        assert all(name in params for name in own)
+        kept = {name: params[name] for name in own}
+        stats = {"batch_stats": {name: state["batch_stats"][name] for name in own if "Norm" in name}}
+        got, _ = part.apply(kept, stats if until else {}, x, train=False)
+        np.testing.assert_allclose(got, whole.layers(params, state, x)[until], rtol=1e-6)
+    with pytest.raises(ValueError, match="fewer than all of them; got 3"):
+        nets.projection_head(**settings, until=3)

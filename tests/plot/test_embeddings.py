@@ -94,6 +94,8 @@ def test_tsne_keeps_separate_groups_apart_and_the_same_seed_gives_the_same_map()
         (FEATURES[:3], None, "pca", "n at least 4"),
         (FEATURES[None], None, "pca", "got shape"),
         (np.where(FEATURES > 12, np.nan, FEATURES), None, "pca", "rows of features are not finite"),
+        (np.ones((60, 4)) + 1e-8, None, "tsne", "All 60 rows of features are alike"),
+        (np.zeros((60, 4)), LABELS, "tsne", "the representation has collapsed"),
         (FEATURES, LABELS[:5], "pca", "labels must have one row for each of the 60"),
         (FEATURES, LABELS, "umap", '"tsne" or "pca"'),
     ],
@@ -101,3 +103,8 @@ def test_tsne_keeps_separate_groups_apart_and_the_same_seed_gives_the_same_map()
 def test_what_cannot_be_mapped_is_refused(features, labels, method, says):
     with pytest.raises(ValueError, match=says):
         embedding_map(features, labels, method=method)
+
+
+def test_rows_of_few_kinds_are_mapped_all_the_same():
+    rows = np.repeat(np.eye(3, 8, dtype=np.float32), 20, axis=0)
+    embedding_map(rows, LABELS)

@@ -262,6 +262,43 @@ def test_time_left_follows_from_the_pace_since_the_first_record(monkeypatch):
     assert pace.seconds_left(20, 100) == 120
 
 
+def test_the_first_step_reports_and_time_left_does_not_count_the_compilation(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(log_module.time, "perf_counter", lambda: now[0])
+    console = quiet()
+    with Log(steps=101, console=console) as log:
+        now[0] = 600.0
+        log.began(1, compiling=598.0, seconds=2.0)
+        now[0] = 620.0
+        log.write(11, {"loss": 1.0})
+    first, second = console.file.getvalue().splitlines()
+    assert first == "step 1: compiled in 598.0 s, a step takes 2 s; 0:03:20 left at this pace"
+    assert second.endswith("0:03:00 left")  # 90 steps of 2 s
+
+
+def test_a_line_comes_by_seconds_where_there_is_no_bar(monkeypatch):
+    now, fetched = [0.0], []
+    monkeypatch.setattr(log_module.time, "perf_counter", lambda: now[0])
+
+    def loss():
+        fetched.append(now[0])
+        return 3.0
+
+    console = quiet()
+    with Log(steps=100, console=console) as log:
+        log.began(1, compiling=1.0, seconds=6.0)
+        for step in range(2, 10):
+            now[0] += 6.0
+            log.glance(step, loss)
+    assert fetched == [24.0, 48.0]  # the device is waited for only where something is said
+    lines = console.file.getvalue().splitlines()[1:]
+    assert lines == ["step 5/100  loss 3.0000  0:09:30 left", "step 9/100  loss 3.0000  0:09:06 left"]
+    with Log(steps=100, console=terminal()) as log:
+        now[0] += 100
+        log.glance(5, loss)
+    assert len(fetched) == 2
+
+
 def test_the_bar_is_taken_down_when_the_run_fails(tmp_path):
     console = terminal()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from jaxcl.config import Recipe
 from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
 from jaxcl.train import Callback, Interrupted, Preempted
+from jaxcl.train import loop as loop_module
 from jaxcl.train import train as loop
 from jaxcl.train.log import read_metrics
 from jaxcl.train.loop import fetch_mean, preemption
@@ -189,6 +191,31 @@ def test_no_thread_outlives_the_run(recipe, noise):
     time.sleep(0.3)
     left = [t.name for t in set(threading.enumerate()) - before if "prefetch" in t.name.lower()]
     assert left == []
+
+
+def test_a_run_that_goes_on_says_from_where_and_the_first_step_reports(
+    recipe, noise, unbroken, tmp_path, capsys
+):
+    train(recipe._replace(steps=3), noise, run_dir=tmp_path)
+    first = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"step 1: compiled in \d+\.\d s, a step takes .* s; \d:\d\d:\d\d left at this pace", first[1]
+    )
+    chex.assert_trees_all_equal(train(recipe, noise, run_dir=tmp_path), unbroken[0])
+    then = capsys.readouterr().out.splitlines()
+    assert then[0] == "Goes on from step 3 of 10."
+    assert then[2].startswith("step 4: compiled in")
+
+
+def test_no_more_than_a_second_of_steps_is_queued(recipe, noise, monkeypatch):
+    # Steps that take longer than what may be queued are waited for one by one; of fast ones none is but the first.
+    waits, wait = [], jax.block_until_ready
+    monkeypatch.setattr(jax, "block_until_ready", lambda x: waits.append(x) or wait(x))
+    for seconds, expected in ((0.0, 10), (1e6, 1)):
+        monkeypatch.setattr(loop_module, "SECONDS_AHEAD", seconds)
+        waits.clear()
+        train(recipe, noise, log_every=100)
+        assert len(waits) == expected
 
 
 def test_metrics_are_means_over_the_interval():

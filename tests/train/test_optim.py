@@ -185,6 +185,28 @@ def test_adamw_is_adam_with_decay_beside_it():
     assert_follows(tx, lambda w, g, out: loop(w, g, 0.0 if out else 0.3))
 
 
+def test_adam_has_its_decay_in_the_gradient_of_every_parameter():
+    def loop(w, grads):
+        m = s = np.zeros_like(w)
+        for t, g in enumerate(grads, start=1):
+            g = g + 0.3 * w
+            m, s = 0.8 * m + 0.2 * g, 0.999 * s + 0.001 * g**2
+            w = w - 0.01 * m / (1 - 0.8**t) / (np.sqrt(s / (1 - 0.999**t)) + 1e-7)
+        return w
+
+    tx = optim.adam(0.01, b1=0.8, eps=1e-7, weight_decay=0.3)
+    assert_follows(tx, lambda w, g, out: loop(w, g))
+
+
+def test_a_rate_that_falls_is_that_of_amdim():
+    """Its code sets (updates + 1) / 500 of the rate for 500 updates, and a fifth of it at each milestone."""
+    rate = optim.falling(2e-4, at=(2500, 2800), factor=0.2, warmup_steps=500)
+    for step in (0, 1, 250, 498, 499, 500, 2499, 2500, 2799, 2800, 5000):
+        expected = 2e-4 * min(1.0, (step + 1) / 500) * 0.2 ** ((step >= 2500) + (step >= 2800))
+        assert float(jax.jit(rate)(step)) == pytest.approx(expected, rel=1e-6)
+    assert float(optim.falling(0.3, at=())(7)) == pytest.approx(0.3)
+
+
 def test_float64_stays_float64():
     with jax.enable_x64(True):
         w = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
@@ -244,7 +266,9 @@ def test_the_two_scaling_rules_meet_where_the_paper_says():
         optim.scaled_learning_rate(0.1, 256, rule="cubic")
 
 
-@pytest.mark.parametrize("make", [optim.lars, optim.sgd, optim.adamw], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [optim.lars, optim.sgd, optim.adam, optim.adamw], ids=lambda make: make.__name__
+)
 def test_settings_may_be_traced(make):
     rng = np.random.default_rng(3)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), some_params(rng))

@@ -9,9 +9,9 @@ import pytest
 
 from jaxcl import augment, nets
 from jaxcl.losses import keyless, queue_nce
-from jaxcl.methods import moco, with_probe
+from jaxcl.methods import moco, supervised, with_probe
 from jaxcl.train import checkpoint, init_state
-from jaxcl.train.state import blank_batch, start_from
+from jaxcl.train.state import blank_batch, fill, start_from
 from jaxcl.typing import About, Method
 
 ABOUT = About(64, (8, 8, 3), ("a", "b"))
@@ -88,3 +88,72 @@ def test_a_method_without_one_encoder_says_so(other, tmp_path):
         start_from(init_state(jax.random.key(0), two, optax.adam(1e-3), BATCH), other[0])
     with pytest.raises(FileNotFoundError, match="no checkpoint in"):
         start_from(begun(0), tmp_path)
+
+
+def tuned(seed, *, until):
+    """A supervised run that keeps so many layers of a head of two."""
+    method, _ = supervised(
+        views=augment.n_views(augment.crop_and_flip(8), 1),
+        encoder=nets.conv_n(features=(4,), dense=4, norm=nets.batch_norm()),
+        head=nets.projection_head(layers=2, until=until, norm=nets.batch_norm()),
+        classes=2,
+    )
+    return init_state(jax.random.key(seed), method, optax.adam(1e-3), BATCH)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A run of MoCo with a head of two layers, whose batch statistics have moved; and the same with a probe."""
+    made = {}
+    for name in ("plain", "probed"):
+        own = moco(
+            views=augment.two_views(augment.crop_and_flip(8)),
+            encoder=nets.conv_n(features=(4,), dense=4, norm=nets.batch_norm()),
+            head=nets.projection_head(layers=2, out=3, norm=nets.batch_norm()),
+            loss=keyless(queue_nce, temperature=0.2),
+            queue_size=8,
+        )
+        if name == "probed":
+            own, _ = with_probe(own, classes=2, views=augment.n_views(augment.crop_and_flip(8), 1))
+        state = init_state(jax.random.key(5), own, optax.adam(1e-3), BATCH)
+        query = jax.tree.map(lambda x: x + 0.25, state.state["query"])
+        state = state._replace(state={**state.state, "query": query})
+        folder = tmp_path_factory.mktemp(name)
+        checkpoint.save(folder / "checkpoints", 1, state)
+        made[name] = folder, state
+    return made
+
+
+@pytest.mark.parametrize("name", ["plain", "probed"])
+def test_fine_tuning_starts_from_encoder_and_first_layer_with_their_statistics(pretrained, name):
+    folder, theirs = pretrained[name]
+    fresh = tuned(0, until=1)
+    started = start_from(fresh, folder / "checkpoints", parts=("encoder", "head"))
+    params = theirs.params["method"] if name == "probed" else theirs.params
+    chex.assert_trees_all_equal(started.params["encoder"], params["encoder"])
+    assert started.params["head"]  # the first dense layer and its norm, of two
+    for layer, own in started.params["head"].items():
+        chex.assert_trees_all_equal(own, params["head"][layer])
+    statistics = theirs.state["query"]
+    chex.assert_trees_all_equal(started.state["encoder"], statistics["encoder"])
+    for layer, own in started.state["head"]["batch_stats"].items():
+        chex.assert_trees_all_equal(own, statistics["head"]["batch_stats"][layer])
+    chex.assert_trees_all_equal(started.params["probe"], fresh.params["probe"])
+
+
+def test_a_head_of_no_layers_takes_nothing_and_the_encoder_alone_may_be_taken(pretrained):
+    folder, theirs = pretrained["plain"]
+    started = start_from(tuned(0, until=0), folder / "checkpoints", parts=("encoder", "head"))
+    chex.assert_trees_all_equal(started.params["encoder"], theirs.params["encoder"])
+    assert started.params["head"] == {}
+
+
+def test_a_teacher_is_filled_in_from_its_run(pretrained):
+    folder, theirs = pretrained["plain"]
+    blank = jax.tree.map(jnp.zeros_like, {"params": theirs.params, "state": theirs.state})
+    fresh = tuned(0, until=0)
+    fresh = fresh._replace(state={**fresh.state, "teacher": blank})
+    filled = fill(fresh, {"teacher": folder})
+    chex.assert_trees_all_equal(filled.state["teacher"]["params"], theirs.params)
+    chex.assert_trees_all_equal(filled.state["teacher"]["state"], theirs.state)
+    chex.assert_trees_all_equal(filled._replace(state=fresh.state), fresh)

@@ -1,0 +1,76 @@
+"""Learning from labels: the reference row beside a pretrained encoder, its fine-tuning, and its transfer.
+
+    jaxcl train configs/supervised.py --data-dir DATA_DIR                                         the reference row
+    jaxcl train configs/supervised.py --init runs/simclr_cifar10_cpu --from-layer 1 --data-dir DATA_DIR      fine-tuned
+    jaxcl train configs/supervised.py --init runs/RUN --data tfds:oxford_flowers102 --size 32     on another data set
+    jaxcl evaluate runs/simclr_cifar10_cpu --beside runs/supervised            kNN and linear accuracy of both encoders
+    jaxcl evaluate runs/supervised --protocol knn                  ("joint" is the classifier that was trained itself)
+
+The encoder of simclr_cifar10_cpu.py, or a ResNet. SimCLRv2's fine-tuning (section 3 and README of its code: LARS with
+0.005 sqrt(batch), no decay, no warm-up, batch 1024, 60 epochs for 1 %, 30 for 10 % of the labels, from layer 1 of the
+head; 57.9 and 68.4 % with ResNet-50) on its fixed lists of images is
+
+    jaxcl train configs/supervised.py --init runs/simclr_v2 --from-layer 1 --data tfds:imagenet2012_subset/1pct
+        --encoder resnet --depth 50 --stem imagenet --head-layers 3 --head-width 0 --size 224 --encoded --input host
+        --optimizer lars --learning-rate 0.005 --rate-rule sqrt --batch-size 1024 --epochs 60
+        --no-warmup --weight-decay 0 --dtype bfloat16 --data-dir DATA_DIR
+
+(/10pct with --epochs 30; all labels, `tfds:imagenet2012`, from --from-layer 0.) Not run here. A run that starts from
+another begins with its batch statistics, and trains all parameters; the classifier starts at zero.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim
+
+
+@dataclass(frozen=True)
+class Knobs(CommonKnobs):
+    encoder: Literal["convnet", "resnet"] = "convnet"
+    """The one of simclr_cifar10_cpu.py, of these `features`; or a ResNet of depth, width, stem and `sk`."""
+    features: tuple[int, ...] = (32, 64, 128, 256)
+    depth: int = 50
+    width: int = 1
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    sk: bool = False  # selective kernels (ratio 0.0625) and ResNet-D
+    head_layers: int = 2  # of the projection head of the run that this one starts from
+    head_width: int = 512  # of its hidden layers; 0: as wide as what goes in
+    from_layer: int = 0  # how many of them are kept
+    smoothing: float = 0.0  # of the labels
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"  # sgd: Nesterov's momentum
+    rate_rule: Literal["none", "linear", "sqrt"] = "none"  # how the rate grows with the batch
+    warmup: bool = True  # linear, for a twentieth of the steps, before the cosine
+
+
+def recipe(knobs: Knobs, about: About) -> Recipe:
+    size, steps, axis, dtype, lean = basics(knobs, about)
+    norm, rate = nets.batch_norm(axis_name=axis), knobs.learning_rate
+    if knobs.rate_rule != "none":
+        rate = optim.scaled_learning_rate(rate, knobs.batch_size, rule=knobs.rate_rule)
+    rate = optim.warmup_cosine(rate, steps=steps, warmup_steps=steps // 20 if knobs.warmup else 0)
+    encoder = nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype)
+    if knobs.encoder == "resnet":
+        settings = {"stem": knobs.stem, "width": knobs.width, "selective": 0.0625 if knobs.sk else 0}
+        encoder = nets.resnet(knobs.depth, norm=norm, dtype=dtype, **settings)
+    head = {"layers": knobs.head_layers, "width": knobs.head_width or None, "until": knobs.from_layer}
+    views = augment.probe_views(size)
+    method, classify = methods.supervised(
+        views=views,
+        encoder=lean(encoder),
+        head=nets.projection_head(norm=norm, **head),
+        classes=len(about.classes),
+        smoothing=knobs.smoothing,
+        start=0.0 if knobs.init else 0.01,
+        axis_name=axis,
+    )
+    decay = {"weight_decay": knobs.weight_decay}
+    optimizers = {
+        "adamw": lambda: optim.adamw(rate, **decay),
+        "sgd": lambda: optim.sgd(rate, momentum=0.9, nesterov=True, **decay),
+        "lars": lambda: optim.lars(rate, exclude=optim.is_norm_or_probe, **decay),
+    }
+    carries = ("encoder", "head") if knobs.from_layer else ("encoder",)
+    rest = {"probe_views": views, "classify": classify, "carries": carries}
+    optimizer = optimizers[knobs.optimizer]()
+    return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, **rest)

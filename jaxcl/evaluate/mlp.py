@@ -1,0 +1,188 @@
+"""A classifier with one hidden layer on frozen features: AMDIM's second probe, and the evaluation of PyTorch Lightning
+Bolts, from which Falcon and Cho (2020, arXiv:2009.00104) have theirs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from jaxcl import devices
+from jaxcl.evaluate.checks import check_features, check_sets, numbered_classes
+from jaxcl.evaluate.features import as_partial
+from jaxcl.evaluate.figures import Hits, hits, ranked
+from jaxcl.evaluate.sgd import images_or_views, rates, sgd
+from jaxcl.evaluate.subject import Subject
+from jaxcl.typing import Array, PyTree, Views
+
+EPSILON, MOMENTUM = 1e-5, 0.9  # of batch normalization: PyTorch's 0.1 is one minus this
+
+
+class MLPProbe(NamedTuple):
+    """A classifier with one hidden layer, and what it scored."""
+
+    accuracy: float  # on the test set, in [0, 1]
+    params: dict[
+        str, np.ndarray
+    ]  # "hidden" [d, m]; "scale", "offset", "mean", "var" [m]; "weights" [m, c], "bias" [c]
+    classes: np.ndarray  # [c], the labels that the columns stand for
+    details: dict[str, Any]
+    hits: Hits  # of every test image
+
+
+def mlp_probe(
+    key: Array,
+    subject: Subject,
+    *,
+    views: Views | None = None,
+    hidden: int = 1024,
+    dropout: float = 0.2,
+    epochs: int = 120,
+    batch_size: int = 256,
+    learning_rate: float = 2e-4,
+    drops: Sequence[float] = (80 / 120, 110 / 120),
+    weight_decay: float = 1e-5,
+    progress: Callable[[float], None] | None = None,
+) -> MLPProbe:
+    """Trains a classifier with one hidden layer on the frozen encoder's features, as AMDIM's code does:
+
+        dropout > dense without bias > batch norm > ReLU > dropout > dense
+        loss = -1/n sum_i log softmax(10 tanh(logits_i / 10))[y_i] + 0.001 mean(logits^2)
+
+    `MLPClassifier` of its model.py, `loss_xent` of its costs.py, `train_classifiers` of its task_classifiers.py
+    (Bachman, Hjelm and Buchwalter, 2019, arXiv:1906.00910): 1,024 hidden units, dropout 0.2, Adam (b1 = 0.8) at 2e-4,
+    times 0.2 after the 80th and the 110th of 120 epochs (ImageNet: after 15 and 25 of 30, so drops=(1/2, 5/6)), l2 of
+    1e-5. The batch of 256 and weights from N(0, 1 / fan in) with bias 0 are ours.
+
+    views
+        (key, batch) -> views, of which the first is used: the authors train it on augmented images. Without views the
+        features are those of the images as they are, which the subject computes once.
+    drops
+        fractions of all epochs; the rate is multiplied by 0.2 at the first epoch from each of them on.
+
+    Order, augmentation and dropout are functions of the key. `details` holds "losses", the mean of every epoch, "steps"
+    and "hidden". Raises ValueError where labels are missing, a number is out of its range, or the loss is no longer
+    finite.
+    """
+    train, test = subject.train, subject.test
+    labels, test_labels = check_sets("The MLP probe", train, test)
+    classes, numbered = numbered_classes("The MLP probe", labels)
+    n = len(numbered)
+    if not 1 <= batch_size <= n:
+        raise ValueError(f"batch_size must be between 1 and the {n} training images; got {batch_size}.")
+    if epochs < 1 or hidden < 1 or not 0 <= dropout < 1:
+        raise ValueError(
+            "mlp_probe needs epochs and hidden of 1 at least, and dropout in [0, 1); got"
+            f" {epochs}, {hidden} and {dropout}."
+        )
+    encoder = _as_they_are if views is None else subject.encoder_for("The MLP probe on augmented images")
+    test_features = check_features("The encoder's test features", subject.test_features())
+    inputs = train.images
+    if views is None:
+        inputs = check_features("The encoder's features", subject.train_features())
+
+    d, steps = test_features.shape[1], epochs * (n // batch_size)
+    rate = rates("steps", drops=drops, drop_factor=0.2)
+    order_key, views_key, dropout_key, *made_keys = jax.random.split(key, 5)
+    net = {
+        "hidden": jax.random.normal(made_keys[0], (d, hidden)) * d**-0.5,
+        "scale": jnp.ones(hidden),
+        "offset": jnp.zeros(hidden),
+        "weights": jax.random.normal(made_keys[1], (hidden, len(classes))) * hidden**-0.5,
+        "bias": jnp.zeros(len(classes)),
+    }
+    statistics = {"mean": jnp.zeros(hidden), "var": jnp.ones(hidden)}
+    start = jax.tree.map(np.asarray, {"net": net, "adam": _adam().init(net), "statistics": statistics})
+    mesh = devices.even_mesh(batch_size)
+    make = images_or_views(inputs, views, views_key)
+    frozen, views_key, dropout_key = devices.replicate((as_partial(encoder), views_key, dropout_key), mesh)
+    settings = np.asarray([weight_decay, dropout], np.float32)
+    trained, losses = sgd(
+        order_key,
+        functools.partial(_step, frozen, views_key, dropout_key, settings, views=views),
+        start,
+        make,
+        numbered,
+        np.arange(n),
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate * 256 / batch_size,  # which does not grow with the batch
+        momentum=0.0,  # Adam has its own
+        nesterov=False,
+        rate=rate,
+        mesh=mesh,
+        progress=progress or (lambda fraction: None),
+    )
+    if not np.isfinite(losses[-1]):
+        raise ValueError(
+            f"The MLP probe diverged: its loss is {losses[-1]} after {epochs} epochs. Lower learning_rate"
+            f" ({learning_rate}), or look for very large features."
+        )
+    params = trained["net"] | trained["statistics"]
+    found = hits(ranked(mlp_logits(params, test_features), classes), test_labels, len(classes))
+    details = {"losses": losses, "steps": steps, "hidden": hidden}
+    return MLPProbe(float(found.first.mean()), params, classes, details, found)
+
+
+def mlp_logits(params: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
+    """What a trained probe says of features [n, d]: [n, c]."""
+    y = (features @ params["hidden"] - params["mean"]) / np.sqrt(params["var"] + np.float32(EPSILON))
+    return np.maximum(y * params["scale"] + params["offset"], 0) @ params["weights"] + params["bias"]
+
+
+def clipped_cross_entropy(logits: Array, labels: Array) -> Array:
+    """AMDIM's loss of its classifiers: of logits softly clipped at 10, with a penalty on their squares; in nats.
+
+    >>> round(float(clipped_cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3]))), 4)      # log 4
+    1.3863
+    """
+    clipped = 10 * jnp.tanh(logits / 10)
+    own = optax.softmax_cross_entropy_with_integer_labels(clipped, labels)
+    return jnp.mean(own) + 1e-3 * jnp.mean(jnp.square(logits))
+
+
+def _adam() -> optax.GradientTransformation:
+    return optax.scale_by_adam(b1=0.8, b2=0.999)
+
+
+def _as_they_are(features: Array) -> Array:
+    """Without views the step gets features in place of images; nothing is embedded any more."""
+    return features
+
+
+@functools.partial(jax.jit, static_argnames="views", donate_argnames="carry")
+def _step(encoder, views_key, dropout_key, settings, carry, step, batch, numbers, *, views):
+    trained, velocity, total = carry
+    weight_decay, dropout = settings
+    rate = numbers[0]
+    if views is None:
+        features = batch["image"]
+    else:
+        features = encoder(views(jax.random.fold_in(views_key, step), batch)[0]).astype(jnp.float32)
+    drop_keys = jax.random.split(jax.random.fold_in(dropout_key, step))
+
+    def dropped(key: Array, x: Array) -> Array:
+        return jnp.where(jax.random.bernoulli(key, 1 - dropout, x.shape), x / (1 - dropout), 0.0)
+
+    def loss_fn(net: PyTree) -> tuple[Array, PyTree]:
+        y = jnp.matmul(dropped(drop_keys[0], features), net["hidden"], precision=lax.Precision.HIGHEST)
+        mean, var = jnp.mean(y, axis=0), jnp.var(y, axis=0)
+        y = (y - mean) * lax.rsqrt(var + EPSILON) * net["scale"] + net["offset"]
+        y = dropped(drop_keys[1], jax.nn.relu(y))
+        logits = jnp.matmul(y, net["weights"], precision=lax.Precision.HIGHEST) + net["bias"]
+        return clipped_cross_entropy(logits, batch["label"]), {"mean": mean, "var": var}
+
+    (loss, now), grads = jax.value_and_grad(loss_fn, has_aux=True)(trained["net"])
+    grads = jax.tree.map(lambda g, w: g + weight_decay * w, grads, trained["net"])
+    updates, adam = _adam().update(grads, trained["adam"])
+    net = jax.tree.map(lambda w, u: w - rate * u, trained["net"], updates)
+    statistics = jax.tree.map(
+        lambda old, new: MOMENTUM * old + (1 - MOMENTUM) * new, trained["statistics"], now
+    )
+    return {"net": net, "adam": adam, "statistics": statistics}, velocity, total + loss

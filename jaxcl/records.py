@@ -1,0 +1,96 @@
+"""What is read from a run directory, or from any file that may be damaged: whole and of the right kind, or a sentence
+that names the file."""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+DEEPEST = 50  # nobody writes so many lists within lists
+
+
+def read_text(path: str | Path) -> str:
+    """A file's text. Raises ValueError where it is a directory, not UTF-8, or cannot be read; FileNotFoundError where
+    it is not there."""
+    path = Path(path)
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing.") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: it is not text (byte {error.start} is not UTF-8).") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def read_json(path: str | Path, *, kind: type = dict) -> Any:
+    """What a JSON file holds: a dict, or a list where asked for. Raises as `read_text`, and ValueError where it holds
+    something else."""
+    text = read_text(path)
+    try:
+        value = parsed(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: it is not JSON ({error}).") from None
+    if not isinstance(value, kind):
+        raise ValueError(f"{path} is damaged: it should hold a {kind.__name__}, not {type(value).__name__}.")
+    return value
+
+
+def parsed(text: str | bytes) -> Any:
+    """JSON, of lists and dicts at most 50 deep; ValueError for anything else, whatever it is."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [x for y in level for x in _children(y)]
+        if not level:
+            return value
+    raise ValueError("nested too deep")
+
+
+def _children(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is what a type says: those that knobs have (numbers, words, tuples, choices, None).
+
+    >>> fits(1, float), fits("1", float), fits((1, 2), tuple[int, ...]), fits("skip", Literal["stop", "skip"])
+    (True, False, True, True)
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return value in arguments
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, one) for one in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            return False
+        if len(arguments) == 2 and arguments[1] is ...:
+            return all(fits(x, arguments[0]) for x in value)
+        return len(value) == len(arguments) and all(map(fits, value, arguments))
+    if hint in (None, type(None)):
+        return value is None
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def check_fits(where: str | Path, values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """Raises ValueError, with the first that does not fit, where values are not of their types."""
+    for name, value in values.items():
+        if name in hints and not fits(value, hints[name]):
+            hint = hints[name]
+            wanted = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)
+            raise ValueError(f"{where} is damaged: {name!r} should be {wanted}; it is {value!r}.")

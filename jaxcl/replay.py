@@ -1,0 +1,166 @@
+"""A training step of a run, made again: `jaxcl replay RUN_DIR` says what made it a step that could not be taken."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcl import keys
+from jaxcl.config import recipe_of
+from jaxcl.data import input_pipeline
+from jaxcl.devices import axis_name, make_mesh, replicate
+from jaxcl.origin import Origin, origin
+from jaxcl.runs import Run, open_run
+from jaxcl.train import TrainState, checkpoint, finite, init_state, make_step
+from jaxcl.train.loop import device_batches, with_labels
+from jaxcl.train.placement import place
+from jaxcl.train.state import start_from
+
+
+class Replay(NamedTuple):
+    """step             its number; the first of a run is 1
+    loss, grad_norm  as they came now
+    taken            whether all of it was finite now
+    images           the images of its batch, by their numbers in the data set
+    spoilt           those of them with a pixel that is not finite
+    origin           the operation that made the first number that is not finite; None where none was found
+    """
+
+    step: int
+    loss: float
+    grad_norm: float
+    taken: bool
+    images: tuple[int, ...]
+    spoilt: tuple[int, ...]
+    origin: Origin | None
+
+
+def replay(
+    run_dir: str | Path,
+    *,
+    step: int | None = None,
+    trust: bool = False,
+    told: Callable[[str], None] = lambda line: None,
+) -> Replay:
+    """Makes a training step of a run again, and, where it is not finite, finds the operation that made it so.
+
+    step
+        its number; by default that of the last step that was not taken. The state before it is the one that was kept,
+        or is made from the newest checkpoint before it, or from the beginning.
+    trust
+        execute the run's config whoever made it (`open_run`).
+    told
+        is called with a sentence about what is being done.
+
+    The step is compiled as in training. The search is on one device, under "jit".
+
+    Raises FileNotFoundError where no step is given and all steps of the run were taken.
+    """
+    run = open_run(run_dir, trust=trust)
+    recipe, knobs = run.recipe, run.knobs
+    if step is None:
+        bad = finite.read(run_dir)
+        if not bad:
+            raise FileNotFoundError(
+                f"All training steps of {run_dir} were taken; there is none to make again. --step makes any."
+            )
+        step = bad[-1]["step"]
+    if not 1 <= step <= recipe.steps:
+        raise ValueError(f"{run_dir} has the training steps 1 to {recipe.steps}; got {step}.")
+    images = run.data().train
+    pipeline = input_pipeline(knobs.input, images, recipe.views)
+    if recipe.classify is not None:
+        pipeline = with_labels(pipeline, images)
+
+    mesh, run_key = make_mesh(), keys.run_key(knobs.seed)
+    state, start = state_before(run, step, pipeline.first(batch_size=recipe.batch_size, seed=knobs.seed))
+    state = replicate(state, mesh)
+    made = make_step(recipe.method, recipe.optimizer, axis_name=axis_name(knobs.placement))
+    # Steps before it that were not taken are passed over as they were then.
+    placed = place(finite.guarded(made, nonfinite="skip"), knobs.placement, mesh)
+    told(f"From the state of step {start}: {step - start} training steps.")
+    before = jax.device_get(state)
+    ends = range(start + 1, step + 1)
+    with closing(
+        device_batches(pipeline, mesh, recipe.batch_size, knobs.seed, start, ends, many=False)
+    ) as batches:
+        for batch in batches:
+            before = jax.device_get(state)
+            state, metrics = placed(state, replicate(run_key, mesh), batch)
+
+    batch = finite.batch_of(pipeline, step, batch_size=recipe.batch_size, seed=knobs.seed)
+    index = np.asarray(batch["index"])
+    spoilt = index[finite.spoilt_rows(batch)]
+    taken, found = bool(metrics["taken"]), None
+    if not taken:
+        told("It is not finite. Making it again, operation by operation; a large network takes minutes.")
+        alone = recipe_of(run.config, dataclasses.replace(knobs, placement="jit"), run.about)
+        single = make_step(alone.method, alone.optimizer)
+
+        def looked_at(state, key, batch):
+            after, metrics = single(state, key, batch)
+            return metrics["loss"], metrics["grad_norm"], after.params, after.state
+
+        arguments = (
+            TrainState(*jax.tree.map(jnp.asarray, before)),
+            run_key,
+            jax.tree.map(jnp.asarray, dict(batch)),
+        )
+        found = origin(looked_at, *arguments, names=("state", "key", "batch"))
+    return Replay(
+        step,
+        float(metrics["loss"]),
+        float(metrics["grad_norm"]),
+        taken,
+        tuple(index.tolist()),
+        tuple(spoilt.tolist()),
+        found,
+    )
+
+
+def state_before(run: Run, step: int, first) -> tuple[TrainState, int]:
+    """The newest state that is kept of a run before the training step `step`, and the number of steps behind it."""
+    recipe, knobs = run.recipe, run.knobs
+    state = init_state(keys.init_key(knobs.seed), recipe.method, recipe.optimizer, first)
+    saved = [
+        (number, folder)
+        for folder in (run.dir / "checkpoints", run.dir / finite.FOLDER)
+        for number in checkpoint.steps(folder)
+        if number < step
+    ]
+    for number, folder in sorted(saved, reverse=True):
+        if checkpoint.damage(folder, number) is None:
+            return checkpoint.restore(folder, state, step=number)
+    if knobs.init is not None:
+        state = start_from(state, Path(knobs.init) / "checkpoints")
+    return state, 0
+
+
+def lines(found: Replay) -> list[str]:
+    """What came of it, in words."""
+    numbers = f"loss {found.loss:.6g}, norm of the gradient {found.grad_norm:.6g}"
+    said = [f"Training step {found.step}: {numbers}; {len(found.images)} images."]
+    if found.spoilt:
+        said.append(
+            "Images with a pixel that is not finite, by their number in the data set:"
+            f" {', '.join(map(str, found.spoilt))}."
+        )
+    if found.taken:
+        said.append(
+            "All of it is finite here. It was made by another program, on other devices or of other images than these."
+        )
+    elif found.origin is None:
+        said.append(
+            "Made operation by operation all of it is finite: it is the compiled whole that leaves the range of its"
+            " numbers. float32 or a lower learning rate may help."
+        )
+    else:
+        said.append(f"{found.origin}")
+    return said

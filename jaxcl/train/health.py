@@ -1,0 +1,89 @@
+"""What is wrong with a run whose numbers are all finite: warnings in plain words, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcl.config import Recipe
+from jaxcl.memory import Queue
+from jaxcl.typing import PyTree
+
+ZERO_STEPS = 100  # with a loss of exactly 0
+ONE_DIRECTION = 1.1  # effective rank of features that are all alike, or lie on a line
+
+
+class Health:
+    """Looks at the records of the log, one after the other; says what it has not said yet."""
+
+    def __init__(self, recipe: Recipe, images: int, start: int):
+        self._recipe, self._images = recipe, images
+        self._last = start
+        self._zero_since: int | None = None
+        self._queues: list[float] | None = None
+        self._said: set[str] = set()
+
+    def warnings(self, step: int, record: Mapping[str, Any], memory: PyTree) -> list[str]:
+        """The new warnings after the record of a step; `memory` is the method's state."""
+        before, self._last = self._last, step
+        found = {}
+        if record["loss"] == 0:
+            self._zero_since = before if self._zero_since is None else self._zero_since
+        else:
+            self._zero_since = None
+        if self._zero_since is not None and step - self._zero_since >= ZERO_STEPS:
+            found["zero"] = (
+                f"the loss has been 0 for {step - self._zero_since} steps, so nothing is learnt. Its gradient is 0"
+                " where the loss compares an image with nothing: look at the batch size, the temperature and the loss."
+            )
+        rank = record.get("effective_rank")
+        if rank is not None and rank < ONE_DIRECTION:
+            found["rank"] = (
+                f"the features of all images are alike or lie on a line (effective rank {rank:.3g}): the"
+                " representation has collapsed. A lower learning rate or temperature, or a method with negatives, may"
+                " help."
+            )
+        found |= self._queue(step - before, memory)
+        new = [sentence for kind, sentence in found.items() if kind not in self._said]
+        self._said |= found.keys()
+        return new
+
+    def _queue(self, steps: int, memory: PyTree) -> dict[str, str]:
+        queues = [x for x in jax.tree.leaves(memory, is_leaf=_is_queue) if _is_queue(x)]
+        found = {}
+        batch_size = self._recipe.batch_size
+        for queue in queues:
+            size = len(queue.keys)
+            if size > self._recipe.steps * batch_size:
+                found["long queue"] = (
+                    f"the queue of {size} keys is longer than all images of the run ({self._recipe.steps} steps of"
+                    f" {batch_size}), so some of its negatives stay the random vectors it began with. Take a shorter"
+                    " queue or more steps."
+                )
+            elif size > self._images:
+                found["own keys"] = (
+                    f"the queue of {size} keys is longer than the data set ({self._images} images), so an image meets"
+                    " its own older keys among its negatives. Take a shorter queue."
+                )
+        now = [float(x) for x in jax.device_get([_digest(queue.keys) for queue in queues])]
+        if self._queues is not None and any(a == b for a, b in zip(self._queues, now, strict=True)):
+            found["stale queue"] = (
+                f"a queue of keys is the same as {steps} steps ago: nothing is pushed into it, so its negatives are"
+                " stale."
+            )
+        self._queues = now
+        return found
+
+
+def _is_queue(x: Any) -> bool:
+    return isinstance(x, Queue)
+
+
+@jax.jit
+def _digest(keys: jax.Array) -> jax.Array:
+    """A number that changes where the keys do, or their order."""
+    rows = jnp.sum(keys, axis=tuple(range(1, keys.ndim)))
+    return jnp.sum(rows * jnp.arange(1, len(rows) + 1) / len(rows))

@@ -1,0 +1,313 @@
+"""Folders as people have them: which files are which split and class, and what is said where that is in doubt."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcl import data
+from jaxcl.data import load
+from jaxcl.data.labels import Names, labels_in, read_table
+from jaxcl.data.splits import held_out_by_name, kind_of
+
+
+def images(folder, n=3, ending=".png"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        Image.fromarray(np.full((4, 4, 3), i, np.uint8)).save(folder / f"{folder.name}{i}{ending}")
+
+
+def split(root, classes=("cat", "dog", "elk"), n=3):
+    for name in classes:
+        images(root / name, n)
+
+
+def both(root, **options):
+    return [load(f"folder:{root}", name, **options) for name in ("train", "test")]
+
+
+def numbers(labels):
+    return None if labels is None else labels.tolist()
+
+
+# --- Splits
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train", "test"),
+        ("Train", "Test"),
+        ("Training", "Testing"),
+        ("TRAIN", "VAL"),
+        ("train", "dev"),
+        ("train", "eval"),
+        ("train", "val"),
+        ("train_images", "test_images"),
+        ("training_set", "test_set"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", ["", "wrap/data"])
+def test_splits_are_recognised_by_case_synonyms_and_through_a_wrapping_folder(tmp_path, train, test, wrapped):
+    split(tmp_path / wrapped / train, n=4)
+    split(tmp_path / wrapped / test, ("dog", "elk"), n=2)
+    learnt, held = both(tmp_path)
+    assert learnt.classes == held.classes == ("cat", "dog", "elk")
+    assert numbers(learnt.labels) == [0] * 4 + [1] * 4 + [2] * 4
+    assert numbers(held.labels) == [1, 1, 2, 2]
+    assert learnt.notes[0].endswith(f"{train}/: 3 classes, 12 images; {test}/: 2 classes, 4 images.")
+
+
+def test_both_test_and_val_are_there_to_be_asked_for(tmp_path):
+    split(tmp_path / "train")
+    split(tmp_path / "test", n=2)
+    split(tmp_path / "val", n=1)
+    spec = f"folder:{tmp_path}"
+    found = [len(load(spec, name).images) for name in ("train", "test", "val", "validation", "Val")]
+    assert found == [9, 6, 3, 3, 3]
+    assert len(data.open(spec, evaluate_on="val").test.images) == 3
+    split(tmp_path / "dev", n=1)
+    with pytest.raises(
+        ValueError, match="several splits that 'validation' may mean: dev, val.*--evaluate-on dev"
+    ):
+        load(spec, "validation")
+    assert len(load(spec, "dev").images) == 3
+
+
+def test_a_single_class_is_no_label(tmp_path):
+    for root in (
+        tmp_path / "flat" / "all",
+        tmp_path / "split" / "train" / "all",
+        tmp_path / "split" / "test" / "all",
+    ):
+        images(root, 30)
+    for name in ("flat", "split"):
+        learnt, held = both(tmp_path / name)
+        assert learnt.labels is None
+        assert held.labels is None
+        assert learnt.classes == ()
+        assert "no labels" in learnt.notes[0]
+
+
+def test_a_level_of_images_within_a_split_or_a_class_is_looked_through(tmp_path):
+    split(tmp_path / "a" / "train" / "images")
+    split(tmp_path / "a" / "test" / "images")
+    for name in ("cat", "dog"):
+        images(tmp_path / "b" / "train" / name / "images")
+        images(tmp_path / "b" / "test" / name)
+    for root, classes in ((tmp_path / "a", ("cat", "dog", "elk")), (tmp_path / "b", ("cat", "dog"))):
+        learnt, held = both(root)
+        assert learnt.classes == held.classes == classes
+        assert (
+            numbers(learnt.labels)
+            == numbers(held.labels)
+            == [k for k in range(len(classes)) for _ in range(3)]
+        )
+
+
+def test_tiny_imagenet_as_it_is_distributed(tmp_path):
+    for name in ("n01", "n02", "n03"):
+        images(tmp_path / "train" / name / "images", 2, ".JPEG")
+        (tmp_path / "train" / name / f"{name}_boxes.txt").write_text("images0.JPEG 0 0 3 3\n")
+    images(tmp_path / "val" / "images", 4, ".JPEG")
+    rows = [f"images{i}.JPEG\t{name}\t0\t0\t3\t3\n" for i, name in enumerate(("n03", "n01", "n01", "n02"))]
+    (tmp_path / "val" / "val_annotations.txt").write_text("".join(rows))
+    images(tmp_path / "test" / "images", 5, ".JPEG")
+    (tmp_path / "wnids.txt").write_text("n02\nn01\nn03\n")
+    (tmp_path / "words.txt").write_text("n01\tgoldfish, Carassius auratus\nn02\tbullfrog\n")
+    with pytest.warns(UserWarning, match="3 of 9 files"):
+        learnt = load(f"folder:{tmp_path}", "train")
+    held = load(f"folder:{tmp_path}", "test")  # that of which the labels are there
+    assert learnt.classes == held.classes == ("n01", "n02", "n03")
+    assert numbers(learnt.labels) == [0, 0, 1, 1, 2, 2]
+    assert numbers(held.labels) == [2, 0, 0, 1]
+    says = "train/: 3 classes, 6 images; test/: no labels, 5 images; val/: 3 classes, 4 images"
+    assert says in learnt.notes[0]
+    assert "classes by val/val_annotations.txt" in learnt.notes[0]
+    assert data.open(f"folder:{tmp_path}").about.count == 6
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "id,breed\ntrain0,elk\ntrain1,cat\ntrain2,dog\ntrain3,cat\n",
+        "image_id;x;label\ntrain3.png;1;cat\ntrain1.png;1;cat\ntrain0.png;1;elk\ntrain2.png;2;dog\n",
+        "train/train0.png elk\ntrain/train1.png cat\ntrain/train2.png dog\ntrain/train3.png cat\n",
+        "file,cat,dog,elk\ntrain0,0,0,1\ntrain1,1,0,0\ntrain2,0,1,0\ntrain3,1,0,0\n",
+    ],
+)
+def test_kaggles_layouts_a_table_beside_flat_folders(tmp_path, table):
+    images(tmp_path / "train", 4)
+    images(tmp_path / "test", 2)
+    (tmp_path / "labels.csv").write_text(table)
+    (tmp_path / "sample_submission.csv").write_text("id,cat,dog,elk\ntest0,0.3,0.3,0.4\ntest1,0.3,0.3,0.4\n")
+    learnt, held = both(tmp_path)
+    assert learnt.classes == ("cat", "dog", "elk")
+    assert numbers(learnt.labels) == [2, 0, 1, 0]
+    assert held.labels is None
+    assert "classes by labels.csv" in learnt.notes[0]
+    assert f"--data folder:{tmp_path}/train with --labels FILE holds it out" in learnt.notes[0]
+    alone = load(f"folder:{tmp_path}/train", "train", labels=f"{tmp_path}/labels.csv")
+    assert alone.classes == learnt.classes
+
+
+def test_one_folder_of_images_and_a_table(tmp_path):
+    images(tmp_path / "images", 40)
+    rows = [f"images/images{i}.png,{i % 11}" for i in range(40)]
+    (tmp_path / "train.csv").write_text("\n".join(["path,category", *rows]))
+    learnt, held = both(tmp_path)
+    assert learnt.classes == tuple(map(str, range(11)))  # counted, not spelt
+    for part in (learnt, held):
+        assert numbers(part.labels) == [int(file[13:-4]) % 11 for file in part.files]
+    rows = [f"images{i}.png,{'dog' if i % 3 else 'cat'},{'valid' if i < 8 else 'train'}" for i in range(40)]
+    (tmp_path / "train.csv").write_text("\n".join(["name,label,split", *rows]))
+    learnt, held = both(tmp_path)
+    assert sorted(held.files) == sorted(f"images/images{i}.png" for i in range(8))
+    assert len(learnt.files) == 32
+
+
+def test_labels_names_a_table_and_its_column(tmp_path):
+    images(tmp_path / "pictures", 20)
+    lines = [
+        "name,color,shape",
+        *(f"pictures{i},{'red' if i < 10 else 'blue'},{'ring' if i % 2 else 'disc'}" for i in range(20)),
+    ]
+    (tmp_path / "about.csv").write_text("\n".join(lines))
+    undecided = load(f"folder:{tmp_path}", "train")
+    assert undecided.labels is None
+    assert "several columns that may be the class: color, shape. Say which: --labels" in undecided.notes[0]
+    for option in ("about.csv:shape", f"{tmp_path}/about.csv:3"):
+        learnt = load(f"folder:{tmp_path}", "train", labels=option)
+        assert learnt.classes == ("disc", "ring")
+        assert numbers(learnt.labels) == [int(file.removesuffix(".png")[17:]) % 2 for file in learnt.files]
+    with pytest.raises(ValueError, match="several columns.*--labels"):
+        load(f"folder:{tmp_path}", "train", labels="about.csv")
+    with pytest.raises(ValueError, match="no column 'size'; it has name, color, shape"):
+        load(f"folder:{tmp_path}", "train", labels="about.csv:size")
+    with pytest.raises(FileNotFoundError, match="no file labels.csv of labels"):
+        load(f"folder:{tmp_path}", "train", labels="labels.csv")
+    (tmp_path / "other.csv").write_text("a,b\nx,y\n")
+    with pytest.raises(ValueError, match="names none of the images; its first row is: a, b"):
+        load(f"folder:{tmp_path}", "train", labels="other.csv")
+
+
+def test_two_tables_are_one_too_many(tmp_path):
+    images(tmp_path / "pictures", 4)
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("".join(f"pictures{i},{name[0]}{i % 2}\n" for i in range(4)))
+    with pytest.raises(ValueError, match=r"a.csv and b.csv. Say which: --labels .*a.csv"):
+        load(f"folder:{tmp_path}", "train")
+    assert load(f"folder:{tmp_path}", "train", labels="b.csv").classes == ("b0", "b1")
+
+
+def test_what_a_table_does_not_name_is_left_out_and_said(tmp_path):
+    images(tmp_path / "train", 4)
+    (tmp_path / "labels.csv").write_text("train0,cat\ntrain2,dog\ntrain3,\n")
+    with pytest.warns(UserWarning, match="2 of 4 files"):
+        learnt = load(f"folder:{tmp_path}", "train")
+    assert learnt.files == ("train/train0.png", "train/train2.png")
+    assert learnt.skipped == tuple(f"train{i}.png: labels.csv does not say its class" for i in (1, 3))
+
+
+# --- Doubt
+
+
+@pytest.mark.parametrize("names", [("train", "test", "car"), ("test", "val"), ("train deep", "extra")])
+def test_what_can_be_read_in_two_ways_is_an_error_that_shows_both_and_an_option_decides(tmp_path, names):
+    for name in names:
+        if name.endswith(" deep"):
+            split(tmp_path / name.removesuffix(" deep"), n=12)
+        else:
+            images(tmp_path / name, 12)
+    with pytest.raises(
+        ValueError, match="as the splits .*or as [23] classes.*--layout splits or --layout classes"
+    ):
+        load(f"folder:{tmp_path}", "train")
+    names = sorted(name.removesuffix(" deep") for name in names)
+    assert load(f"folder:{tmp_path}", "train", layout="classes").classes == tuple(names)
+    if "train" in names:
+        learnt = load(f"folder:{tmp_path}", "train", layout="splits")
+        assert all(file.startswith("train/") for file in learnt.files)
+        assert len(learnt.notes[0].partition("left out: ")[2]) > 0
+    with pytest.raises(ValueError, match="layout must be one of auto, splits, classes"):
+        load(f"folder:{tmp_path}", "train", layout="folders")
+
+
+def test_two_folders_to_train_on_are_an_error(tmp_path):
+    for name in ("train", "Train", "test"):
+        split(tmp_path / name)
+    if len(list(tmp_path.iterdir())) == 3:  # where file systems know case
+        with pytest.raises(ValueError, match="several folders for training, Train, train.*--layout classes"):
+            load(f"folder:{tmp_path}", "train")
+
+
+def test_folders_that_others_left_beside_the_splits_are_left_out_and_said(tmp_path):
+    split(tmp_path / "train")
+    split(tmp_path / "test")
+    images(tmp_path / "unlabeled")
+    split(tmp_path / "__MACOSX" / "train")
+    learnt, held = both(tmp_path)
+    assert len(learnt.images) == len(held.images) == 9
+    assert learnt.notes[0].endswith("left out: unlabeled.")
+
+
+def test_a_test_class_without_training_images_is_an_error(tmp_path):
+    split(tmp_path / "train")
+    split(tmp_path / "test", ("cat", "Dog", "fox"))
+    with pytest.raises(
+        ValueError, match=r"2 of the classes of test/ never occur in train/, as 'Dog', 'fox'.*'dog' get"
+    ):
+        load(f"folder:{tmp_path}", "train")
+    split(tmp_path / "one" / "train", ("cat",))
+    split(tmp_path / "one" / "test", ("cat", "dog"))
+    with pytest.raises(ValueError, match="1 of the classes of test/ never occur in train/, as 'dog'"):
+        load(f"folder:{tmp_path / 'one'}", "train")
+
+
+# --- Splits by name
+
+
+def test_files_that_come_later_move_no_other(tmp_path):
+    split(tmp_path, ("cat", "dog"), n=60)
+    before = [set(part.files) for part in both(tmp_path)]
+    images(tmp_path / "dog", 60)
+    Image.new("RGB", (4, 4)).save(tmp_path / "cat" / "aaa.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "dog" / "0.png")
+    after = [set(part.files) for part in both(tmp_path)]
+    assert before[0] <= after[0]
+    assert before[1] <= after[1]
+    assert len(after[0] | after[1]) == 122
+    assert not after[0] & after[1]
+
+
+def test_the_split_is_that_of_the_names_wherever_the_folder_lies(tmp_path):
+    for root in (tmp_path / "here", tmp_path / "there" / "wrapped"):
+        split(root, ("cat", "dog"), n=40)
+    here, there = both(tmp_path / "here"), both(tmp_path / "there")
+    assert [[f"wrapped/{file}" for file in part.files] for part in here] == [
+        list(part.files) for part in there
+    ]
+
+
+def test_one_in_ten_is_held_out_and_every_class_keeps_some(tmp_path):
+    names = [f"{k}/{i}.png" for k in range(50) for i in range(20)]
+    out = held_out_by_name(names, [name.partition("/")[0] for name in names], every=10)
+    assert 60 < sum(out) < 160
+    for k in range(50):
+        held = sum(out[20 * k : 20 * k + 20])
+        assert 1 <= held < 20
+    assert held_out_by_name(["single.png"], ["only"], every=1) == [False]
+
+
+def test_kinds_of_splits_are_no_ordinary_words():
+    for word in ("cats", "data", "images", "set", "trainer", "latest", "value", "devil"):
+        assert kind_of(word) is None
+    assert [kind_of(word) for word in ("Validation", "dataset_test", "img_train")] == ["val", None, "train"]
+
+
+def test_a_table_is_read_whatever_is_between_its_cells(tmp_path):
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for between in (",", "\t", ";", " "):
+        (tmp_path / "t.txt").write_text("\n".join(between.join((f"{i}.png", f"c{i}")) for i in range(3)))
+        found = labels_in(read_table(tmp_path / "t.txt"), Names.of(files, [tmp_path]))
+        assert found.classes == {0: "c0", 1: "c1", 2: "c2"}
+        assert found.matched == 1

@@ -1,0 +1,79 @@
+"""From the command line: a network learns from labels, another from it without any, and one goes on from a third."""
+
+import json
+from pathlib import Path
+
+import chex
+import numpy as np
+import pytest
+
+from jaxcl.cli import main
+from jaxcl.encoder import load_encoder
+from jaxcl.train.log import read_metrics
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SMALL = ["--features", "4", "8", "--batch-size", "32", "--log-every", "4", "--learning-rate", "0.01"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with images of two grays, once with labels and once without, and with a teacher that knows them."""
+    folder = tmp_path_factory.mktemp("world")
+    rng, labels = np.random.default_rng(0), np.arange(128) % 2
+    images = (rng.integers(0, 100, (128, 16, 16, 3)) + 100 * labels[:, None, None, None]).astype(np.uint8)
+    arrays = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    np.savez(folder / "grays.npz", **arrays)
+    np.savez(folder / "bare.npz", train_images=images, test_images=images)
+    arguments = ["--data", f"npz:{folder}/grays.npz", "--epochs", "12", *SMALL]
+    assert main(["train", f"{CONFIGS}/supervised.py", "--run-dir", f"{folder}/teacher", *arguments]) == 0
+    return folder
+
+
+def test_the_supervised_run_is_a_row_of_its_own_and_its_classifier_is_evaluated(world, capsys):
+    assert read_metrics(world / "teacher")[-1]["accuracy"] > 0.9
+    assert main(["evaluate", f"{world}/teacher", "--protocol", "knn", "--no-baselines", "--layers", "0"]) == 0
+    (joint,) = json.loads((world / "teacher/evaluations/joint.json").read_text())
+    assert joint["accuracy"] > 90
+    assert joint["by_class"].keys() == {"0", "1"}
+    rows = json.loads((world / "teacher/evaluations/knn.json").read_text())
+    assert [row["encoder"] for row in rows] == ["teacher", "layer 0 of the head"]
+    assert "0: 100.0" in capsys.readouterr().out
+
+
+def test_a_student_learns_what_the_teacher_says_of_images_without_labels(world):
+    arguments = ["--data", f"npz:{world}/bare.npz", "--teacher", f"{world}/teacher", "--epochs", "12", *SMALL]
+    assert main(["train", f"{CONFIGS}/distill.py", "--run-dir", f"{world}/student", *arguments]) == 0
+    records = read_metrics(world / "student")
+    assert records[-1]["teacher_agreement"] > 0.9
+    assert records[-1]["loss"] < records[0]["loss"]
+    other = ["--data", f"npz:{world}/grays.npz", "--no-baselines", "--protocol", "knn"]
+    assert main(["evaluate", f"{world}/student", *other, "--beside", f"{world}/teacher"]) == 0
+    (file,) = (world / "student/evaluations").glob("knn@*.json")
+    assert [row["encoder"] for row in json.loads(file.read_text())] == ["student", "teacher"]
+    assert main(["evaluate", f"{world}/student", *other, "--beside", f"{world}/student"]) == 1
+
+
+@pytest.mark.slow
+def test_fine_tuning_begins_with_encoder_head_and_statistics_of_a_pretrained_run(world):
+    data = ["--data", f"npz:{world}/grays.npz", *SMALL]
+    run = f"{world}/pretrained"
+    assert main(["train", f"{CONFIGS}/simclr_cifar10_cpu.py", "--run-dir", run, "--epochs", "1", *data]) == 0
+    tuned = ["--run-dir", f"{world}/tuned", "--init", run, "--from-layer", "1", "--epochs", "1", *data]
+    # So small a rate changes nothing that can be seen.
+    tuned[-1] = "1e-8"
+    assert main(["train", f"{CONFIGS}/supervised.py", *tuned]) == 0
+    before, after = load_encoder(run, layer=1), load_encoder(f"{world}/tuned")
+    chex.assert_trees_all_close(after.params["encoder"], before.params["encoder"], atol=1e-6)
+    for name, layer in after.params["head"].items():
+        chex.assert_trees_all_close(layer, before.params["head"][name], atol=1e-6)
+    # Batch statistics go on moving, from where they were.
+    images = np.load(world / "grays.npz")["test_images"][:4]
+    both = np.ravel(before(images)), np.ravel(after(images))
+    assert len(both[0]) == 4 * 512
+    assert np.corrcoef(*both)[0, 1] > 0.7
+
+
+def test_a_teacher_without_a_classifier_is_refused_with_the_way_out(world, capsys):
+    arguments = ["--data", f"npz:{world}/bare.npz", "--teacher", f"{world}/nobody", *SMALL]
+    assert main(["train", f"{CONFIGS}/distill.py", "--run-dir", f"{world}/none", *arguments]) == 1
+    assert "not a run directory" in capsys.readouterr().err
