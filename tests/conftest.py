@@ -54,6 +54,38 @@ def teacher(folder, data):
 
 
 @pytest.fixture(scope="session")
+def drawn():
+    """(init, *its arguments) -> a tree as init gives it, of other numbers.
+
+    What init draws takes XLA a second to compile; here it is traced for its shapes. Kernels are normal with a variance
+    of 1 / fan in, other matrices (queues, banks) have rows of length 1, scales and variances are 1, all else is 0.
+    """
+    import jax  # once the settings above are made
+    import jax.numpy as jnp
+
+    def draw(init, *arguments):
+        rng = np.random.default_rng(0)
+
+        def leaf(path, of):
+            name = jax.tree_util.keystr(path[-1:], simple=True)
+            if name in ("scale", "var"):
+                return jnp.ones(of.shape, of.dtype)
+            if len(of.shape) < 2 or name in ("bias", "mean") or not jnp.issubdtype(of.dtype, jnp.floating):
+                return jnp.zeros(of.shape, of.dtype)
+            x = rng.normal(size=of.shape)
+            length = (
+                np.sqrt(np.prod(of.shape[:-1]))
+                if name == "kernel"
+                else np.linalg.norm(x, axis=-1, keepdims=True)
+            )
+            return jnp.asarray(x / length, of.dtype)
+
+        return jax.tree_util.tree_map_with_path(leaf, jax.eval_shape(init, *arguments))
+
+    return draw
+
+
+@pytest.fixture(scope="session")
 def small_knobs(tmp_path_factory):
     """A config's Knobs -> those of them that make its recipe small: few images at a time, and few of them.
 

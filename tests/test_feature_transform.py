@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,17 +83,15 @@ def test_beta_is_the_beta_distribution(alpha):
 
 def test_the_gradient_reaches_the_query_through_both_of_the_pair(rows):
     q, k, _ = rows
-    a_only, b_only = (
-        jax.grad(lambda q, side=side: jnp.sum(extrapolate_positives(KEY, q, k)[side] * k))(q)
-        for side in (0, 1)
-    )
+    sides = jax.jit(jax.jacrev(lambda q: [jnp.sum(side * k) for side in extrapolate_positives(KEY, q, k)]))
+    a_only, b_only = sides(q)
     assert jnp.all(jnp.abs(a_only).max(axis=1) > 0)
     assert jnp.all(jnp.abs(b_only).max(axis=1) > 0)
 
 
 def test_renormalized_positives_are_unit_vectors_and_others_are_not(rows):
     q, k, queue = rows
-    for a in extrapolate_positives(KEY, q, k, renormalize=True):
+    for a in jax.jit(partial(extrapolate_positives, renormalize=True))(KEY, q, k):
         np.testing.assert_allclose(jnp.linalg.norm(a, axis=1), 1, atol=1e-6)
     assert jnp.all(jnp.linalg.norm(extrapolate_positives(KEY, q, k)[0], axis=1) > 1)
     assert jnp.all(jnp.linalg.norm(interpolate_negatives(KEY, queue), axis=1) < 1 + 1e-6)
@@ -117,8 +117,8 @@ def test_both_sides_off_in_the_batch_is_nt_xent_with_its_gradient(rows):
     def mixed(q):
         return info_nce(*batch_scores(KEY, q, k, positives=None, negatives=None), temperature=0.3)
 
-    got = jax.value_and_grad(mixed)(q)
-    want = jax.value_and_grad(lambda q: nt_xent(q, k, temperature=0.3))(q)
+    got = jax.jit(jax.value_and_grad(mixed))(q)
+    want = jax.jit(jax.value_and_grad(lambda q: nt_xent(q, k, temperature=0.3)))(q)
     np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
     np.testing.assert_allclose(got[1], want[1], atol=1e-6)
 
@@ -126,7 +126,8 @@ def test_both_sides_off_in_the_batch_is_nt_xent_with_its_gradient(rows):
 @pytest.mark.parametrize("each", [False, True, "positives", "negatives"])
 def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows, each):
     q, k, _ = (np.asarray(x, np.float64) for x in rows)
-    positive, scores = batch_scores(KEY, *rows[:2], dimension_wise=each)
+    score = jax.jit(partial(batch_scores, dimension_wise=each))
+    positive, scores = map(np.asarray, score(KEY, *rows[:2]))
     positives_key, permutation_key, factor_key = jax.random.split(KEY, 3)
     shapes = [(16, 6) if each in (True, "positives") else (), (32, 6) if each in (True, "negatives") else ()]
     up = 1 + np.broadcast_to(ft.beta(positives_key, 2.0, shapes[0], jnp.float32), (16, 6))

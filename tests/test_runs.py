@@ -53,7 +53,7 @@ def recipe(knobs, about):
         method=simclr(
             views=views,
             encoder=nets.conv_n(features=knobs.features, dense=16, norm=norm),
-            head=nets.projection_head(layers=2, out=8, norm=norm),
+            head=nets.mlp_head(norm=norm, hidden=(), out=8),
             loss=keyless(nt_xent, temperature=knobs.temperature),
         ),
         optimizer=optax.adam(1e-3),

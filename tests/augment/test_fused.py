@@ -24,16 +24,20 @@ def batch():
     return {"image": np.uint8(128 + 60 * image), "index": np.arange(B, dtype=np.int32)}
 
 
-def both(recipe, batch, **how):
-    """The exact and the fused form of one view."""
+def rendered(recipe, forms, batch):
+    """One view of the recipe, in each of the forms."""
 
     @jax.jit
     def views(batch):
         params = augment.draw(KEY, recipe, batch)
-        fast = augment.fuse(recipe, **how)
-        return [augment.render(form, params, batch["image"]) for form in (recipe, fast)]
+        return [augment.render(form, params, batch["image"]) for form in forms]
 
     return [np.asarray(x) for x in views(batch)]
+
+
+def both(recipe, batch):
+    """The exact and the fused form of one view."""
+    return rendered(recipe, (recipe, augment.fuse(recipe)), batch)
 
 
 def sure(**strengths):
@@ -105,7 +109,7 @@ def test_a_whole_recipe_is_near(batch):
 
 def test_bfloat16_factors_change_less_than_a_hundredth(batch):
     recipe = augment.simclr(20, strength=0.5)
-    (_, fast), (_, half) = both(recipe, batch), both(recipe, batch, dtype=jnp.bfloat16)
+    fast, half = rendered(recipe, (augment.fuse(recipe), augment.fuse(recipe, dtype=jnp.bfloat16)), batch)
     assert half.dtype == np.float32
     assert 0 < np.abs(half - fast).max() < 0.02
     assert np.abs(half - fast).mean() < 0.003

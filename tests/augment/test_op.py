@@ -190,14 +190,18 @@ TRACED = {
 def test_an_op_made_of_a_traced_number_does_what_the_number_does(name, images):
     make, value = TRACED[name]
 
-    def views(value):
-        op = make(value)
-        return jax.vmap(lambda key, image: op.apply(op.sample(key, image.shape), image))(keys(6), images)
+    def of(number, keys, images):
+        op = make(number)
+        return jax.vmap(lambda key, image: op.apply(op.sample(key, image.shape), image))(keys, images)
 
-    want = jax.jit(lambda: views(value))()
-    np.testing.assert_allclose(jax.jit(views)(value), want, atol=2e-5)
-    # A number that jax holds, but that is known, is a number.
-    np.testing.assert_allclose(jax.jit(lambda: views(jnp.float32(value)))(), want, atol=2e-5)
+    @jax.jit
+    def views(traced, *given):
+        # A number that jax holds, but that is known, is a number.
+        return [of(number, *given) for number in (value, traced, jnp.float32(value))]
+
+    want, *others = views(value, keys(6), images)
+    for got in others:
+        np.testing.assert_allclose(got, want, atol=2e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The papers' recipes: what they are made of."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,18 +108,19 @@ def test_switches_of_the_recipe_take_ops_in_and_out():
 
 
 def test_a_recipe_of_a_traced_strength_makes_the_views_of_the_number(batch):
-    def views(strength, least):
+    def views(strength, least, batch):
         recipe = augment.simclr(12, strength=strength, min_area=least)
         return augment.two_views(recipe)(KEY, batch)
 
-    def fused(strength, least):
+    def fused(strength, least, batch):
         recipe = augment.fuse(augment.simclr(12, strength=strength, min_area=least))
         return augment.two_views(recipe)(KEY, batch)
 
     for make in (views, fused):
-        want = jax.jit(lambda make=make: make(0.5, 0.2))()
-        got = jax.jit(make)(0.5, 0.2)
-        several = jax.jit(jax.vmap(make))(jnp.array([0.1, 0.5]), jnp.array([0.3, 0.2]))
+        want = jax.jit(partial(make, 0.5, 0.2))(batch)
+        got = jax.jit(make)(0.5, 0.2, batch)
+        of_several = jax.jit(jax.vmap(make, in_axes=(0, 0, None)))
+        several = of_several(jnp.array([0.1, 0.5]), jnp.array([0.3, 0.2]), batch)
         for x, y, z in zip(want, got, several, strict=True):
             np.testing.assert_allclose(y, x, atol=2e-5)
             np.testing.assert_allclose(z[1], x, atol=2e-5)

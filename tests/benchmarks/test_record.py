@@ -135,20 +135,21 @@ def test_views_are_crops_of_a_fifth_of_the_image_or_more_rarely_gray_and_not_sta
     assert (jitter["probability"], settings["flip"]["probability"]) == (0.8, 0.5)
     assert settings["grayscale"]["probability"] == 0.1
     batch = {"image": jnp.full((2, 32, 32, 3), 255, jnp.uint8), "index": jnp.arange(2)}
-    for view in parts.views_of(record.REFERENCE, phase)(jax.random.key(0), batch):
+    for view in jax.jit(parts.views_of(record.REFERENCE, phase))(jax.random.key(0), batch):
         assert view.shape == (2, 32, 32, 3)
         assert 0.5 < float(view.min()) <= float(view.max()) <= 1
 
 
-def test_each_view_has_batch_statistics_of_its_own(record, parts):
+def test_each_view_has_batch_statistics_of_its_own(record, parts, drawn):
     encoder, _ = parts.network_of(dataclasses.replace(record.toy(record.REFERENCE), stages=1))
     x = jax.random.uniform(jax.random.key(0), (8, 8, 8, 3))
     x = x.at[1::2].multiply(0.1)
-    params, state = encoder.init(jax.random.key(1), x)
-    together, new = encoder.apply(params, state, x, train=True)
+    params, state = drawn(encoder.init, jax.random.key(1), x)
+    apply = jax.jit(partial(encoder.apply, train=True))
+    together, new = apply(params, state, x)
     alone = state
     for view in (0, 1):
-        maps, alone = encoder.apply(params, state, jnp.repeat(x[view::2], 2, 0), train=True)
+        maps, alone = apply(params, state, jnp.repeat(x[view::2], 2, 0))
         np.testing.assert_allclose(together[-1][view::2], maps[-1][::2], atol=2e-4)
 
 
@@ -263,7 +264,7 @@ def test_muon_moves_a_convolution_along_an_orthogonal_matrix_and_vectors_by_adam
     tx = parts.optimizer_of(recipe, lambda step: recipe.learning_rate)
     params = {"kernel": jnp.ones((3, 3, 4, 8)), "bias": jnp.ones(8)}
     grads = {"kernel": jax.random.normal(jax.random.key(0), (3, 3, 4, 8)), "bias": jnp.full(8, 5.0)}
-    updates, _ = tx.update(grads, tx.init(params), params)
+    updates, _ = jax.jit(lambda grads, params: tx.update(grads, tx.init(params), params))(grads, params)
     values = jnp.linalg.svd(updates["kernel"].reshape(36, 8), compute_uv=False)
     np.testing.assert_allclose(values, 0.1, rtol=0.4)  # five Newton-Schulz steps make them only nearly equal
     # Adam with a look ahead: its first step is half as long again.

@@ -1,6 +1,7 @@
 """Every config makes a recipe, for every choice that its knobs offer and with its numbers traced, and trains."""
 
 import dataclasses
+import itertools
 import re
 import typing
 from pathlib import Path
@@ -18,6 +19,7 @@ from jaxcl.train.log import read_metrics
 from jaxcl.train.state import blank_batch
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+COMMON = {field.name for field in dataclasses.fields(CommonKnobs)}
 # Numbers that decide how many training steps there are, or when something happens between them.
 COUNTS = {"epochs", "knn_every"}
 # ResNets of full width take most of a minute to compile.
@@ -41,10 +43,13 @@ LARGE = {
 # them.
 OTHERS = {
     "amdim_cifar10_cpu",
+    "byol_cifar10_cpu",
     "cmc_cifar10_cpu",
+    "cpc_cifar10_cpu",
     "distill",
     "looc_cpu",
     "losses_cifar10",
+    "moco_cifar10_cpu",
     "multidigits",
     "randbits_mnist",
     "simclr_cifar10_cpu",
@@ -57,21 +62,44 @@ SMALL_FIRST = [
 ]
 
 
+def others_of(knobs):
+    """Name -> the other values that a knob may have."""
+    found = {}
+    for name, kind in typing.get_type_hints(knobs).items():
+        values = (True, False) if kind is bool else ()
+        if typing.get_origin(kind) is typing.Literal:
+            values = typing.get_args(kind) if name != "mix" else ("dimensions",)  # which does all
+        # Of the common ones those that a recipe knows are tried below; the last changes numbers alone.
+        if name not in COMMON | {"standardize"}:
+            found[name] = [value for value in values if value != getattr(knobs, name)]
+    return found
+
+
+def together(knobs):
+    """As many settings of all knobs at once as give each its every value: tracing takes its time."""
+    rounds = itertools.zip_longest(
+        *([(name, value) for value in values] for name, values in others_of(knobs).items())
+    )
+    return [dict(filter(None, chosen)) for chosen in rounds]
+
+
 def choices():
-    """A config, and one of its knobs at one of the values it may have."""
+    """A config as it is, with other values of its knobs at once, and (slow) with one of them."""
     for path in CONFIGS:
         yield pytest.param(path, {}, id=path.stem)
         config = load_config(path)
-        knobs, marks = config.Knobs, [pytest.mark.slow] if hasattr(config, "PRESETS") else []
-        for name, kind in typing.get_type_hints(knobs).items():
-            values = (True, False) if kind is bool else ()
-            if typing.get_origin(kind) is typing.Literal:
-                values = typing.get_args(kind) if name != "mix" else ("dimensions",)  # which does all
-            # Of the first three a recipe knows nothing; two are tried below, and the last changes numbers alone.
-            left_out = ("placement", "input", "encoded", "dtype", "remat", "probe", "standardize")
-            for value in values if name not in left_out else ():
-                if value != getattr(knobs, name):
-                    yield pytest.param(path, {name: value}, id=f"{path.stem}-{name}={value}", marks=marks)
+        marks = [pytest.mark.slow] if hasattr(config, "PRESETS") else []
+        for chosen in together(config.Knobs)[
+            0 if marks else 1 :
+        ]:  # the first is tried below, but for those with presets
+            yield pytest.param(
+                path, chosen, id="-".join([path.stem, *map(str, chosen.values())]), marks=marks
+            )
+        for name, values in others_of(config.Knobs).items():
+            for value in values:
+                yield pytest.param(
+                    path, {name: value}, id=f"{path.stem}-{name}={value}", marks=pytest.mark.slow
+                )
 
 
 def shallow(knobs):
@@ -89,7 +117,7 @@ def one_step(recipe, batch, key):
     return make_step(recipe.method, recipe.optimizer)(state, key, batch)
 
 
-@pytest.mark.parametrize(("path", "chosen"), choices())
+@pytest.mark.parametrize(("path", "chosen"), list(choices()))
 def test_a_config_makes_a_recipe_whose_step_can_be_traced(path, chosen, small_knobs):
     config = load_config(path)
     # Each network is traced at its own depth once (presets by slow tests); beside other choices a shallow one tells as
@@ -151,12 +179,14 @@ def numbers(knobs):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_recipe_can_be_made_of_traced_numbers_in_either_dtype_and_in_chunks(path, small_knobs):
-    """Three at once, as tracing takes its time: the numbers are tracers, the encoder computes in the other type than by
+    """All at once: knobs have their next values, numbers are tracers, the encoder computes in the other type than by
     default, and takes the batch in chunks with blocks that are computed again."""
     config = load_config(path)
     (other,) = {"float32", "bfloat16"} - {config.Knobs.dtype}
-    small = small_knobs(config.Knobs) | shallow(config.Knobs)
-    knobs = config.Knobs(**small, dtype=other, remat=True, chunks=2)
+    # Choices of a config with presets are tried by slow tests.
+    chosen = {} if hasattr(config, "PRESETS") else next(iter(together(config.Knobs)), {})
+    small = small_knobs(config.Knobs) | ({} if "sk" in chosen else shallow(config.Knobs))
+    knobs = config.Knobs(**(small | chosen), dtype=other, remat=True, chunks=2)
     about = open_data(config, knobs).about
     batch = blank_batch(about, knobs.batch_size)
     names = numbers(config.Knobs)

@@ -133,12 +133,12 @@ CROP = augment.compose(augment.random_resized_crop(12), augment.flip())
 COLOR = augment.compose(augment.color_jitter(0.4, 0.4, 0.4, 0.1), augment.grayscale())
 MANY = {
     "leave one out": augment.leave_one_out(
-        {"color": COLOR, "rotation": augment.rotate90(), "texture": augment.texture()},
+        {"color": COLOR, "rotation": augment.rotate90()},
         before=CROP,
         after=augment.clip(),
     ).views,
-    "multi-crop": augment.each_view(augment.multi_crop(20, 8, counts=(2, 3))),
-    "one flip for all": augment.each_view([COLOR] * 3, shared=augment.flip()),
+    "multi-crop": augment.each_view(augment.multi_crop(20, 8, counts=(1, 2))),
+    "one flip for all": augment.each_view([COLOR] * 2, shared=augment.flip()),
     "brightness and color": augment.channel_views(augment.cmc(12), (1, 2)),
     "brightness and color, ycbcr": augment.channel_views(augment.cmc(12, space="ycbcr"), (1, 2)),
 }
@@ -164,7 +164,7 @@ def test_views_that_share_draws_or_differ_in_size_are_the_device_s(arrays, name)
 def test_leave_one_out_views_of_files_are_the_device_s(folder):
     files, views = find_images(f"folder:{folder}", "train"), MANY["leave one out"]
     batch = next(host_views(files, views, dtype="uint8")(**ORDER))
-    assert batch["views"].shape == (8, 5, 12, 12, 3)
+    assert batch["views"].shape == (8, 4, 12, 12, 3)
     device = jax.jit(lambda key, batch: jax.numpy.stack(views(key, batch), axis=1))
     for row, i in enumerate(batch["index"][:3]):
         whole = {"image": read_rgb(files.content(i))[None], "index": np.array([i])}

@@ -133,7 +133,7 @@ def test_a_run_on_encoded_images_trains_and_tells_the_classes_apart(spec, input,
     method = simclr(
         views=views,
         encoder=nets.conv_n(features=(8,), dense=16, norm=norm),
-        head=nets.projection_head(layers=2, out=8, norm=norm),
+        head=nets.mlp_head(norm=norm, hidden=(), out=8),
         loss=keyless(nt_xent, temperature=0.5),
     )
     recipe = Recipe(method, optax.sgd(0.05), optax.constant_schedule(0.05), views, 4, 16)

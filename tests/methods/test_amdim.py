@@ -28,7 +28,12 @@ def batch():
     return {"image": image, "index": np.arange(8, dtype=np.int32)}
 
 
-def test_three_pairs_of_maps_are_compared_in_both_directions_each_halved(batch):
+@jax.jit
+def encoded(params, state, x):
+    return ENCODER.apply(params, state, x, train=True)[0]
+
+
+def test_three_pairs_of_maps_are_compared_in_both_directions_each_halved(batch, drawn):
     calls = []
 
     def loss(key, source, targets, *, axis_name):
@@ -36,14 +41,20 @@ def test_three_pairs_of_maps_are_compared_in_both_directions_each_halved(batch):
         return map_nce(source, targets, clip=20.0)
 
     m = amdim(views=two, encoder=ENCODER, heads=(None, HEAD, HEAD), loss=loss, extract=of_widths(1, 3, 7))
-    params, state = m.init(jax.random.key(0), batch)
-    value, _ = m.loss(params, state, jax.random.key(1), batch)
+    params, state = drawn(m.init, jax.random.key(0), batch)
+
+    @jax.jit
+    def run(params, state, batch):
+        value, _ = m.loss(params, state, jax.random.key(1), batch)
+        return value, calls
+
+    value, calls = run(params, state, batch)
     assert [(s.shape, t.shape) for s, t in calls] == [
         ((8, 6), (8, positions, 6)) for positions in (9, 9, 49, 49, 9, 9)
     ]
     np.testing.assert_allclose(value, sum(map_nce(s, t) for s, t in calls) / 2, rtol=1e-5)
     # The first map's vector as it is, against the other view's maps.
-    maps = [ENCODER.apply(params["encoder"], state["encoder"], x, train=True)[0] for x in two(None, batch)]
+    maps = [encoded(params["encoder"], state["encoder"], x) for x in two(None, batch)]
     for call, view in ((0, 0), (1, 1)):
         np.testing.assert_allclose(calls[call][0], maps[view][-1], rtol=1e-4, atol=1e-5)
         other, _ = HEAD.apply(params["head_1"], state["head_1"], maps[1 - view][1], train=True)
@@ -61,11 +72,13 @@ def test_the_drawn_position_is_one_of_the_map_and_hangs_on_the_images_number_alo
     assert set(np.asarray(seen).tolist()) == set(range(9))
 
 
-def test_yadim_of_single_vectors_is_info_nce_with_the_own_image_for_a_positive_and_all_others_negative(batch):
+def test_yadim_of_single_vectors_is_info_nce_with_the_own_image_for_a_positive_and_all_others_negative(
+    batch, drawn
+):
     m = yadim(views=two, encoder=ENCODER, loss=keyless(map_nce, clip=3.0, penalty=0.1))
-    params, state = m.init(jax.random.key(0), batch)
-    value, _ = m.loss(params, state, jax.random.key(1), batch)
-    r = [pool(ENCODER.apply(params["encoder"], state["encoder"], x, train=True)[0]) for x in two(None, batch)]
+    params, state = drawn(m.init, jax.random.key(0), batch)
+    value, _ = jax.jit(m.loss)(params, state, jax.random.key(1), batch)
+    r = [pool(encoded(params["encoder"], state["encoder"], x)) for x in two(None, batch)]
     total = 0.0
     for a, b in ((r[0], r[1]), (r[1], r[0])):
         raw = scaled_dot(a, b)
@@ -79,7 +92,7 @@ def test_one_head_a_map_is_asked_for(batch):
         views=two, encoder=ENCODER, heads=(None,), loss=map_nce, extract=of_widths(1, 3), compare=((0, 0),)
     )
     with pytest.raises(ValueError, match="one head"):
-        m.init(jax.random.key(0), batch)
+        jax.eval_shape(m.init, jax.random.key(0), batch)
 
 
 def test_maps_that_are_not_there_are_not_compared():
@@ -91,7 +104,11 @@ def test_maps_that_are_not_there_are_not_compared():
 def test_maps_are_asked_for_and_two_views(make, batch):
     heads = {"heads": (None, HEAD, HEAD)} if make is amdim else {}
     with pytest.raises(ValueError, match=r"picks maps, .* got an array \[8, 6\]"):
-        make(views=two, encoder=ENCODER, loss=map_nce, extract=pool, **heads).init(jax.random.key(0), batch)
+        jax.eval_shape(
+            make(views=two, encoder=ENCODER, loss=map_nce, extract=pool, **heads).init,
+            jax.random.key(0),
+            batch,
+        )
     m = make(views=lambda key, b: two(key, b)[:1], encoder=ENCODER, loss=map_nce, extract=last, **heads)
     m = (
         m
@@ -130,10 +147,10 @@ def test_an_encoder_gives_a_tuple_of_maps(batch):
         heads = {"heads": (None, HEAD, HEAD)} if make is amdim else {}
         m = make(views=two, encoder=one_map, loss=map_nce, **heads)
         with pytest.raises(ValueError, match=r"tuple, shallow to deep; got an array \[8, 16, 16, 4\]"):
-            m.init(jax.random.key(0), batch)
+            jax.eval_shape(m.init, jax.random.key(0), batch)
 
 
 def test_widths_that_an_encoder_does_not_have_are_named(batch):
     m = amdim(views=two, encoder=ENCODER, heads=(None, HEAD, HEAD), loss=map_nce)
     with pytest.raises(ValueError, match="maps of width 7, 3, 1; asked for 5"):
-        m.init(jax.random.key(0), batch)
+        jax.eval_shape(m.init, jax.random.key(0), batch)

@@ -39,8 +39,8 @@ def batch():
 
 
 @pytest.fixture(scope="module")
-def begun(batch):
-    params, state = jax.jit(method().init)(jax.random.key(0), batch)
+def begun(batch, drawn):
+    params, state = drawn(method().init, jax.random.key(0), batch)
     return params, {**state, "step": jnp.int32(3)}
 
 
@@ -72,8 +72,8 @@ def test_a_step_is_the_papers_with_both_directions_added(batch, begun):
     assert int(new["step"]) == 4
 
 
-def test_the_target_begins_with_weights_of_its_own_and_keeps_them_in_the_first_step(batch, begun):
-    params, state = begun
+def test_the_target_begins_with_weights_of_its_own_and_keeps_them_in_the_first_step(batch):
+    params, state = jax.jit(method().init)(jax.random.key(0), batch)
     assert not np.allclose(
         params["projector"]["Dense_0"]["kernel"], state["target"]["projector"]["Dense_0"]["kernel"]
     )
@@ -117,9 +117,9 @@ def test_averaging_before_use_is_the_papers_averaging_after_each_step_with_that_
         target = jax.tree.map(lambda a, b, kept=kept: kept * a + (1 - kept) * b, before, online)
 
 
-def test_simsiam_is_the_mean_of_both_directions_without_any_memory(batch):
+def test_simsiam_is_the_mean_of_both_directions_without_any_memory(batch, drawn):
     m = simsiam(loss=keyless(negative_cosine), **PARTS)
-    params, state = jax.jit(m.init)(jax.random.key(0), batch)
+    params, state = drawn(m.init, jax.random.key(0), batch)
     assert set(state) == {"online"}
     value, grads = jax.jit(jax.value_and_grad(lambda w: m.loss(w, state, jax.random.key(1), batch)[0]))(
         params

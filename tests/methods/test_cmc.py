@@ -45,20 +45,24 @@ def batch():
 
 
 @pytest.fixture(scope="module")
-def begun(batch):
-    return jax.jit(method(nce).init)(jax.random.key(0), batch)
+def begun(batch, drawn):
+    return drawn(method(nce).init, jax.random.key(0), batch)
 
 
 @pytest.fixture(scope="module")
 def features(batch, begun):
     """f of both parts, put together by hand."""
-    params, state = begun
-    made = []
-    for i, x in enumerate(channels(jnp.asarray(batch["image"], jnp.float32) / 255)):
-        p, s = params[f"part_{i}"], state[f"part_{i}"]
-        maps, _ = ENCODER.apply(p["encoder"], s["encoder"], x, train=True)
-        made.append(normalize(HEAD.apply(p["head"], s["head"], pool(maps), train=True)[0]))
-    return np.asarray(made, np.float64)
+
+    @jax.jit
+    def by_hand(params, state, image):
+        made = []
+        for i, x in enumerate(channels(jnp.asarray(image, jnp.float32) / 255)):
+            p, s = params[f"part_{i}"], state[f"part_{i}"]
+            maps, _ = ENCODER.apply(p["encoder"], s["encoder"], x, train=True)
+            made.append(normalize(HEAD.apply(p["head"], s["head"], pool(maps), train=True)[0]))
+        return made
+
+    return np.asarray(by_hand(*begun, batch["image"]), np.float64)
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +102,16 @@ def test_or_by_softmax(batch, begun, features, stepped):
     np.testing.assert_allclose(stepped[softmax][0], total, rtol=1e-4)
 
 
-def test_without_a_bank_the_rest_of_the_batch_is_told_from_and_both_parts_learn(batch, begun, features):
+def test_without_a_bank_the_rest_of_the_batch_is_told_from_and_both_parts_learn(
+    batch, begun, features, drawn
+):
     products = features[0] @ features[1].T / T
     total = 0.0
     for row in (*products, *products.T):
         total += np.log(np.exp(row).sum()) / B
     total -= 2 * np.trace(products) / B
     alone = method(softmax, "batch")
-    params, state = jax.jit(alone.init)(jax.random.key(0), batch)
+    params, state = drawn(alone.init, jax.random.key(0), batch)
     assert not any("bank" in name for name in state)
     take = jax.jit(jax.value_and_grad(alone.loss, has_aux=True))
     (value, (new, _)), got = take(params, state, jax.random.key(1), batch)
@@ -230,5 +236,5 @@ def test_parts_that_do_not_fit_are_told(batch):
 
 
 def test_features_are_both_parts_beside_each_other(batch, begun):
-    features = method(nce).embed(*begun, jnp.asarray(batch["image"], jnp.float32) / 255)
+    features = jax.eval_shape(method(nce).embed, *begun, batch["image"] / np.float32(255))
     assert features.shape == (B, 8)

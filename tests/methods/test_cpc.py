@@ -1,5 +1,6 @@
 """CPC: which patches are predicted from which."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,8 +37,8 @@ def batch():
 
 
 @pytest.fixture(scope="module")
-def begun(batch):
-    return jax.jit(method().init)(jax.random.key(0), batch)
+def begun(batch, drawn):
+    return drawn(method().init, jax.random.key(0), batch)
 
 
 def test_the_rows_are_those_of_the_double_loop_in_the_published_code():
@@ -63,16 +64,24 @@ def test_cifar_has_a_grid_of_seven_by_seven(batch):
 def test_a_step_is_put_together_by_hand(batch, begun):
     params, state = begun
     value, _ = jax.jit(method().loss)(params, state, jax.random.key(1), batch)
-    x = jnp.asarray(batch["image"], jnp.float32) / 255
-    grid = np.zeros((3, 4, 4, 4))
+    x = batch["image"].astype(np.float32) / 255
+    grid = np.zeros((3, 4, 4, 4), np.float32)
+
+    @jax.jit
+    def encoded(params, patch):
+        return pool(ENCODER.apply(params, state["encoder"], patch, train=True)[0])
+
     for r in range(4):
         for c in range(4):
-            patch = x[:, 8 * r : 8 * r + 8, 8 * c : 8 * c + 8]
-            grid[:, r, c] = pool(ENCODER.apply(params["encoder"], state["encoder"], patch, train=True)[0])
-    z = jnp.asarray(grid, jnp.float32)
-    t, _ = LINEAR.apply(params["target"], {}, z, train=True)
-    seen, _ = CONTEXT.apply(params["rotation_0"]["context"], {}, z, train=True)
-    p, _ = LINEAR.apply(params["rotation_0"]["predictor"], {}, seen, train=True)
+            grid[:, r, c] = encoded(params["encoder"], x[:, 8 * r : 8 * r + 8, 8 * c : 8 * c + 8])
+
+    @jax.jit
+    def made(params, z):
+        t, _ = LINEAR.apply(params["target"], {}, z, train=True)
+        seen, _ = CONTEXT.apply(params["rotation_0"]["context"], {}, z, train=True)
+        return *LINEAR.apply(params["rotation_0"]["predictor"], {}, seen, train=True)[:1], t
+
+    p, t = made(params, grid)
     p, t = np.asarray(p, np.float64), np.asarray(t, np.float64)
     total, flat = 0.0, t.reshape(-1, 3)
     for below, weight in {2: 1, 3: 2}.items():
@@ -90,17 +99,22 @@ def test_what_is_below_the_predicted_row_is_no_part_of_its_prediction(batch, beg
     """The prediction of the first row is the same, whatever the rows below show."""
     seen = []
     m = method(loss=lambda key, p, t, *, below, axis_name: seen.append(p) or patch_nce(p, t, below=below))
+
+    @jax.jit
+    def predicted(params, state, batch):
+        m.loss(params, state, jax.random.key(1), batch)
+        return seen.pop()
+
     changed = {**batch, "image": np.concatenate([batch["image"][:, :8], 255 - batch["image"][:, 8:]], axis=1)}
-    for b in (batch, changed):
-        m.loss(*begun, jax.random.key(1), b)
-    np.testing.assert_allclose(seen[0][:, 0], seen[1][:, 0], atol=1e-6)
-    assert not np.allclose(seen[0][:, 1], seen[1][:, 1], atol=1e-3)
+    one, other = (predicted(*begun, b) for b in (batch, changed))
+    np.testing.assert_allclose(one[:, 0], other[:, 0], atol=1e-6)
+    assert not np.allclose(one[:, 1], other[:, 1], atol=1e-3)
 
 
-def test_four_directions_are_the_image_turned_with_a_context_of_their_own(batch):
+def test_four_directions_are_the_image_turned_with_a_context_of_their_own(batch, drawn):
     """The second direction alone is the first of the turned image, when it is given the same weights."""
     m = method(rotations=2, shared_predictor=False, rows=lambda height: {1: 1.0, 2: 1.0})
-    params, state = jax.jit(m.init)(jax.random.key(0), batch)
+    params, state = drawn(m.init, jax.random.key(0), batch)
     assert set(params["rotation_1"]) == {"context", "predictor_1", "predictor_2"}
     calls = []
     spy = method(
@@ -109,7 +123,13 @@ def test_four_directions_are_the_image_turned_with_a_context_of_their_own(batch)
         rows=lambda height: {1: 1.0, 2: 1.0},
         loss=lambda key, p, t, *, below, axis_name: calls.append((p, t)) or jnp.zeros(()),
     )
-    spy.loss(params, state, jax.random.key(1), batch)
+
+    @jax.jit
+    def called(params, state, batch):
+        spy.loss(params, state, jax.random.key(1), batch)
+        return calls
+
+    calls = called(params, state, batch)
     np.testing.assert_allclose(calls[2][1], jnp.rot90(calls[0][1], 1, axes=(1, 2)), atol=1e-6)
     assert not np.allclose(calls[2][0], calls[0][0], atol=1e-3)
     with pytest.raises(ValueError, match="one to four directions"):
@@ -117,28 +137,31 @@ def test_four_directions_are_the_image_turned_with_a_context_of_their_own(batch)
 
 
 def test_what_cpc_cannot_predict_it_says(batch):
+    def begin(**changes):
+        jax.eval_shape(method(**changes).init, jax.random.key(0), batch)
+
     with pytest.raises(ValueError, match="grid of 2 rows and is to predict no row"):
-        method(patch=(16, 16), context=LINEAR).init(jax.random.key(0), batch)
+        begin(patch=(16, 16), context=LINEAR)
     with pytest.raises(ValueError, match=r"grid of 4 rows and is to predict \[1, 4\] below"):
-        method(rows=lambda height: {4: 1.0, 1: 1.0}).init(jax.random.key(0), batch)
+        begin(rows=lambda height: {4: 1.0, 1: 1.0})
     with pytest.raises(ValueError, match="grid of three columns"):
-        method(patch=(16, 16), rows=lambda height: {1: 1.0}).init(jax.random.key(0), batch)
+        begin(patch=(16, 16), rows=lambda height: {1: 1.0})
     with pytest.raises(
         ValueError, match=r"one vector of an image's maps, .* got \(an array \[48, 1, 1, 4\],\)"
     ):
-        method(extract=last).init(jax.random.key(0), batch)
+        begin(extract=last)
     with pytest.raises(ValueError, match="needs at least 15x15 pixels; got 8x8"):
-        method(encoder=nets.conv_n(norm=nets.layer_norm())).init(jax.random.key(0), batch)
+        begin(encoder=nets.conv_n(norm=nets.layer_norm()))
     with pytest.raises(ValueError, match="needs 1 view of an image; its `views` made 2"):
-        method(views=lambda key, batch: (batch["image"], batch["image"])).init(jax.random.key(0), batch)
+        begin(views=lambda key, batch: (batch["image"], batch["image"]))
 
 
-def test_views_may_come_as_patches(batch):
+def test_views_may_come_as_patches(batch, begun):
     x = jnp.asarray(batch["image"], jnp.float32) / 255
     made = []
     for views in ((x,), (patches(x, 8, 8),)):
         m = method(views=lambda key, batch, views=views: views)
-        begun = jax.jit(m.init)(jax.random.key(0), batch)
+        chex.assert_trees_all_equal_shapes(jax.eval_shape(m.init, jax.random.key(0), batch), begun)
         made.append(jax.jit(m.loss)(*begun, jax.random.key(1), batch)[0])
     assert made[0] == made[1]
 

@@ -73,7 +73,7 @@ def test_one_space_is_moco_in_value_gradient_and_memory(batch):
         chex.assert_trees_all_close(new[name], as_looc(memory[name]), atol=1e-6)
 
 
-def test_each_queue_takes_its_own_heads_view_of_its_own_key(batch, turned, monkeypatch):
+def test_each_queue_takes_its_own_heads_view_of_its_own_key(batch, turned, drawn, monkeypatch):
     seen = {}
 
     def watched(q, k, queue, **options):
@@ -82,7 +82,7 @@ def test_each_queue_takes_its_own_heads_view_of_its_own_key(batch, turned, monke
 
     monkeypatch.setattr(losses, "looc", watched)
     method = looc(**parts(views=turned.views), spaces=2, collisions=turned.collisions)
-    params, state = jax.jit(method.init)(jax.random.key(0), batch)
+    params, state = drawn(method.init, jax.random.key(0), batch)
 
     @jax.jit
     def run(params, state, key):
@@ -153,23 +153,23 @@ def unflipped(x):
     return x, x[:, :, ::-1], x[:, ::-1]
 
 
-def test_looc_shows_what_its_spaces_share_and_looc_plus_plus_what_each_has_of_its_own(batch, turned):
+def test_looc_shows_what_its_spaces_share_and_looc_plus_plus_what_each_has_of_its_own(batch, turned, drawn):
     x = jnp.asarray(batch["image"], jnp.float32) / 255
     shared = looc(**parts(views=turned.views), spaces=2)
-    params, state = jax.jit(shared.init)(jax.random.key(0), batch)
-    assert shared.embed(params, state, x).shape == (N, 4)
+    begun = jax.eval_shape(shared.init, jax.random.key(0), batch)
+    assert jax.eval_shape(shared.embed, *begun, x).shape == (N, 4)
     own = looc(**parts(views=turned.views), spaces=2, branch=branch())
-    params, state = jax.jit(own.init)(jax.random.key(0), batch)
-    both = own.embed(params, state, x)
+    params, state = drawn(own.init, jax.random.key(0), batch)
+    both = jax.jit(own.embed)(params, state, x)
     assert both.shape == (N, 10)
     second = looc(**parts(views=turned.views), spaces=2, branch=branch(), embedded=[1])
-    np.testing.assert_array_equal(second.embed(params, state, x), both[:, 5:])
+    np.testing.assert_array_equal(jax.jit(second.embed)(params, state, x), both[:, 5:])
     assert not np.allclose(both[:, :5], both[:, 5:])
 
 
-def test_moco_plus_plus_is_looc_plus_plus_with_one_key_view_and_learns_no_space_apart(batch):
+def test_moco_plus_plus_is_looc_plus_plus_with_one_key_view_and_learns_no_space_apart(batch, drawn):
     control = looc(**parts(), spaces=2, branch=branch())
-    params, state = jax.jit(control.init)(jax.random.key(0), batch)
+    params, state = drawn(control.init, jax.random.key(0), batch)
     value, (new, metrics) = jax.jit(control.loss)(params, state, jax.random.key(1), batch)
     assert jnp.isfinite(value)
     assert "space1_same_image" not in metrics
@@ -178,6 +178,6 @@ def test_moco_plus_plus_is_looc_plus_plus_with_one_key_view_and_learns_no_space_
 
 def test_a_number_of_views_that_fits_no_form_is_refused(batch, turned):
     method = looc(**parts(views=turned.views), spaces=3)
-    begun = jax.jit(method.init)(jax.random.key(0), batch)
+    begun = jax.eval_shape(method.init, jax.random.key(0), batch)
     with pytest.raises(ValueError, match="3 key views, or one key view for all; got 2 key views"):
-        method.loss(*begun, jax.random.key(1), batch)
+        jax.eval_shape(method.loss, *begun, jax.random.key(1), batch)

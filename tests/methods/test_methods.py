@@ -1,6 +1,8 @@
 """The contract of every method: pure, the same on any number of devices, and better with training."""
 
+import functools
 import inspect
+import itertools
 import sys
 from functools import partial
 
@@ -314,13 +316,27 @@ def test_the_entropy_is_monitored_at_the_temperature_of_the_loss(name, monkeypat
     assert seen == [0.37]
 
 
-def two_steps(make_method, place, count):
-    method = make_method(devices.axis_name(place))
-    tx = optax.sgd(0.1, momentum=0.9)
-    mesh = devices.make_mesh(devices=count)
-    state = init_state(jax.random.key(0), method, tx, batch_of())
-    state = devices.replicate(state, mesh)
-    step = placement.place(make_step(method, tx, axis_name=devices.axis_name(place)), place, mesh)
+OPTIMIZER = optax.sgd(0.1)
+
+
+@functools.cache
+def begun(name):
+    """The state before the first step, which does not depend on the axis."""
+    return init_state(jax.random.key(0), METHODS[name](None), OPTIMIZER, batch_of())
+
+
+@functools.cache
+def step_on_one(name):
+    return placement.place(make_step(METHODS[name](None), OPTIMIZER), "jit", devices.make_mesh(devices=1))
+
+
+def two_steps(name, place, count):
+    mesh, axis = devices.make_mesh(devices=count), devices.axis_name(place)
+    if count == 1:
+        step = step_on_one(name)
+    else:
+        step = placement.place(make_step(METHODS[name](axis), OPTIMIZER, axis_name=axis), place, mesh)
+    state = devices.replicate(jax.tree.map(jnp.copy, begun(name)), mesh)  # a step keeps what it is given
     key = devices.replicate(jax.random.key(1), mesh)
     batch = batch_of() if place == "pmap" else devices.split(batch_of(), mesh)
     for _ in range(2):
@@ -334,19 +350,27 @@ def apart(metrics):
     return counts, {name: value for name, value in metrics.items() if name not in counts}
 
 
-@pytest.fixture(scope="module", params=METHODS)
-def on_one_device(request):
-    return METHODS[request.param], two_steps(METHODS[request.param], "jit", 1)
+# Under an axis each page speaks to the other devices itself. Under `jit` XLA does so, tried with pages that have
+# between them a loss of pairs, of maps, of a queue and of a bank, an average, a probe, and both kinds of statistics.
+# pmap is a form of shard_map, tried with losses of each kind (tests/losses/test_devices.py) and every input.
+UNDER_JIT = {"cmc", "moco, both directions mixed", "with_probe", "yadim"}
 
 
-@pytest.mark.parametrize(
-    "place",
-    # pmap is a form of shard_map, tried with losses of each kind (tests/losses/test_devices.py) and every input.
-    [pytest.param(place, marks=pytest.mark.slow if place == "pmap" else ()) for place in devices.PLACEMENTS],
-)
-def test_two_steps_on_eight_devices_are_two_steps_on_one(on_one_device, place):
-    make_method, truth = on_one_device
-    (*here, metrics), (*there, true_metrics) = two_steps(make_method, place, 8), truth
+def places():
+    """Every method in every placement; where another pair shows as much, the test is slow."""
+    for name, place in itertools.product(METHODS, devices.PLACEMENTS):
+        quick = place == "shard_map" or (place == "jit" and name in UNDER_JIT)
+        yield pytest.param(name, place, marks=() if quick else pytest.mark.slow)
+
+
+@functools.cache
+def on_one_device(name):
+    return two_steps(name, "jit", 1)
+
+
+@pytest.mark.parametrize(("name", "place"), list(places()))
+def test_two_steps_on_eight_devices_are_two_steps_on_one(name, place):
+    (*here, metrics), (*there, true_metrics) = two_steps(name, place, 8), on_one_device(name)
     counts, others = apart(metrics)
     true_counts, true_others = apart(true_metrics)
     # ReLUs and batch statistics of 32 rows magnify rounding; a wrong gradient is off by whole factors.
@@ -387,6 +411,7 @@ AXIS = "devices"
 )
 def test_a_page_hands_its_axis_to_its_loss_and_its_scores(name, monkeypatch):
     """Nothing that a config wrote names the axis, so the loss can only have it from the page."""
+    _, params, _, state = begun(name)
     seen = {"loss": [], "scores": []}
 
     def recording(part, function):
@@ -401,8 +426,7 @@ def test_a_page_hands_its_axis_to_its_loss_and_its_scores(name, monkeypatch):
 
     monkeypatch.setitem(globals(), "keyless", recorded_keyless)
     monkeypatch.setitem(globals(), "SEEN", recording("scores", SEEN))
-    # Parameters do not depend on the axis, and one device is enough to see who is given it.
-    params, state = jax.eval_shape(METHODS[name](None).init, jax.random.key(0), batch_of())
+    # One device is enough to see who is given it.
     loss = jax.vmap(METHODS[name](AXIS).loss, in_axes=(None, None, None, 0), axis_name=AXIS)
     jax.eval_shape(loss, params, state, jax.random.key(1), jax.tree.map(lambda x: x[None], batch_of()))
     assert set(seen["loss"]) == set(seen["scores"]) == {AXIS}
@@ -419,13 +443,11 @@ def test_views_are_given_the_same_key_of_a_step_whatever_the_method(name):
 
         return record
 
-    method = METHODS[name](None, recorded)
+    (_, params, _, state), method = begun(name), METHODS[name](None, recorded)
 
     @jax.jit  # of which only the keys are computed
     def of_step(key):
-        begun = method.init(key, batch_of())
-        given.clear()
-        method.loss(*begun, key, batch_of())
+        method.loss(params, state, key, batch_of())
         return list(given)
 
     key = keys.step_key(keys.run_key(0), 3)
@@ -437,23 +459,22 @@ def test_views_are_given_the_same_key_of_a_step_whatever_the_method(name):
         np.testing.assert_array_equal(own, jax.random.key_data(keys.probe_key(key)))
 
 
-@pytest.fixture(scope="module", params=METHODS)
-def begun(request):
-    method = METHODS[request.param](None)
-    return method, *jax.jit(method.init)(jax.random.key(0), batch_of())
+@pytest.mark.parametrize("name", METHODS)
+def test_loss_does_not_change_what_it_was_given_and_repeats_itself(name):
+    """As the first step shows it, which every placement is compared with as well."""
+    mesh = devices.make_mesh(devices=1)
 
+    def loss(seed):
+        given = devices.replicate((jax.tree.map(jnp.copy, begun(name)), jax.random.key(seed)), mesh)
+        train, metrics = step_on_one(name)(*given, devices.split(batch_of(), mesh))
+        return metrics["loss"], train.state, metrics
 
-def test_loss_does_not_change_what_it_was_given_and_repeats_itself(begun):
-    method, params, state = begun
-    loss = jax.jit(method.loss)
-    one, (new_state, metrics) = loss(params, state, jax.random.key(1), batch_of())
-    two, _ = loss(params, state, jax.random.key(1), batch_of())
-    other, _ = loss(params, state, jax.random.key(2), batch_of())
+    (one, new_state, metrics), (two, *_), (other, *_) = loss(1), loss(1), loss(2)
     assert one == two != other
     chex.assert_shape(one, ())
     chex.assert_type(one, jnp.float32)
     # What comes back can be given again: the same tree, shapes and types, so the step compiles once.
-    chex.assert_trees_all_equal_shapes_and_dtypes(new_state, state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(new_state, begun(name).state)
     assert all(jnp.all(jnp.isfinite(value)) and value.ndim <= 1 for value in metrics.values())
     if "positive_mean" not in metrics:  # it learns from labels, or from a teacher
         assert 0 <= metrics.get("accuracy", metrics.get("teacher_agreement")) <= 1
@@ -470,27 +491,49 @@ def numbers_of(make):
     return {name: p.default for name, p in parameters if isinstance(p.default, float)}
 
 
-def test_numeric_settings_may_be_traced(begun, request):
-    """A population of runs maps a step over its settings, so nothing may ask for their values."""
-    method, params, state = begun
-    make = METHODS[request.node.callspec.params["begun"]]
+def with_numbers(name):
+    """The loss and the new state of the first step, as a function of the method's numbers and of what is given."""
 
-    def loss(numbers):
-        value, (new_state, _) = make(None, **numbers).loss(params, state, jax.random.key(1), batch_of())
+    def first(numbers, params, state, batch):
+        value, (new_state, _) = METHODS[name](None, **numbers).loss(params, state, jax.random.key(1), batch)
         return value, new_state
 
-    value, (new_state, _) = jax.jit(method.loss)(params, state, jax.random.key(1), batch_of())
-    chex.assert_trees_all_close(jax.jit(loss)(numbers_of(make)), (value, new_state), rtol=1e-4, atol=1e-5)
+    return first
 
 
-def test_embed_gives_a_row_an_image_whatever_else_is_in_the_batch(begun):
-    method, params, state = begun
-    images = jnp.asarray(batch_of()["image"] / 255.0, jnp.float32)
-    embed = jax.jit(method.embed)
+@pytest.mark.parametrize("name", METHODS)
+def test_numeric_settings_may_be_traced(name):
+    """A population of runs maps a step over its settings, so nothing may ask for their values."""
+    _, params, _, state = begun(name)
+    value, new_state = jax.eval_shape(
+        with_numbers(name), numbers_of(METHODS[name]), params, state, batch_of()
+    )
+    chex.assert_shape(value, ())
+    chex.assert_trees_all_equal_shapes_and_dtypes(new_state, state)
+
+
+# They have the numbers of a loss and of scores, of a bank, of an average and of rows below.
+@pytest.mark.parametrize("name", some_quick("cmc", "cpc", "moco, both directions mixed", "yadim"))
+def test_traced_settings_give_what_the_same_numbers_give(name):
+    (_, params, _, state), first = begun(name), with_numbers(name)
+    traced = jax.jit(first)(numbers_of(METHODS[name]), params, state, batch_of())
+    concrete = jax.jit(partial(first, {}))(params, state, batch_of())
+    chex.assert_trees_all_close(traced, concrete, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_embed_gives_a_row_an_image_whatever_else_is_in_the_batch(name):
+    _, params, _, state = begun(name)
+    images = np.asarray(batch_of()["image"] / 255.0, np.float32)
+    embed = jax.jit(METHODS[name](None).embed)
     whole = embed(params, state, images)
     chex.assert_shape(whole, (len(images), None))
     chex.assert_type(whole, jnp.float32)
-    chex.assert_trees_all_close(embed(params, state, images[3:5]), whole[3:5], atol=1e-5)
+    # Two of them, in another place among others.
+    beside = np.concatenate([np.flip(images[5:]) ** 2, images[3:5], images[:3]])
+    chex.assert_trees_all_close(embed(params, state, beside)[-5:-3], whole[3:5], atol=1e-5)
+    of_two = jax.eval_shape(embed, params, state, images[3:5])
+    assert (of_two.shape, of_two.dtype) == ((2, whole.shape[1]), jnp.float32)
 
 
 @pytest.mark.parametrize("name", some_quick("simclr"))
@@ -532,7 +575,7 @@ def test_a_method_of_vectors_says_that_it_needs_one_an_image_and_two_views(name)
         jax.eval_shape(
             VECTORS[name](views=noisy(2), extract=last, **parts).init, jax.random.key(0), batch_of()
         )
-    method = VECTORS[name](views=noisy(3), **parts)
+    method = VECTORS[name](views=noisy(1 if name == "simclr" else 3), **parts)  # simclr takes more than two
     begun = jax.eval_shape(method.init, jax.random.key(0), batch_of())
     with pytest.raises(ValueError, match="2 views of an image|one key view for all"):
         jax.eval_shape(method.loss, *begun, jax.random.key(1), batch_of())

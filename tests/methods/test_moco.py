@@ -163,8 +163,8 @@ def test_shuffling_changes_nothing_where_statistics_are_global_and_who_shares_th
 def test_the_queue_keeps_unmixed_keys_and_scores_tell_before_from_after(batch, begun):
     _, params, state = begun
     scores = partial(score_monitor, temperature=0.3)
-    plain, (kept, alone) = method(scores=scores).loss(params, state, jax.random.key(1), batch)
-    mixed, (new, metrics) = method(scores=scores, transform=mixing()).loss(
+    plain, (kept, alone) = jax.jit(method(scores=scores).loss)(params, state, jax.random.key(1), batch)
+    mixed, (new, metrics) = jax.jit(method(scores=scores, transform=mixing()).loss)(
         params, state, jax.random.key(1), batch
     )
     np.testing.assert_array_equal(new["queue"].keys, kept["queue"].keys)

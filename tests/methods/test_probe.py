@@ -93,12 +93,12 @@ def test_a_step_on_eight_devices_is_a_step_on_one():
 def test_batches_without_one_label_an_image_are_refused():
     probed = parts()[1]
     rows = batch()
-    params, state = probed.init(jax.random.key(0), rows)
+    params, state = jax.eval_shape(probed.init, jax.random.key(0), rows)
     for label, says in ((None, "got .*'image', 'index'"), (np.zeros((N, 2), int), r"got shape \(16, 2\)")):
         rows.pop("label", None)
         given = rows if label is None else {**rows, "label": label}
         with pytest.raises(ValueError, match=f'one "label" an image.*{says}'):
-            probed.loss(params, state, jax.random.key(0), given)
+            jax.eval_shape(probed.loss, params, state, jax.random.key(0), given)
 
 
 def test_fewer_than_two_classes_are_refused():

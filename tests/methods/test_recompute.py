@@ -66,9 +66,9 @@ BATCH = {"image": IMAGES, "index": np.arange(32, dtype=np.int32)}
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_lean_encoder_gives_the_loss_gradient_and_state_of_the_encoder(name):
+def test_a_lean_encoder_gives_the_loss_gradient_and_state_of_the_encoder(name, drawn):
     plain, leaner = (METHODS[name](transform, nets.layer_norm()) for transform in (as_it_is, lean))
-    params, state = jax.jit(plain.init)(jax.random.key(0), BATCH)
+    params, state = drawn(plain.init, jax.random.key(0), BATCH)
 
     def result(method):
         both = jax.value_and_grad(method.loss, has_aux=True)

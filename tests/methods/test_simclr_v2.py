@@ -54,7 +54,7 @@ def test_the_denominator_is_that_of_nt_xent_and_the_queue(batch, factor):
     assert value > factor * nt_xent(z[0::2], z[1::2], temperature=0.3)
 
 
-def test_the_scores_of_simclr_are_those_of_its_batch_without_an_images_own(batch):
+def test_the_scores_of_simclr_are_those_of_its_batch_without_an_images_own(batch, drawn):
     def twice(key, batch):
         return (two(key, batch)[0],) * 2
 
@@ -63,7 +63,7 @@ def test_the_scores_of_simclr_are_those_of_its_batch_without_an_images_own(batch
         loss=keyless(nt_xent, temperature=0.3),
         scores=partial(score_monitor, temperature=0.25),
     )
-    params, state = jax.jit(method.init)(jax.random.key(0), batch)
+    params, state = drawn(method.init, jax.random.key(0), batch)
     _, (_, metrics) = jax.jit(method.loss)(params, state, jax.random.key(1), batch)
     np.testing.assert_allclose(metrics["positive_mean"], 1, atol=1e-5)
     # |a - b|^2 = 2 - 2 a.b, so the mean of exp(-2 |a - b|^2) is that of exp(4 a.b) over e^4.

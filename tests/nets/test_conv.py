@@ -23,7 +23,7 @@ CASES = [
     (5, (8, 6), 4, 2, (2, 4), (2, 1), "SAME"),
     (1, (3, 3), 1, 1, (3, 3), (1, 1), "VALID"),
     (3, (10, 11), 2, 2, (3, 3), (3, 2), "VALID"),
-    (48, (32, 32), 16, 8, (3, 3), (1, 1), "SAME"),  # more than is taken at a time
+    (6, (32, 32), 16, 8, (3, 3), (1, 1), "SAME"),  # more than is taken at a time
 ]
 
 
@@ -34,14 +34,18 @@ def test_value_and_gradients_are_those_of_xla(n, size, c, d, window, strides, pa
     kernel = jax.random.normal(keys[1], (*window, c, d))
 
     def pulled(f):
-        y, pull = jax.vjp(f, x, kernel)
-        return y, *pull(jax.random.normal(keys[2], y.shape))
+        def both(x, kernel, g):
+            y, pull = jax.vjp(f, x, kernel)
+            return y, *pull(g)
+
+        g = jax.random.normal(keys[2], jax.eval_shape(f, x, kernel).shape)
+        return jax.jit(both)(x, kernel, g)
 
     with jax.sharding.use_abstract_mesh(
         devices.make_mesh(devices=1).abstract_mesh
     ):  # where a CPU has a way of its own
-        ours = jax.jit(lambda: pulled(lambda x, k: convolve(x, k, strides=strides, padding=padding)))()
-    theirs = jax.jit(lambda: pulled(lambda x, k: xla(x, k, strides, padding)))()
+        ours = pulled(lambda x, k: convolve(x, k, strides=strides, padding=padding))
+    theirs = pulled(lambda x, k: xla(x, k, strides, padding))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
 

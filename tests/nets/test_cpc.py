@@ -1,5 +1,7 @@
 """CPC's networks: what a patch becomes, and what its context may see."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,10 +58,10 @@ def test_parameters_are_those_of_its_layers():
     assert sum(int(np.prod(p.shape)) for p in jax.tree.leaves(params)) == total
 
 
-def test_a_context_sees_its_row_and_so_many_above_as_there_are_blocks_and_nothing_below():
+def test_a_context_sees_its_row_and_so_many_above_as_there_are_blocks_and_nothing_below(drawn):
     net = nets.masked_context(hidden=16, blocks=2)
     x = 2 + jax.random.uniform(jax.random.key(0), (1, 7, 9, 4))  # so that the last ReLU lets it through
-    params, state = jax.jit(net.init)(jax.random.key(1), x)
+    params, state = drawn(net.init, jax.random.key(1), x)
 
     def place(x):
         return jnp.sum(net.apply(params, state, x, train=False)[0][0, 4, 4])
@@ -99,12 +101,9 @@ def test_a_block_of_context_is_its_loops():
     net = nets.masked_context(hidden=3, blocks=1, top=1.0)
     x = np.random.default_rng(0).normal(size=(1, 3, 4, 2))
     with jax.enable_x64(True):
-        params, state = net.init(jax.random.key(1), jnp.asarray(x))
-        params = jax.tree.map(
-            lambda p: jax.random.normal(jax.random.key(p.size), p.shape, jnp.float64), params
-        )
-        got, _ = net.apply(params, state, jnp.asarray(x), train=False)
-    p = jax.tree.map(np.asarray, params)
+        shapes, state = jax.eval_shape(net.init, jax.random.key(1), x)
+        p = jax.tree.map(lambda p: np.random.default_rng(p.size).normal(size=p.shape), shapes)
+        got, _ = jax.jit(partial(net.apply, train=False))(p, state, x)
     first = np.maximum(x[0] @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"], 0)  # [3, 4, 3]
     wide = np.zeros((3, 2, 3))
     for r in range(3):

@@ -23,25 +23,36 @@ def sizes(net, *shape):
     return params, state, maps
 
 
+def of_init(net, *shape):
+    return jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))[0]
+
+
 def count(params):
     return sum(int(np.prod(p.shape)) for p in jax.tree.leaves(params))
 
 
 # torchvision's counts without the classifier: 11,689,512 - 513,000 for ResNet-18, and so on.
+PUBLISHED = {18: 11_176_512, 34: 21_284_672, 50: 23_508_032, 101: 42_500_160, 152: 58_143_808}
+
+
+@pytest.mark.parametrize("depth", PUBLISHED)
+def test_parameters_are_as_many_as_published(depth):
+    assert count(of_init(nets.resnet(depth, stem="imagenet", norm=norm), 2, 224, 224, 3)) == PUBLISHED[depth]
+
+
+# One of basic blocks and one of bottlenecks; deeper ones take seconds to trace.
 @pytest.mark.parametrize(
-    ("depth", "published"),
-    [(18, 11_176_512), (34, 21_284_672), (50, 23_508_032), (101, 42_500_160), (152, 58_143_808)],
+    "depth", [18, 50, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (34, 101, 152))]
 )
-def test_parameters_are_as_many_as_published(depth, published):
-    params, _, maps = sizes(nets.resnet(depth, stem="imagenet", norm=norm), 2, 224, 224, 3)
-    assert count(params) == published
+def test_maps_and_the_small_stem_are_as_published(depth):
     m = 4 if depth >= 50 else 1
+    _, _, maps = sizes(nets.resnet(depth, stem="imagenet", norm=norm), 2, 224, 224, 3)
     assert [x.shape for x in maps] == [
         (2, s, s, c * m) for s, c in ((56, 64), (28, 128), (14, 256), (7, 512))
     ]
     # The small stem has 3 x 3 x 3 x 64 weights where the large one has 7 x 7 x 3 x 64.
     params, _, maps = sizes(nets.resnet(depth, stem="cifar", norm=norm), 2, 32, 32, 3)
-    assert count(params) == published - (49 - 9) * 3 * 64
+    assert count(params) == PUBLISHED[depth] - (49 - 9) * 3 * 64
     assert [x.shape for x in maps] == [(2, s, s, c * m) for s, c in ((32, 64), (16, 128), (8, 256), (4, 512))]
 
 
@@ -56,13 +67,16 @@ def test_wide_networks_have_the_size_in_simclr_s_table(width, millions):
     ("depth", "settings", "published"),
     [
         (50, {"inner": 2}, 68_883_240 - 2_049_000),  # wide_resnet50_2
-        (101, {"inner": 2}, 126_886_696 - 2_049_000),  # wide_resnet101_2
+        pytest.param(101, {"inner": 2}, 126_886_696 - 2_049_000, marks=pytest.mark.slow),  # wide_resnet101_2
         (50, {"inner": 2, "groups": 32}, 25_028_904 - 2_049_000),  # resnext50_32x4d
-        (101, {"inner": 4, "groups": 32}, 88_791_336 - 2_049_000),  # resnext101_32x8d
+        pytest.param(
+            101, {"inner": 4, "groups": 32}, 88_791_336 - 2_049_000, marks=pytest.mark.slow
+        ),  # resnext101_32x8d
     ],
 )
 def test_wide_and_grouped_bottlenecks_are_as_large_as_torchvision_s(depth, settings, published):
-    params, _, maps = sizes(nets.resnet(depth, stem="imagenet", norm=norm, **settings), 1, 224, 224, 3)
+    net = nets.resnet(depth, stem="imagenet", norm=norm, **settings)
+    params, _, maps = sizes(net, 1, 224, 224, 3)
     assert count(params) == published
     assert maps[-1].shape == (1, 7, 7, 2048)
 
@@ -148,9 +162,10 @@ def test_resnet_18_computes_what_torch_computes(small):
 def test_with_zero_gammas_every_block_without_a_shortcut_convolution_is_the_identity():
     net = nets.from_linen(ResNet((2,), False, "cifar", norm))
     x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
-    params, state = net.init(jax.random.key(0), x)
+    params, state = jax.jit(net.init)(jax.random.key(0), x)
     cut = dict(params, stage1_block2=jax.tree.map(jnp.zeros_like, params["stage1_block2"]))
-    one, other = (net.apply(p, state, x, train=False)[0] for p in (params, cut))
+    apply = jax.jit(partial(net.apply, train=False))
+    one, other = (apply(p, state, x)[0] for p in (params, cut))
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
@@ -167,7 +182,7 @@ def test_what_cannot_be_built_is_refused():
         nets.resnet_stage(50, norm=norm, inner=2, groups=3)
 
 
-def test_three_stages_with_the_fourth_on_top_are_the_whole_network():
+def test_three_stages_with_the_fourth_on_top_are_the_whole_network(drawn):
     norm, key = nets.batch_norm(), jax.random.key(0)
     x = jax.random.uniform(key, (2, 8, 8, 3))
     whole = nets.resnet(18, stem="cifar", norm=norm)
@@ -175,7 +190,7 @@ def test_three_stages_with_the_fourth_on_top_are_the_whole_network():
         nets.resnet(18, stem="cifar", norm=norm, stages=3),
         nets.resnet_stage(18, norm=norm),
     )
-    params, state = jax.jit(whole.init)(key, x)
+    params, state = drawn(whole.init, key, x)
 
     def part(tree, last):
         return {
@@ -183,30 +198,38 @@ def test_three_stages_with_the_fourth_on_top_are_the_whole_network():
             for name, leaves in tree.items()
         }
 
-    maps, _ = jax.jit(partial(whole.apply, train=True))(params, state, x)
-    params = {"params": params}
-    below, _ = jax.jit(partial(trunk.apply, train=True))(part(params, False)["params"], part(state, False), x)
-    (above,), _ = jax.jit(partial(stage.apply, train=True))(
-        part(params, True)["params"], part(state, True), below[-1]
-    )
-    chex.assert_trees_all_close((*below, above), maps, atol=1e-5)
-    made = jax.tree.map(jnp.shape, jax.eval_shape(stage.init, key, below[-1])[0])
-    assert made == jax.tree.map(jnp.shape, part(params, True)["params"])
+    @jax.jit  # in one program, which takes half as long to compile
+    def all_maps(params, state, x):
+        maps, _ = whole.apply(params, state, x, train=True)
+        params = {"params": params}
+        below, _ = trunk.apply(part(params, False)["params"], part(state, False), x, train=True)
+        (above,), _ = stage.apply(part(params, True)["params"], part(state, True), below[-1], train=True)
+        return (*below, above), maps
+
+    in_two, maps = all_maps(params, state, x)
+    chex.assert_trees_all_close(in_two, maps, atol=1e-5)
+    made = jax.tree.map(jnp.shape, jax.eval_shape(stage.init, key, in_two[-2])[0])
+    assert made == jax.tree.map(jnp.shape, part({"params": params}, True)["params"])
 
 
 def test_kernels_can_start_as_in_pytorch_code():
     x = jnp.ones((1, 8, 8, 3))
     net = nets.resnet(18, stem="cifar", norm=norm, features=16, initialization="torch")
-    params, _ = jax.jit(net.init)(jax.random.key(0), x)
-    stem = params["stem"]["kernel"]
+    # Of a wide stem, as few numbers have an inexact deviation; one stage is enough for it.
+    wide = nets.resnet(18, stem="imagenet", norm=norm, stages=1, initialization="torch")
+
+    @jax.jit  # what is not asked for is not drawn
+    def kernels(key):
+        params = net.init(key, x)[0]
+        large = wide.init(key, jnp.ones((1, 32, 32, 3)))[0]["stem"]["kernel"]
+        return params["stem"]["kernel"], params["stage4_block1"], large
+
+    stem, block, large = kernels(jax.random.key(0))
     assert float(jnp.max(jnp.abs(stem))) <= 27**-0.5  # uniform within 1 / sqrt(fan in)
     np.testing.assert_allclose(jnp.std(stem), 81**-0.5, rtol=0.1)
     for name, fan_out in (("Conv_0", 9 * 128), ("Conv_1", 9 * 128), ("shortcut", 128)):
-        kernel = params["stage4_block1"][name]["kernel"]
+        kernel = block[name]["kernel"]
         np.testing.assert_allclose(jnp.std(kernel), (2 / fan_out) ** 0.5, rtol=0.03)
-    # Of a wide stem, as few numbers have an inexact deviation; one stage is enough for it.
-    wide = nets.resnet(18, stem="imagenet", norm=norm, stages=1, initialization="torch")
-    large, _ = jax.jit(wide.init)(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
-    np.testing.assert_allclose(jnp.std(large["stem"]["kernel"]), (2 / (49 * 64)) ** 0.5, rtol=0.05)
+    np.testing.assert_allclose(jnp.std(large), (2 / (49 * 64)) ** 0.5, rtol=0.05)
     with pytest.raises(ValueError, match="initialization"):
         nets.resnet(18, stem="cifar", norm=norm, initialization="keras")

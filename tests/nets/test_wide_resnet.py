@@ -42,10 +42,10 @@ def test_a_wide_resnet_34_has_the_parameters_of_its_layers():
     assert maps[-1] == (8, 8, 640)
 
 
-def test_the_last_map_is_normed_and_the_others_are_sums():
+def test_the_last_map_is_normed_and_the_others_are_sums(drawn):
     net = nets.wide_resnet(10, norm=NORM)
     x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
-    params, state = jax.jit(net.init)(jax.random.key(1), x)
+    params, state = drawn(net.init, jax.random.key(1), x)
     maps, _ = jax.jit(partial(net.apply, train=True))(params, state, x)
     assert float(maps[0].min()) < 0
     assert float(maps[-1].min()) == 0

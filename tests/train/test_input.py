@@ -25,13 +25,12 @@ NOISE = Images("noise", np.random.default_rng(0).integers(0, 256, (56, 16, 16, 3
 def recipe(placement="jit"):
     axis_name = devices.axis_name(placement)
     norm = nets.batch_norm(axis_name=axis_name)
-    crop = augment.random_resized_crop(16)
-    views = augment.two_views(augment.compose(crop, augment.flip(), augment.grayscale(), augment.clip()))
+    views = augment.two_views(augment.compose(augment.random_resized_crop(16), augment.flip()))
     return Recipe(
         method=simclr(
             views=views,
             encoder=nets.conv_n(features=(8,), dense=16, norm=norm),
-            head=nets.projection_head(layers=2, out=8, norm=norm),
+            head=nets.mlp_head(norm=norm, hidden=(), out=8),
             loss=keyless(nt_xent, temperature=0.5),
             axis_name=axis_name,
         ),

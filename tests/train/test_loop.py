@@ -36,12 +36,12 @@ def noise():
 @pytest.fixture(scope="module")
 def recipe():
     norm = nets.batch_norm()
-    views = augment.two_views(augment.simclr(16, strength=0.5, blur=False))
+    views = augment.two_views(augment.compose(augment.flip(), augment.grayscale(probability=0.5)))
     return Recipe(
         method=simclr(
             views=views,
-            encoder=nets.conv_n(features=(8, 8), dense=16, norm=norm),
-            head=nets.projection_head(layers=2, out=8, norm=norm),
+            encoder=nets.conv_n(features=(8,), dense=16, norm=norm),
+            head=nets.mlp_head(norm=norm, hidden=(), out=8),
             loss=keyless(nt_xent, temperature=0.2),
         ),
         optimizer=optax.adam(1e-3),
