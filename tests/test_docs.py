@@ -1,7 +1,10 @@
 """What the pages say is so: links lead somewhere, tests that are named exist, commands have these options, the house
 has these rooms, and the examples of docs/own.md run."""
 
+import contextlib
 import dataclasses
+import io
+import itertools
 import re
 from functools import cache
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 
 from jaxcl.cli import main
 from jaxcl.config import load_config
+from jaxcl.evaluate.protocols import PROTOCOLS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -61,9 +65,6 @@ def test_the_house_of_the_readme_is_the_package():
 @cache
 def help_of(command):
     """The options that `jaxcl COMMAND --help` shows."""
-    import contextlib
-    import io
-
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
         main([command, "--help"])
@@ -71,8 +72,8 @@ def help_of(command):
 
 
 def commands():
-    """(page, words) of every `jaxcl COMMAND ...` of the pages, in blocks and in lines, and of a config's name with options
-    behind it; not of the changelog, where old names stand too."""
+    """(page, words) of every `jaxcl COMMAND ...` of the pages, in blocks and in lines, and of a config's name with
+    options behind it; not of the changelog, where old names stand too."""
     for page in PAGES:
         if page.name == "CHANGELOG.md":
             continue
@@ -90,11 +91,11 @@ def commands():
                 yield page.name, (found[1], *words)
 
 
-@pytest.mark.parametrize(
-    ("page", "words"),
-    sorted(set(commands())),
-    ids=lambda value: value if isinstance(value, str) else " ".join(value),
-)
+def in_words(value):
+    return value if isinstance(value, str) else " ".join(value)
+
+
+@pytest.mark.parametrize(("page", "words"), sorted(set(commands())), ids=in_words)
 def test_a_command_has_these_options(page, words):
     command, *rest = words
     options = {re.sub(r"=.*", "", word) for word in rest if word.startswith("--")} - {"--debug"}
@@ -109,12 +110,8 @@ def test_a_command_has_these_options(page, words):
     if configs or command in ("evaluate", "plot", "replay"):
         assert options <= known
     if command == "evaluate" and "--protocol" in rest:
-        from jaxcl.evaluate.protocols import PROTOCOLS
-
-        for word in rest[rest.index("--protocol") + 1 :]:
-            if word.startswith("--"):
-                break
-            assert word in PROTOCOLS
+        for name in itertools.takewhile(lambda word: word[:2] != "--", rest[rest.index("--protocol") + 1 :]):
+            assert name in PROTOCOLS
 
 
 def blocks():
