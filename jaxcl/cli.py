@@ -39,7 +39,7 @@ Three commands take it from images to a reported accuracy:
   jaxcl views configs/quickstart.py                     before training: what the network will be shown
   jaxcl parts configs/quickstart.py                     what a method is made of: its five parts with their settings
   jaxcl sweep configs/quickstart.py --seed 0 1 2 --temperature 0.1 0.5
-                                                        every combination, with the mean and spread over seeds
+                                                        every combination, with means and 95 % intervals over seeds
 
 With --debug, as in `jaxcl --debug train ...`, an error shows where in the program it arose.
 """

@@ -1,6 +1,7 @@
 """What the pages say is so: links lead somewhere, tests that are named exist, commands have these options, the house
 has these rooms, and the examples of docs/own.md run."""
 
+import ast
 import contextlib
 import dataclasses
 import io
@@ -71,9 +72,17 @@ def help_of(command):
     return set(re.findall(r"--[a-z][\w-]*", shown.getvalue()))
 
 
+COMMANDS = "train|evaluate|plot|plan|sweep|views|parts|replay"
+
+
 def commands():
     """(page, words) of every `jaxcl COMMAND ...` of the pages, in blocks and in lines, and of a config's name with
-    options behind it; not of the changelog, where old names stand too."""
+    options behind it; not of the changelog, where old names stand too. And of the docstrings of configs and of jaxcl,
+    line by line."""
+    for page in [ROOT / "jaxcl" / "cli.py", *sorted((ROOT / "configs").glob("*.py"))]:
+        docstring = ast.get_docstring(ast.parse(page.read_text())) or ""
+        for command, words in re.findall(rf"^ *jaxcl ({COMMANDS}) (.+)$", docstring, re.MULTILINE):
+            yield page.name, (command, *re.split(r"   | \(", words)[0].split())
     for page in PAGES:
         if page.name == "CHANGELOG.md":
             continue
@@ -82,7 +91,7 @@ def commands():
         lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
         spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
         for line in [*lines, *(" ".join(span.split()) for span in spans)]:
-            found = re.search(r"\bjaxcl (train|evaluate|plot|plan|sweep|views|parts|replay) (.+)", line)
+            found = re.search(rf"\bjaxcl ({COMMANDS}) (.+)", line)
             page_of = re.match(r"(?:configs/)?(\w+\.py) (--.+)", line)
             if page_of and (ROOT / "configs" / page_of[1]).exists():
                 yield page.name, ("train", f"configs/{page_of[1]}", *page_of[2].split())
@@ -106,6 +115,7 @@ def test_a_command_has_these_options(page, words):
         knobs = {field.name.replace("_", "-") for field in dataclasses.fields(module.Knobs)}
         known = known | {f"--{knob}" for knob in knobs} | {f"--no-{knob}" for knob in knobs}
         if "--preset" in rest:
+            known = known | {"--preset"}
             assert rest[rest.index("--preset") + 1] in module.PRESETS
     if configs or command in ("evaluate", "plot", "replay"):
         assert options <= known
