@@ -34,6 +34,8 @@ Three commands take it from images to a reported accuracy:
 
   jaxcl replay runs/quickstart                          after a loss of nan: the operation that made it
 
+  jaxcl status runs/quickstart                          step, speed, time left, last save; also while it trains
+
   jaxcl plan configs/quickstart.py                      before training: what a step needs of this machine,
   jaxcl plan configs/simclr_imagenet.py --machine tpu-v5e-64      or of another: does it fit, what bounds it, how long
   jaxcl views configs/quickstart.py                     before training: what the network will be shown
@@ -109,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "replay": replay,
         "views": views,
         "parts": parts,
+        "status": status,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP)
@@ -534,6 +537,23 @@ def progress_bar(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Sho
         return
     with bar:
         yield Shown(progress, told)
+
+
+def status(arguments: list[str]) -> int:
+    """`jaxcl status DIR ...`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl status",
+        description="How runs stand, also while they train: step, speed, time left, last save. Nothing is executed.",
+    )
+    parser.add_argument("directory", type=Path, nargs="+", help="of a run, or of a sweep")
+    own = parser.parse_args(arguments)
+    from jaxcl.status import lines, runs_in
+    from jaxcl.status import status as status_of
+
+    for directory in own.directory:
+        for run_dir in runs_in(directory):
+            print("\n".join(lines(status_of(run_dir))), flush=True)
+    return 0
 
 
 def plot(arguments: list[str]) -> int:
