@@ -78,7 +78,7 @@ def arguments_of(network: str, members: int):
     from jaxcl import data
 
     size, batch = NETWORKS[network]
-    images = data.load("digits", size=size).images
+    images = data.load("digits", "train", size=size).images
     i = jnp.arange(members) / members
     numbers = {"temperature": 0.1 + 0.4 * i, "learning_rate": 1e-3 * (1 + i)}
     keys = jax.vmap(jax.random.key)(jnp.arange(members))
