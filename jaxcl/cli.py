@@ -30,6 +30,7 @@ Three commands take it from images to a reported accuracy:
   jaxcl evaluate runs/quickstart --protocol fewshot5 rotation corruption
   jaxcl evaluate runs/quickstart --protocol transfer --data tfds:mnist
   jaxcl evaluate runs/quickstart --layers 1 -1          what the projection head makes of the representation, too
+  jaxcl embed runs/quickstart --data folder:photos --out features.csv     features, with file names, for other tools
   jaxcl plot runs/quickstart                            views, curves, map, neighbors: runs/quickstart/plots/report.html
 
   jaxcl replay runs/quickstart                          after a loss of nan: the operation that made it
@@ -104,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": train,
         "plan": plan,
         "evaluate": evaluate,
+        "embed": embed,
         "plot": plot,
         "sweep": sweep,
         "replay": replay,
@@ -534,6 +536,54 @@ def progress_bar(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Sho
         return
     with bar:
         yield Shown(progress, told)
+
+
+def embed(arguments: list[str]) -> int:
+    """`jaxcl embed RUN_DIR [--data SPEC] --out FILE`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl embed",
+        description="Features of images by a run's encoder, with their file names and classes, in a file for other"
+        " tools: .npz (features [n, d], files, splits, classes, labels), .csv or .parquet (file, split, class, f0, f1,"
+        " ...). Needs none of the images that the run was trained on.",
+    )
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument(
+        "--data",
+        metavar="SPEC",
+        help="folder:PATH, npz:PATH, npy:PATH, tfds:NAME or digits, all splits of it; the run's own unless given",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
+    parser.add_argument(
+        "--labels", metavar="FILE", help="the classes of a folder's images, FILE or FILE:COLUMN"
+    )
+    parser.add_argument("--layout", choices=("auto", "splits", "classes"), default="auto")
+    parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"))
+    parser.add_argument(
+        "--layer", type=int, metavar="K", help="of the head: 1 is the first, -1 the projection z"
+    )
+    parser.add_argument("--untrained", action="store_true", help="by the encoder as it was initialised")
+    add_trust(parser)
+    own = parser.parse_args(arguments)
+    from jaxcl.features import check_file, embed_run, write
+
+    check_file(own.out)
+    with progress_bar() as bar:
+        found = embed_run(
+            own.run_dir,
+            data=own.data,
+            data_dir=own.data_dir,
+            labels=own.labels,
+            layout=own.layout,
+            value_range=None if own.value_range is None else tuple(own.value_range),
+            layer=own.layer,
+            untrained=own.untrained,
+            trust=own.trust,
+            progress=lambda name, fraction: bar.progress(name, "embedding", fraction),
+            told=bar.told,
+        )
+    print(f"{found.features.shape[0]} features of {found.features.shape[1]} numbers: {write(own.out, found)}")
+    return 0
 
 
 def plot(arguments: list[str]) -> int:

@@ -74,6 +74,7 @@ EDGES = {
         "typing",
     },
     "encoder": {"config", "devices", "keys", "runs", "train", "typing"},
+    "features": {"data", "encoder", "evaluate", "runs", "tables", "typing"},
     "report": {
         "augment",
         "config",
@@ -103,6 +104,7 @@ KEEPERS = {
     "tyro": {"cli"},
     "orbax": {"train/checkpoint"},
     "tensorboardX": {"train/log"},
+    "pyarrow": {"features"},
 }
 
 
@@ -171,6 +173,7 @@ ROOMS = (
     "methods",
     "evaluate",
     "data",
+    "features",
     "train",
     "plot",
     "memory",
