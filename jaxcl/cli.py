@@ -20,7 +20,12 @@ from typing import Any, NamedTuple
 HELP = """\
 jaxcl: contrastive self-supervised learning in JAX.
 
-A config is a Python file with a dataclass of knobs and a function that makes a recipe of them.
+A config is a Python file with a dataclass of knobs and a function that makes a recipe of them. Those that come with
+jaxcl are known by their names in every folder: quickstart is configs/quickstart.py. Start from one:
+
+  jaxcl configs                                         their names, and what each is
+  jaxcl configs quickstart > mine.py                    a copy, to change
+
 Three commands take it from images to a reported accuracy:
 
   jaxcl train configs/quickstart.py                     pretrain; a second time, go on where it stopped
@@ -47,12 +52,13 @@ With --debug, as in `jaxcl --debug train ...`, an error shows where in the progr
 
 
 TRAIN_HELP = """\
-usage: jaxcl train CONFIG.py [--run-dir DIR] [--distributed [HOST:PORT PROCESSES PROCESS]] [--join-timeout SECONDS]
+usage: jaxcl train CONFIG [--run-dir DIR] [--distributed [HOST:PORT PROCESSES PROCESS]] [--join-timeout SECONDS]
                    [--anyway] [--preset NAME] [--knob value ...]
 
-Pretrains. DIR is runs/CONFIG unless given (runs/CONFIG_NAME of a preset); a run that is there is gone on with, bit for
-bit. `jaxcl train CONFIG.py --help` shows the knobs of a config, and its presets if it has any. What does not fit into
-this machine's memory is refused before the first step, unless --anyway is given.
+Pretrains. CONFIG is a file, or the name of one that comes with jaxcl (`jaxcl configs`). DIR is runs/CONFIG unless given
+(runs/CONFIG_NAME of a preset); a run that is there is gone on with, bit for bit. `jaxcl train CONFIG --help` shows the
+knobs of a config, and its presets if it has any. What does not fit into this machine's memory is refused before the
+first step, unless --anyway is given.
 
 Ctrl-C and SIGTERM save after the step that is being made, and end (status 130 and 75); a second Ctrl-C ends at once.
 
@@ -111,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "replay": replay,
         "views": views,
         "parts": parts,
+        "configs": configs,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP)
@@ -238,8 +245,9 @@ def train(arguments: list[str]) -> int:
         join_processes(own.distributed, timeout=own.join_timeout)
     from jaxcl.runs import train_run
 
+    own.config = found_config(own.config)
     knobs = knobs_of("train", own.config, rest)
-    named = [Path(own.config).stem, *filter(None, [preset_among(rest)[0]])]
+    named = [own.config.stem, *filter(None, [preset_among(rest)[0]])]
     run_dir = own.run_dir or Path("runs") / "_".join(named)
     train_run(own.config, knobs, run_dir, anyway=own.anyway)
     if speaks(own):
@@ -266,7 +274,8 @@ def plan(arguments: list[str]) -> int:
     from jaxcl.plan import about_of, advise, check_batch, lines, needs
     from jaxcl.plan import plan as plan_of
 
-    config, knobs = load_config(own.config), resolved(knobs_of("plan", own.config, rest))
+    path = found_config(own.config)
+    config, knobs = load_config(path), resolved(knobs_of("plan", path, rest))
     # First of all: it decides what jax is to compile for.
     machine = machines.at_hand() if own.machine == "here" else machines.described(own.machine)
     check_batch(knobs.batch_size, machine)
@@ -660,8 +669,9 @@ def views(arguments: list[str]) -> int:
         raise ValueError(f"--images is how many images are shown, at least 1; got {own.images}.")
     from jaxcl.report import draw_views
 
+    own.config = found_config(own.config)
     knobs = knobs_of("views", own.config, rest)
-    out = own.out or Path(f"{Path(own.config).stem}-views.png")
+    out = own.out or Path(f"{own.config.stem}-views.png")
     print(f"Views: {draw_views(own.config, knobs, out, n=own.images)}")
     return 0
 
@@ -676,7 +686,8 @@ def parts(arguments: list[str]) -> int:
     from jaxcl.config import load_config, open_data, recipe_of
     from jaxcl.five_parts import NAMES, five_parts
 
-    path, *rest = arguments
+    word, *rest = arguments
+    path = found_config(word)
     config, knobs = load_config(path), knobs_of("parts", path, rest)
     found = five_parts(recipe_of(config, knobs, open_data(config, knobs).about).method)
     found[NAMES["views"]].append(("made by", knobs.input))
@@ -687,6 +698,34 @@ def parts(arguments: list[str]) -> int:
                 textwrap.fill(f"    {role:18}{text}", 110, subsequent_indent=22 * " ", break_long_words=False)
             )
     return 0
+
+
+def configs(arguments: list[str]) -> int:
+    """`jaxcl configs [NAME]`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl configs",
+        description="Lists the configs that come with jaxcl; with a name, prints that config, to be kept and changed:"
+        " jaxcl configs quickstart > mine.py",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME")
+    own = parser.parse_args(arguments)
+    from jaxcl.shipped import about, named, shipped
+
+    if own.name is not None:
+        sys.stdout.write(named(own.name).read_text(encoding="utf-8"))
+        return 0
+    there = shipped()
+    width = max(map(len, there), default=0)
+    for name, path in there.items():
+        print(f"{name:{width}}  {about(path)}")
+    return 0
+
+
+def found_config(word: str | Path) -> Path:
+    """The config that a word of the command line means: a file, or the name of one that comes with jaxcl."""
+    from jaxcl.shipped import found
+
+    return found(word)
 
 
 def sweep(arguments: list[str]) -> int:
@@ -721,6 +760,7 @@ def sweep(arguments: list[str]) -> int:
         " many as the memory holds unless given; 1: one after the other",
     )
     own, rest = parser.parse_known_args(arguments)
+    own.config = found_config(own.config)
     grid: dict[str, list[str]] = {}
     for word in rest:
         if word.startswith("--"):

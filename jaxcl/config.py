@@ -280,7 +280,8 @@ def load_config(path: str | Path) -> ModuleType:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"There is no config {path}. A config is a Python file, such as configs/quickstart.py."
+            f"There is no config {path}. A config is a Python file, such as configs/quickstart.py; `jaxcl configs`"
+            " lists those that come with jaxcl."
         )
     name = f"jaxcl_config_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -57,7 +57,8 @@ EDGES = {
     "plan": {"config", "data", "devices", "keys", "machines", "programs", "train", "typing"},
     "owner": set(),
     "records": set(),
-    "trust": set(),
+    "shipped": set(),
+    "trust": {"shipped"},
     "identity": {"config", "train", "typing"},
     "runs": {
         "config",
@@ -195,6 +196,7 @@ ROOMS = (
     "programs",
     "records",
     "replay",
+    "shipped",
     "tables",
     "testing",
     "trust",
