@@ -29,7 +29,8 @@ jaxcl are known by their names in every folder: quickstart is configs/quickstart
 Three commands take it from images to a reported accuracy:
 
   jaxcl train configs/quickstart.py                     pretrain; a second time, go on where it stopped
-  jaxcl train configs/quickstart.py --temperature 0.2   change a knob
+  jaxcl train configs/quickstart.py --epochs 40         a finished run of 20: go on for longer
+  jaxcl train configs/quickstart.py --run-dir runs/two --temperature 0.1      change a knob, in another run
   jaxcl train configs/quickstart.py --help              the knobs of a config
   jaxcl evaluate runs/quickstart                        kNN and linear accuracy, beside two baselines
   jaxcl evaluate runs/quickstart --protocol fewshot5 rotation corruption
@@ -59,6 +60,9 @@ Pretrains. CONFIG is a file, or the name of one that comes with jaxcl (`jaxcl co
 (runs/CONFIG_NAME of a preset); a run that is there is gone on with, bit for bit. `jaxcl train CONFIG --help` shows the
 knobs of a config, and its presets if it has any. What does not fit into this machine's memory is refused before the
 first step, unless --anyway is given.
+
+A finished run is made longer by more --epochs; its learning rate then goes on as that of the longer run. Another run
+starts from its encoder by --init DIR.
 
 Ctrl-C and SIGTERM save after the step that is being made, and end (status 130 and 75); a second Ctrl-C ends at once.
 

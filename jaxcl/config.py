@@ -23,7 +23,7 @@ import json
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -395,13 +395,14 @@ def knobs_from_json(module: ModuleType, text: str) -> Any:
     return module.Knobs(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def changed_knobs(saved: dict[str, Any], knobs: Any) -> list[str]:
-    """One line for every knob whose value is not the saved one, but for those that a run may change (`MAY_CHANGE`)."""
+def changed_knobs(saved: dict[str, Any], knobs: Any, *, besides: Collection[str] = ()) -> list[str]:
+    """One line for every knob whose value is not the saved one, but for those that a run may change (`MAY_CHANGE`) and
+    those named `besides`."""
     asked = json.loads(knobs_to_json(knobs))
     absent = "(none)"
     return [
         f"--{name.replace('_', '-')}: the run has {saved.get(name, absent)!r}, you ask for {asked.get(name, absent)!r}"
-        for name in sorted((saved.keys() | asked.keys()) - MAY_CHANGE)
+        for name in sorted((saved.keys() | asked.keys()) - MAY_CHANGE - set(besides))
         if saved.get(name, absent) != asked.get(name, absent)
     ]
 
