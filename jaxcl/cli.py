@@ -37,6 +37,7 @@ Three commands take it from images to a reported accuracy:
   jaxcl evaluate runs/quickstart --protocol transfer --data tfds:mnist
   jaxcl evaluate runs/quickstart --layers 1 -1          what the projection head makes of the representation, too
   jaxcl embed runs/quickstart --data folder:photos --out features.csv     features, with file names, for other tools
+  jaxcl export runs/RUN --to torchvision                weights for PyTorch; `jaxcl train CONFIG --init FILE` takes some
   jaxcl plot runs/quickstart                            views, curves, map, neighbors: runs/quickstart/plots/report.html
 
   jaxcl replay runs/quickstart                          after a loss of nan: the operation that made it
@@ -62,7 +63,7 @@ knobs of a config, and its presets if it has any. What does not fit into this ma
 first step, unless --anyway is given.
 
 A finished run is made longer by more --epochs; its learning rate then goes on as that of the longer run. Another run
-starts from its encoder by --init DIR.
+starts from its encoder by --init DIR, or from a file of weights by --init FILE (.safetensors, .pth).
 
 Ctrl-C and SIGTERM save after the step that is being made, and end (status 130 and 75); a second Ctrl-C ends at once.
 
@@ -116,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "plan": plan,
         "evaluate": evaluate,
         "embed": embed,
+        "export": export,
         "plot": plot,
         "sweep": sweep,
         "replay": replay,
@@ -596,6 +598,27 @@ def embed(arguments: list[str]) -> int:
             told=bar.told,
         )
     print(f"{found.features.shape[0]} features of {found.features.shape[1]} numbers: {write(own.out, found)}")
+    return 0
+
+
+def export(arguments: list[str]) -> int:
+    """`jaxcl export RUN_DIR --to torchvision|safetensors [--out FILE]`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl export",
+        description="The weights of a run's encoder in a file. torchvision: a ResNet by torchvision's names, with the"
+        " lines of Python that load it; safetensors: any encoder by jaxcl's own names. `jaxcl train CONFIG --init FILE`"
+        " starts a run from either.",
+    )
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--to", required=True, choices=("torchvision", "safetensors"))
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="RUN_DIR/weights/TO.safetensors unless given"
+    )
+    add_trust(parser)
+    own = parser.parse_args(arguments)
+    from jaxcl.weights import export_run
+
+    export_run(own.run_dir, own.to, out=own.out, trust=own.trust)
     return 0
 
 

@@ -279,7 +279,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
     it is to be trained `anyway`.
     """
     from jaxcl import plan
-    from jaxcl.train import checkpoint, train
+    from jaxcl.train import train
 
     check_knobs(knobs)
     module, knobs = load_config(config), resolved(knobs)
@@ -289,9 +289,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
         raise ValueError(
             f"--epochs {knobs.epochs:g} of {data.about.count} images is not one step of {recipe.batch_size}."
         )
-    init = None if knobs.init is None else Path(knobs.init) / "checkpoints"
-    if init is not None and checkpoint.latest(init) is None:
-        raise FileNotFoundError(f"--init: there is no checkpoint in {init}; expected a run directory.")
+    init = starting_point(knobs, recipe)
     # All that the data can be wrong in is found before there is a directory.
     images = data.train
     first = jax.process_index() == 0
@@ -344,6 +342,25 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
                 told=partial(print, flush=True),
             ),
         )
+
+
+def starting_point(knobs: CommonKnobs, recipe: Recipe) -> Path | Callable[[Any], Any] | None:
+    """What --init names: the checkpoints of a run, or a file of weights as a function of the state to start with."""
+    from jaxcl import weights
+    from jaxcl.train import checkpoint
+
+    if knobs.init is None:
+        return None
+    if weights.is_file(knobs.init):
+        told = print if jax.process_index() == 0 else _silent
+        return weights.starting_from(knobs.init, recipe.method, carries=recipe.carries, told=told)
+    init = Path(knobs.init) / "checkpoints"
+    if checkpoint.latest(init) is None:
+        raise FileNotFoundError(
+            f"--init: there is no checkpoint in {init}; expected a run directory, or a file of weights"
+            " (.safetensors, .pth)."
+        )
+    return init
 
 
 def train_runs(

@@ -75,8 +75,11 @@ EDGES = {
         "train",
         "trust",
         "typing",
+        "weights",
     },
     "encoder": {"config", "devices", "keys", "runs", "train", "typing"},
+    "tensors": set(),
+    "weights": {"encoder", "nets", "runs", "tensors", "train", "typing"},
     "features": {"data", "encoder", "evaluate", "runs", "tables", "typing"},
     "report": {
         "augment",
@@ -108,6 +111,7 @@ KEEPERS = {
     "orbax": {"train/checkpoint"},
     "tensorboardX": {"train/log"},
     "pyarrow": {"features"},
+    "torch": {"weights"},
 }
 
 
@@ -201,8 +205,10 @@ ROOMS = (
     "replay",
     "shipped",
     "tables",
+    "tensors",
     "testing",
     "trust",
+    "weights",
 )
 
 
