@@ -152,9 +152,10 @@ def starting_from(
     def begin(train: TrainState) -> TrainState:
         params, state = encoder_parameters(train.params), encoder_statistics(train.state)
         try:
-            loaded = by_our_names(found, params, state) or by_torch_names(
-                found, method, params, state, told=told
-            )
+            loaded = by_our_names(found, params, state)
+            if loaded is None:
+                pool = about.get("pool", "torch")
+                loaded = by_torch_names(found, method, params, state, pool=pool, told=told)
         except ValueError as error:
             raise ValueError(f"--init: {path} cannot be started from. {error}") from error
         like = jax.tree.map(lambda x, own: jax.numpy.asarray(x, own.dtype), loaded, (params, state))

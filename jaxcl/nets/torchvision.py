@@ -113,7 +113,7 @@ def to_torchvision(module: ResNet, params: PyTree, state: PyTree) -> dict[str, n
     made = {}
     for place, (name, array), learnt, torch in names(module, params):
         tree = params if learnt else state["batch_stats"]
-        x = np.asarray((tree[place] if place else tree)[name][array], np.float32)
+        x = np.array((tree[place] if place else tree)[name][array], np.float32)
         made[torch] = np.ascontiguousarray(x.transpose(3, 2, 0, 1)) if x.ndim == 4 else x
     return made
 
@@ -123,11 +123,17 @@ def from_torchvision(
 ) -> tuple[PyTree, PyTree]:
     """The parameters and statistics of torchvision's names, in the form of `params` and `state`, a network's own.
 
-    Raises ValueError for a name that is missing, and for a shape that differs, with the first few.
+    Raises ValueError for a name that is missing or too much (a classifier is left out), and for a shape that differs,
+    with the first few.
     """
     check_torchvision(module, whole=False)
     new: tuple[dict, dict] = ({}, {})
-    wrong = []
+    known = {torch for *_, torch in names(module, params)}
+    known |= {name.rpartition(".")[0] + ".num_batches_tracked" for name in known}  # which torch counts
+    # Of a deeper network some blocks would be left over.
+    wrong = [
+        f"{name} is too much" for name in found if name not in known and re.match(r"layer\d|conv1|bn1", name)
+    ]
     for place, (name, array), learnt, torch in names(module, params):
         tree = params if learnt else state["batch_stats"]
         own = (tree[place] if place else tree)[name][array]

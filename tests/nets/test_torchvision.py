@@ -57,6 +57,13 @@ def test_another_network_is_told_by_the_first_names_that_differ(drawn):
         from_torchvision(net.made.module, params, state, there)
 
 
+def test_a_deeper_network_is_not_cut_to_fit(drawn):
+    deep, shallow = drawn_net(drawn, 34, features=4), drawn_net(drawn, 18, features=4)
+    there = to_torchvision(deep[0].made.module, *deep[1:])
+    with pytest.raises(ValueError, match=r"another network: layer1.2.conv1.weight is too much"):
+        from_torchvision(shallow[0].made.module, *shallow[1:], there)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -144,3 +151,20 @@ def test_torchvision_makes_the_same_of_images(drawn, depth, settings, size):
         theirs = scope["model"](torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
     assert np.abs(ours).max() > 0.1
     assert np.abs(theirs - ours).max() < 1e-4 * np.abs(ours).max()
+
+
+def test_torchvision_s_own_networks_are_understood_whole_and_as_their_children(drawn):
+    torch = pytest.importorskip("torch")
+    models = pytest.importorskip("torchvision").models
+    theirs = models.resnet18()
+    children = torch.nn.Sequential(
+        *list(theirs.children())[:-1]
+    )  # lightly's examples build their backbone so
+    net, params, state = drawn_net(drawn, 18)
+    for prefix, module in (("", theirs), ("backbone.", children)):
+        found = {prefix + name: x.numpy() for name, x in module.state_dict().items()}
+        where, inside = without_prefix(found)
+        assert where == prefix
+        new, _ = from_torchvision(net.made.module, params, state, inside)
+        last = theirs.layer4[1].conv2.weight.detach().numpy().transpose(2, 3, 1, 0)
+        np.testing.assert_array_equal(new["stage4_block2"]["Conv_1"]["kernel"], last)
