@@ -59,7 +59,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     steps = steps_across(knobs.epochs, about.count, knobs.batch_size)
     norm = nets.batch_norm(axis_name=axis)
     views = augment.each_view(augment.byol(size, blur=knobs.blur))
-    net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": False}
+    # haiku, which the authors' code is built on, starts the last scale of a bottleneck at zero, and of no other block.
+    net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": knobs.depth >= 50}
     encoder = nets.resnet(knobs.depth, stem=knobs.stem, width=knobs.width, **net)
     head = nets.mlp_head(norm=norm, hidden=(4096,), out=256, bias=False)
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)

@@ -42,12 +42,14 @@ Three commands take it from images to a reported accuracy:
 
   jaxcl replay runs/quickstart                          after a loss of nan: the operation that made it
 
+  jaxcl status runs/quickstart                          step, speed, time left, last save; also while it trains
+
   jaxcl plan configs/quickstart.py                      before training: what a step needs of this machine,
   jaxcl plan configs/simclr_imagenet.py --machine tpu-v5e-64      or of another: does it fit, what bounds it, how long
   jaxcl views configs/quickstart.py                     before training: what the network will be shown
   jaxcl parts configs/quickstart.py                     what a method is made of: its five parts with their settings
   jaxcl sweep configs/quickstart.py --seed 0 1 2 --temperature 0.1 0.5
-                                                        every combination, with the mean and spread over seeds
+                                                        every combination, with means and 95 % intervals over seeds
 
 With --debug, as in `jaxcl --debug train ...`, an error shows where in the program it arose.
 """
@@ -124,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "views": views,
         "parts": parts,
         "configs": configs,
+        "status": status,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP)
@@ -619,6 +622,23 @@ def export(arguments: list[str]) -> int:
     from jaxcl.weights import export_run
 
     export_run(own.run_dir, own.to, out=own.out, trust=own.trust)
+    return 0
+
+
+def status(arguments: list[str]) -> int:
+    """`jaxcl status DIR ...`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl status",
+        description="How runs stand, also while they train: step, speed, time left, last save. Nothing is executed.",
+    )
+    parser.add_argument("directory", type=Path, nargs="+", help="of a run, or of a sweep")
+    own = parser.parse_args(arguments)
+    from jaxcl.status import lines, runs_in
+    from jaxcl.status import status as status_of
+
+    for directory in own.directory:
+        for run_dir in runs_in(directory):
+            print("\n".join(lines(status_of(run_dir))), flush=True)
     return 0
 
 

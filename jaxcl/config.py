@@ -42,7 +42,7 @@ Apply = Callable[[PyTree, PyTree, Array], Array]
 # Kinds of data whose specification ends in a path: folder:PATH.
 PATHS = ("folder", "npz", "npy", "tfrecord")
 # Knobs that a run may be gone on with otherwise than it began.
-MAY_CHANGE = {"nonfinite"}
+MAY_CHANGE = {"keep_every", "nonfinite"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,9 @@ class CommonKnobs:
     log_every: int = 20
     """Training steps between two lines of the log."""
     save_every: int = 500
-    """Training steps between two checkpoints."""
+    """Training steps between two checkpoints, of which the newest three stay."""
+    keep_every: int = 0
+    """Checkpoints at multiples of so many training steps stay as well; 0: none."""
     knn_every: float = 0
     """Epochs between two online kNN accuracies; 0: never."""
     init: str | None = None
@@ -228,6 +230,7 @@ def check_knobs(knobs: CommonKnobs) -> None:
         "chunks": (lambda x: x >= 1, "at least 1"),
         "log_every": (lambda x: x >= 1, "in training steps, at least 1"),
         "save_every": (lambda x: x >= 1, "in training steps, at least 1"),
+        "keep_every": (lambda x: x >= 0, "in training steps, at least 0 (none)"),
         "knn_every": (lambda x: x >= 0, "in epochs, at least 0 (never)"),
         "learning_rate": (lambda x: 0 <= x < float("inf"), "at least 0, and finite"),
         "weight_decay": (lambda x: 0 <= x < float("inf"), "at least 0, and finite"),

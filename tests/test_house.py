@@ -98,6 +98,7 @@ EDGES = {
     "cost": {"hlo"},
     "sweep": {"config", "plan", "plot", "records", "runs", "train", "typing"},
     "statistics": set(),
+    "status": {"owner", "records", "train"},
     "testing": {"collectives", "cost", "devices", "train", "typing"},
     "five_parts": {"augment", "losses", "similarity", "typing"},
 }

@@ -41,9 +41,11 @@ def save(
     state: PyTree,
     *,
     keep: int = 3,
+    keep_every: int = 0,
     beside: Mapping[str, Any] | None = None,
 ) -> None:
-    """Saves a pytree of arrays as `step`; of the steps up to it the newest `keep` stay.
+    """Saves a pytree of arrays as `step`; of the steps up to it the newest `keep` stay, and all multiples of
+    `keep_every` (0: none).
 
     beside
         what else is kept with it, as JSON; the function `beside` reads it.
@@ -57,6 +59,8 @@ def save(
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1; got {keep}.")
+    if keep_every < 0:
+        raise ValueError(f"keep_every is in training steps, at least 0 (none); got {keep_every}.")
     directory, step = Path(directory).absolute(), int(step)
     final, unfinished = directory / str(step), directory / f".saving-{step}"
     leaves = _named_leaves(state)
@@ -94,7 +98,8 @@ def save(
                 _sync(path)
         unfinished.rename(final)
         _sync(directory)
-        for old in [other for other in steps(directory) if other <= step][:-keep]:
+        older = [other for other in steps(directory) if other <= step][:-keep]
+        for old in [other for other in older if not keep_every or other % keep_every]:
             # Renamed first: half a step must not look like a damaged one.
             trash = directory / f".saving-{old}-old"
             (directory / str(old)).rename(trash)

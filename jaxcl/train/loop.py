@@ -64,6 +64,7 @@ def train(
     nonfinite: str = "stop",
     log_every: int = 50,
     save_every: int = 1000,
+    keep_every: int = 0,
     callbacks: Sequence[Callback] = (),
     init: str | Path | Callable[[TrainState], TrainState] | None = None,
     run_dir: str | Path | None = None,
@@ -92,6 +93,8 @@ def train(
         was made of is kept (`train.finite`).
     log_every, save_every
         training steps between two lines of the log, and between two checkpoints.
+    keep_every
+        of the checkpoints the newest three stay, and those at multiples of so many training steps; 0: no others.
     callbacks
         what else happens between training steps, as online kNN; what they return is logged.
     init
@@ -245,7 +248,7 @@ def train(
                 act_on(guard.look())
                 finite.check(state, step, saved)
                 beside = {"identity": identity, "unlogged": listed(kept)}
-                checkpoint.save(checkpoints, step, state, beside=beside)
+                checkpoint.save(checkpoints, step, state, keep_every=keep_every, beside=beside)
                 saved, since = step, time.perf_counter()
             if stopping and not last:
                 raise Interrupted(step) if interrupted() else Preempted(step)

@@ -53,6 +53,21 @@ class Trained(NamedTuple):
     diverged: int | None  # the step that was not finite; None of a member that reached the end
 
 
+def make_population_step(recipe_of: RecipeOf, mesh: Mesh) -> Callable:
+    """(images, numbers, states, run_keys, batches) -> (states, metrics), compiled: a training step of every member.
+
+    Of images [n, h, w, c] every device has all. Of the rest every leaf has an axis of members in front, which the
+    devices share: numbers and keys [m], batches {"index": [m, b]}, as `train_together` makes them. States are donated.
+    """
+
+    def one_step(pixels, numbers, train, key, batch):
+        recipe, batch = recipe_of(numbers), {"image": pixels[batch["index"]], **batch}
+        # A member that is not finite halts: it keeps the state before that step.
+        return finite.guarded(make_step(recipe.method, recipe.optimizer))(train, key, batch)
+
+    return _mapped(one_step, mesh, (None, 0, 0, 0, 0), donate=2)
+
+
 def train_together(
     recipe_of: RecipeOf,
     numbers: Sequence[Mapping[str, float]],
@@ -61,6 +76,7 @@ def train_together(
     seeds: Sequence[int],
     log_every: int = 50,
     save_every: int = 1000,
+    keep_every: int = 0,
     callbacks: Sequence[Sequence[Callback]] = (),
     run_dirs: Sequence[str | Path] = (),
     identities: Sequence[Mapping[str, Any]] = (),
@@ -85,7 +101,7 @@ def train_together(
         the newest step that all of them have saved.
     identities
         of each member, kept with its checkpoints.
-    begin, ahead
+    keep_every, begin, ahead
         as for `train`.
 
     A member whose loss, gradient or parameters are no longer finite keeps the state before that step, is named on the
@@ -108,16 +124,11 @@ def train_together(
         recipe = recipe_of(numbers)
         return init_state(key, recipe.method, recipe.optimizer, batch)
 
-    def one_step(pixels, numbers, train, key, batch):
-        recipe, batch = recipe_of(numbers), {"image": pixels[batch["index"]], **batch}
-        # A member that is not finite halts: it keeps the state before that step.
-        return finite.guarded(make_step(recipe.method, recipe.optimizer))(train, key, batch)
-
     first = jax.tree.map(lambda x: x[:2], next(_batches(images, recipes[0], [seeds[0]], 0, 1)))
     first = {"image": images.images[first["index"][0]], **jax.tree.map(lambda x: x[0], first)}
     init_keys = jax.device_put(jnp.stack([keys.init_key(seed) for seed in seeds]), by_member)
     init = _mapped(first_state, mesh, (0, 0, None))
-    step_fn = _mapped(one_step, mesh, (None, 0, 0, 0, 0), donate=2)
+    step_fn = make_population_step(recipe_of, mesh)
 
     state = init(lengthwise, init_keys, replicate(first, mesh))
     folders = [Path(run_dir) / "checkpoints" for run_dir in run_dirs]
@@ -196,7 +207,7 @@ def train_together(
                         since = time.perf_counter()
             stopping = preempted(step)
             if folders and (step % save_every == 0 or last or stopping):
-                _save(state, folders, step, identities)
+                _save(state, folders, step, identities, keep_every)
                 since = time.perf_counter()
             if stopping and not last:
                 raise Interrupted(step) if interrupted() else Preempted(step)
@@ -315,14 +326,18 @@ def _member(state: TrainState, i: int) -> TrainState:
 
 
 def _save(
-    state: TrainState, folders: Sequence[Path], step: int, identities: Sequence[Mapping[str, Any]]
+    state: TrainState,
+    folders: Sequence[Path],
+    step: int,
+    identities: Sequence[Mapping[str, Any]],
+    keep_every: int,
 ) -> None:
     """Each member that has not diverged in its own directory, by the layout of a run alone."""
     going = np.asarray(state.step) >= 0
     for i, folder in enumerate(folders):
         if going[i] and checkpoint.latest(folder) != step:
             beside = {"identity": dict(identities[i])} if identities else {}
-            checkpoint.save(folder, step, _member(state, i), beside=beside)
+            checkpoint.save(folder, step, _member(state, i), keep_every=keep_every, beside=beside)
 
 
 def _restored(state: TrainState, folders: Sequence[Path], step: int) -> TrainState:

@@ -89,3 +89,27 @@ def test_the_published_runs_crops_are_drawn_by_height():
             shares.append(height * height * ratio)
     assert share.mean() == pytest.approx(np.mean(shares), abs=0.015)
     assert abs(share.mean() - 0.42) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("preset", "epochs", "rate"),
+    [
+        ("imagenet", 1000, 0.2),
+        ("imagenet_300", 300, 0.3),
+        ("imagenet_100", 100, 0.45),
+        ("imagenet_40", 40, 0.45),
+    ],
+)
+def test_byols_steps_and_rates_are_those_of_its_code(preset, epochs, rate):
+    # main_loop.py: max_steps = num_epochs examples // batch, warmup_steps likewise of 10 epochs; configs/byol.py: the
+    # rate is for 256 images, and the cosine falls to 0 at the last step.
+    config = load_config(CONFIGS / "byol.py")
+    recipe = config.recipe(config.PRESETS[preset], IMAGENET)
+    steps, warmup = epochs * 1281167 // 4096, 10 * 1281167 // 4096
+    assert recipe.steps == steps
+    peak = rate * 4096 / 256
+    assert float(recipe.learning_rate(warmup)) == pytest.approx(peak)
+    middle = (steps + warmup) // 2
+    cosine = 0.5 * (1 + np.cos(np.pi * (middle - warmup) / (steps - warmup)))
+    assert float(recipe.learning_rate(middle)) == pytest.approx(peak * cosine, rel=1e-5)
+    assert float(recipe.learning_rate(steps)) == pytest.approx(0, abs=1e-6)

@@ -337,6 +337,14 @@ def test_the_newest_steps_are_kept(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["10", "100"]
 
 
+def test_every_nth_step_stays_beside_the_newest(tmp_path):
+    for step in (4, 6, 10, 12, 20, 22):
+        checkpoint.save(tmp_path, step, {"x": jnp.int32(step)}, keep=2, keep_every=10)
+    assert checkpoint.steps(tmp_path) == [10, 20, 22]
+    with pytest.raises(ValueError, match="keep_every is in training steps, at least 0"):
+        checkpoint.save(tmp_path, 30, {"x": jnp.int32(30)}, keep_every=-1)
+
+
 def test_nothing_saved_is_said_so(tmp_path, saved):
     with pytest.raises(FileNotFoundError, match="There is no checkpoint"):
         checkpoint.restore(tmp_path, a_state())
