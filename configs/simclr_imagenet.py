@@ -35,9 +35,7 @@ class Knobs(CommonKnobs):
     log_every: int = 50
     depth: int = 50  # ResNet-18, 34, 50, 101, 152 or 200
     width: int = 1  # width multiplier of the ResNet
-    pool: Literal["same", "torch"] = (
-        "same"  # how the stem's max pool is padded; torch: for --init of PyTorch's weights
-    )
+    pool: Literal["same", "torch"] = "same"  # of the stem's max pool; torch: for PyTorch's weights
     head_layers: int = 2  # layers of the projection head
     temperature: float = 0.1  # NT-Xent's temperature
     mix: Literal["none", "positives", "negatives", "both", "dimensions"] = "none"

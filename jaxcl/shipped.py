@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 def folder() -> Path:
-    """Where they lie."""
+    """The folder in which they lie."""
     installed = HERE / "configs"
     return installed if installed.is_dir() else HERE.parent / "configs"
 
