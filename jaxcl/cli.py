@@ -614,9 +614,7 @@ def export(arguments: list[str]) -> int:
     )
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--to", required=True, choices=("torchvision", "safetensors"))
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="RUN_DIR/weights/TO.safetensors unless given"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a file in RUN_DIR/weights unless given")
     add_trust(parser)
     own = parser.parse_args(arguments)
     from jaxcl.weights import export_run

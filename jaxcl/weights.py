@@ -30,7 +30,8 @@ from jaxcl.runs import Run, open_run
 from jaxcl.train.state import TrainState, encoder_parameters, encoder_statistics, with_encoder
 from jaxcl.typing import Made, Method, Net, PyTree
 
-KINDS = ("torchvision", "safetensors")
+# What an encoder is exported to -> the name of the file.
+NAMES = {"torchvision": "torchvision.safetensors", "safetensors": "encoder.safetensors"}
 PICKLED = (".pth", ".pt", ".tar", ".ckpt", ".bin")
 
 
@@ -52,14 +53,14 @@ def export_run(
         that make the same network of them there. "safetensors": whatever the representation is made of, under
         "params/..." and "state/...", as in the run's checkpoints.
     out
-        RUN_DIR/weights/TO.safetensors unless given; for torchvision also .pth, which needs PyTorch.
+        RUN_DIR/weights/torchvision.safetensors or encoder.safetensors unless given; for torchvision also .pth, which needs PyTorch.
 
     Raises ValueError where the encoder is none of torchvision's, with what it has that those lack.
     """
-    if to not in KINDS:
-        raise ValueError(f"Weights are exported to {' or '.join(KINDS)}; got {to!r}.")
+    if to not in NAMES:
+        raise ValueError(f"Weights are exported to {' or '.join(NAMES)}; got {to!r}.")
     run = open_run(run_dir, trust=trust)
-    out = Path(out) if out is not None else run.dir / "weights" / f"{to}.safetensors"
+    out = Path(out) if out is not None else run.dir / "weights" / NAMES[to]
     if out.suffix != ".safetensors" and not (to == "torchvision" and out.suffix in (".pth", ".pt")):
         raise ValueError(
             f"Weights are written as .safetensors{' or .pth' * (to == 'torchvision')}; got {out}."
