@@ -9,7 +9,8 @@ small ConvNet of 32 pixels and 64 images. A step's time is the median of those t
 another are the step that `train` makes (`make_step`, guarded, jitted), timed in turn with the population's. Memory is
 what the compiled step plans for temporaries, a member.
 
-The table is written to benchmarks/results/population-WHERE.md; a row that is there already stays.
+The table is written to benchmarks/results/population-WHERE.md (cpu, gpu, or the machine's name); a row that is there
+already stays.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def arguments_of(network: str, members: int):
     from jaxcl import data
 
     size, batch = NETWORKS[network]
-    images = data.load("digits", size=size).images
+    images = data.load("digits", "train", size=size).images
     i = jnp.arange(members) / members
     numbers = {"temperature": 0.1 + 0.4 * i, "learning_rate": 1e-3 * (1 + i)}
     keys = jax.vmap(jax.random.key)(jnp.arange(members))
@@ -221,7 +222,13 @@ def main():
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--out", type=Path, default=HERE / "results")
     own = parser.parse_args()
-    kept = own.out / f"population-{own.where}.jsonl"
+    if own.where == "here":
+        import jax
+
+        name = jax.default_backend()
+    else:
+        name = own.where
+    kept = own.out / f"population-{name}.jsonl"
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     for network in own.networks:
         for members in own.members:

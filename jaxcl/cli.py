@@ -801,8 +801,8 @@ def sweep(arguments: list[str]) -> int:
         "--together",
         type=int,
         metavar="N",
-        help="runs that one program trains at once, where they differ in numbers alone (seeds, temperature, rates); as"
-        " many as the memory holds unless given; 1: one after the other",
+        help="runs that one program trains at once, where they differ in numbers alone (seeds, temperature, rates); on"
+        " an accelerator as many as its memory holds unless given, on a CPU 1: one after the other",
     )
     own, rest = parser.parse_known_args(arguments)
     own.config = found_config(own.config)

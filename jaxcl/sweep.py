@@ -124,11 +124,14 @@ def sweep(
     with the combination under "knobs", and writes them to sweep_dir/sweep.json. A run that diverged has no result.
 
     together
-        at most so many runs in one program; by default all that differ in numbers alone (`groups`), or as many as this
-        machine's memory holds. 1: one after the other.
+        at most so many runs in one program, of those that differ in numbers alone (`groups`); where the memory does not
+        hold them, half as many. 1: one after the other. None: all on an accelerator, where a small run leaves it idle;
+        one after the other on a CPU, where together they take as long or longer (benchmarks/results/population-cpu.md).
     """
     if together is not None and together < 1:
         raise ValueError(f"together is how many runs one program trains, at least 1; got {together}.")
+    if together is None and jax.default_backend() == "cpu":
+        together = 1
     sweep_dir = Path(sweep_dir)
     all_of = combinations(grid)
     folders = [sweep_dir / name_of(combination).replace("/", "_") for combination in all_of]

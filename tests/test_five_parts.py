@@ -185,6 +185,7 @@ def test_every_argument_of_a_method_is_among_its_parts(make):
     things |= {name: 1 for name in ("spaces", "rotations") if name in names}
     things |= {name: (object(), object()) for name in ("embedded", "encoders", "heads") if name in names}
     things |= {"compare": ((0, 1),)} if "compare" in names else {}
+    things |= {"pairs": "all"} if "pairs" in names else {}
     parts = make(**things).five_parts
     assert isinstance(parts, FiveParts)
     named = {role: thing for part in parts for role, thing in part.items()}

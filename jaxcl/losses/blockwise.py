@@ -329,9 +329,16 @@ def _symmetric_forward(z, group, views, bound, block, precision):
 
 
 def _symmetric_gradient(
-    z: Array, log_z: Array, c: Array, group: int, bound: float | None, block: int, precision: str | None
+    dz: Array,
+    z: Array,
+    log_z: Array,
+    c: Array,
+    group: int,
+    bound: float | None,
+    block: int,
+    precision: str | None,
 ):
-    """d/dz of sum_i c_i L_i over all pairs of rows, by tiles [t, block, d]."""
+    """dz and d/dz of sum_i c_i L_i over all pairs of rows, by tiles [t, block, d]."""
     rows, zb, lb, cb = len(z), *(_blocks(x, block) for x in (z, log_z, c))
     filled = zb.shape[0] * block != rows
     both = _both(lb, cb, bound)
@@ -349,17 +356,17 @@ def _symmetric_gradient(
         dz = dz.at[i].add(weighted(w, zb[j], precision))
         return dz.at[j].add(weighted(w.T, zb[i], precision)), None
 
-    dz = collectives.vary_like(jnp.zeros_like(zb), z)
     dz, _ = lax.scan(on_diagonal, dz, np.arange(len(zb), dtype=np.int32))
     return lax.scan(above, dz, _upper_pairs(len(zb)))[0]
 
 
 def _symmetric_backward(group, views, bound, block, precision, kept, cotangents):
     (z, log_z), (c, c_positive) = kept, cotangents
-    dz = _symmetric_gradient(z, log_z, c, group, bound, block, precision).reshape(-1, z.shape[1])[: len(z)]
     # Positives in full precision, not within the tiles: there an accelerator rounds z, and among rows that are nearly
     # alike the rounding of the one positive would be as large as what is left of it.
-    return (dz + _positives_backward(z, c_positive, views),)
+    dz = _blocks(_positives_backward(z, c_positive, views), block)
+    dz = _symmetric_gradient(dz, z, log_z, c, group, bound, block, precision)
+    return (dz.reshape(-1, z.shape[1])[: len(z)],)
 
 
 _symmetric = jax.custom_vjp(_symmetric_sums, nondiff_argnums=(1, 2, 3, 4, 5))
@@ -624,11 +631,11 @@ def _ring_backward(group, views, bound, block, axis_name, precision, kept, cotan
             met.pairs,
         )[0]
 
-    dz = _symmetric_gradient(z, log_z, c, group, bound, block, precision)
+    dz = _blocks(_positives_backward(z, c_positive, views), block)
+    dz = _symmetric_gradient(dz, z, log_z, c, group, bound, block, precision)
     going = (own, lb, cb), collectives.vary_like(jnp.zeros_like(own), z)
     dz, home = _round_the_ring(meet, meet_opposite, dz, going, axis_name)
-    dz = (dz + home).reshape(-1, z.shape[1])[: len(z)]
-    return (dz + _positives_backward(z, c_positive, views),)
+    return ((dz + home).reshape(-1, z.shape[1])[: len(z)],)
 
 
 _ring = jax.custom_vjp(_ring_sums, nondiff_argnums=(1, 2, 3, 4, 5, 6))

@@ -76,10 +76,8 @@ def place(
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
                 return step(*arguments)
 
-        kept = whole if carry is None else carry
-        return jax.jit(
-            on_mesh, in_shardings=(kept, whole, rows), out_shardings=(kept, whole), donate_argnums=0
-        )
+        kept, out = (whole, whole) if carry is None else (carry, (carry, whole))
+        return jax.jit(on_mesh, in_shardings=(kept, whole, rows), out_shardings=out, donate_argnums=0)
     if placement == "shard_map" or mesh.is_multi_process:
         # pmap takes each process's rows apart from the others'. These are laid out over all of them already, so here it
         # is the program that jax makes of it, one for each device, without its checks.
