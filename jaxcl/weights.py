@@ -53,7 +53,8 @@ def export_run(
         that make the same network of them there. "safetensors": whatever the representation is made of, under
         "params/..." and "state/...", as in the run's checkpoints.
     out
-        RUN_DIR/weights/torchvision.safetensors or encoder.safetensors unless given; for torchvision also .pth, which needs PyTorch.
+        RUN_DIR/weights/torchvision.safetensors or encoder.safetensors unless given; for torchvision also .pth, which
+        needs PyTorch.
 
     Raises ValueError where the encoder is none of torchvision's, with what it has that those lack.
     """
