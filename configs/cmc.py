@@ -53,7 +53,7 @@ PRESETS = {
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     net = {"norm": nets.batch_norm(axis_name=axis), "dtype": dtype, "zero_init_last_gamma": False}
-    net |= {"stem": knobs.stem, "features": knobs.features, "initialization": "torch"}
+    net |= {"stem": knobs.stem, "pool": "torch", "features": knobs.features, "initialization": "torch"}
     encoder = lean(nets.resnet(knobs.depth, **net))
     head = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=128, initialization="torch")
     softmax, nce = losses.keyless(losses.softmax_nce), losses.keyless(losses.binary_nce, images=about.count)

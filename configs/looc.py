@@ -71,7 +71,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     together = augment.two_views(augment.compose(before, *chosen.values(), after))
     views = left_out.views if in_spaces else together
     net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": False, "initialization": "torch"}
-    encoder = nets.resnet(knobs.depth, stem="imagenet", stages=3 if deep else 4, **net)
+    encoder = nets.resnet(knobs.depth, stem="imagenet", pool="torch", stages=3 if deep else 4, **net)
     build = partial(
         methods.looc,
         views=views,

@@ -53,6 +53,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     first = knobs.version == "v1"
     norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
     net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": False, "initialization": "torch"}
+    net |= {"stem": "imagenet", "pool": "torch"}
     temperature = 0.07 if first else 0.2
     views = augment.two_views(augment.moco_v1(size) if first else augment.moco_v2(size))
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)
@@ -64,7 +65,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         rate = optax.piecewise_constant_schedule(peak, falls)
     method = methods.moco(
         views=views,
-        encoder=lean(nets.standardized(nets.resnet(knobs.depth, stem="imagenet", **net), mean=MEAN, std=STD)),
+        encoder=lean(nets.standardized(nets.resnet(knobs.depth, **net), mean=MEAN, std=STD)),
         head=nets.mlp_head(
             norm=nets.no_norm(), hidden=() if first else (2048,), out=128, initialization="torch"
         ),

@@ -65,7 +65,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": False, "initialization": "torch"}
     temperature, hidden = (0.07, ()) if first else (0.2, (2048,))
     views = augment.two_views(augment.moco_v1(size) if first else augment.moco_v2(size))
-    encoder = nets.resnet(knobs.depth, stem="imagenet", **net)
+    encoder = nets.resnet(knobs.depth, stem="imagenet", pool="torch", **net)
     method = methods.moco(
         views=views,
         encoder=lean(nets.standardized(encoder, **nets.STATISTICS["imagenet"])),

@@ -35,6 +35,7 @@ class Knobs(CommonKnobs):
     log_every: int = 50
     depth: int = 50  # ResNet-18, 34, 50, 101, 152 or 200
     width: int = 1  # width multiplier of the ResNet
+    pool: Literal["same", "torch"] = "same"  # of the stem's max pool; torch: for PyTorch's weights
     head_layers: int = 2  # layers of the projection head
     temperature: float = 0.1  # NT-Xent's temperature
     mix: Literal["none", "positives", "negatives", "both", "dimensions"] = "none"
@@ -58,7 +59,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     views = augment.two_views(change)
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size, rule=knobs.rate_rule)
     rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=warmup_steps)
-    encoder = lean(nets.resnet(knobs.depth, stem="imagenet", width=knobs.width, norm=norm, dtype=dtype))
+    net = {"stem": "imagenet", "pool": knobs.pool, "width": knobs.width, "norm": norm, "dtype": dtype}
+    encoder = lean(nets.resnet(knobs.depth, **net))
     head = nets.projection_head(layers=knobs.head_layers, out=128, norm=norm)
     loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
     if knobs.mix != "none":

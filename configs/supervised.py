@@ -17,6 +17,11 @@ head; 57.9 and 68.4 % with ResNet-50) on its fixed lists of images is
 
 (/10pct with --epochs 30; all labels, `tfds:imagenet2012`, from --from-layer 0.) Not run here. A run that starts from
 another begins with its batch statistics, and trains all parameters; the classifier starts at zero.
+
+Fine-tuned from torchvision's or MoCo's weights, by --init resnet50.safetensors (or .pth):
+
+    jaxcl train configs/supervised.py --init resnet50.safetensors --data folder:PATH --encoder resnet --stem imagenet
+        --pool torch --standardize imagenet --size 224
 """
 
 from dataclasses import dataclass
@@ -33,6 +38,10 @@ class Knobs(CommonKnobs):
     depth: int = 50
     width: int = 1
     stem: Literal["cifar", "imagenet"] = "cifar"
+    pool: Literal["same", "torch"] = "same"  # how the stem's max pool is padded
+    standardize: Literal["none", "cifar10", "stl10", "imagenet"] = (
+        "none"  # images by mean and deviation of these
+    )
     sk: bool = False  # selective kernels (ratio 0.0625) and ResNet-D
     head_layers: int = 2  # of the projection head of the run that this one starts from
     head_width: int = 512  # of its hidden layers; 0: as wide as what goes in
@@ -51,8 +60,11 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     rate = optim.warmup_cosine(rate, steps=steps, warmup_steps=steps // 20 if knobs.warmup else 0)
     encoder = nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype)
     if knobs.encoder == "resnet":
-        settings = {"stem": knobs.stem, "width": knobs.width, "selective": 0.0625 if knobs.sk else 0}
+        settings = {"stem": knobs.stem, "width": knobs.width, "pool": knobs.pool}
+        settings |= {"selective": 0.0625 if knobs.sk else 0}
         encoder = nets.resnet(knobs.depth, norm=norm, dtype=dtype, **settings)
+    if knobs.standardize != "none":
+        encoder = nets.standardized(encoder, **nets.STATISTICS[knobs.standardize])
     head = {"layers": knobs.head_layers, "width": knobs.head_width or None, "until": knobs.from_layer}
     views = augment.probe_views(size)
     method, classify = methods.supervised(

@@ -20,16 +20,24 @@ from typing import Any, NamedTuple
 HELP = """\
 jaxcl: contrastive self-supervised learning in JAX.
 
-A config is a Python file with a dataclass of knobs and a function that makes a recipe of them.
+A config is a Python file with a dataclass of knobs and a function that makes a recipe of them. Those that come with
+jaxcl are known by their names in every folder: quickstart is configs/quickstart.py. Start from one:
+
+  jaxcl configs                                         their names, and what each is
+  jaxcl configs quickstart > mine.py                    a copy, to change
+
 Three commands take it from images to a reported accuracy:
 
   jaxcl train configs/quickstart.py                     pretrain; a second time, go on where it stopped
-  jaxcl train configs/quickstart.py --temperature 0.2   change a knob
+  jaxcl train configs/quickstart.py --epochs 40         a finished run of 20: go on for longer
+  jaxcl train configs/quickstart.py --run-dir runs/two --temperature 0.1      change a knob, in another run
   jaxcl train configs/quickstart.py --help              the knobs of a config
   jaxcl evaluate runs/quickstart                        kNN and linear accuracy, beside two baselines
   jaxcl evaluate runs/quickstart --protocol fewshot5 rotation corruption
   jaxcl evaluate runs/quickstart --protocol transfer --data tfds:mnist
   jaxcl evaluate runs/quickstart --layers 1 -1          what the projection head makes of the representation, too
+  jaxcl embed runs/quickstart --data folder:photos --out features.csv     features, with file names, for other tools
+  jaxcl export runs/RUN --to torchvision                weights for PyTorch; `jaxcl train CONFIG --init FILE` takes some
   jaxcl plot runs/quickstart                            views, curves, map, neighbors: runs/quickstart/plots/report.html
 
   jaxcl replay runs/quickstart                          after a loss of nan: the operation that made it
@@ -48,12 +56,16 @@ With --debug, as in `jaxcl --debug train ...`, an error shows where in the progr
 
 
 TRAIN_HELP = """\
-usage: jaxcl train CONFIG.py [--run-dir DIR] [--distributed [HOST:PORT PROCESSES PROCESS]] [--join-timeout SECONDS]
+usage: jaxcl train CONFIG [--run-dir DIR] [--distributed [HOST:PORT PROCESSES PROCESS]] [--join-timeout SECONDS]
                    [--anyway] [--preset NAME] [--knob value ...]
 
-Pretrains. DIR is runs/CONFIG unless given (runs/CONFIG_NAME of a preset); a run that is there is gone on with, bit for
-bit. `jaxcl train CONFIG.py --help` shows the knobs of a config, and its presets if it has any. What does not fit into
-this machine's memory is refused before the first step, unless --anyway is given.
+Pretrains. CONFIG is a file, or the name of one that comes with jaxcl (`jaxcl configs`). DIR is runs/CONFIG unless given
+(runs/CONFIG_NAME of a preset); a run that is there is gone on with, bit for bit. `jaxcl train CONFIG --help` shows the
+knobs of a config, and its presets if it has any. What does not fit into this machine's memory is refused before the
+first step, unless --anyway is given.
+
+A finished run is made longer by more --epochs; its learning rate then goes on as that of the longer run. Another run
+starts from its encoder by --init DIR, or from a file of weights by --init FILE (.safetensors, .pth).
 
 Ctrl-C and SIGTERM save after the step that is being made, and end (status 130 and 75); a second Ctrl-C ends at once.
 
@@ -106,11 +118,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": train,
         "plan": plan,
         "evaluate": evaluate,
+        "embed": embed,
+        "export": export,
         "plot": plot,
         "sweep": sweep,
         "replay": replay,
         "views": views,
         "parts": parts,
+        "configs": configs,
         "status": status,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -239,8 +254,9 @@ def train(arguments: list[str]) -> int:
         join_processes(own.distributed, timeout=own.join_timeout)
     from jaxcl.runs import train_run
 
+    own.config = found_config(own.config)
     knobs = knobs_of("train", own.config, rest)
-    named = [Path(own.config).stem, *filter(None, [preset_among(rest)[0]])]
+    named = [own.config.stem, *filter(None, [preset_among(rest)[0]])]
     run_dir = own.run_dir or Path("runs") / "_".join(named)
     train_run(own.config, knobs, run_dir, anyway=own.anyway)
     if speaks(own):
@@ -267,7 +283,8 @@ def plan(arguments: list[str]) -> int:
     from jaxcl.plan import about_of, advise, check_batch, lines, needs
     from jaxcl.plan import plan as plan_of
 
-    config, knobs = load_config(own.config), resolved(knobs_of("plan", own.config, rest))
+    path = found_config(own.config)
+    config, knobs = load_config(path), resolved(knobs_of("plan", path, rest))
     # First of all: it decides what jax is to compile for.
     machine = machines.at_hand() if own.machine == "here" else machines.described(own.machine)
     check_batch(knobs.batch_size, machine)
@@ -539,6 +556,73 @@ def progress_bar(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Sho
         yield Shown(progress, told)
 
 
+def embed(arguments: list[str]) -> int:
+    """`jaxcl embed RUN_DIR [--data SPEC] --out FILE`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl embed",
+        description="Features of images by a run's encoder, with their file names and classes, in a file for other"
+        " tools: .npz (features [n, d], files, splits, classes, labels), .csv or .parquet (file, split, class, f0, f1,"
+        " ...). Needs none of the images that the run was trained on.",
+    )
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument(
+        "--data",
+        metavar="SPEC",
+        help="folder:PATH, npz:PATH, npy:PATH, tfds:NAME or digits, all splits of it; the run's own unless given",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
+    parser.add_argument(
+        "--labels", metavar="FILE", help="the classes of a folder's images, FILE or FILE:COLUMN"
+    )
+    parser.add_argument("--layout", choices=("auto", "splits", "classes"), default="auto")
+    parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"))
+    parser.add_argument(
+        "--layer", type=int, metavar="K", help="of the head: 1 is the first, -1 the projection z"
+    )
+    parser.add_argument("--untrained", action="store_true", help="by the encoder as it was initialised")
+    add_trust(parser)
+    own = parser.parse_args(arguments)
+    from jaxcl.features import check_file, embed_run, write
+
+    check_file(own.out)
+    with progress_bar() as bar:
+        found = embed_run(
+            own.run_dir,
+            data=own.data,
+            data_dir=own.data_dir,
+            labels=own.labels,
+            layout=own.layout,
+            value_range=None if own.value_range is None else tuple(own.value_range),
+            layer=own.layer,
+            untrained=own.untrained,
+            trust=own.trust,
+            progress=lambda name, fraction: bar.progress(name, "embedding", fraction),
+            told=bar.told,
+        )
+    print(f"{found.features.shape[0]} features of {found.features.shape[1]} numbers: {write(own.out, found)}")
+    return 0
+
+
+def export(arguments: list[str]) -> int:
+    """`jaxcl export RUN_DIR --to torchvision|safetensors [--out FILE]`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl export",
+        description="The weights of a run's encoder in a file. torchvision: a ResNet by torchvision's names, with the"
+        " lines of Python that load it; safetensors: any encoder by jaxcl's own names. `jaxcl train CONFIG --init FILE`"
+        " starts a run from either.",
+    )
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--to", required=True, choices=("torchvision", "safetensors"))
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a file in RUN_DIR/weights unless given")
+    add_trust(parser)
+    own = parser.parse_args(arguments)
+    from jaxcl.weights import export_run
+
+    export_run(own.run_dir, own.to, out=own.out, trust=own.trust)
+    return 0
+
+
 def status(arguments: list[str]) -> int:
     """`jaxcl status DIR ...`"""
     parser = argparse.ArgumentParser(
@@ -630,8 +714,9 @@ def views(arguments: list[str]) -> int:
         raise ValueError(f"--images is how many images are shown, at least 1; got {own.images}.")
     from jaxcl.report import draw_views
 
+    own.config = found_config(own.config)
     knobs = knobs_of("views", own.config, rest)
-    out = own.out or Path(f"{Path(own.config).stem}-views.png")
+    out = own.out or Path(f"{own.config.stem}-views.png")
     print(f"Views: {draw_views(own.config, knobs, out, n=own.images)}")
     return 0
 
@@ -646,7 +731,8 @@ def parts(arguments: list[str]) -> int:
     from jaxcl.config import load_config, open_data, recipe_of
     from jaxcl.five_parts import NAMES, five_parts
 
-    path, *rest = arguments
+    word, *rest = arguments
+    path = found_config(word)
     config, knobs = load_config(path), knobs_of("parts", path, rest)
     found = five_parts(recipe_of(config, knobs, open_data(config, knobs).about).method)
     found[NAMES["views"]].append(("made by", knobs.input))
@@ -657,6 +743,34 @@ def parts(arguments: list[str]) -> int:
                 textwrap.fill(f"    {role:18}{text}", 110, subsequent_indent=22 * " ", break_long_words=False)
             )
     return 0
+
+
+def configs(arguments: list[str]) -> int:
+    """`jaxcl configs [NAME]`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl configs",
+        description="Lists the configs that come with jaxcl; with a name, prints that config, to be kept and changed:"
+        " jaxcl configs quickstart > mine.py",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME")
+    own = parser.parse_args(arguments)
+    from jaxcl.shipped import about, named, shipped
+
+    if own.name is not None:
+        sys.stdout.write(named(own.name).read_text(encoding="utf-8"))
+        return 0
+    there = shipped()
+    width = max(map(len, there), default=0)
+    for name, path in there.items():
+        print(f"{name:{width}}  {about(path)}")
+    return 0
+
+
+def found_config(word: str | Path) -> Path:
+    """The config that a word of the command line means: a file, or the name of one that comes with jaxcl."""
+    from jaxcl.shipped import found
+
+    return found(word)
 
 
 def sweep(arguments: list[str]) -> int:
@@ -691,6 +805,7 @@ def sweep(arguments: list[str]) -> int:
         " an accelerator as many as its memory holds unless given, on a CPU 1: one after the other",
     )
     own, rest = parser.parse_known_args(arguments)
+    own.config = found_config(own.config)
     grid: dict[str, list[str]] = {}
     for word in rest:
         if word.startswith("--"):

@@ -23,7 +23,7 @@ import json
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -108,7 +108,8 @@ class CommonKnobs:
     knn_every: float = 0
     """Epochs between two online kNN accuracies; 0: never."""
     init: str | None = None
-    """A run directory whose trained encoder this run starts from."""
+    """A run directory whose trained encoder this run starts from; or a file of weights, .safetensors or .pth (`jaxcl
+    export`, torchvision, MoCo, lightly, solo-learn)."""
     learning_rate: float = 2e-3
     """Peak of the learning rate."""
     weight_decay: float = 1e-4
@@ -283,7 +284,8 @@ def load_config(path: str | Path) -> ModuleType:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"There is no config {path}. A config is a Python file, such as configs/quickstart.py."
+            f"There is no config {path}. A config is a Python file, such as configs/quickstart.py; `jaxcl configs`"
+            " lists those that come with jaxcl."
         )
     name = f"jaxcl_config_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -397,13 +399,14 @@ def knobs_from_json(module: ModuleType, text: str) -> Any:
     return module.Knobs(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def changed_knobs(saved: dict[str, Any], knobs: Any) -> list[str]:
-    """One line for every knob whose value is not the saved one, but for those that a run may change (`MAY_CHANGE`)."""
+def changed_knobs(saved: dict[str, Any], knobs: Any, *, besides: Collection[str] = ()) -> list[str]:
+    """One line for every knob whose value is not the saved one, but for those that a run may change (`MAY_CHANGE`) and
+    those named `besides`."""
     asked = json.loads(knobs_to_json(knobs))
     absent = "(none)"
     return [
         f"--{name.replace('_', '-')}: the run has {saved.get(name, absent)!r}, you ask for {asked.get(name, absent)!r}"
-        for name in sorted((saved.keys() | asked.keys()) - MAY_CHANGE)
+        for name in sorted((saved.keys() | asked.keys()) - MAY_CHANGE - set(besides))
         if saved.get(name, absent) != asked.get(name, absent)
     ]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,11 @@ def fingerprint(images: Images) -> str:
     return found.hexdigest()
 
 
-def check_same(run_dir: str | Path, text: str, knobs: Any, images: Images) -> None:
+def check_same(
+    run_dir: str | Path, text: str, knobs: Any, images: Images, *, besides: Collection[str] = ()
+) -> None:
     """Raises ValueError, with what differs, where the newest checkpoint of a run is of another config, of other knobs
-    or images. One that says nothing of them (of an older jaxcl) is believed."""
+    or images; the knobs named `besides` may differ. One that says nothing of them (of an older jaxcl) is believed."""
     checkpoints = Path(run_dir) / "checkpoints"
     newest = checkpoint.latest(checkpoints)
     try:
@@ -68,7 +70,7 @@ def check_same(run_dir: str | Path, text: str, knobs: Any, images: Images) -> No
         and isinstance(saved.get("data"), str)
     ):
         return
-    changes = changed_knobs(dict(saved["knobs"]), knobs)
+    changes = changed_knobs(dict(saved["knobs"]), knobs, besides=besides)
     if not same_program(saved["config"], text):
         changes.append("the config is another program")
     if saved["data"] != fingerprint(images):

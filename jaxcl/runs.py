@@ -23,7 +23,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from importlib import metadata
@@ -35,6 +35,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxcl import longer
 from jaxcl.config import (
     CommonKnobs,
     Recipe,
@@ -106,17 +107,21 @@ def create_or_resume(
     knobs: CommonKnobs,
     about: About,
     files: Sequence[str] = (),
+    *,
+    besides: Collection[str] = (),
 ) -> Path:
     """Makes a run directory, or checks that the one there is the same run. One in which nothing was learnt yet, as it
     ended before its first line of the log, is made anew.
 
     files
         the training images' own, where they have any (`Images.files`).
+    besides
+        knobs that may differ from the run's.
 
     Raises ValueError where a knob, the config's program or the training images differ from the run's.
     """
     run_dir, text = Path(run_dir), read_text(config)
-    if check_same_run(run_dir, config, knobs, about, files):
+    if check_same_run(run_dir, config, knobs, about, files, besides=besides):
         return run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
@@ -136,17 +141,24 @@ def create_or_resume(
 
 
 def check_same_run(
-    run_dir: Path, config: str | Path, knobs: CommonKnobs, about: About, files: Sequence[str] = ()
+    run_dir: Path,
+    config: str | Path,
+    knobs: CommonKnobs,
+    about: About,
+    files: Sequence[str] = (),
+    *,
+    besides: Collection[str] = (),
 ) -> bool:
     """Whether there is a run that can be gone on with; an error, as of `create_or_resume`, where it is another one."""
     if not (run_dir / "knobs.json").exists() or nothing_learnt(run_dir):
         return False
-    changes = changed_knobs(read_json(run_dir / "knobs.json"), knobs)
+    changes = changed_knobs(read_json(run_dir / "knobs.json"), knobs, besides=besides)
     if changes:
         raise ValueError(
             f"{run_dir} holds a run with other knobs, so it cannot be gone on with:\n  "
             + "\n  ".join(changes)
-            + "\nGive the knobs of that run, or another --run-dir."
+            + "\nGive the knobs of that run, or another --run-dir (which --init"
+            + f" {run_dir} starts from this one's encoder)."
         )
     if not same_program(read_text(run_dir / "config.py"), read_text(config)):
         raise ValueError(
@@ -261,11 +273,13 @@ def evaluations(run_dir: str | Path) -> list[dict[str, Any]]:
 def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, anyway: bool = False):
     """Trains the recipe of a config in `run_dir`, or goes on with the run that is there; returns the final state.
 
+    A finished run is made longer by more epochs (`jaxcl.longer`); everything else must be as it was.
+
     Before the first step it prints what a step needs of this machine. Raises ValueError where that does not fit, unless
     it is to be trained `anyway`.
     """
     from jaxcl import plan
-    from jaxcl.train import checkpoint, train
+    from jaxcl.train import train
 
     check_knobs(knobs)
     module, knobs = load_config(config), resolved(knobs)
@@ -275,9 +289,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
         raise ValueError(
             f"--epochs {knobs.epochs:g} of {data.about.count} images is not one step of {recipe.batch_size}."
         )
-    init = None if knobs.init is None else Path(knobs.init) / "checkpoints"
-    if init is not None and checkpoint.latest(init) is None:
-        raise FileNotFoundError(f"--init: there is no checkpoint in {init}; expected a run directory.")
+    init = starting_point(knobs, recipe)
     # All that the data can be wrong in is found before there is a directory.
     images = data.train
     first = jax.process_index() == 0
@@ -294,8 +306,18 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
     with owned(run_dir) if first else nullcontext():
         mine = identity(text, knobs, images)
         check_processes(run_dir, mine)
-        check_same_run(run_dir, config, knobs, data.about, images.files)
-        check_same(run_dir, text, knobs, images)
+        more = longer.longer(run_dir, module, knobs, data.about)
+        besides = {"epochs"} if more else set()
+        check_same_run(run_dir, config, knobs, data.about, images.files, besides=besides)
+        check_same(run_dir, text, knobs, images, besides=besides)
+        if more:
+            told(longer.said(more))
+
+        def begin() -> None:
+            create_or_resume(run_dir, config, knobs, data.about, images.files, besides=besides)
+            if more and first:
+                longer.record(run_dir, knobs, more)
+
         told(f"{recipe.steps} steps of {recipe.batch_size} images on {device()}: {run_dir}")
         return train(
             recipe,
@@ -312,7 +334,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
             init=init,
             run_dir=run_dir,
             identity=mine,
-            begin=partial(create_or_resume, run_dir, config, knobs, data.about, images.files),
+            begin=begin,
             ahead=partial(
                 plan.ahead,
                 batch_size=recipe.batch_size,
@@ -321,6 +343,25 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
                 told=partial(print, flush=True),
             ),
         )
+
+
+def starting_point(knobs: CommonKnobs, recipe: Recipe) -> Path | Callable[[Any], Any] | None:
+    """What --init names: the checkpoints of a run, or a file of weights as a function of the state to start with."""
+    from jaxcl import weights
+    from jaxcl.train import checkpoint
+
+    if knobs.init is None:
+        return None
+    if weights.is_file(knobs.init):
+        told = print if jax.process_index() == 0 else _silent
+        return weights.starting_from(knobs.init, recipe.method, carries=recipe.carries, told=told)
+    init = Path(knobs.init) / "checkpoints"
+    if checkpoint.latest(init) is None:
+        raise FileNotFoundError(
+            f"--init: there is no checkpoint in {init}; expected a run directory, or a file of weights"
+            " (.safetensors, .pth)."
+        )
+    return init
 
 
 def train_runs(

@@ -117,6 +117,14 @@ class NetApply(Protocol):
     def __call__(self, params: PyTree, state: PyTree, x: Array, /, *, train: bool) -> tuple[Any, PyTree]: ...
 
 
+class Made(NamedTuple):
+    """What a network was made of: its module, and by what its images are standardized first, () where they are not."""
+
+    module: Any
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
 class Net(NamedTuple):
     """A network as two pure functions, whatever library it was written in.
 
@@ -129,6 +137,8 @@ class Net(NamedTuple):
     # Of a head: (params, state, x) -> x and the output of each of its layers, the last of them what `apply` returns
     # with train=False. None where a network does not show its layers.
     layers: Callable[[PyTree, PyTree, Array], tuple[Array, ...]] | None = None
+    # What it was made of, for those who exchange its weights; None where that is not known.
+    made: Made | None = None
 
 
 class FiveParts(NamedTuple):

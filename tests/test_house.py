@@ -57,14 +57,17 @@ EDGES = {
     "plan": {"config", "data", "devices", "keys", "machines", "programs", "train", "typing"},
     "owner": set(),
     "records": set(),
-    "trust": set(),
+    "shipped": set(),
+    "trust": {"shipped"},
     "identity": {"config", "train", "typing"},
+    "longer": {"config", "records", "train", "typing"},
     "runs": {
         "config",
         "data",
         "encoder",
         "evaluate",
         "identity",
+        "longer",
         "owner",
         "plan",
         "records",
@@ -72,8 +75,12 @@ EDGES = {
         "train",
         "trust",
         "typing",
+        "weights",
     },
     "encoder": {"config", "devices", "keys", "runs", "train", "typing"},
+    "tensors": set(),
+    "weights": {"encoder", "nets", "runs", "tensors", "train", "typing"},
+    "features": {"data", "encoder", "evaluate", "runs", "tables", "typing"},
     "report": {
         "augment",
         "config",
@@ -104,6 +111,8 @@ KEEPERS = {
     "tyro": {"cli"},
     "orbax": {"train/checkpoint"},
     "tensorboardX": {"train/log"},
+    "pyarrow": {"features"},
+    "torch": {"weights"},
 }
 
 
@@ -172,6 +181,7 @@ ROOMS = (
     "methods",
     "evaluate",
     "data",
+    "features",
     "train",
     "plot",
     "memory",
@@ -186,6 +196,7 @@ ROOMS = (
     "encoder",
     "hlo",
     "identity",
+    "longer",
     "machines",
     "owner",
     "plan",
@@ -193,9 +204,12 @@ ROOMS = (
     "programs",
     "records",
     "replay",
+    "shipped",
     "tables",
+    "tensors",
     "testing",
     "trust",
+    "weights",
 )
 
 

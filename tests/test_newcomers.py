@@ -228,7 +228,7 @@ def test_debug_shows_where_an_error_arose(home, capsys):
         assert main(words) == 1
         said = capsys.readouterr().err
         assert "Traceback" in said
-        assert said.endswith("A config is a Python file, such as configs/quickstart.py.\n")
+        assert said.endswith("lists those that come with jaxcl.\n")
 
 
 def test_an_evaluation_that_nobody_watches_says_how_far_it_is(capsys, monkeypatch):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxcl.typing import Net
+from jaxcl.typing import Made, Net
 
 
 def from_linen(module: nn.Module) -> Net:
@@ -27,7 +27,7 @@ def from_linen(module: nn.Module) -> Net:
         out, new_state = module.apply({"params": params, **state}, x, train=True, mutable=list(state))
         return out, {**state, **new_state}
 
-    return Net(init, apply)
+    return Net(init, apply, made=Made(module))
 
 
 # Mean and standard deviation of the pixels of well-known data sets, channel by channel, for `standardized`: CIFAR-10's
@@ -67,4 +67,5 @@ def standardized(net: Net, *, mean: Sequence[float], std: Sequence[float]) -> Ne
     return Net(
         lambda key, x: net.init(key, scaled(x)),
         lambda params, state, x, *, train: net.apply(params, state, scaled(x), train=train),
+        made=None if net.made is None else net.made._replace(mean=tuple(mean), std=tuple(std)),
     )

@@ -44,7 +44,7 @@ def remat(net: Net) -> Net:
             return out
         return jax.checkpoint(lambda params, x: net.apply(params, state, x, train=True))(params, x)
 
-    return Net(net.init, apply)
+    return Net(net.init, apply, made=net.made)
 
 
 def by_block(met: set[tuple[str, ...]]):
@@ -106,7 +106,7 @@ def chunked(net: Net, chunks: int, *, together: int = 2) -> Net:
         out, states = run(jax.checkpoint(of_one), params, dealt(x, chunks, together))
         return jax.tree.map(lambda y: put_back(y, together), out), jax.tree.map(over_chunks, states)
 
-    return Net(net.init, apply)
+    return Net(net.init, apply, made=net.made)
 
 
 def dealt(x: Array, chunks: int, together: int) -> Array:

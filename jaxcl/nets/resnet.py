@@ -24,6 +24,8 @@ DEPTHS = {
 }
 STEMS = ("cifar", "imagenet")
 VARIANTS = ("plain", "d")
+# How the max pool of the "imagenet" stem is padded.
+POOLS = {"same": "SAME", "torch": ((1, 1), (1, 1))}
 # initialization -> how kernels are drawn, and that of the "cifar" stem
 LECUN = nn.initializers.lecun_normal()
 KERNELS = {
@@ -51,6 +53,7 @@ def resnet(
     variant: str = "plain",
     selective: float = 0,
     excite: float = 0,
+    pool: str = "same",
 ) -> Net:
     """ResNet-18, 34, 50, 101, 152 or 200: images [b, h, w, c] -> the outputs of its four stages.
 
@@ -92,15 +95,20 @@ def resnet(
         more than 0: squeeze-and-excitation at the end of every branch, with max(1, inner channels * excite) channels
         between; SimCLRv2's code calls it se_ratio.
 
+    pool
+        how the max pool of the "imagenet" stem is padded: "same", below and right of images of even sizes, as in
+        SimCLR's code; "torch", all around, as torchvision's (MoCo), which is a shift by a pixel.
+
     The stride of a bottleneck is on its 3x3 convolution ("v1.5"). Strided convolutions are padded by the same
     amount on both sides, whatever the image's size. A shortcut has a convolution only where the shape
-    changes, as in torchvision (SimCLR's code has one in every stage's first block). The max pool of the "imagenet" stem
-    is padded below and right, as in SimCLR's code; torchvision's (MoCo) is padded all around, a shift by a pixel.
+    changes, as in torchvision (SimCLR's code has one in every stage's first block).
     """
     if depth not in DEPTHS:
         raise ValueError(f"resnet comes in depths {', '.join(map(str, DEPTHS))}; got {depth}.")
     if stem not in STEMS:
         raise ValueError(f'resnet\'s stem is "cifar" (small images) or "imagenet"; got {stem!r}.')
+    if pool not in POOLS:
+        raise ValueError(f'resnet\'s max pool is padded as "same" or "torch"; got {pool!r}.')
     if width < 1:
         raise ValueError(f"resnet's width multiplies its channels and must be at least 1; got {width}.")
     if not 1 <= stages <= 4:
@@ -125,6 +133,7 @@ def resnet(
             "d" if selective else variant,
             selective,
             excite,
+            pool,
         )
     )
 
@@ -310,6 +319,7 @@ class ResNet(nn.Module):
     variant: str = "plain"
     selective: float = 0
     excite: float = 0
+    pool: str = "same"
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -330,7 +340,7 @@ class ResNet(nn.Module):
             x = conv(channels, 7, 2, "stem")(x)
         x = nn.relu(self.norm(name="stem_norm")(x, train=train))
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
+            x = nn.max_pool(x, (3, 3), (2, 2), POOLS[self.pool])
         maps = []
         for stage, count in enumerate(self.blocks, start=1):
             x = stage_of_blocks(self, stage, count, x, train=train)

@@ -66,7 +66,7 @@ def train(
     save_every: int = 1000,
     keep_every: int = 0,
     callbacks: Sequence[Callback] = (),
-    init: str | Path | None = None,
+    init: str | Path | Callable[[TrainState], TrainState] | None = None,
     run_dir: str | Path | None = None,
     identity: Mapping[str, Any] | None = None,
     quiet: bool = False,
@@ -98,7 +98,8 @@ def train(
     callbacks
         what else happens between training steps, as online kNN; what they return is logged.
     init
-        the checkpoints of another run, whose encoder this one starts from (`start_from`).
+        the checkpoints of another run, whose encoder this one starts from (`start_from`); or a function of the state
+        before the first step.
     run_dir
         the run logs (metrics.jsonl, TensorBoard) and saves itself there, and goes on from the newest good checkpoint
         that it finds, bit for bit as if it had never stopped (on the same number of devices). The number of the step
@@ -140,7 +141,7 @@ def train(
     checkpoints = Path(run_dir) / "checkpoints" if run_dir is not None else None
     resumed = checkpoints is not None and checkpoint.latest(checkpoints) is not None
     if init is not None and not resumed:
-        state = start_from(state, init, parts=recipe.carries)
+        state = init(state) if callable(init) else start_from(state, init, parts=recipe.carries)
     if recipe.given is not None and not resumed:
         state = fill(state, recipe.given)
     state, run_key, start = lay_out(state, carry), replicate(run_key, mesh), 0

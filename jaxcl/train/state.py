@@ -68,9 +68,20 @@ def start_from(
     theirs = _place_of_encoder(checkpoint.names(checkpoints, newest), f"the run of {checkpoints}")
     encoder = _at(train.params, own)
     found, _ = checkpoint.restore(checkpoints, {"params": _nested(theirs, encoder)}, part=True)
-    loaded = _at(found["params"], theirs)
+    return with_encoder(train, _at(found["params"], theirs))
 
-    before, after = _named(encoder), _named(loaded)
+
+def with_encoder(train: TrainState, encoder: PyTree, *, statistics: PyTree | None = None) -> TrainState:
+    """The same state with these parameters of its encoder; copies of it in the method's memory (the target network of
+    MoCo or BYOL) become copies of the new ones.
+
+    statistics
+        the encoder's batch statistics, wherever the method keeps some; None leaves them as initialised.
+    """
+    own = _place_of_encoder([f"params/{name}" for name in _named(train.params)], "the method of this run")
+    before, after = _named(_at(train.params, own)), _named(encoder)
+    if statistics is not None:
+        before, after = before | _named(encoder_statistics(train.state)), after | _named(statistics)
 
     def renewed(path: tuple, x: Any) -> Any:
         _, below, name = jax.tree_util.keystr(path, simple=True, separator="/").rpartition("encoder/")
@@ -80,7 +91,18 @@ def start_from(
         return jnp.array(after[name]) if jnp.array_equal(x, before[name]) else x
 
     memory = jax.tree_util.tree_map_with_path(renewed, train.state)
-    return train._replace(params=_replaced(train.params, own, loaded), state=memory)
+    return train._replace(params=_replaced(train.params, own, encoder), state=memory)
+
+
+def encoder_parameters(params: PyTree, *, whose: str = "the method of this run") -> PyTree:
+    """The encoder's part of a method's parameters. Raises ValueError where there is no single encoder."""
+    return _at(params, _place_of_encoder([f"params/{name}" for name in _named(params)], whose))
+
+
+def encoder_statistics(state: PyTree) -> PyTree:
+    """The batch statistics of the encoder that is evaluated, of a method's memory; {} where there are none."""
+    found = [state.get(place[0], {}) if place else state for place in STATISTICS]
+    return next((part["encoder"] for part in found if isinstance(part, dict) and "encoder" in part), {})
 
 
 # Where a method keeps the statistics of the network that is evaluated.

@@ -113,3 +113,13 @@ def test_byols_steps_and_rates_are_those_of_its_code(preset, epochs, rate):
     cosine = 0.5 * (1 + np.cos(np.pi * (middle - warmup) / (steps - warmup)))
     assert float(recipe.learning_rate(middle)) == pytest.approx(peak * cosine, rel=1e-5)
     assert float(recipe.learning_rate(steps)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["moco_imagenet", "moco_imagenet100", "looc", "cmc"])
+def test_the_stems_max_pool_is_padded_all_around_where_the_code_has_pytorchs(name):
+    # main_moco.py takes torchvision.models; CMC's models/resnet.py has MaxPool2d(kernel_size=3, stride=2, padding=1).
+    encoders = made(
+        name, IMAGENET, **({"stem": "imagenet"} if name == "cmc" else {})
+    ).method.five_parts.encoder
+    nets = [encoders["encoder"]] if "encoder" in encoders else next(iter(encoders.values()))
+    assert {net.made.module.pool for net in nets} == {"torch"}

@@ -3,14 +3,15 @@
 from functools import partial
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxcl import nets
+from jaxcl.nets.resnet import POOLS, ResNet
 from jaxcl.nets.resnet import Conv as ResNetConv
-from jaxcl.nets.resnet import ResNet
 
 norm = nets.batch_norm()
 
@@ -233,3 +234,20 @@ def test_kernels_can_start_as_in_pytorch_code():
     np.testing.assert_allclose(jnp.std(large), (2 / (49 * 64)) ** 0.5, rtol=0.05)
     with pytest.raises(ValueError, match="initialization"):
         nets.resnet(18, stem="cifar", norm=norm, initialization="keras")
+
+
+@pytest.mark.parametrize(("pool", "first"), [("same", 0), ("torch", -1)])
+def test_a_max_pool_looks_at_three_rows_from_its_first_on(pool, first):
+    x = np.random.default_rng(0).normal(size=(1, 6, 8, 2)).astype(np.float32)
+    got = nn.max_pool(x, (3, 3), (2, 2), POOLS[pool])
+    assert got.shape == (1, 3, 4, 2)
+    for i in range(3):
+        for j in range(4):
+            rows = slice(max(2 * i + first, 0), 2 * i + first + 3)
+            columns = slice(max(2 * j + first, 0), 2 * j + first + 3)
+            np.testing.assert_array_equal(got[0, i, j], x[0, rows, columns].max((0, 1)))
+
+
+def test_another_padding_is_refused():
+    with pytest.raises(ValueError, match='padded as "same" or "torch"; got \'valid\''):
+        nets.resnet(18, stem="imagenet", norm=nets.batch_norm(), pool="valid")

@@ -1,0 +1,271 @@
+"""Weights in and out: an encoder as a file of named arrays, for PyTorch or for another run.
+
+    jaxcl export runs/RUN --to torchvision --out resnet.safetensors     a ResNet by torchvision's names and layouts
+    jaxcl export runs/RUN --to safetensors                              any encoder, by jaxcl's own names
+    jaxcl train CONFIG --init FILE.safetensors                          a run that starts from either, or from a file
+                                                                        of torchvision, timm, MoCo, lightly, solo-learn
+
+Of a .pth file PyTorch reads arrays alone (weights_only), so that nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcl import tensors
+from jaxcl.encoder import Encoder, encoder_of
+from jaxcl.nets.torchvision import (
+    check_torchvision,
+    from_torchvision,
+    in_torch,
+    to_torchvision,
+    without_prefix,
+)
+from jaxcl.runs import Run, open_run
+from jaxcl.train.state import TrainState, encoder_parameters, encoder_statistics, with_encoder
+from jaxcl.typing import Made, Method, Net, PyTree
+
+# What an encoder is exported to -> the name of the file.
+NAMES = {"torchvision": "torchvision.safetensors", "safetensors": "encoder.safetensors"}
+PICKLED = (".pth", ".pt", ".tar", ".ckpt", ".bin")
+
+
+# --- out ---------------------------------------------------------------------------------------------------------
+
+
+def export_run(
+    run_dir: str | Path,
+    to: str,
+    *,
+    out: str | Path | None = None,
+    trust: bool = False,
+    told: Callable[[str], None] = print,
+) -> Path:
+    """Writes the encoder of a run's newest good checkpoint to a file, and returns its path.
+
+    to
+        "torchvision": a ResNet's weights by torchvision's names and in its layouts, and `told` gets the lines of Python
+        that make the same network of them there. "safetensors": whatever the representation is made of, under
+        "params/..." and "state/...", as in the run's checkpoints.
+    out
+        RUN_DIR/weights/torchvision.safetensors or encoder.safetensors unless given; for torchvision also .pth, which
+        needs PyTorch.
+
+    Raises ValueError where the encoder is none of torchvision's, with what it has that those lack.
+    """
+    if to not in NAMES:
+        raise ValueError(f"Weights are exported to {' or '.join(NAMES)}; got {to!r}.")
+    run = open_run(run_dir, trust=trust)
+    out = Path(out) if out is not None else run.dir / "weights" / NAMES[to]
+    if out.suffix != ".safetensors" and not (to == "torchvision" and out.suffix in (".pth", ".pt")):
+        raise ValueError(
+            f"Weights are written as .safetensors{' or .pth' * (to == 'torchvision')}; got {out}."
+        )
+    made = made_of(run.recipe.method) if to == "torchvision" else None
+    if made is not None:
+        check_torchvision(made.module)
+    torch = _torch(f"{out} is written") if out.suffix in (".pth", ".pt") else None
+    encoder = encoder_of(run, run.recipe.method.embed)
+    about = {"made by": "jaxcl", "config": str(run.record.get("config")), "step": str(encoder.step)}
+    if made is None:
+        named = _by_our_names({"params": encoder.params, "state": encoder.state})
+        tensors.write(out, {name: np.asarray(x) for name, x in named.items()}, about=about)
+        told(f"{len(named)} arrays of step {encoder.step}: {out}")
+        return out
+    arrays = to_torchvision(made.module, *_parts(run, encoder))
+    lines = [*in_torch(made.module), *_loading(out), *_scaling(made)]
+    if torch is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({name: torch.from_numpy(x) for name, x in arrays.items()}, out)
+    else:
+        tensors.write(out, arrays, about=about | {"pool": made.module.pool, "python": "\n".join(lines)})
+    told(f"{len(arrays)} arrays of step {encoder.step}: {out}\nIn PyTorch:")
+    for line in lines:
+        told(f"  {line}")
+    return out
+
+
+def made_of(method: Method) -> Made:
+    """What a method's one encoder was made of. Raises ValueError where that is not known."""
+    net = None if method.five_parts is None else method.five_parts.encoder.get("encoder")
+    if not isinstance(net, Net) or net.made is None:
+        raise ValueError(
+            "The method does not say of what one encoder it was made, so it has no names elsewhere."
+        )
+    return net.made
+
+
+def _parts(run: Run, encoder: Encoder) -> tuple[PyTree, PyTree]:
+    """The parameters and statistics of an encoder that is one network."""
+    params, state = encoder_parameters(encoder.params, whose=str(run.dir)), encoder_statistics(encoder.state)
+    if any(x is None for x in jax.tree.leaves((params, state), is_leaf=lambda x: x is None)):
+        raise ValueError(f"The representation of {run.dir} is made of a part of its network alone.")
+    return params, state
+
+
+def _loading(out: Path) -> list[str]:
+    if out.suffix == ".safetensors":
+        return [
+            "from safetensors.torch import load_file",
+            f"model.load_state_dict(load_file({str(out)!r}))",
+        ]
+    return [f"model.load_state_dict(torch.load({str(out)!r}, weights_only=True))"]
+
+
+def _scaling(made: Made) -> list[str]:
+    if not made.mean:
+        return ["# It takes images [b, 3, h, w] in [0, 1], not standardized."]
+    return [
+        f"# It takes images [b, 3, h, w] in [0, 1], standardized by mean {made.mean} and std {made.std}.",
+    ]
+
+
+# --- in ----------------------------------------------------------------------------------------------------------
+
+
+def is_file(init: str | Path) -> bool:
+    """Whether --init names a file of weights, there or not, and no run directory."""
+    return Path(init).suffix in (".safetensors", *PICKLED) and not Path(init).is_dir()
+
+
+def starting_from(
+    path: str | Path,
+    method: Method,
+    *,
+    carries: tuple[str, ...] | None = None,
+    told: Callable[[str], None] = print,
+) -> Callable[[TrainState], TrainState]:
+    """A function of the state before the first step: the same with the encoder of a file, its batch statistics too.
+
+    The file is read at once, so that what is wrong with it is found now. Raises ValueError, where it holds no encoder,
+    another one, or one that pads otherwise; FileNotFoundError where there is none.
+    """
+    found, about = read(path)
+    if carries not in (None, ("encoder",)):
+        raise ValueError(
+            f"--init: {path} has an encoder alone, and this run also starts from {', '.join(carries or ())}."
+        )
+
+    def begin(train: TrainState) -> TrainState:
+        params, state = encoder_parameters(train.params), encoder_statistics(train.state)
+        try:
+            loaded = by_our_names(found, params, state)
+            if loaded is None:
+                pool = about.get("pool", "torch")
+                loaded = by_torch_names(found, method, params, state, pool=pool, told=told)
+        except ValueError as error:
+            raise ValueError(f"--init: {path} cannot be started from. {error}") from error
+        like = jax.tree.map(lambda x, own: jax.numpy.asarray(x, own.dtype), loaded, (params, state))
+        told(f"Starts from the encoder of {path}, with its batch statistics.")
+        return with_encoder(train, like[0], statistics=like[1])
+
+    return begin
+
+
+def read(path: str | Path) -> tensors.Tensors:
+    """The named arrays of a safetensors file, or of one that PyTorch saved; names of dicts within dicts are joined by
+    dots. Needs PyTorch for the latter, and reads arrays alone.
+
+    Raises ValueError for a damaged file, and for one that holds more than arrays.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}; expected weights, or a run directory.")
+    if path.suffix == ".safetensors":
+        return tensors.read(path)
+    torch = _torch(f"{path} is read")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a pickle.UnpicklingError, or whatever a damaged file makes of it
+        raise ValueError(
+            f"{path} holds more than arrays, or is damaged, and is not opened, as that would execute it"
+            f" ({str(error).strip().splitlines()[0][:200]}). Where you trust it, save its state_dict alone, or as"
+            " safetensors."
+        ) from error
+    found: dict[str, np.ndarray] = {}
+
+    def gather(place: str, value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            found[place] = value.detach().float().numpy() if value.is_floating_point() else value.numpy()
+        elif isinstance(value, Mapping):
+            for name, inner in value.items():
+                gather(f"{place}.{name}" if place else str(name), inner)
+
+    gather("", saved)
+    return tensors.Tensors(found, {})
+
+
+def by_our_names(
+    found: Mapping[str, np.ndarray], params: PyTree, state: PyTree
+) -> tuple[PyTree, PyTree] | None:
+    """The encoder of a file that `export_run` wrote to safetensors, in the form of `params` and `state`; None where the
+    file has other names."""
+    if not any(name.startswith("params/") for name in found):
+        return None
+    new = []
+    for what, tree in (("params", params), ("state", state)):
+        inside = {
+            name.rpartition("encoder/")[2]: x
+            for name, x in found.items()
+            if name.startswith(f"{what}/") and "encoder/" in name
+        }
+        own = _by_our_names(tree)
+        wrong = [name for name, x in own.items() if name not in inside or inside[name].shape != x.shape]
+        if wrong or inside.keys() - own.keys():
+            some = ", ".join([*wrong, *sorted(inside.keys() - own.keys())][:4])
+            raise ValueError(f"The encoder of the file is made otherwise; {what} differ in {some}.")
+        structure = jax.tree.structure(tree)
+        new.append(jax.tree.unflatten(structure, [inside[name] for name in own]))
+    return new[0], new[1]
+
+
+def by_torch_names(
+    found: Mapping[str, np.ndarray],
+    method: Method,
+    params: PyTree,
+    state: PyTree,
+    *,
+    pool: str = "torch",
+    told: Callable[[str], None] = print,
+) -> tuple[PyTree, PyTree]:
+    """The ResNet of a file of PyTorch's, in the form of `params` and `state`.
+
+    pool
+        how the max pool of its stem is padded (`nets.resnet`): "torch", but in a file that `export_run` wrote of a run
+        that pads otherwise.
+    """
+    made = made_of(method)
+    prefix, inside = without_prefix(found)
+    module = check_torchvision(made.module, whole=False)
+    if module.stem == "imagenet" and module.pool != pool:
+        raise ValueError(
+            f"The max pool of its network is padded as pool={pool!r} of nets.resnet, and that of this config as"
+            f" pool={module.pool!r}: what the weights make of images would differ. Give --pool {pool} where the config"
+            " has it, or set it in a copy of the config."
+        )
+    loaded = from_torchvision(module, params, state, inside)
+    if prefix:
+        told(f"The ResNet is that of {prefix}* in the file.")
+    by = f"mean {made.mean} and std {made.std}" if made.mean else "nothing: they are in [0, 1]"
+    told(f"The config standardizes images by {by}. See that the network of the file was trained alike.")
+    return loaded
+
+
+def _by_our_names(tree: PyTree) -> dict[str, Any]:
+    pairs = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in pairs}
+
+
+def _torch(what: str) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"{what} by PyTorch, which is not installed: pip install torch. Files of .safetensors need nothing."
+        ) from error
+    return torch
