@@ -108,12 +108,31 @@ def plot_run(
     return Report(page, tuple(left_out))
 
 
+def sample(images: Images, n: int, *, seed: int) -> np.ndarray:
+    """The numbers of `n` images from all over a data set, in random order, its classes in turn: many data sets are
+    sorted by class, and their first images show one or two.
+
+    >>> sorted_by_class = Images("two", np.zeros((6, 1, 1, 1), np.uint8), np.array([0, 0, 0, 0, 1, 1]))
+    >>> sorted(sorted_by_class.labels[sample(sorted_by_class, 4, seed=0)].tolist())
+    [0, 0, 1, 1]
+    """
+    order = np.random.default_rng(seed).permutation(len(images.images))
+    if images.labels is None:
+        return order[:n]
+    labels = np.asarray(images.labels)[order]
+    turn = np.empty(len(order), int)
+    for c in np.unique(labels):
+        own = labels == c
+        turn[own] = np.arange(own.sum())
+    return order[np.argsort(turn, kind="stable")][:n]
+
+
 def picture_of_views(recipe: Recipe, images: Images, *, seed: int, n: int = 8, drawn: bool = False) -> Figure:
-    """The first `n` images beside their views; `drawn`: with what was drawn for each, where the views say it."""
+    """`n` images (`sample`) beside their views; `drawn`: with what was drawn for each, where the views say it."""
     from jaxcl import augment, plot
 
     views = recipe.views
-    shown = np.arange(min(n, len(images.images)))
+    shown = sample(images, n, seed=seed)
     batch = {"image": images.images[shown], "index": shown.astype(np.int32)}
     key = jax.random.key(seed)
     made = jax.device_get(jax.jit(lambda batch: views(key, batch))(batch))
@@ -150,13 +169,14 @@ def pictures_of_embedding(
     that cannot be drawn is a sentence more in `left_out`."""
     from jaxcl import evaluate, plot
 
-    images, classes = test.images[:points], test.classes
-    labels = None if test.labels is None else test.labels[:points]
+    chosen, classes = sample(test, points, seed=run.knobs.seed), test.classes
+    images, labels = test.images[chosen], None if test.labels is None else test.labels[chosen]
+    colored = "" if labels is None else ", colored by class"
     untrained = encoder_of(run, trained.apply, untrained=True)
     figures = []
     for name, encoder in (("untrained", untrained), ("trained", trained)):
         features = evaluate.embed(encoder.embed, images)
-        caption = f"{len(features)} test images as the {name} encoder places them (t-SNE), colored by class."
+        caption = f"{len(features)} test images as the {name} encoder places them (t-SNE){colored}."
         try:
             drawn = plot.embedding_map(features, labels, classes=classes, seed=run.knobs.seed)
         except ValueError as error:
@@ -173,22 +193,23 @@ def pictures_of_embedding(
         neighbor_labels=None if train.labels is None else train.labels[index],
         similarities=similarities,
         classes=classes,
+        query_names=[test.files[i] for i in chosen[queries]] if test.files else None,
+        neighbor_names=[[train.files[i] for i in row] for row in index] if train.files else None,
     )
-    figures.append(
-        ("Ten test images, and the training images nearest to them; green: of the same class.", sheet)
-    )
+    judged = "; green: of the same class" if labels is not None and train.labels is not None else ""
+    figures.append((f"Ten test images, and the training images nearest to them{judged}.", sheet))
     return figures
 
 
 def picture_of_regions(run: Run, images: Images, *, n: int = 8, clusters: int = 6) -> tuple[str, Figure]:
-    """Caption and figure: the first images, with clusters of the local features of the encoder's last three maps of at
-    least four positions.
+    """Caption and figure: some images (`sample`), with clusters of the local features of the encoder's last three maps
+    of at least four positions.
 
     Raises ValueError where the method has no single encoder, or its maps are smaller.
     """
     from jaxcl import evaluate, plot
 
-    shown = images.images[:n]
+    shown = images.images[sample(images, n, seed=run.knobs.seed)]
     large = [
         (level, apply, shape) for level, (apply, shape) in enumerate(maps_of(run), 1) if min(shape[:2]) > 1
     ]

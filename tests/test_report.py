@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from jaxcl.report import visible, write_report
+from jaxcl.report import sample, visible, write_report
+from jaxcl.typing import Images
 
 
 def a_figure():
@@ -107,3 +108,16 @@ def test_patches_are_shown_where_they_lie_and_further_channels_not_at_all():
     np.testing.assert_array_equal(visible(patches), images)
     np.testing.assert_array_equal(visible(images), images)
     assert visible(np.zeros((2, 8, 8, 13))).shape == (2, 8, 8, 1)
+
+
+def test_pictures_show_all_classes_of_a_data_set_that_is_sorted_by_class():
+    labels = np.repeat(np.arange(10), 50)
+    images = Images("sorted", np.zeros((500, 2, 2, 1), np.uint8), labels)
+    chosen = sample(images, 20, seed=3)
+    assert sorted(labels[chosen]) == sorted(np.repeat(np.arange(10), 2))
+    assert len(set(chosen)) == 20
+    assert sample(images, 20, seed=3).tolist() == chosen.tolist()
+    assert sample(images, 20, seed=4).tolist() != chosen.tolist()
+    unlabelled = sample(images._replace(labels=None), 100, seed=3)
+    assert unlabelled.max() > 250 > unlabelled.min()
+    assert len(sample(images, 1000, seed=0)) == 500

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AT_MOST = 2000  # points; t-SNE takes minutes beyond, and the eye gains nothing
-LEGEND_AT_MOST = 40  # classes
+LEGEND_AT_MOST = 20  # classes: so many colors the eye tells apart
+NAMES_AT_MOST = 120  # classes whose names are written among their points
 
 
 def embedding_map(
@@ -29,7 +30,8 @@ def embedding_map(
               started at the first two. Neighborhoods mean something; distances between groups and the sizes of
               groups do not, so its axes have no numbers.
               "pca": the first two principal components, on equal scales.
-    classes   the names of the classes; numbers where there are none. With more than 40 classes the legend is left out.
+    classes   the names of the classes; numbers where there are none. Of more than 20 the names stand among their points
+              (at the median of each) in place of a legend; of more than 120 they are left out.
     seed      of the choice of points and of t-SNE; the same seed gives the same picture.
 
     Raises ValueError for features that are not [n, d] with n >= 4, not finite, or all alike; labels of another length;
@@ -108,6 +110,7 @@ def _draw(
     total: int,
 ) -> Figure:
     from matplotlib.lines import Line2D
+    from matplotlib.patheffects import withStroke
 
     present = [] if labels is None else [int(c) for c in np.unique(labels)]
     named = [c for c in present if c >= 0]
@@ -143,6 +146,14 @@ def _draw(
     count = f"{total:,} images" if len(points) == total else f"{len(points):,} of {total:,} images"
     ax.set_title(f"{title} of {count}", loc="left", fontsize=style.TITLE + 1, color=style.INK, pad=8)
 
+    if LEGEND_AT_MOST < len(order) <= NAMES_AT_MOST:
+        assert labels is not None
+        for c, name in zip(order, names, strict=True):
+            x, y = np.median(points[labels == c], axis=0)
+            text = ax.text(
+                x, y, name, fontsize=5.5, color=style.INK, ha="center", va="center", parse_math=False
+            )
+            text.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
     if legend_columns:
         marks = [Line2D([], [], linestyle="none", marker="o", markersize=6, color=colors[c]) for c in order]
         legend = figure.legend(

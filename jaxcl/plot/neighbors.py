@@ -21,6 +21,8 @@ def neighbors_sheet(
     neighbor_labels: Any = None,
     similarities: Any = None,
     classes: Sequence[str] = (),
+    query_names: Sequence[str] | None = None,
+    neighbor_names: Sequence[Sequence[str]] | None = None,
     cell: float = 1.0,
 ) -> Figure:
     """One row a query: the query at the left, its k nearest neighbors to the right, nearest first.
@@ -31,6 +33,7 @@ def neighbors_sheet(
                      frame, one of another class a dashed red frame. Without either there are no frames.
     similarities     float [n, k], printed under each neighbor
     classes          the names of the classes, printed instead of their numbers
+    query_names      of the files, and neighbor_names [n][k]; the last part of each path is printed
     cell             width of an image in inches
 
     The line at the bottom says how many of the neighbors shown are of the query's class.
@@ -51,11 +54,13 @@ def neighbors_sheet(
     texts = []
     for i in range(n):
         line = [[] if query_labels is None else [name(query_labels[i])]]
+        line[0] += [] if query_names is None else [_file(query_names[i])]
         for j in range(k):
             parts = [] if similarities is None else [f"{float(similarities[i, j]):.3f}"]
             if neighbor_labels is not None:
                 parts.append(name(neighbor_labels[i, j]))
             line.append([" \N{MIDDLE DOT} ".join(parts)] if parts else [])
+            line[-1] += [] if neighbor_names is None else [_file(neighbor_names[i][j])]
         texts.append([[short for text in cells for short in style.wrap(text, cell)] for cells in line])
     under = [max(map(len, line)) for line in texts]
 
@@ -84,6 +89,19 @@ def neighbors_sheet(
             color=style.INK,
         )
     return figure
+
+
+def _file(path: str, at_most: int = 22) -> str:
+    """A file's name without its folders, cut in the middle where it is long.
+
+    >>> _file("train/cats/a.png"), len(_file("n01440764/a_very_long_name_of_a_file.jpg"))
+    ('a.png', 21)
+    """
+    name = path.rsplit("/", 1)[-1]
+    if len(name) <= at_most:
+        return name
+    half = (at_most - 1) // 2
+    return f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
 
 
 def _checked(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -46,14 +46,20 @@ def test_unlabeled_images_are_named_so_and_come_last():
     assert legend_of(embedding_map(FEATURES, LABELS - 1, method="pca")) == ["0", "1", "unlabeled"]
 
 
-@pytest.mark.parametrize("classes", [21, 45])
-def test_many_classes_are_drawn_and_beyond_forty_the_legend_is_left_out(classes, tmp_path):
+@pytest.mark.parametrize("classes", [20, 21, 45])
+def test_of_more_than_twenty_classes_the_names_stand_among_their_points(classes, tmp_path):
     labels = np.arange(60) % classes
-    figure = embedding_map(
-        FEATURES, labels, method="pca", classes=[f"a rather long name of class {i}" for i in range(45)]
-    )
+    names = [f"a $ name of class {i}" for i in range(45)]
+    figure = embedding_map(FEATURES, labels, method="pca", classes=names)
     figure.savefig(tmp_path / "a.png")
-    assert bool(figure.legends) == (classes <= 40)
+    written = {text.get_text(): text.get_position() for text in figure.axes[0].texts}
+    assert bool(figure.legends) == (classes <= 20)
+    assert set(written) == (set() if classes <= 20 else set(names[:classes]))
+    points = points_of(figure)
+    if written:
+        x, y = written[names[0]]
+        assert points[:, 0].min() < x < points[:, 0].max()
+        assert points[:, 1].min() < y < points[:, 1].max()
     assert len({to_hex(color) for color in class_colors(classes)}) == classes
 
 

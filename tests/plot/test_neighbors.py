@@ -75,3 +75,11 @@ def test_shapes_that_do_not_agree_are_refused(changes, says):
 def test_other_than_one_row_of_neighbors_a_query_is_refused():
     with pytest.raises(ValueError, match="one row for each of the 2"):
         neighbors_sheet(QUERIES[:1], NEIGHBORS)
+
+
+def test_files_are_named_without_their_folders():
+    names = [["train/cats/1.png", "train/dogs/2.png", "3.png"]] * 2
+    figure = a_sheet(query_names=["test/a.png", "test/b.png"], neighbor_names=names)
+    words = " ".join(captions(figure)).split()
+    assert {"a.png", "b.png", "1.png", "2.png", "3.png"} <= set(words)
+    assert not any("/" in word for word in words)
