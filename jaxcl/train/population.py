@@ -29,6 +29,7 @@ from rich.console import Console
 from jaxcl import keys
 from jaxcl.config import Recipe
 from jaxcl.data import input_pipeline, prefetch
+from jaxcl.data.arrays import about_images
 from jaxcl.devices import AXIS, make_mesh, replicate, split
 from jaxcl.records import read_json
 from jaxcl.train import checkpoint, finite
@@ -120,17 +121,15 @@ def train_together(
     run_keys = jax.device_put(jnp.stack([keys.run_key(seed) for seed in seeds]), by_member)
     pixels = replicate(np.asarray(images.images), mesh)
 
-    def first_state(numbers, key, batch):
+    def first_state(numbers, key):
         recipe = recipe_of(numbers)
-        return init_state(key, recipe.method, recipe.optimizer, batch)
+        return init_state(key, recipe.method, recipe.optimizer, blank_batch(about_images(images)))
 
-    first = jax.tree.map(lambda x: x[:2], next(_batches(images, recipes[0], [seeds[0]], 0, 1)))
-    first = {"image": images.images[first["index"][0]], **jax.tree.map(lambda x: x[0], first)}
     init_keys = jax.device_put(jnp.stack([keys.init_key(seed) for seed in seeds]), by_member)
-    init = _mapped(first_state, mesh, (0, 0, None))
+    init = _mapped(first_state, mesh, (0, 0))
     step_fn = make_population_step(recipe_of, mesh)
 
-    state = init(lengthwise, init_keys, replicate(first, mesh))
+    state = init(lengthwise, init_keys)
     folders = [Path(run_dir) / "checkpoints" for run_dir in run_dirs]
     start = common_step(folders)
     if start:
@@ -155,7 +154,8 @@ def train_together(
                 prefetch((split(b, mesh) for b in _batches(images, recipes[0], seeds, start, steps)), size=2)
             )
         )
-        kept, logged, since, timed = [], start, time.perf_counter(), start
+        kept, since, per_step = [], time.perf_counter(), 0.0
+        logged = timed = start
         overall.say("Compiling the training step; a large network takes minutes.")
         for step in range(start + 1, steps + 1):
             arguments = (pixels, lengthwise, state, run_keys, next(batches))
@@ -166,7 +166,8 @@ def train_together(
                 compiled = time.perf_counter()
                 jax.block_until_ready(metrics)
                 done = time.perf_counter()
-                overall.began(step, compiling=compiled - since, seconds=done - compiled)
+                per_step = done - compiled
+                overall.began(step, compiling=compiled - since, seconds=per_step)
                 since, timed = done, step
             kept.append(metrics)
             overall.advance(step)
@@ -174,9 +175,10 @@ def train_together(
             last = step == steps
             if step % log_every == 0 or last:
                 fetched = jax.device_get(kept)
-                seconds = time.perf_counter() - since
-                # The first step is timed by itself: it was compiled.
-                each = max(1, step - max(logged, timed)) * batch_size / seconds
+                seconds, made = time.perf_counter() - since, step - max(logged, timed)
+                if not made:  # the first step alone, which was timed by itself
+                    seconds, made = per_step, 1
+                each = made * batch_size / seconds
                 for i, ended in _new_failures(fetched, logged, known).items():
                     known[i] = ended
                     _say_diverged(overall, run_dirs, numbers, seeds, i, ended)
