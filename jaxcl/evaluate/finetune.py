@@ -17,7 +17,7 @@ from jaxcl.evaluate.features import EncoderFn, as_partial, embed
 from jaxcl.evaluate.fewshot import balanced_subset
 from jaxcl.evaluate.figures import Hits, hits, ranked
 from jaxcl.evaluate.progress import Progress, stage
-from jaxcl.evaluate.sgd import cross_entropy, images_or_views, moved, rates, sgd
+from jaxcl.evaluate.sgd import check_end, cross_entropy, images_or_views, moved, rates, sgd
 from jaxcl.evaluate.subject import Subject
 from jaxcl.typing import Array, Views
 
@@ -135,11 +135,7 @@ def finetune(
         mesh=mesh,
         progress=stage(progress, "fine-tuning"),
     )
-    if not np.isfinite(losses[-1]):
-        raise ValueError(
-            f"Fine-tuning diverged: its loss is {losses[-1]} after {epochs} epochs. Lower learning_rate"
-            f" ({learning_rate})."
-        )
+    check_end("Fine-tuning", losses, learning_rate)
     tuned = Partial(apply, params["encoder"], *frozen)
     features = check_features(
         "The fine-tuned encoder's features",

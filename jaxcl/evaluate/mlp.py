@@ -14,10 +14,18 @@ import optax
 from jax import lax
 
 from jaxcl import devices
-from jaxcl.evaluate.checks import check_features, check_sets, numbered_classes
+from jaxcl.evaluate.checks import check_sets, numbered_classes
 from jaxcl.evaluate.features import as_partial
 from jaxcl.evaluate.figures import Hits, hits, ranked
-from jaxcl.evaluate.sgd import images_or_views, rates, sgd
+from jaxcl.evaluate.sgd import (
+    check_batch_size,
+    check_end,
+    features_of,
+    frozen_inputs,
+    images_or_views,
+    rates,
+    sgd,
+)
 from jaxcl.evaluate.subject import Subject
 from jaxcl.typing import Array, PyTree, Views
 
@@ -74,19 +82,13 @@ def mlp_probe(
     labels, test_labels = check_sets("The MLP probe", train, test)
     classes, numbered = numbered_classes("The MLP probe", labels)
     n = len(numbered)
-    if not 1 <= batch_size <= n:
-        raise ValueError(f"batch_size must be between 1 and the {n} training images; got {batch_size}.")
+    check_batch_size(batch_size, n)
     if epochs < 1 or hidden < 1 or not 0 <= dropout < 1:
         raise ValueError(
             "mlp_probe needs epochs and hidden of 1 at least, and dropout in [0, 1); got"
             f" {epochs}, {hidden} and {dropout}."
         )
-    encoder = _as_they_are if views is None else subject.encoder_for("The MLP probe on augmented images")
-    test_features = check_features("The encoder's test features", subject.test_features())
-    inputs = train.images
-    if views is None:
-        inputs = check_features("The encoder's features", subject.train_features())
-
+    encoder, inputs, test_features = frozen_inputs("The MLP probe", subject, views)
     d, steps = test_features.shape[1], epochs * (n // batch_size)
     rate = rates("steps", drops=drops, drop_factor=0.2)
     order_key, views_key, dropout_key, *made_keys = jax.random.split(key, 5)
@@ -119,11 +121,7 @@ def mlp_probe(
         mesh=mesh,
         progress=progress or (lambda fraction: None),
     )
-    if not np.isfinite(losses[-1]):
-        raise ValueError(
-            f"The MLP probe diverged: its loss is {losses[-1]} after {epochs} epochs. Lower learning_rate"
-            f" ({learning_rate}), or look for very large features."
-        )
+    check_end("The MLP probe", losses, learning_rate, ", or look for very large features")
     params = trained["net"] | trained["statistics"]
     found = hits(ranked(mlp_logits(params, test_features), classes), test_labels, len(classes))
     details = {"losses": losses, "steps": steps, "hidden": hidden}
@@ -151,20 +149,12 @@ def _adam() -> optax.GradientTransformation:
     return optax.scale_by_adam(b1=0.8, b2=0.999)
 
 
-def _as_they_are(features: Array) -> Array:
-    """Without views the step gets features in place of images; nothing is embedded any more."""
-    return features
-
-
 @functools.partial(jax.jit, static_argnames="views", donate_argnames="carry")
 def _step(encoder, views_key, dropout_key, settings, carry, step, batch, numbers, *, views):
     trained, velocity, total = carry
     weight_decay, dropout = settings
     rate = numbers[0]
-    if views is None:
-        features = batch["image"]
-    else:
-        features = encoder(views(jax.random.fold_in(views_key, step), batch)[0]).astype(jnp.float32)
+    features = features_of(encoder, views_key, step, batch, views)
     drop_keys = jax.random.split(jax.random.fold_in(dropout_key, step))
 
     def dropped(key: Array, x: Array) -> Array:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from jaxcl import data, devices
 from jaxcl.evaluate.checks import check_features, check_sets, numbered_classes
-from jaxcl.evaluate.features import as_partial
+from jaxcl.evaluate.features import EncoderFn, as_partial
 from jaxcl.evaluate.probe import LinearProbe, predict_each
 from jaxcl.evaluate.subject import Subject
 from jaxcl.typing import Array, PyTree, Views
@@ -76,16 +76,11 @@ def linear_sgd(
     labels, test_labels = check_sets("The linear probe", train, test)
     classes, labels = numbered_classes("The linear probe", labels)
     n = len(labels)
-    if not 1 <= batch_size <= n:
-        raise ValueError(f"batch_size must be between 1 and the {n} training images; got {batch_size}.")
+    check_batch_size(batch_size, n)
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1; got {epochs}.")
     rate = rates(schedule, drops=drops, drop_factor=drop_factor)
-    encoder = _as_they_are if views is None else subject.encoder_for("The linear probe on augmented images")
-    test_features = check_features("The encoder's test features", subject.test_features())
-    inputs = train.images
-    if views is None:
-        inputs = check_features("The encoder's features", subject.train_features())
+    encoder, inputs, test_features = frozen_inputs("The linear probe", subject, views)
 
     mesh = devices.even_mesh(batch_size)
     shape = (test_features.shape[1], len(classes))
@@ -110,33 +105,58 @@ def linear_sgd(
         mesh=mesh,
         progress=progress or (lambda fraction: None),
     )
-    if not np.isfinite(losses[-1]):
-        raise ValueError(
-            f"The linear probe diverged: its loss is {losses[-1]} after {epochs} epochs. Lower learning_rate"
-            f" ({learning_rate}), or look for very large features."
-        )
+    check_end("The linear probe", losses, learning_rate, ", or look for very large features")
     predictions = predict_each(params["weights"][None], params["bias"][None], classes, test_features)[0]
     accuracy = float(np.mean(predictions == test_labels))
     details = {"losses": losses, "steps": epochs * (n // batch_size)}
     return LinearProbe(accuracy, params["weights"], params["bias"], classes, details)
 
 
-def _as_they_are(features: Array) -> Array:
-    """Without views the step gets features in place of images; nothing is embedded any more."""
-    return features
-
-
 @functools.partial(jax.jit, static_argnames="views", donate_argnames="carry")
 def _sgd_step(encoder, key, carry, step, batch, numbers, *, weight_decay, views):
     params, velocity, total = carry
-    if views is None:
-        features = batch["image"]
-    else:
-        features = encoder(views(jax.random.fold_in(key, step), batch)[0]).astype(jnp.float32)
-
+    features = features_of(encoder, key, step, batch, views)
     loss, grads = jax.value_and_grad(cross_entropy)(params, features, batch["label"])
     grads["weights"] += weight_decay * params["weights"]
     return *moved(params, velocity, grads, *numbers), total + loss
+
+
+# --- what a classifier on a frozen encoder takes, and how its training may end ------------------------------------
+
+
+def check_batch_size(batch_size: int, n: int) -> None:
+    if not 1 <= batch_size <= n:
+        raise ValueError(f"batch_size must be between 1 and the {n} training images; got {batch_size}.")
+
+
+def frozen_inputs(who: str, subject: Subject, views: Views | None) -> tuple[EncoderFn, Any, np.ndarray]:
+    """(encoder, inputs, test features): with views the encoder and the images, of which every step makes features anew;
+    without views the features of the images as they are, which nothing embeds any more."""
+    encoder = _as_they_are if views is None else subject.encoder_for(f"{who} on augmented images")
+    test_features = check_features("The encoder's test features", subject.test_features())
+    if views is not None:
+        return encoder, subject.train.images, test_features
+    return encoder, check_features("The encoder's features", subject.train_features()), test_features
+
+
+def _as_they_are(features: Array) -> Array:
+    return features
+
+
+def features_of(encoder: EncoderFn, key: Array, step: Array, batch: Any, views: Views | None) -> Array:
+    """A step's features, of a batch of `frozen_inputs`."""
+    if views is None:
+        return batch["image"]
+    return encoder(views(jax.random.fold_in(key, step), batch)[0]).astype(jnp.float32)
+
+
+def check_end(who: str, losses: Sequence[float], learning_rate: float, more: str = "") -> None:
+    """Raises ValueError where the last epoch's loss is not finite; `more` is further advice."""
+    if not np.isfinite(losses[-1]):
+        raise ValueError(
+            f"{who} diverged: its loss is {losses[-1]} after {len(losses)} epochs. Lower learning_rate"
+            f" ({learning_rate}){more}."
+        )
 
 
 # What is folded into a key for the first weights.
