@@ -24,9 +24,9 @@ LOOKED_AT = 256
 LOOKED_AT_ENCODED = 16  # each is decoded
 
 
-def identity(text: str, knobs: Any, images: Images) -> dict[str, Any]:
-    """{"config": its text, "knobs": their values, "data": the images' fingerprint}"""
-    return {"config": text, "knobs": json.loads(knobs_to_json(knobs)), "data": fingerprint(images)}
+def identity(text: str, knobs: Any, data: str) -> dict[str, Any]:
+    """{"config": its text, "knobs": their values, "data": the images' `fingerprint`}"""
+    return {"config": text, "knobs": json.loads(knobs_to_json(knobs)), "data": data}
 
 
 def fingerprint(images: Images) -> str:
@@ -53,10 +53,11 @@ def fingerprint(images: Images) -> str:
 
 
 def check_same(
-    run_dir: str | Path, text: str, knobs: Any, images: Images, *, besides: Collection[str] = ()
+    run_dir: str | Path, mine: Mapping[str, Any], knobs: Any, *, besides: Collection[str] = ()
 ) -> None:
-    """Raises ValueError, with what differs, where the newest checkpoint of a run is of another config, of other knobs
-    or images; the knobs named `besides` may differ. One that says nothing of them (of an older jaxcl) is believed."""
+    """Raises ValueError, with what differs, where the newest checkpoint of a run is of another identity than `mine`:
+    another config, other knobs or images; the knobs named `besides` may differ. One that says nothing of them (of an
+    older jaxcl) is believed."""
     checkpoints = Path(run_dir) / "checkpoints"
     newest = checkpoint.latest(checkpoints)
     try:
@@ -71,9 +72,9 @@ def check_same(
     ):
         return
     changes = changed_knobs(dict(saved["knobs"]), knobs, besides=besides)
-    if not same_program(saved["config"], text):
+    if not same_program(saved["config"], mine["config"]):
         changes.append("the config is another program")
-    if saved["data"] != fingerprint(images):
+    if saved["data"] != mine["data"]:
         changes.append("the training images or their labels are others")
     if changes:
         raise ValueError(

@@ -49,7 +49,7 @@ from jaxcl.config import (
     resolved,
     same_program,
 )
-from jaxcl.identity import check_processes, check_same, identity
+from jaxcl.identity import check_processes, check_same, fingerprint, identity
 from jaxcl.owner import owned
 from jaxcl.records import check_fits, read_json, read_text
 from jaxcl.tables import describe
@@ -304,12 +304,12 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
         )
     run_dir, text = Path(run_dir), read_text(config)
     with owned(run_dir) if first else nullcontext():
-        mine = identity(text, knobs, images)
+        mine = identity(text, knobs, fingerprint(images))
         check_processes(run_dir, mine)
         more = longer.longer(run_dir, module, knobs, data.about)
         besides = {"epochs"} if more else set()
         check_same_run(run_dir, config, knobs, data.about, images.files, besides=besides)
-        check_same(run_dir, text, knobs, images, besides=besides)
+        check_same(run_dir, mine, knobs, besides=besides)
         if more:
             told(longer.said(more))
 
@@ -394,6 +394,8 @@ def train_runs(
         print(line, flush=True)
     callbacks = [online_knn(knobs, recipe, data) for knobs, recipe in zip(members, recipes, strict=True)]
     pairs = list(zip(folders, members, strict=True))
+    seen = fingerprint(images)
+    identities: list[dict[str, Any]] = []
 
     def begin() -> None:
         for folder, knobs in pairs:
@@ -402,8 +404,9 @@ def train_runs(
     with ExitStack() as owners:
         for folder, knobs in pairs:
             owners.enter_context(owned(folder))
+            identities.append(identity(text, knobs, seen))
             check_same_run(folder, config, knobs, data.about, images.files)
-            check_same(folder, text, knobs, images)
+            check_same(folder, identities[-1], knobs)
         print(
             f"{len(members)} runs together, {recipes[0].steps} steps of {recipes[0].batch_size} images each, on"
             f" {device()}: {folders[0].parent}",
@@ -419,7 +422,7 @@ def train_runs(
             keep_every=members[0].keep_every,
             callbacks=callbacks,
             run_dirs=folders,
-            identities=[identity(text, knobs, images) for knobs in members],
+            identities=identities,
             begin=begin,
             ahead=partial(
                 plan.ahead,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jaxcl.cli import main
 from jaxcl.config import load_config
 from jaxcl.data import load
-from jaxcl.identity import check_same
+from jaxcl.identity import check_same, fingerprint, identity
 from jaxcl.records import fits, read_json
 from jaxcl.runs import evaluations, open_run
 from jaxcl.train import checkpoint, finite, init_state
@@ -109,7 +109,12 @@ def read_all(run_dir):
             run = got["run"]
             like = init_state_of(run)
             attempt("state", lambda: checkpoint.restore(run_dir / "checkpoints", like))
-            attempt("same", lambda: check_same(run_dir, CONFIG, run.knobs, run.data().train))
+
+            def same():
+                mine = identity(CONFIG, run.knobs, fingerprint(run.data().train))
+                return check_same(run_dir, mine, run.knobs)
+
+            attempt("same", same)
     return got, said + [str(warning.message) for warning in warned]
 
 

@@ -40,17 +40,23 @@ def load_archive(
         )
     data = from_arrays(images, labels, classes=classes.tolist(), name=f"npz:{path}/{split}")
     if not prefix:
-        chosen = held_out(len(data.images), split)
-        if not chosen.any():
-            raise ValueError(
-                f"{path} has {len(chosen)} images and no test split; every {HOLD_OUT_EVERY}th is held out for testing,"
-                f" so at least {HOLD_OUT_EVERY} are needed. Or store train_images and test_images."
-            )
-        data = data._replace(
-            images=data.images[chosen], labels=None if data.labels is None else data.labels[chosen]
-        )
+        instead = " Or store train_images and test_images."
+        data = part_of(data, split, f"{path} has {len(data.images)} images and no test split", instead)
     data = data._replace(notes=notes)
     return data if size is None else data._replace(images=resized(data.images, size))
+
+
+def part_of(data: Images, split: str, has: str, instead: str = "") -> Images:
+    """The images of a split of data that has none: every tenth is for testing. Raises ValueError where there are too
+    few, with what the data `has` and what to do `instead`."""
+    chosen = held_out(len(data.images), split)
+    if not chosen.any():
+        raise ValueError(
+            f"{has}; every {HOLD_OUT_EVERY}th is held out for testing, so at least {HOLD_OUT_EVERY} are"
+            f" needed.{instead}"
+        )
+    labels = None if data.labels is None else data.labels[chosen]
+    return data._replace(images=data.images[chosen], labels=labels)
 
 
 def as_bytes(
@@ -89,15 +95,7 @@ def load_array(
         images, notes = as_bytes(images, (), value_range)
     numbers = None if labels is None else array(Path(labels).expanduser())
     data = from_arrays(images, numbers, name=f"npy:{path}/{split}")
-    chosen = held_out(len(data.images), split)
-    if not chosen.any():
-        raise ValueError(
-            f"{path} has {len(chosen)} images; every {HOLD_OUT_EVERY}th is held out for testing, so at least"
-            f" {HOLD_OUT_EVERY} are needed."
-        )
-    data = data._replace(
-        images=data.images[chosen], labels=None if data.labels is None else data.labels[chosen], notes=notes
-    )
+    data = part_of(data, split, f"{path} has {len(data.images)} images")._replace(notes=notes)
     return data if size is None else data._replace(images=resized(data.images, size))
 
 
