@@ -71,6 +71,7 @@ EDGES = {
         "owner",
         "plan",
         "records",
+        "runs",
         "tables",
         "train",
         "trust",

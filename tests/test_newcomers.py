@@ -13,6 +13,7 @@ from jaxcl import data, runs
 from jaxcl.cli import in_a_sentence, main, progress_bar, settings_of
 from jaxcl.config import CommonKnobs, check_knobs, resolved
 from jaxcl.evaluate import few_shot
+from jaxcl.runs import evaluation
 from jaxcl.typing import About, Images
 
 CONFIG = '''
@@ -162,19 +163,19 @@ def test_test_images_that_were_trained_on_are_left_out_or_said(home):
     (home / "trained_on.txt").write_text("a/1.png\nb/2.png\nb/9.png\n")
     run = SimpleNamespace(dir=home, knobs=CommonKnobs(data="folder:/data"))
     said = []
-    left = runs._without_trained_on(run, {"": (test, test)}, None, said.append)[""][1]
+    left = evaluation._without_trained_on(run, {"": (test, test)}, None, said.append)[""][1]
     assert left.files == ("a/0.png", "b/3.png")
     assert left.images.ravel().tolist() == [0, 3]
     assert left.labels.tolist() == [0, 1]
     assert said == ["2 of 4 test images were trained on, and are left out."]
     # The same names elsewhere are other files.
-    other = runs._without_trained_on(run, {"": (test, test)}, "folder:/other", said.append)
+    other = evaluation._without_trained_on(run, {"": (test, test)}, "folder:/other", said.append)
     assert other[""][1] is test
     seen = test._replace(files=("a/1.png", "b/2.png", "b/9.png", "a/1.png"))
-    assert runs._without_trained_on(run, {"": (test, seen)}, None, said.append)[""][1] is seen
+    assert evaluation._without_trained_on(run, {"": (test, seen)}, None, said.append)[""][1] is seen
     assert said[-1].startswith("All 4 test images were trained on")
     (home / "trained_on.txt").unlink()
-    runs._without_trained_on(run, {"": (test, test)}, None, said.append)
+    evaluation._without_trained_on(run, {"": (test, test)}, None, said.append)
     assert "does not record which files" in said[-1]
 
 
@@ -183,13 +184,13 @@ def test_raw_pixels_are_projected_where_a_classifier_of_them_would_take_long():
         images = np.broadcast_to(np.uint8(0), (n, side, side, 3))
         return {"": (Images("train", images, np.arange(n) % classes), Images("test", images[:1]))}
 
-    assert runs.projection_width(sets(50_000, 32, 10), ["knn", "linear"]) is None  # CIFAR-10
-    assert runs.projection_width(sets(50_000, 32, 100), ["linear"]) == 400
-    assert runs.projection_width(sets(100_000, 64, 200), ["linear"]) == 100
-    assert runs.projection_width(sets(100_000, 64, 200), ["knn", "knn200"]) is None
+    assert evaluation.projection_width(sets(50_000, 32, 10), ["knn", "linear"]) is None  # CIFAR-10
+    assert evaluation.projection_width(sets(50_000, 32, 100), ["linear"]) == 400
+    assert evaluation.projection_width(sets(100_000, 64, 200), ["linear"]) == 100
+    assert evaluation.projection_width(sets(100_000, 64, 200), ["knn", "knn200"]) is None
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(8, 16, 16, 3)).astype(np.float32)
-    y = np.asarray(runs.projected_pixels(400)(x))
+    y = np.asarray(evaluation.projected_pixels(400)(x))
     distances = [np.linalg.norm(a - b) for a, b in zip(x[:4], x[4:], strict=True)]
     projected = [np.linalg.norm(a - b) for a, b in zip(y[:4], y[4:], strict=True)]
     np.testing.assert_allclose(projected, distances, rtol=0.2)
@@ -249,11 +250,11 @@ def test_settings_are_numbers_lists_and_words():
     given = settings_of(["k=20", "vote=weighted", "l2=[0.1,1]", "learning-rate=0.5"])
     assert given == {"k": 20, "vote": "weighted", "l2": [0.1, 1], "learning_rate": 0.5}
     known = {"a": lambda key, subject, *, k=1: 0, "b": lambda key, subject, *, draws=2, views=None: 0}
-    assert runs._settings_taken(known, ["a", "b"], {"k": 3}) == {"a": {"k": 3}, "b": {}}
+    assert evaluation._settings_taken(known, ["a", "b"], {"k": 3}) == {"a": {"k": 3}, "b": {}}
     with pytest.raises(ValueError, match="a has no setting x; it has k; b has no setting x; it has draws"):
-        runs._settings_taken(known, ["a", "b"], {"x": 3})
+        evaluation._settings_taken(known, ["a", "b"], {"x": 3})
     with pytest.raises(ValueError, match="a's setting k is a number, as 1; got 'many'"):
-        runs._settings_taken(known, ["a"], {"k": "many"})
+        evaluation._settings_taken(known, ["a"], {"k": "many"})
 
 
 def test_knobs_that_are_traced_are_not_judged():

@@ -1,0 +1,33 @@
+"""A run directory: made and opened (`directory`), trained in (`training`) and evaluated (`evaluation`).
+
+RUN_DIR/
+  config.py  knobs.json      what was run: the config's text, the value of every knob
+  run.json                   "about" the training images, versions, devices, when, by which command
+  trained_on.txt             the files that were trained on, below the folder that --data names; of images in files
+  metrics.jsonl  events.*    the curves, as JSON lines and for TensorBoard
+  checkpoints/               the newest states, each with a sha256 manifest
+  evaluations/NAME.json      a protocol's result with its settings
+  plots/  report.html        the pictures
+
+Paths among the knobs are recorded absolute, and "about" says what a recipe must know of the images: a run can be opened
+from any directory, and without its images.
+"""
+
+from jaxcl.runs.directory import Run, create_or_resume, device, evaluations, open_run, trained_on
+from jaxcl.runs.evaluation import BASELINES, Unevaluated, evaluate_run, other_images
+from jaxcl.runs.training import train_run, train_runs
+
+__all__ = [
+    "BASELINES",
+    "Run",
+    "Unevaluated",
+    "create_or_resume",
+    "device",
+    "evaluate_run",
+    "evaluations",
+    "open_run",
+    "other_images",
+    "train_run",
+    "train_runs",
+    "trained_on",
+]

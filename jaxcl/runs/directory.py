@@ -1,0 +1,239 @@
+"""A run directory: making it, checking that it is the same run, opening it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxcl.config import (
+    CommonKnobs,
+    Recipe,
+    changed_knobs,
+    knobs_from_json,
+    knobs_to_json,
+    load_config,
+    open_data,
+    recipe_of,
+    same_program,
+)
+from jaxcl.records import check_fits, read_json, read_text
+from jaxcl.trust import is_own, stranger, vouch
+from jaxcl.typing import About
+
+if TYPE_CHECKING:
+    from jaxcl.data import Data
+
+FILES = "trained_on.txt"
+OLD_SPLIT = (
+    " (An older jaxcl held out every tenth file of a folder without splits, by its place in the list; now a file's name"
+    " decides.)"
+)
+PACKAGES = ("jaxcl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Run(NamedTuple):
+    """An opened run directory. Its images are read when they are asked for: `run.data().train`."""
+
+    dir: Path
+    config: ModuleType
+    knobs: Any
+    about: About
+    record: dict[str, Any]  # run.json
+    recipe: Recipe
+
+    def data(self) -> Data:
+        """Training and test images, still unread."""
+        return open_data(self.config, self.knobs)
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+
+
+def device() -> str:
+    """The devices in words, as "8 x NVIDIA H100" or "1 x cpu (4 cores)"."""
+    kind = jax.devices()[0].device_kind
+    cores = f" ({os.cpu_count()} cores)" if jax.default_backend() == "cpu" else ""
+    return f"{jax.device_count()} x {kind}{cores}"
+
+
+def create_or_resume(
+    run_dir: str | Path,
+    config: str | Path,
+    knobs: CommonKnobs,
+    about: About,
+    files: Sequence[str] = (),
+    *,
+    besides: Collection[str] = (),
+) -> Path:
+    """Makes a run directory, or checks that the one there is the same run. One in which nothing was learnt yet, as it
+    ended before its first line of the log, is made anew.
+
+    files
+        the training images' own, where they have any (`Images.files`).
+    besides
+        knobs that may differ from the run's.
+
+    Raises ValueError where a knob, the config's program or the training images differ from the run's.
+    """
+    run_dir, text = Path(run_dir), read_text(config)
+    if check_same_run(run_dir, config, knobs, about, files, besides=besides):
+        return run_dir
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() == 0:
+        (run_dir / "config.py").write_text(text)
+        vouch(run_dir, text)
+        (run_dir / FILES).unlink(missing_ok=True)
+        if files:
+            (run_dir / FILES).write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
+        record = {"config": str(config), "command": sys.argv, "about": about._asdict()}
+        record |= {"versions": versions(), "device": device()}
+        record["started"] = time.strftime("%Y-%m-%d %H:%M:%S")
+        (run_dir / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+        # Last, and whole at once: its presence makes this a run, which another process may be looking for.
+        (run_dir / ".knobs.json").write_text(knobs_to_json(knobs))
+        (run_dir / ".knobs.json").replace(run_dir / "knobs.json")
+    return run_dir
+
+
+def check_same_run(
+    run_dir: Path,
+    config: str | Path,
+    knobs: CommonKnobs,
+    about: About,
+    files: Sequence[str] = (),
+    *,
+    besides: Collection[str] = (),
+) -> bool:
+    """Whether there is a run that can be gone on with; an error, as of `create_or_resume`, where it is another one."""
+    if not (run_dir / "knobs.json").exists() or nothing_learnt(run_dir):
+        return False
+    changes = changed_knobs(read_json(run_dir / "knobs.json"), knobs, besides=besides)
+    if changes:
+        raise ValueError(
+            f"{run_dir} holds a run with other knobs, so it cannot be gone on with:\n  "
+            + "\n  ".join(changes)
+            + "\nGive the knobs of that run, or another --run-dir (which --init"
+            + f" {run_dir} starts from this one's encoder)."
+        )
+    if not same_program(read_text(run_dir / "config.py"), read_text(config)):
+        raise ValueError(
+            f"{run_dir} holds a run of another version of {config}. Go on with `jaxcl train {run_dir}/config.py"
+            f" --run-dir {run_dir}`, or choose another --run-dir."
+        )
+    recorded = _about(run_dir, read_json(run_dir / "run.json"))
+    if recorded != about:
+        raise ValueError(
+            f"The training images of {run_dir} have changed: the run began with {_in_words(recorded)}; now there are"
+            f" {_in_words(about)}. Give it the images of before, or choose another --run-dir."
+            + ("" if (run_dir / FILES).exists() or not files else OLD_SPLIT)
+        )
+    before = trained_on(run_dir)
+    if before is not None and tuple(files) != before:
+        gone, new = sorted(set(before) - set(files)), sorted(set(files) - set(before))
+        changes = [
+            f"{len(some)} {what}, as {some[0]}" for some, what in ((gone, "gone"), (new, "new")) if some
+        ]
+        raise ValueError(
+            f"The files that {run_dir} is trained on have changed: {'; '.join(changes) or 'their order'}. Give it those"
+            f" of before ({run_dir / FILES}), or choose another --run-dir."
+        )
+    return True
+
+
+def nothing_learnt(run_dir: Path) -> bool:
+    """Whether a run has neither a checkpoint nor a line in its log."""
+    log = run_dir / "metrics.jsonl"
+    saved = [one for one in (run_dir / "checkpoints").glob("*") if one.name.isdecimal()]
+    return not saved and (not log.exists() or log.stat().st_size == 0)
+
+
+def trained_on(run_dir: Path) -> tuple[str, ...] | None:
+    """The files that a run was trained on; None where it does not say: its images are no files, or it is an old one."""
+    record = run_dir / FILES
+    return tuple(record.read_text(encoding="utf-8").split("\n")[:-1]) if record.exists() else None
+
+
+def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
+    """The run in a directory, by its own copy of the config; its images are not touched.
+
+    trust
+        execute the config whoever made it; otherwise only one's own, or one that is shipped (`jaxcl.trust`).
+
+    Raises ValueError where the config is a stranger's, and where something in the directory is damaged.
+    """
+    run_dir = Path(run_dir)
+    if not (run_dir / "knobs.json").exists():
+        raise FileNotFoundError(
+            f"{run_dir} is not a run directory: it has no knobs.json. `jaxcl train` makes one."
+        )
+    record = read_json(run_dir / "run.json")
+    about = _about(run_dir, record)
+    check_fits(run_dir / "run.json", record, {"config": str, "device": str})
+    check_trust(run_dir, trust=trust)
+    config = load_config(run_dir / "config.py")
+    try:
+        knobs = knobs_from_json(config, read_text(run_dir / "knobs.json"))
+    except ValueError as error:
+        raise ValueError(f"{run_dir / 'knobs.json'} does not fit {run_dir / 'config.py'}: {error}") from error
+    try:
+        recipe = recipe_of(config, knobs, about)
+    except Exception as error:  # whatever a program may raise
+        raise ValueError(
+            f"{run_dir / 'config.py'} makes no recipe of its knobs: {type(error).__name__}: {error}"
+        ) from error
+    return Run(run_dir, config, knobs, about, record, recipe)
+
+
+def check_trust(run_dir: Path, *, trust: bool) -> None:
+    """Raises ValueError where a run's config is a stranger's; `trust` makes it one's own. Process 0 decides for all."""
+    text, refused = read_text(run_dir / "config.py"), False
+    if jax.process_index() == 0:
+        refused = not trust and not is_own(run_dir, text)
+        if trust:
+            vouch(run_dir, text)
+    if jax.process_count() > 1:
+        refused = bool(multihost_utils.broadcast_one_to_all(np.int32(refused)))
+    if refused:
+        raise ValueError(stranger(run_dir))
+
+
+def _about(run_dir: Path, record: Mapping[str, Any]) -> About:
+    if "about" not in record:
+        raise ValueError(f'{run_dir}/run.json says nothing "about" the images; an older jaxcl made this run.')
+    about, file = record["about"], run_dir / "run.json"
+    if not isinstance(about, dict) or {"count", "shape", "classes"} - about.keys():
+        raise ValueError(
+            f'{file} is damaged: "about" should say count, shape and classes of the images; it is {about!r}.'
+        )
+    check_fits(file, about, {"count": int, "shape": tuple[int, int, int], "classes": tuple[str, ...]})
+    return About(about["count"], tuple(about["shape"]), tuple(about["classes"]))
+
+
+def _in_words(about: About) -> str:
+    return f"{about.count} images of {' x '.join(map(str, about.shape))}, {len(about.classes)} classes"
+
+
+def evaluations(run_dir: str | Path) -> list[dict[str, Any]]:
+    """The results that `evaluate_run` left."""
+    return [
+        row
+        for file in sorted(Path(run_dir, "evaluations").glob("*.json"))
+        for row in read_json(file, kind=list)
+    ]
+
+
+def silent(line: str) -> None:
+    """Says nothing, where nobody is to be told."""

@@ -1,0 +1,367 @@
+"""What a run has learnt, evaluated by protocols, and kept in its directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcl.config import resolved
+from jaxcl.runs.directory import Run, open_run, silent, trained_on
+from jaxcl.typing import Array, Images
+
+BASELINES = ("raw pixels", "untrained encoder")
+
+# (what is evaluated, what is being done, the fraction of it that is done)
+Progress = Callable[[str, str, float], None]
+
+
+class Unevaluated(ValueError):
+    """Some protocols could not be run; `results` are those of the others, which are kept."""
+
+    def __init__(self, why: str, results: list[dict[str, Any]]):
+        super().__init__(why)
+        self.results = results
+
+
+def evaluate_run(
+    run_dir: str | Path,
+    protocols: Sequence[str] = ("knn", "linear"),
+    *,
+    baselines: Sequence[str] = BASELINES,
+    parts: bool = False,
+    layers: Sequence[int] = (),
+    beside: Sequence[str | Path] = (),
+    data: str | None = None,
+    data_dir: str | None = None,
+    evaluate_on: str | None = None,
+    labels: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    told: Callable[[str], None] = silent,
+    trust: bool = False,
+) -> list[dict[str, Any]]:
+    """Runs each protocol on the run's encoder, and on those of `BASELINES` that are asked for.
+
+    Every result is a dict with "encoder", "protocol", "accuracy" (percent), "standard_error" and the protocol's
+    settings, and with "labels" where the run's data has several kinds of them; those of one protocol are written to
+    evaluations/PROTOCOL.json, each as soon as it is there, the run's own encoder first. A classifier that was trained
+    along is the further protocol "joint".
+
+    baselines
+        what stands beside it: "raw pixels", "untrained encoder" (as the run initialised it), both or none. Raw pixels
+        are projected at random to fewer numbers where a classifier of all of them would take very long; the result
+        then has "projected_to".
+    parts
+        evaluate the parts of the representation that the recipe names (`Recipe.parts`) as well.
+    layers
+        of the head to evaluate as well, beside the representation h that goes in: 1 is the first, -1 the last, whose
+        output z the loss sees. (SimCLR's table 3 and figure 8 compare h and g(h); SimCLRv2 fine-tunes from layer 1.)
+    beside
+        directories of other runs, whose encoders are evaluated on the same images: a supervised run of the same
+        encoder as a reference, say. Their images must be of the same shape.
+    data, data_dir
+        another data set to evaluate on, as for `data.load` (resized to the run's images; gray ones become RGB if the
+        run's are): results then have "data", and lie in evaluations/PROTOCOL@DATA.json. Without data_dir that of the
+        run's own knobs serves.
+    evaluate_on, labels
+        another split to test on, and another file of labels, than the run's knobs name.
+    settings
+        keywords that the protocols take beside their own defaults, as {"epochs": 10}; each goes to the protocols that
+        have it, and is in the result.
+    progress
+        is called now and then with ("protocol, encoder", what is being done, the fraction of it that is done).
+    told
+        gets a line for each result, and for what else is to be known: test images that were trained on are left out.
+
+    trust
+        execute the run's config whoever made it (`open_run`).
+
+    Raises `Unevaluated`, a ValueError, at the end where some protocols could not be run.
+    With several processes all of them must call it: they share the images among them, and process 0 writes.
+    """
+    from jaxcl import evaluate
+    from jaxcl.encoder import at_layer, encoder_of  # Here: it opens runs by this file.
+
+    run_dir, settings = Path(run_dir), dict(settings or {})
+    if strange := [name for name in baselines if name not in BASELINES]:
+        raise ValueError(f"There is no baseline {', '.join(strange)}; there are {', '.join(BASELINES)}.")
+    taken = _settings_taken(evaluate.PROTOCOLS, protocols, settings)
+    run = open_run(run_dir, trust=trust)
+    recipe = run.recipe
+    sets = images_to_evaluate(run, data, data_dir, evaluate_on=evaluate_on, labels=labels)
+    sets = _without_trained_on(run, sets, data, told)
+    encoder = encoder_of(run, recipe.method.embed)
+    # One's own first: the answer that one waits for.
+    named: dict[str, Callable[[Array], Array]] = {run_dir.name: encoder.embed}
+    if parts:
+        if not recipe.parts:
+            raise ValueError(f"The config of {run_dir} names no parts of its representation (Recipe.parts).")
+        named |= {name: encoder_of(run, apply).embed for name, apply in recipe.parts.items()}
+    named |= {f"layer {k} of the head": encoder_of(run, at_layer(run, k)).embed for k in layers}
+    steps = dict.fromkeys(named, encoder.step)
+    for other in beside:
+        theirs = open_run(other, trust=trust)
+        if theirs.about.shape != run.about.shape or Path(other).name in named:
+            raise ValueError(
+                f"{other} cannot stand beside {run_dir}: it needs images of the same shape"
+                f" ({theirs.about.shape}, {run.about.shape}) and a name of its own among {', '.join(named)}."
+            )
+        found_there = encoder_of(theirs, theirs.recipe.method.embed)
+        named[Path(other).name], steps[Path(other).name] = found_there.embed, found_there.step
+    if "untrained encoder" in baselines:
+        steps["untrained encoder"] = encoder.step
+        named["untrained encoder"] = encoder_of(run, recipe.method.embed, untrained=True).embed
+    width = None
+    if "raw pixels" in baselines:
+        steps["raw pixels"] = encoder.step
+        width = projection_width(sets, protocols)
+        named["raw pixels"] = pixels if width is None else projected_pixels(width)
+        if width is not None:
+            told(
+                f"The raw pixels are projected at random to {width} numbers an image: a classifier of all of them would"
+                " take very long. --baselines untrained leaves them out."
+            )
+
+    shown = [*BASELINES, *(name for name in named if name not in BASELINES)]  # in files and tables
+
+    folder = run_dir / "evaluations"
+    found: dict[str, list[dict[str, Any]]] = {protocol: [] for protocol in protocols}
+    failed: dict[str, str] = {}
+    first = jax.process_index() == 0
+    folder.mkdir(exist_ok=True)
+    where = "" if data is None else "@" + re.sub(r"[^\w.-]+", "_", data)
+    for name, embed_fn in named.items():
+        # One encoder after the other: its features serve all protocols, and only those of one are kept.
+        subjects = evaluate.subjects(embed_fn, sets)
+        for protocol, rows in found.items():
+            for kind, subject in subjects.items():
+                if protocol in failed:
+                    continue
+                key = jax.random.key(run.knobs.seed)
+                report = None if progress is None else partial(progress, f"{protocol}, {name}")
+                try:
+                    result = evaluate.PROTOCOLS[protocol](
+                        key, subject, views=recipe.probe_views, progress=report, **taken[protocol]
+                    )
+                except (ValueError, FloatingPointError) as error:
+                    failed[protocol] = f"{protocol}: {error}"
+                    if len(protocols) > 1:
+                        told(failed[protocol])
+                    continue
+                more: dict[str, Any] = {"labels": kind} if kind else {}
+                more |= {} if data is None else {"data": data}
+                more |= {} if evaluate_on is None else {"evaluated_on": evaluate_on}
+                more |= {"projected_to": width} if name == "raw pixels" and width is not None else {}
+                rows.append({"encoder": name, "step": steps[name], **more, **result})
+                rows.sort(key=lambda row: shown.index(row["encoder"]))
+                told(f"{protocol}, {name}{f', {kind}' if kind else ''}: {result['accuracy']:.1f} %")
+                if first:
+                    (folder / f"{protocol}{where}.json").write_text(json.dumps(rows, indent=2) + "\n")
+    results = [row for rows in found.values() for row in rows]
+    if recipe.classify is not None and data is None:
+        classify = encoder_of(run, recipe.classify).embed
+        test = next(iter(sets.values()))[1]
+        row = {"encoder": run_dir.name, "step": encoder.step, **joint(classify, test)}
+        if first:
+            (folder / "joint.json").write_text(json.dumps([row], indent=2) + "\n")
+        results.append(row)
+    if failed:
+        raise Unevaluated(" ".join(failed.values()), results)
+    return results
+
+
+def _settings_taken(
+    known: Mapping[str, Any], protocols: Sequence[str], settings: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The settings that each protocol takes. Raises ValueError for an unknown protocol, for a setting that none of them
+    has, and for words where a number is taken."""
+    unknown = [name for name in protocols if name not in known]
+    if unknown:
+        raise ValueError(f"There is no protocol {', '.join(unknown)}; there are {', '.join(known)}.")
+    taken: dict[str, dict[str, Any]] = {}
+    has: dict[str, list[str]] = {}
+    for protocol in protocols:
+        parameters = inspect.signature(known[protocol]).parameters
+        own = {n: p.default for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+        has[protocol] = [name for name in own if name not in ("views", "progress")]
+        taken[protocol] = {name: value for name, value in settings.items() if name in has[protocol]}
+        for name, value in taken[protocol].items():
+            default = own[name]
+            # What the protocol itself fills in has no default to compare with.
+            if default not in (None, inspect.Parameter.empty) and kind_of(value) != kind_of(default):
+                raise ValueError(
+                    f"{protocol}'s setting {name} is a {kind_of(default)}, as {json.dumps(default)}; got {value!r}."
+                )
+    strange = [name for name in settings if not any(name in names for names in has.values())]
+    if strange:
+        lists = "; ".join(
+            f"{name} has no setting {', '.join(strange)}; it has {', '.join(names) or 'none'}"
+            for name, names in has.items()
+        )
+        raise ValueError(f"{lists}.")
+    return taken
+
+
+def kind_of(value: Any) -> str:
+    """What a setting is, in the words of an error."""
+    kinds = {"truth value": bool, "number": int | float, "word": str, "list": list | tuple}
+    return next((kind for kind, types in kinds.items() if isinstance(value, types)), "mapping")
+
+
+def _without_trained_on(
+    run: Run,
+    sets: dict[str, tuple[Images, Images]],
+    data: str | None,
+    told: Callable[[str], None],
+) -> dict[str, tuple[Images, Images]]:
+    """The same without those test images that the run was trained on, and a line about them."""
+    from jaxcl.data import take
+
+    own, spec = trained_on(run.dir), run.knobs.data
+    if own is None:
+        if any(test.files for _, test in sets.values()) and data is None and spec.startswith("folder:"):
+            told(
+                f"{run.dir} does not record which files it was trained on, as an older jaxcl made it; where a folder"
+                " has no splits, test images may be among them."
+            )
+        return sets
+    root = os.path.realpath(spec.partition(":")[2])
+    here = root if data is None else os.path.realpath(os.path.expanduser(data.partition(":")[2]))
+    known = {os.path.join(root, file) for file in own}
+    made = {}
+    for kind, (train, test) in sets.items():
+        rows = [i for i, file in enumerate(test.files) if os.path.join(here, file) not in known]
+        seen = len(test.files) - len(rows)
+        if seen and not rows:
+            told(f"All {seen} test images were trained on: their accuracy is not that of new images.")
+        elif seen:
+            told(f"{seen} of {len(test.files)} test images were trained on, and are left out.")
+            test = take(test, np.array(rows))
+        made[kind] = train, test
+    return made
+
+
+# Numbers of all training images' pixels times the classes, beyond which a linear classifier of them takes many minutes
+# on a few cores. CIFAR-10 has 1.5e9.
+MOST_WORK = 2_000_000_000
+
+
+def projection_width(sets: Mapping[str, tuple[Images, Images]], protocols: Sequence[str]) -> int | None:
+    """To how many numbers raw pixels are projected; None: not at all, as for few images or where kNN alone is asked."""
+    if all(protocol.startswith("knn") for protocol in protocols):
+        return None
+    width = None
+    for train, _ in sets.values():
+        n, h, w, c = train.images.shape
+        classes = 1 if train.labels is None else len(np.unique(train.labels))
+        if n * h * w * c * classes > MOST_WORK:
+            width = min(h * w * c, max(64, MOST_WORK // (n * classes)), width or h * w * c)
+    return width
+
+
+def projected_pixels(width: int) -> Callable[[Array], Array]:
+    """[b, h, w, c] -> [b, width], by a fixed matrix of independent N(0, 1 / width): distances are kept on average."""
+
+    def project(images: Array) -> Array:
+        flat = pixels(images)
+        matrix = jax.random.normal(jax.random.key(0), (flat.shape[1], width)) * width**-0.5
+        return (flat - 0.5) @ matrix
+
+    return project
+
+
+def images_to_evaluate(
+    run: Run,
+    data: str | None,
+    data_dir: str | None,
+    *,
+    evaluate_on: str | None = None,
+    labels: str | None = None,
+) -> dict[str, tuple[Images, Images]]:
+    """A kind of label -> training and test images that carry it: the run's own, or other data."""
+    if data is not None:
+        return {"": other_images(run, data, data_dir, evaluate_on=evaluate_on or "test", labels=labels)}
+    changed = {"evaluate_on": evaluate_on, "labels": labels}
+    knobs = dataclasses.replace(run.knobs, **{name: v for name, v in changed.items() if v is not None})
+    run = run._replace(knobs=resolved(knobs))
+    try:
+        own = run.data()
+        sets: dict[str, tuple[Images, Images | None]] = {"": (own.train, own.test)}
+        if own.evaluated is not None:
+            sets = {kind: (train, test) for kind, (train, test) in own.evaluated.items()}
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(
+            f"The images of {run.dir} cannot be read, and an evaluation needs labelled images: bring them back, or"
+            f" give others with --data. ({error})"
+        ) from error
+    found = {kind: (train, test) for kind, (train, test) in sets.items() if test is not None}
+    if not found:
+        raise ValueError(f"The data of {run.dir} has no test images, so nothing can be evaluated.")
+    return found
+
+
+def other_images(
+    run: Run,
+    data: str,
+    data_dir: str | None,
+    *,
+    evaluate_on: str = "test",
+    labels: str | None = None,
+) -> tuple[Images, Images]:
+    """Training and test images of another data set, in the size and with the channels of the run's."""
+    from jaxcl.data import load
+
+    h, w, c = run.about.shape
+    if h != w:
+        raise ValueError(f"Other data is resized to squares, and the run's images are {h} x {w}.")
+    sets = []
+    for split in ("train", evaluate_on):
+        images = load(data, split, data_dir=data_dir or run.knobs.data_dir, size=h, labels=labels)
+        found = images.images.shape[3]
+        if found == 1 and c == 3:
+            images = images._replace(images=np.repeat(images.images, 3, axis=3))
+        elif found != c:
+            raise ValueError(
+                f"The run's encoder takes images with {c} channels; those of {data} have {found}."
+            )
+        sets.append(images)
+    return sets[0], sets[1]
+
+
+def pixels(images: Array) -> Array:
+    """The baseline below all encoders: [b, h, w, c] -> [b, h w c]."""
+    return images.reshape(len(images), -1)
+
+
+def joint(classify: Callable[[Array], Array], test: Images) -> dict[str, Any]:
+    """How often a classifier that was trained along is right about the test images, as a protocol's result."""
+    from jaxcl import evaluate
+
+    if test.labels is None:
+        raise ValueError(f"{test.name} has no labels, so its classifier cannot be evaluated.")
+    start = time.perf_counter()
+    logits = evaluate.embed(classify, test.images)
+    classes = np.arange(logits.shape[1])
+    found = evaluate.hits(evaluate.ranked(logits, classes), test.labels, len(classes))
+    accuracy, n = float(found.first.mean()), len(logits)
+    error = 100 * (accuracy * (1 - accuracy) / n) ** 0.5
+    seconds = time.perf_counter() - start
+    return {
+        "protocol": "joint",
+        "accuracy": 100 * accuracy,
+        "standard_error": error,
+        **evaluate.figures(found, test.labels, names=test.classes),
+        "settings": {},
+        "seconds": seconds,
+    }

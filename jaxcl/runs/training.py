@@ -1,0 +1,210 @@
+"""A config trained in a run directory; or several that differ in numbers alone, together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from jaxcl import longer
+from jaxcl.config import CommonKnobs, Recipe, check_knobs, load_config, open_data, recipe_of, resolved
+from jaxcl.identity import check_processes, check_same, fingerprint, identity
+from jaxcl.owner import owned
+from jaxcl.records import read_text
+from jaxcl.runs.directory import check_same_run, create_or_resume, device, silent
+from jaxcl.tables import describe
+
+if TYPE_CHECKING:
+    from jaxcl.data import Data
+    from jaxcl.train import Callback, Trained
+
+
+def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, anyway: bool = False):
+    """Trains the recipe of a config in `run_dir`, or goes on with the run that is there; returns the final state.
+
+    A finished run is made longer by more epochs (`jaxcl.longer`); everything else must be as it was.
+
+    Before the first step it prints what a step needs of this machine. Raises ValueError where that does not fit, unless
+    it is to be trained `anyway`.
+    """
+    from jaxcl import plan
+    from jaxcl.train import train
+
+    check_knobs(knobs)
+    module, knobs = load_config(config), resolved(knobs)
+    data = open_data(module, knobs)
+    recipe = recipe_of(module, knobs, data.about)
+    if recipe.steps < 1:
+        raise ValueError(
+            f"--epochs {knobs.epochs:g} of {data.about.count} images is not one step of {recipe.batch_size}."
+        )
+    init = starting_point(knobs, recipe)
+    # All that the data can be wrong in is found before there is a directory.
+    images = data.train
+    first = jax.process_index() == 0
+    told = partial(print, flush=True) if first else silent
+    for line in (describe(images), *images.notes):
+        told(line)
+    callbacks = online_knn(knobs, recipe, data, told=told)
+    if images.images.shape[3] not in (1, 3):
+        told(
+            f"Of images with {images.images.shape[3]} channels grayscale, saturation and hue are left as they are;"
+            " brightness and contrast of each channel are changed."
+        )
+    run_dir, text = Path(run_dir), read_text(config)
+    with owned(run_dir) if first else nullcontext():
+        mine = identity(text, knobs, fingerprint(images))
+        check_processes(run_dir, mine)
+        more = longer.longer(run_dir, module, knobs, data.about)
+        besides = {"epochs"} if more else set()
+        check_same_run(run_dir, config, knobs, data.about, images.files, besides=besides)
+        check_same(run_dir, mine, knobs, besides=besides)
+        if more:
+            told(longer.said(more))
+
+        def begin() -> None:
+            create_or_resume(run_dir, config, knobs, data.about, images.files, besides=besides)
+            if more and first:
+                longer.record(run_dir, knobs, more)
+
+        told(f"{recipe.steps} steps of {recipe.batch_size} images on {device()}: {run_dir}")
+        return train(
+            recipe,
+            images,
+            seed=knobs.seed,
+            input=knobs.input,
+            placement=knobs.placement,
+            shard_state=knobs.shard_state,
+            nonfinite=knobs.nonfinite,
+            log_every=knobs.log_every,
+            save_every=knobs.save_every,
+            keep_every=knobs.keep_every,
+            callbacks=callbacks,
+            init=init,
+            run_dir=run_dir,
+            identity=mine,
+            begin=begin,
+            ahead=partial(
+                plan.ahead,
+                batch_size=recipe.batch_size,
+                config=str(config),
+                refuse=not anyway,
+                told=partial(print, flush=True),
+            ),
+        )
+
+
+def starting_point(knobs: CommonKnobs, recipe: Recipe) -> Path | Callable[[Any], Any] | None:
+    """What --init names: the checkpoints of a run, or a file of weights as a function of the state to start with."""
+    from jaxcl import weights
+    from jaxcl.train import checkpoint
+
+    if knobs.init is None:
+        return None
+    if weights.is_file(knobs.init):
+        told = print if jax.process_index() == 0 else silent
+        return weights.starting_from(knobs.init, recipe.method, carries=recipe.carries, told=told)
+    init = Path(knobs.init) / "checkpoints"
+    if checkpoint.latest(init) is None:
+        raise FileNotFoundError(
+            f"--init: there is no checkpoint in {init}; expected a run directory, or a file of weights"
+            " (.safetensors, .pth)."
+        )
+    return init
+
+
+def train_runs(
+    config: str | Path,
+    members: Sequence[CommonKnobs],
+    run_dirs: Sequence[str | Path],
+    *,
+    numbers: Sequence[str],
+    anyway: bool = False,
+) -> list[Trained]:
+    """Trains runs that differ in the seed and in these numeric knobs alone, all in one program (`train_together`).
+
+    Each is afterwards a run as `train_run` leaves it. Raises `plan.DoesNotFit` where one program of so many is too
+    large for this machine, unless it is to be trained `anyway`.
+    """
+    from jaxcl import plan
+    from jaxcl.train import train_together
+
+    for knobs in members:
+        check_knobs(knobs)
+    module, members = load_config(config), [resolved(knobs) for knobs in members]
+    data = open_data(module, members[0])
+
+    def recipe_with(values: Mapping[str, Any]) -> Recipe:
+        return recipe_of(module, dataclasses.replace(members[0], **values), data.about)
+
+    recipes = [recipe_of(module, knobs, data.about) for knobs in members]
+    images, text, folders = data.train, read_text(config), [Path(folder) for folder in run_dirs]
+    for line in (describe(images), *images.notes):
+        print(line, flush=True)
+    callbacks = [online_knn(knobs, recipe, data) for knobs, recipe in zip(members, recipes, strict=True)]
+    pairs = list(zip(folders, members, strict=True))
+    seen = fingerprint(images)
+    identities: list[dict[str, Any]] = []
+
+    def begin() -> None:
+        for folder, knobs in pairs:
+            create_or_resume(folder, config, knobs, data.about, images.files)
+
+    with ExitStack() as owners:
+        for folder, knobs in pairs:
+            owners.enter_context(owned(folder))
+            identities.append(identity(text, knobs, seen))
+            check_same_run(folder, config, knobs, data.about, images.files)
+            check_same(folder, identities[-1], knobs)
+        print(
+            f"{len(members)} runs together, {recipes[0].steps} steps of {recipes[0].batch_size} images each, on"
+            f" {device()}: {folders[0].parent}",
+            flush=True,
+        )
+        return train_together(
+            recipe_with,
+            [{name: getattr(knobs, name) for name in numbers} for knobs in members],
+            images,
+            seeds=[knobs.seed for knobs in members],
+            log_every=members[0].log_every,
+            save_every=members[0].save_every,
+            keep_every=members[0].keep_every,
+            callbacks=callbacks,
+            run_dirs=folders,
+            identities=identities,
+            begin=begin,
+            ahead=partial(
+                plan.ahead,
+                batch_size=recipes[0].batch_size,
+                config=str(config),
+                refuse=not anyway,
+                told=partial(print, flush=True),
+            ),
+        )
+
+
+def online_knn(
+    knobs: CommonKnobs, recipe: Recipe, data: Data, *, told: Callable[[str], None] = print
+) -> list[Callback]:
+    """Online kNN accuracy as a callback for training, where it is asked for and there are labels for it; where there
+    are none, a line says so."""
+    from jaxcl.evaluate import online_knn
+    from jaxcl.train import Callback
+
+    if not knobs.knn_every:
+        return []
+    try:
+        test = data.test
+        if test is None:
+            raise ValueError(f"{data.name} has no images to test on.")
+        call = online_knn(recipe.method.embed, data.train, test)
+    except (ValueError, FileNotFoundError) as error:
+        told(f"Without online kNN (--knn-every {knobs.knn_every:g}): {error}")
+        return []
+    every = int(knobs.knn_every * data.about.count // knobs.batch_size)
+    return [Callback(max(every, 1), call)]
