@@ -23,7 +23,7 @@ from jax import lax
 from jax.scipy.special import logsumexp
 
 from jaxcl import collectives
-from jaxcl.losses import blockwise, checks
+from jaxcl.losses import blockwise, checks, tiles
 from jaxcl.similarity import cosine, dot, normalize
 from jaxcl.typing import Array, Similarity
 
@@ -339,9 +339,9 @@ def _log_partition(
             precision=precision,
             axis_name=axis_name,
         )
-    s = blockwise.products(z, collectives.gather(z, axis_name), precision)
+    s = tiles.products(z, collectives.gather(z, axis_name), precision)
     log_z = logsumexp(jnp.where(_outside(len(z), s, group, axis_name), s, -jnp.inf), axis=1)
-    return log_z, blockwise.positives(z, views)
+    return log_z, tiles.positives(z, views)
 
 
 def _outside(n: int, s: Array, group: int, axis_name: str | None) -> Array:

@@ -17,6 +17,7 @@ from jaxcl.losses import (
     queue_nce,
     sliced_wasserstein,
     supervised_contrastive,
+    tiles,
     uniformity,
 )
 from jaxcl.similarity import normalize
@@ -57,17 +58,17 @@ def test_the_sums_and_their_gradient_are_those_of_the_whole_matrix(rows, block, 
 def test_two_sets_of_rows_and_both_their_gradients():
     q, k = jax.random.normal(jax.random.key(0), (37, 8)), 3 * jax.random.normal(jax.random.key(1), (101, 8))
     weights = jax.random.normal(jax.random.key(2), (37,))
-    tiles = jax.grad(lambda q, k: blockwise.log_partition_between(q, k, block_size=16) @ weights, (0, 1))
+    blocks = jax.grad(lambda q, k: blockwise.log_partition_between(q, k, block_size=16) @ weights, (0, 1))
     whole = jax.grad(lambda q, k: logsumexp(q @ k.T, axis=1) @ weights, (0, 1))
-    for got, want in zip(*jax.jit(lambda q, k: (tiles(q, k), whole(q, k)))(q, k), strict=True):
+    for got, want in zip(*jax.jit(lambda q, k: (blocks(q, k), whole(q, k)))(q, k), strict=True):
         np.testing.assert_allclose(got, want, atol=2e-5)
 
 
 def test_second_derivatives_are_those_of_the_whole_matrix():
     z = jax.random.normal(jax.random.key(0), (4, 2))
-    tiles = jax.hessian(lambda z: blockwise.log_partition(z, block_size=2)[0].sum())
+    blocks = jax.hessian(lambda z: blockwise.log_partition(z, block_size=2)[0].sum())
     whole = jax.hessian(lambda z: plain(z, 1).sum())
-    got, want = jax.jit(lambda z: (tiles(z), whole(z)))(z)
+    got, want = jax.jit(lambda z: (blocks(z), whole(z)))(z)
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
@@ -135,8 +136,8 @@ def test_gradients_of_nearly_collapsed_rows_survive_products_in_bfloat16(loss, m
 
     want = gradient(0)
     for name in ("products", "weighted"):
-        of_floats = getattr(blockwise, name)
-        monkeypatch.setattr(blockwise, name, lambda a, b, _, f=of_floats: f(rounded(a), rounded(b)))
+        of_floats = getattr(tiles, name)
+        monkeypatch.setattr(tiles, name, lambda a, b, _, f=of_floats: f(rounded(a), rounded(b)))
     for got, true in zip(gradient(16), want, strict=True):
         np.testing.assert_allclose(got, true, atol=0.03 * float(jnp.abs(true).max()))
 
