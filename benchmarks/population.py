@@ -22,6 +22,8 @@ import statistics
 import time
 from pathlib import Path
 
+from contenders import processor
+
 HERE = Path(__file__).parent
 NETWORKS = {"convn": (16, 32), "convnet": (32, 64)}  # pixels, images a step
 
@@ -182,7 +184,9 @@ def table(where: str, rows: list[dict]) -> str:
 
     here = where == "here"
     device = jax.devices()[0].device_kind if here else f"compiled for a described {where} (nothing was run)"
-    cores = f", {len(os.sched_getaffinity(0))} cores" if here and jax.default_backend() == "cpu" else ""
+    cores = ""
+    if here and jax.default_backend() == "cpu":
+        device, cores = processor(), f", {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
     lines = [
         f"# A population's training step: {device}{cores}",
         "",
