@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +22,8 @@ import numpy as np
 
 from jaxcl.encoder import at_layer, encoder_of
 from jaxcl.evaluate import embed
-from jaxcl.runs import Run, open_run
+from jaxcl.runs import Run, fitting, open_run, side_of
 from jaxcl.tables import describe
-from jaxcl.typing import Images
 
 KINDS = (".npz", ".csv", ".parquet")
 
@@ -105,30 +104,7 @@ def _parts(run: Run, data: str | None, data_dir: str | None, how: dict[str, Any]
         if own.test is not None:
             yield with_words(own.test, run.knobs.evaluate_on)
         return
-    h, w, _ = run.about.shape
-    if h != w:
-        raise ValueError(f"Other data is resized to squares, and the run's images are {h} x {w}.")
-    yield from everything(data, data_dir=data_dir or run.knobs.data_dir, size=h, **how)
-
-
-def fitting(images: Images, shape: Sequence[int]) -> Images:
-    """Images of the right size with as many channels as `shape`, (height, width, channels), says."""
-    pixels, c = images.images, shape[2]
-    if pixels.shape[1:3] != tuple(shape[:2]):
-        raise ValueError(
-            f"The run's encoder takes images of {tuple(shape[:2])} pixels; those of {images.name} have"
-            f" {pixels.shape[1:3]}."
-        )
-    found = pixels.shape[3]
-    if found == 1 and c == 3:
-        pixels = np.repeat(pixels, 3, axis=3)
-    elif found == 3 and c == 1 and all((pixels[..., :1] == pixels[..., k : k + 1]).all() for k in (1, 2)):
-        pixels = np.ascontiguousarray(pixels[..., :1])
-    elif found != c:
-        raise ValueError(
-            f"The run's encoder takes images with {c} channels; those of {images.name} have {found}."
-        )
-    return images._replace(images=pixels)
+    yield from everything(data, data_dir=data_dir or run.knobs.data_dir, size=side_of(run), **how)
 
 
 def check_file(path: str | Path) -> None:

@@ -86,6 +86,11 @@ def step_apply(op: Op, implementations: Mapping[str, Implementation]) -> Apply:
     return implementations[op.name](**settings)
 
 
+def where_on(tf: Any, params: Any, changed: Callable[[], Any], image: Any) -> Any:
+    """The changed image where an op's coin says so, else the image; only one of them is computed."""
+    return tf.ensure_shape(tf.cond(params.on, changed, lambda: tf.identity(image)), image.shape)
+
+
 def as_float(tf: Any, image: Any) -> Any:
     """uint8 -> float32 in [0, 1]; floats are taken to be there already."""
     return tf.cast(image, tf.float32) * (1 / 255) if image.dtype == tf.uint8 else tf.cast(image, tf.float32)
@@ -218,7 +223,7 @@ def grayscale(**how_it_is_drawn: Any) -> Apply:
         def gray():
             return tf.reshape(tf.matmul(tf.reshape(image, (-1, 3)), weights), tf.shape(image))
 
-        return tf.ensure_shape(tf.cond(params.on, gray, lambda: tf.identity(image)), image.shape)
+        return where_on(tf, params, gray, image)
 
     return apply
 
@@ -289,7 +294,7 @@ def blur(*, sigma: Any, border: str, radius: int | None, boxes: int | None, **ho
             x = tf.reshape(along_rows(tf.transpose(x, (1, 0, 2)), w, h * c), (w, h, c))
             return tf.transpose(x, (1, 0, 2))
 
-        return tf.ensure_shape(tf.cond(params.on, blurred, lambda: tf.identity(image)), image.shape)
+        return where_on(tf, params, blurred, image)
 
     return apply
 
@@ -319,7 +324,7 @@ def texture(**how_it_is_drawn: Any) -> Apply:
             pattern = tf.cos(2 * np.pi * u / params.period + params.phase + bend)[:, :, None]
             return clipped(tf, low + params.amount * np.float32(np.sqrt(2)) * contrast * pattern)
 
-        return tf.ensure_shape(tf.cond(params.on, changed, lambda: tf.identity(image)), image.shape)
+        return where_on(tf, params, changed, image)
 
     return apply
 
@@ -335,7 +340,7 @@ def sobel(**how_it_is_drawn: Any) -> Apply:
             size = tf.sqrt(tf.reduce_sum(tf.square(tf.image.sobel_edges(image[None])[0]), axis=-1))
             return tf.minimum(size, 1.0)
 
-        return tf.ensure_shape(tf.cond(params.on, edges, lambda: tf.identity(image)), image.shape)
+        return where_on(tf, params, edges, image)
 
     return apply
 
@@ -384,7 +389,7 @@ def noise(**how_it_is_drawn: Any) -> Apply:
             normal = tf.sqrt(-2 * tf.math.log(u)) * tf.cos(2 * np.pi * v)
             return clipped(tf, image + params.scale * normal)
 
-        return tf.ensure_shape(tf.cond(params.on, noisy, lambda: tf.identity(image)), image.shape)
+        return where_on(tf, params, noisy, image)
 
     return apply
 

@@ -14,7 +14,7 @@ from any directory, and without its images.
 """
 
 from jaxcl.runs.directory import Run, create_or_resume, device, evaluations, open_run, trained_on
-from jaxcl.runs.evaluation import BASELINES, Unevaluated, evaluate_run, other_images
+from jaxcl.runs.evaluation import BASELINES, Unevaluated, evaluate_run, fitting, other_images, side_of
 from jaxcl.runs.training import train_run, train_runs
 
 __all__ = [
@@ -25,8 +25,10 @@ __all__ = [
     "device",
     "evaluate_run",
     "evaluations",
+    "fitting",
     "open_run",
     "other_images",
+    "side_of",
     "train_run",
     "train_runs",
     "trained_on",

@@ -322,21 +322,42 @@ def other_images(
     """Training and test images of another data set, in the size and with the channels of the run's."""
     from jaxcl.data import load
 
-    h, w, c = run.about.shape
+    sets = [
+        fitting(
+            load(data, split, data_dir=data_dir or run.knobs.data_dir, size=side_of(run), labels=labels),
+            run.about.shape,
+        )
+        for split in ("train", evaluate_on)
+    ]
+    return sets[0], sets[1]
+
+
+def side_of(run: Run) -> int:
+    """To how many pixels a side other data is resized for a run."""
+    h, w, _ = run.about.shape
     if h != w:
         raise ValueError(f"Other data is resized to squares, and the run's images are {h} x {w}.")
-    sets = []
-    for split in ("train", evaluate_on):
-        images = load(data, split, data_dir=data_dir or run.knobs.data_dir, size=h, labels=labels)
-        found = images.images.shape[3]
-        if found == 1 and c == 3:
-            images = images._replace(images=np.repeat(images.images, 3, axis=3))
-        elif found != c:
-            raise ValueError(
-                f"The run's encoder takes images with {c} channels; those of {data} have {found}."
-            )
-        sets.append(images)
-    return sets[0], sets[1]
+    return h
+
+
+def fitting(images: Images, shape: Sequence[int]) -> Images:
+    """Images of the right size with as many channels as `shape`, (height, width, channels), says."""
+    pixels, c = images.images, shape[2]
+    if pixels.shape[1:3] != tuple(shape[:2]):
+        raise ValueError(
+            f"The run's encoder takes images of {tuple(shape[:2])} pixels; those of {images.name} have"
+            f" {pixels.shape[1:3]}."
+        )
+    found = pixels.shape[3]
+    if found == 1 and c == 3:
+        pixels = np.repeat(pixels, 3, axis=3)
+    elif found == 3 and c == 1 and all((pixels[..., :1] == pixels[..., k : k + 1]).all() for k in (1, 2)):
+        pixels = np.ascontiguousarray(pixels[..., :1])
+    elif found != c:
+        raise ValueError(
+            f"The run's encoder takes images with {c} channels; those of {images.name} have {found}."
+        )
+    return images._replace(images=pixels)
 
 
 def pixels(images: Array) -> Array:
