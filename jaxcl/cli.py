@@ -121,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "embed": embed,
         "export": export,
         "plot": plot,
+        "report": report,
         "sweep": sweep,
         "replay": replay,
         "views": views,
@@ -167,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # A package that may be missing -> the extra that brings it.
 EXTRAS = {
     "matplotlib": "plot",
+    "plotly": "report",
     "tensorflow": "tfds",
     "tensorflow_datasets": "tfds",
     "importlib_resources": "tfds",
@@ -674,10 +676,37 @@ def plot(arguments: list[str]) -> int:
         )
         print(f"Picture: {picture}")
         return 0
-    report = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir, trust=own.trust)
-    for sentence in report.left_out:
+    made = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir, trust=own.trust)
+    for sentence in made.left_out:
         print(sentence)
-    print(f"Report: {report.page}")
+    print(f"Report: {made.page}")
+    return 0
+
+
+def report(arguments: list[str]) -> int:
+    """`jaxcl report DIR ... [--out FILE] [--static]`"""
+    from jaxcl.report import report_runs
+
+    parser = argparse.ArgumentParser(
+        "jaxcl report",
+        description="One page, a single HTML file, of runs and sweeps: accuracy with its intervals, against each knob"
+        " and two at a time, differences by seed, curves of all runs, scores, pictures that `jaxcl plot` drew, what"
+        " ran where. It reads the directories alone: no config is executed and no image opened.",
+    )
+    parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="of a run, or of a sweep")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="DIR/report.html unless given; of several, report.html here"
+    )
+    parser.add_argument(
+        "--static",
+        action="store_true",
+        help="pictures alone: smaller by 5 MB, as plotly, which answers when one points at a line, is left out",
+    )
+    own = parser.parse_args(arguments)
+    made = report_runs(own.directories, out=own.out, interactive=False if own.static else None)
+    for sentence in made.left_out:
+        print(sentence)
+    print(f"Report: {made.page}")
     return 0
 
 
