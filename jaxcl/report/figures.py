@@ -21,6 +21,7 @@ from jaxcl.tables import column, mean_and_interval
 MOST_LINES = 8  # in one panel
 MOST_PANELS = 12  # of one kind
 MOST_POINTS = 200  # of one curve
+LARGEST = 1e30  # beyond, a metric is as good as not finite, and no axis holds it
 
 Setting = tuple[str, ...]
 
@@ -196,6 +197,7 @@ def curve_panels(study: Study) -> Panels:
         lines = []
         for member in study.members:
             steps, values = series(member.log, shown.key)
+            values = np.where(np.abs(values) < LARGEST, values, math.nan)
             if not np.isfinite(values).any():
                 continue
             values, x = values * shown.scale, steps

@@ -126,8 +126,10 @@ def table(caption: str, header: Header, rows: Rows, *, kinds: str = "") -> str:
     kept = kinds.split()
     kept += ["first"] if len(header) > 3 else ["words"] if len(header) < 3 else []  # see page.css
     kind = f" class='{' '.join(kept)}'" if kept else ""
+    # The caption stands before the box, in which it would scroll away.
     return (
-        f"<div class='scroll'><table{kind}><caption>{text(caption)}</caption>"
+        f"<p class='caption'>{text(caption)}</p>"
+        f"<div class='scroll' tabindex='0'><table{kind} aria-label='{text(caption)}'>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

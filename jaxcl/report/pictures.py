@@ -66,12 +66,16 @@ def draw_views(config: str | Path, knobs: Any, out: str | Path, *, n: int = 8) -
     return out
 
 
-def pictures_of_scores(records: Sequence[dict[str, Any]]) -> list[tuple[str, Any]]:
+def pictures_of_scores(records: Sequence[dict[str, Any]]) -> list[tuple[str, Figure, Figure]]:
+    """Captions, figures and those for narrow screens."""
     from jaxcl import plot
 
+    curves, distributions = plot.score_curves, plot.score_distributions
+    before = "Scores of positives and negatives, before the temperature."
+    over = "How the scores are distributed, over the run."
     return [
-        ("Scores of positives and negatives, before the temperature.", plot.score_curves(records)),
-        ("How the scores are distributed, over the run.", plot.score_distributions(records)),
+        (before, curves(records), curves(records, columns=1)),
+        (over, distributions(records), distributions(records, columns=1)),
     ]
 
 

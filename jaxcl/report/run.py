@@ -90,15 +90,21 @@ def plot_run(
         ("steps", str(trained.step)),
         ("device", run.record["device"]),
     ]
-    tables: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = [
-        ("Knobs", ("knob", "value"), [(name, str(value)) for name, value in vars(run.knobs).items()])
-    ]
+    tables: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = []
     if results := evaluations(run_dir):
-        tables.insert(0, ("Accuracy on test images, percent", *html.narrow(*accuracy_table(results))))
-        if (by_class := classes_table(results))[1]:
-            tables.insert(1, ("The same by class, percent", *by_class))
+        own = [row | {"encoder": "this run"} if row["encoder"] == run.dir.name else row for row in results]
+        tables.append(("Accuracy on test images, percent", *html.narrow(*accuracy_table(own))))
+        if (by_class := classes_table(own))[1]:
+            tables.append(("The same by class, percent", *by_class))
+    knobs = [(name, str(value)) for name, value in vars(run.knobs).items()]
     page = write_report(
-        run.dir / "plots", title=run.dir.name, summary=summary, tables=tables, figures=figures, notes=left_out
+        run.dir / "plots",
+        title=run.dir.name,
+        summary=summary,
+        tables=tables,
+        figures=figures,
+        last=[("Knobs", ("knob", "value"), knobs)],
+        notes=left_out,
     )
     return Report(page, tuple(left_out))
 
@@ -110,6 +116,7 @@ def write_report(
     summary: Sequence[tuple[str, Any]] = (),
     tables: Sequence[tuple[str, Sequence[Any], Sequence[Sequence[Any]]]] = (),
     figures: Sequence[tuple[str, Figure] | tuple[str, Figure, Figure]] = (),
+    last: Sequence[tuple[str, Sequence[Any], Sequence[Sequence[Any]]]] = (),
     notes: str | Sequence[str] = (),
 ) -> Path:
     """Writes folder/report.html, each figure as a PNG beside it, and figures.json with their captions; returns the path
@@ -119,6 +126,7 @@ def write_report(
     tables   (caption, header, rows); a row has as many cells as the header. Columns of numbers are set right.
     figures  (caption, Figure); a caption is a sentence that says how to read the picture. A third, if given, is the
              Figure for narrow screens, where the letters of a wide one are too small
+    last     tables that stand after the figures, as what was set
     notes    paragraphs at the end: how the numbers were made, what they do not show
 
     Text is escaped and taken as it is. A float is printed with four significant digits, an int with commas, None and
@@ -128,7 +136,7 @@ def write_report(
     Raises ValueError when a row has another number of cells than its header.
     """
     folder = Path(folder)
-    for caption, header, rows in tables:
+    for caption, header, rows in (*tables, *last):
         for number, row in enumerate(rows):
             if len(row) != len(header):
                 raise ValueError(
@@ -150,6 +158,7 @@ def write_report(
         parts.append(
             html.figure(html.image(png, alt=caption, width=width, phone=phone), caption, number=number)
         )
+    parts += [html.table(caption, header, rows) for caption, header, rows in last]
     (folder / FIGURES).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
     paragraphs = [notes] if isinstance(notes, str) else list(notes)
     if paragraphs:

@@ -6,6 +6,7 @@ It reads what stands in the directories and nothing else (`gather`); the statist
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -207,24 +208,45 @@ def _results(study: Study) -> list[str]:
     results.sort(key=lambda row: row["encoder"] != "trained")
     if len(study.members) == 1:
         return ["<h2>Results</h2>", *_of_one(study.members[0])]
+    pieces = ["<h2>Results</h2>"]
     header, rows = sweep_table(results)
-    if len({row[len(study.varying)] for row in rows}) == 1:
-        header, rows = _without(len(study.varying), header, rows)
-    pieces = [
-        "<h2>Results</h2>",
-        html.table("Accuracy on test images, percent", header, rows, kinds="sort"),
-        html.paragraphs([INTERVALS], kind="soft"),
-    ]
+    place = len(study.varying)
+    for encoder in dict.fromkeys(row[place] for row in rows):
+        of = "" if encoder == "trained" else f": {encoder}"
+        own_header, own = _without(place, header, [row for row in rows if row[place] == encoder])
+        n, own = common_count(place, own)
+        pieces.append(html.table(f"Accuracy on test images, percent{of}{n}", own_header, own, kinds="sort"))
+    pieces.append(html.paragraphs([INTERVALS], kind="soft"))
     header, rows = steps_table(results)
     if rows:
+        n, rows = common_count(2, rows)
         if not any(row[1] for row in rows):
             header, rows = _without(1, header, rows)
         pieces += [
             "<h2>Differences</h2>",
-            html.table("Difference in accuracy, percentage points", header, rows, kinds="sort"),
+            html.table(f"Difference in accuracy, percentage points{n}", header, rows, kinds="sort"),
             html.paragraphs([PAIRS], kind="soft"),
         ]
     return pieces
+
+
+def common_count(first: int, rows: Sequence[Sequence[str]]) -> tuple[str, list[tuple[str, ...]]]:
+    """What all cells of a table, from the column `first` on, say of how many seeds they have is said once, and left out
+    of them.
+
+    >>> common_count(1, [("0.1", "1.0 ± 0.2 (n=3)", "2.0 ± 0.1 (n=3)")])
+    ('; n=3 in all cells', [('0.1', '1.0 ± 0.2', '2.0 ± 0.1')])
+    >>> common_count(1, [("0.1", "1.0 ± 0.2 (n=3)", "2.0")])
+    ('', [('0.1', '1.0 ± 0.2 (n=3)', '2.0')])
+    """
+    kept = [tuple(row) for row in rows]
+    cells = [cell for row in kept for cell in row[first:] if cell]
+    counts = {found[1] if (found := re.search(r" \((n=\d+)\)$", cell)) else "" for cell in cells}
+    if len(counts) != 1 or "" in counts:
+        return "", kept
+    n = counts.pop()
+    said = f"; {n} in all cells"
+    return said, [(*row[:first], *(cell.removesuffix(f" ({n})") for cell in row[first:])) for row in kept]
 
 
 def _without(column: int, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
