@@ -89,6 +89,23 @@ def svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def shortened(words: str, most: int) -> str:
+    """Words of at most so many letters, the middle left out of longer ones: names often differ at their ends.
+
+    >>> shortened("nt_xent", 9), shortened("a_very_long_name_0", 9)
+    ('nt_xent', 'a_ver…e_0')
+    """
+    if len(words) <= most:
+        return words
+    end = (most - 1) * 2 // 5
+    return f"{words[: most - 1 - end]}…{words[len(words) - end :]}"
+
+
+def tick_names(names: Sequence[str]) -> list[str]:
+    """The names beneath an axis as wide as a phone."""
+    return [shortened(name, max(8, min(24, 70 // max(len(names), 1)))) for name in names]
+
+
 def color_of(group: int) -> str:
     """The color of a group; gray for -1, a reference."""
     return style.GRAY if group < 0 else style.COLORS[group % len(style.COLORS)]
@@ -140,7 +157,7 @@ def _lines(shown: LinePanel) -> Figure:
         lines += [Line2D([], [], color=color_of(-1), linestyle=(0, (4, 3))) for _ in references]
         legend = figure.legend(
             lines,
-            [*(shown.groups[g] for g in named), *references],
+            [shortened(name, 60) for name in (*(shown.groups[g] for g in named), *references)],
             loc="outside lower left",
             ncols=columns,
             frameon=False,
@@ -167,18 +184,21 @@ def _axes(ax: Axes, shown: LinePanel) -> None:
     if shown.ticks:
         ax.xaxis.set_major_locator(FixedLocator([at for at, _ in shown.ticks]))
         ax.xaxis.set_minor_locator(NullLocator())
-        long = max(len(name) for _, name in shown.ticks) * len(shown.ticks) > 45
+        names = tick_names([name for _, name in shown.ticks])
+        long = max(map(len, names)) * len(names) > 45
         ax.set_xticklabels(
-            [name for _, name in shown.ticks],
+            names,
             rotation=30 if long else 0,
             ha="right" if long else "center",
             parse_math=False,
         )
         if shown.apart:
             ax.set_xlim(shown.ticks[0][0] - 0.5, shown.ticks[-1][0] + 0.5)
-    ax.set_xlabel(shown.x, fontsize=style.LABEL, color=style.GRAY, parse_math=False)
-    ax.set_ylabel(shown.y, fontsize=style.LABEL, color=style.GRAY, parse_math=False)
-    ax.set_title(shown.title, loc="left", fontsize=style.TITLE, color=style.INK, pad=6, parse_math=False)
+    ax.set_xlabel(shortened(shown.x, 50), fontsize=style.LABEL, color=style.GRAY, parse_math=False)
+    ax.set_ylabel(shortened(shown.y, 30), fontsize=style.LABEL, color=style.GRAY, parse_math=False)
+    ax.set_title(
+        shortened(shown.title, 60), loc="left", fontsize=style.TITLE, color=style.INK, pad=6, parse_math=False
+    )
 
 
 def _grid(shown: GridPanel) -> Figure:
@@ -209,7 +229,8 @@ def _grid(shown: GridPanel) -> Figure:
                 color="white" if dark else style.INK,
                 parse_math=False,
             )
-    for axis, names in ((ax.xaxis, shown.columns), (ax.yaxis, shown.rows)):
+    for axis, full in ((ax.xaxis, shown.columns), (ax.yaxis, shown.rows)):
+        names = tick_names(full)
         axis.set_ticks(range(len(names)))
         long = axis is ax.xaxis and sum(map(len, names)) > 45
         axis.set_ticklabels(
@@ -219,7 +240,9 @@ def _grid(shown: GridPanel) -> Figure:
             parse_math=False,
         )
     ax.tick_params(length=0, labelsize=style.LABEL - 1, labelcolor=style.GRAY, pad=3)
-    ax.set_xlabel(shown.x, fontsize=style.LABEL, color=style.GRAY, parse_math=False)
-    ax.set_ylabel(shown.y, fontsize=style.LABEL, color=style.GRAY, parse_math=False)
-    ax.set_title(shown.title, loc="left", fontsize=style.TITLE, color=style.INK, pad=6, parse_math=False)
+    ax.set_xlabel(shortened(shown.x, 50), fontsize=style.LABEL, color=style.GRAY, parse_math=False)
+    ax.set_ylabel(shortened(shown.y, 30), fontsize=style.LABEL, color=style.GRAY, parse_math=False)
+    ax.set_title(
+        shortened(shown.title, 60), loc="left", fontsize=style.TITLE, color=style.INK, pad=6, parse_math=False
+    )
     return figure

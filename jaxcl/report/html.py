@@ -182,5 +182,7 @@ def legend(names: Sequence[str], colors: Sequence[str]) -> str:
     return f"<ul class='legend'>{items}</ul>"
 
 
-def figure(inside: str, caption: str, *, number: int) -> str:
-    return f"<figure>{inside}<figcaption><b>Figure {number}.</b> {text(caption)}</figcaption></figure>"
+def figure(inside: str, caption: str, *, number: int, kind: str = "") -> str:
+    """What is inside, with its number and caption below it."""
+    opened = f"<figure class='{kind}'>" if kind else "<figure>"
+    return f"{opened}{inside}<figcaption><b>Figure {number}.</b> {text(caption)}</figcaption></figure>"

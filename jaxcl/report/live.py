@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcl.plot import style
-from jaxcl.plot.panels import GridPanel, Line, LinePanel, color_of
+from jaxcl.plot.panels import GridPanel, Line, LinePanel, color_of, shortened, tick_names
 
 PROGRAM = Path(__file__).with_name("page.js")
 
@@ -48,6 +48,11 @@ def plain(words: str) -> str:
     return escape(words, quote=False)
 
 
+def pointed_at(words: str) -> str:
+    """What is said of a point: a long sentence in several lines, which fit on a phone."""
+    return plain(words).replace(",", ",<br>") if len(words) > 36 else plain(words)
+
+
 def short(value: float) -> float | None:
     """Six significant digits; None for what is not finite."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
@@ -81,10 +86,10 @@ def _lines(shown: LinePanel) -> dict[str, Any]:
                     "color": color,
                     "symbol": "circle" if line.group >= 0 else "line-ew-open",
                 },
-                "name": plain(shown.groups[line.group] if line.group >= 0 else line.who),
+                "name": plain(shortened(shown.groups[line.group] if line.group >= 0 else line.who, 40)),
                 "legendgroup": str(line.group),
                 "showlegend": legend and first,
-                "text": [plain(words) for words in _said(line)],
+                "text": [pointed_at(words) for words in _said(line)],
                 "hovertemplate": "%{text}<extra></extra>",
                 **(bars if shown.apart and len(line.half) else {}),
             }
@@ -99,7 +104,7 @@ def _lines(shown: LinePanel) -> dict[str, Any]:
                     "marker": {"color": color, "size": 6, "opacity": 0.55},
                     "legendgroup": str(line.group),
                     "showlegend": False,
-                    "text": [plain(f"{dot.who}: {dot.y:.4g}") for dot in line.dots],
+                    "text": [pointed_at(f"{dot.who}: {dot.y:.4g}") for dot in line.dots],
                     "hovertemplate": "%{text}<extra></extra>",
                 }
             )
@@ -108,7 +113,7 @@ def _lines(shown: LinePanel) -> dict[str, Any]:
         x_axis |= {
             "tickmode": "array",
             "tickvals": [at for at, _ in shown.ticks],
-            "ticktext": [plain(name) for _, name in shown.ticks],
+            "ticktext": [plain(name) for name in tick_names([name for _, name in shown.ticks])],
         }
     if shown.apart:
         x_axis |= {"range": [shown.ticks[0][0] - 0.5, shown.ticks[-1][0] + 0.5]}
@@ -159,7 +164,7 @@ def _grid(shown: GridPanel) -> dict[str, Any]:
         "texttemplate": "%{text}",
         "customdata": [
             [
-                plain(f"{shown.x}={column}, {shown.y}={row}: {shown.words[r][c]}")
+                pointed_at(f"{shown.x}={column}, {shown.y}={row}: {shown.words[r][c]}")
                 for c, column in enumerate(shown.columns)
             ]
             for r, row in enumerate(shown.rows)
@@ -172,7 +177,11 @@ def _grid(shown: GridPanel) -> dict[str, Any]:
     }
     x_axis, y_axis = (
         _axis(name)
-        | {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": [plain(n) for n in names]}
+        | {
+            "tickmode": "array",
+            "tickvals": list(range(len(names))),
+            "ticktext": [plain(name) for name in tick_names(names)],
+        }
         for name, names in ((shown.x, shown.columns), (shown.y, shown.rows))
     )
     # The first row on top, as in the drawn picture.
@@ -181,7 +190,7 @@ def _grid(shown: GridPanel) -> dict[str, Any]:
 
 def _axis(title: str) -> dict[str, Any]:
     return {
-        "title": {"text": plain(title), "standoff": 8},
+        "title": {"text": plain(shortened(title, 30)), "standoff": 8},
         "automargin": True,
         "gridcolor": style.RULE,
         "zeroline": False,
@@ -191,7 +200,7 @@ def _axis(title: str) -> dict[str, Any]:
 
 def _layout(title: str, x_axis: dict[str, Any], y_axis: dict[str, Any]) -> dict[str, Any]:
     return {
-        "title": {"text": plain(title), "x": 0.02, "font": {"size": 14, "color": style.INK}},
+        "title": {"text": plain(shortened(title, 50)), "x": 0.02, "font": {"size": 14, "color": style.INK}},
         "font": {"size": 12, "color": style.GRAY},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",

@@ -92,9 +92,9 @@ def plot_run(
     ]
     tables: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = []
     if results := evaluations(run_dir):
-        own = [row | {"encoder": "this run"} if row["encoder"] == run.dir.name else row for row in results]
-        tables.append(("Accuracy on test images, percent", *html.narrow(*accuracy_table(own))))
-        if (by_class := classes_table(own))[1]:
+        named = [row | {"encoder": "this run"} if row["encoder"] == run.dir.name else row for row in results]
+        tables.append(("Accuracy on test images, percent", *html.narrow(*accuracy_table(named))))
+        if (by_class := classes_table(named))[1]:
             tables.append(("The same by class, percent", *by_class))
     knobs = [(name, str(value)) for name, value in vars(run.knobs).items()]
     page = write_report(

@@ -26,6 +26,7 @@ from jaxcl.report.figures import (
 )
 from jaxcl.report.gather import Member, Study, gather, results_of, setting_of
 from jaxcl.report.live import live, programs
+from jaxcl.report.pictures import DPI
 from jaxcl.report.ran import device_of, runs_tables, trained_for
 from jaxcl.report.run import Report
 from jaxcl.runs import BASELINES
@@ -357,8 +358,10 @@ def _pictures(study: Study, said: list[str]) -> list[str]:
         if not picture.startswith(b"\x89PNG\r\n\x1a\n"):
             said.append(f"{file.name} of {file.parent.parent.name} is left out: it is no PNG, or too large.")
             continue
-        shown = html.image(picture, alt=caption, width=900)
-        pieces.append(html.figure(shown, caption, number=number))
+        width = int.from_bytes(picture[16:20], "big") * 100 // DPI  # of the header
+        kind = "whole" if width > 560 else ""
+        shown = html.image(picture, alt=caption, width=min(max(width, 100), 900))
+        pieces.append(html.figure(shown, caption, number=number, kind=kind))
     if len(chosen) > MOST_PICTURES:
         said.append(f"{MOST_PICTURES} of {len(chosen)} pictures are shown.")
     if not pieces:
@@ -367,7 +370,7 @@ def _pictures(study: Study, said: list[str]) -> list[str]:
             f" `jaxcl plot {study.members[0].folder}` draws them, and the next report shows them."
         )
         return []
-    return ["<h2>Views and maps</h2>", *pieces]
+    return ["<h2>Views and maps</h2>", "<div class='panels'>", *pieces, "</div>"]
 
 
 def _knobs(study: Study) -> list[str]:

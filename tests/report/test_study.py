@@ -98,7 +98,7 @@ def test_bands_cells_and_dots_of_the_panels_are_the_same_numbers(sweep, read, tm
     np.testing.assert_allclose(band["y"][:2], np.add(means, halves), rtol=1e-5)
     np.testing.assert_allclose(band["y"][2:][::-1], np.subtract(means, halves), rtol=1e-5)
     assert dots["y"] == ACCURACIES["0.1", "nt_xent"] + ACCURACIES["1.0", "nt_xent"]
-    assert dots["text"][1] == "temperature=0.1,loss=nt_xent,seed=1: 60.5"
+    assert dots["text"][1] == "temperature=0.1,<br>loss=nt_xent,<br>seed=1: 60.5"
     apart = next(one for one in panels if one["layout"]["xaxis"]["title"]["text"] == "loss")
     np.testing.assert_allclose(apart["data"][0]["error_y"]["array"][0], halves[0], rtol=1e-5)
     assert apart["data"][0]["mode"] == "markers"  # nothing lies between two words
