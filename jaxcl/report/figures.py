@@ -20,7 +20,7 @@ from jaxcl.tables import column, mean_and_interval
 
 MOST_LINES = 8  # in one panel
 MOST_PANELS = 12  # of one kind
-MOST_POINTS = 200  # of one curve
+MOST_POINTS = 200  # of one curve; fewer where there are many
 LARGEST = 1e30  # beyond, a metric is as good as not finite, and no axis holds it
 
 Setting = tuple[str, ...]
@@ -192,6 +192,7 @@ def curve_panels(study: Study) -> Panels:
     """The metrics of training, a line a run, a color a setting; smoothed as `plot.training_curves` does."""
     groups = _groups(study)
     by_epoch = all(epochs_of(member.log) is not None for member in study.members if member.log)
+    most = min(MOST_POINTS, max(50, 4000 // len(study.members)))
     made: list[LinePanel | GridPanel] = []
     for shown in PANELS:
         lines = []
@@ -208,7 +209,7 @@ def curve_panels(study: Study) -> Panels:
             if not shown.sparse and shown.smooth and len(values) >= 12:
                 width = max(1.0, len(values) / 60)
                 values = np.exp(smooth(np.log(values), width)) if shown.log else smooth(values, width)
-            few = np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).round().astype(int))
+            few = np.unique(np.linspace(0, len(x) - 1, min(len(x), most)).round().astype(int))
             group = groups[setting_of(member, study.varying)]
             lines.append(Line(member.name, group, x[few].tolist(), values[few].tolist()))
         if lines:

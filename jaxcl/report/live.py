@@ -89,8 +89,7 @@ def _lines(shown: LinePanel) -> dict[str, Any]:
                 "name": plain(shortened(shown.groups[line.group] if line.group >= 0 else line.who, 40)),
                 "legendgroup": str(line.group),
                 "showlegend": legend and first,
-                "text": [pointed_at(words) for words in _said(line)],
-                "hovertemplate": "%{text}<extra></extra>",
+                **_said(line),
                 **(bars if shown.apart and len(line.half) else {}),
             }
         )
@@ -142,15 +141,16 @@ def _band(line: Line, color: str) -> dict[str, Any]:
     }
 
 
-def _said(line: Line) -> list[str]:
-    """What each point of a line says when it is pointed at."""
-    if not line.half:
-        return [f"{line.who}: {y:.4g}" for y in line.y]
+def _said(line: Line) -> dict[str, Any]:
+    """What the points of a line say when they are pointed at."""
+    if not line.half:  # one text for all points of a curve
+        return {"text": pointed_at(line.who), "hovertemplate": "%{text}: %{y:.4g}<extra></extra>"}
     counts = [sum(dot.x == x for dot in line.dots) for x in line.x]
-    return [
+    said = [
         f"{line.who}: {y:.2f}" + (f" ± {half:.2f}" if math.isfinite(half) else "") + f" (n={n})"
         for y, half, n in zip(line.y, line.half, counts, strict=True)
     ]
+    return {"text": [pointed_at(words) for words in said], "hovertemplate": "%{text}<extra></extra>"}
 
 
 def _grid(shown: GridPanel) -> dict[str, Any]:

@@ -367,7 +367,7 @@ def _pictures(study: Study, said: list[str]) -> list[str]:
     if not pieces:
         said.append(
             "Views, maps of the embedding and nearest neighbors are not on this page, as they are not drawn:"
-            f" `jaxcl plot {study.members[0].folder}` draws them, and the next report shows them."
+            " `jaxcl plot RUN_DIR` draws them for a run, and the next report shows them."
         )
         return []
     return ["<h2>Views and maps</h2>", "<div class='panels'>", *pieces, "</div>"]
@@ -379,6 +379,6 @@ def _knobs(study: Study) -> list[str]:
 
 
 def _notes(study: Study, said: Sequence[str]) -> str:
-    sentences = [*said, "Made by jaxcl report from these directories alone:"]
-    sentences.append(_listed([str(member.folder) for member in study.members], most=3))
+    made = "Made by jaxcl report from what these run directories hold, and from nothing else: "
+    sentences = [*said, made + _listed([member.name for member in study.members], most=3) + "."]
     return f"<section class='notes'><h2>Notes</h2>{html.paragraphs(sentences)}</section>"

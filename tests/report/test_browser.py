@@ -37,7 +37,8 @@ async function look([path, width]) {
     for (let i = 0; i < 100 && !first.querySelector(".main-svg"); i++) await sleep(100);
     const place = first.querySelector(".live");
     found.live = first.classList.contains("is-live");
-    const dots = place.data.findIndex((one) => one.text && one.text.some((words) => words.includes("seed=1")));
+    const of_seed = (words) => words.includes("seed=1");
+    const dots = place.data.findIndex((one) => Array.isArray(one.text) && one.text.some(of_seed));
     within.Plotly.Fx.hover(place, [{ curveNumber: dots, pointNumber: 1 }]);
     await sleep(300);
     found.hover = place.querySelector(".hoverlayer").textContent;

@@ -220,6 +220,14 @@ def test_hostile_words_stay_words_wherever_they_stand(tmp_path, make_run, read):
     assert "&lt;script&gt;" in json.dumps(panels)
 
 
+def test_no_config_is_executed_and_no_image_opened(tmp_path, make_run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = make_run(tmp_path / "run", knobs={"data": f"npz:{tmp_path / 'fifo'}"}, results={"knn": 50.0})
+    (folder / "config.py").write_text("from pathlib import Path\nPath('sprung').touch()\n")
+    assert main(["report", str(folder), "--static"]) == 0
+    assert not (tmp_path / "sprung").exists()
+
+
 def test_a_page_loads_nothing_and_runs_no_script_but_its_own(sweep, read, tmp_path):
     pytest.importorskip("plotly")
     path = report_runs([sweep], out=tmp_path / "page.html", interactive=True).page
