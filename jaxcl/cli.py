@@ -841,11 +841,12 @@ def sweep(arguments: list[str]) -> int:
             values = grid.setdefault(word[2:].replace("-", "_"), [])
         elif grid:
             values += values_of(word)
+    sweep_dir = own.run_dir or Path("runs") / f"{own.config.stem}-sweep"
     results = run_sweep(
         own.config,
         lambda combination: knobs_of("sweep", own.config, words_of(own.config, combination)),
         grid or {"seed": ["0"]},
-        own.run_dir or Path("runs") / f"{own.config.stem}-sweep",
+        sweep_dir,
         protocols=own.protocol,
         baselines=() if own.baselines is None else [named[word] for word in own.baselines or named],
         together=own.together,
@@ -866,6 +867,7 @@ def sweep(arguments: list[str]) -> int:
             "Fewer than three seeds say next to nothing: of two, the interval reaches nine standard deviations to"
             " either side. Add some, as --seed 0..4."
         )
+    print(f"One page of all this: jaxcl report {sweep_dir}")
     return 0
 
 

@@ -18,9 +18,9 @@ from jaxcl.status import Status, runs_in, status
 from jaxcl.train.log import read_metrics
 from jaxcl.train.population import DIVERGED
 
-STOOD_STILL = (
-    600.0  # seconds between two lines of a log, beyond which a run stood still, if it is usually quicker
-)
+# Seconds between two lines of a log, beyond which a run stood still, if it is usually quicker.
+STOOD_STILL = 600.0
+NOT_THERE = "\N{EN DASH}"  # the value of a knob that a run's config does not have
 
 
 class Member(NamedTuple):
@@ -46,11 +46,13 @@ class Member(NamedTuple):
 
 
 class Study(NamedTuple):
-    """Runs side by side. `varying` are the knobs that differ, seeds aside; `constant` all others but the seed. `said`
-    is what could not be read, a sentence each."""
+    """Runs side by side. `varying` are the knobs that differ, seeds aside, and `along` those that tell no more, as they
+    differ just where one of them does: knob -> (that one, its value -> the knob's). `constant` are all others but the
+    seed. `said` is what could not be read, a sentence each."""
 
     members: Sequence[Member]
     varying: tuple[str, ...]
+    along: Mapping[str, tuple[str, Mapping[str, str]]]
     constant: Mapping[str, str]
     said: tuple[str, ...]
 
@@ -80,7 +82,8 @@ def study_of(members: Sequence[Member], said: Sequence[str] = ()) -> Study:
     """Members with what they differ in, ordered by it."""
     everything = list(dict.fromkeys(name for member in members for name in member.knobs))
     members = [
-        member._replace(knobs={name: member.knobs.get(name, "") for name in everything}) for member in members
+        member._replace(knobs={name: member.knobs.get(name, NOT_THERE) for name in everything})
+        for member in members
     ]
     values = {name: list(dict.fromkeys(member.knobs[name] for member in members)) for name in everything}
     varying = tuple(name for name in everything if len(values[name]) > 1 and name != "seed")
@@ -90,6 +93,7 @@ def study_of(members: Sequence[Member], said: Sequence[str] = ()) -> Study:
         members = [member._replace(knobs=member.knobs | {"directory": member.name}) for member in members]
         varying = (*varying, "directory")
         values["directory"] = [member.name for member in members]
+    varying, along = apart_and_along(members, varying)
     places = {name: {value: i for i, value in enumerate(in_order(values[name]))} for name in varying}
 
     def place(member: Member) -> tuple[Any, ...]:
@@ -98,8 +102,25 @@ def study_of(members: Sequence[Member], said: Sequence[str] = ()) -> Study:
             *in_words(member.knobs.get("seed", "")),
         )
 
-    constant = {name: found[0] for name, found in values.items() if name not in varying and name != "seed"}
-    return Study(sorted(members, key=place), varying, constant, tuple(said))
+    differ = {"seed", *varying, *along}
+    constant = {name: found[0] for name, found in values.items() if name not in differ}
+    return Study(sorted(members, key=place), varying, along, constant, tuple(said))
+
+
+def apart_and_along(
+    members: Sequence[Member], varying: Sequence[str]
+) -> tuple[tuple[str, ...], dict[str, tuple[str, Mapping[str, str]]]]:
+    """Knobs that differ, and those that differ just where an earlier one does: two configs compared differ in many
+    knobs, and are two settings of one."""
+    first: dict[tuple[int, ...], str] = {}
+    along: dict[str, tuple[str, Mapping[str, str]]] = {}
+    for name in varying:
+        values = [member.knobs[name] for member in members]
+        order = list(dict.fromkeys(values))
+        kept = first.setdefault(tuple(order.index(value) for value in values), name)
+        if kept != name:
+            along[name] = (kept, {member.knobs[kept]: member.knobs[name] for member in members})
+    return tuple(first.values()), along
 
 
 def in_order(values: Sequence[str]) -> list[str]:

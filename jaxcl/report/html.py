@@ -174,10 +174,10 @@ def image(picture: bytes, *, alt: str, width: int, phone: bytes | None = None) -
 
 
 def legend(names: Sequence[str], colors: Sequence[str]) -> str:
-    """Names beside a line of their color, for several pictures at once."""
+    """Names beside a line of their color, for several pictures at once; a click on one shows that group alone."""
     items = "".join(
-        f"<li><span style='border-color: {text(color)}'></span>{text(name)}</li>"
-        for name, color in zip(names, colors, strict=True)
+        f"<li data-group='{group}'><span style='border-color: {text(color)}'></span>{text(name)}</li>"
+        for group, (name, color) in enumerate(zip(names, colors, strict=True))
     )
     return f"<ul class='legend'>{items}</ul>"
 

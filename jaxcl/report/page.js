@@ -15,8 +15,10 @@
     figure.classList.add("is-live"); // first, or there is no width to fill
     const layout = Object.assign({}, shown.layout, { dragmode: touch ? false : "zoom" });
     const failed = () => figure.classList.remove("is-live");
+    const only = figure.parentElement.dataset.only;
+    const traces = shown.data.map((trace) => Object.assign({}, trace, { visible: is_shown(trace, only) }));
     try {
-      window.Plotly.newPlot(place, shown.data, layout, { displayModeBar: false, responsive: true }).catch(failed);
+      window.Plotly.newPlot(place, traces, layout, { displayModeBar: false, responsive: true }).catch(failed);
     } catch (error) {
       failed();
     }
@@ -29,6 +31,31 @@
     figures.forEach((figure) => watch.observe(figure));
   } else {
     figures.forEach(draw);
+  }
+
+  // --- one setting of many ---
+  function is_shown(trace, only) {
+    return only === undefined || only === "" || trace.legendgroup === only;
+  }
+  for (const legend of window.Plotly ? document.querySelectorAll("ul.legend") : []) {
+    const group = legend.nextElementSibling;
+    for (const item of legend.children) {
+      item.tabIndex = 0;
+      item.title = "Show this alone; once more: all";
+      const choose = () => {
+        const again = item.classList.contains("only");
+        for (const other of legend.children) other.classList.toggle("only", other === item && !again);
+        legend.classList.toggle("alone", !again);
+        group.dataset.only = again ? "" : item.dataset.group;
+        for (const place of group.querySelectorAll(".live[data-drawn]")) {
+          window.Plotly.restyle(place, { visible: place.data.map((trace) => is_shown(trace, group.dataset.only)) });
+        }
+      };
+      item.addEventListener("click", choose);
+      item.addEventListener("keydown", (event) => {
+        if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(); }
+      });
+    }
   }
 
   // --- one panel of many ---

@@ -34,6 +34,7 @@ from jaxcl.tables import (
     accuracy_table,
     classes_table,
     column,
+    differences_table,
     fewest_seeds,
     mean_and_interval,
     robustness_table,
@@ -121,7 +122,7 @@ def _head(study: Study) -> list[str]:
         ("runs", f"{len(study.members)}: " + ", ".join(f"{n} {state}" for state, n in states.items())),
         (
             "what differs",
-            ", ".join(study.varying) or ("the seed" if len(seeds) > 1 else "nothing, it is one run"),
+            ", ".join(_with_others(study)) or ("the seed" if len(seeds) > 1 else "nothing, it is one run"),
         ),
         ("seeds", ", ".join(seeds)),
         *((name, study.constant[name]) for name in ("config", "data") if name in study.constant),
@@ -151,6 +152,12 @@ def _head(study: Study) -> list[str]:
         if settings > 1 and sentences:
             sentences.append(HIGHEST)
     return [*pieces, html.paragraphs(sentences, kind="lead")]
+
+
+def _with_others(study: Study) -> list[str]:
+    """The knobs that vary, each with how many differ along with it."""
+    counts = {name: sum(kept == name for kept, _ in study.along.values()) for name in study.varying}
+    return [f"{name} (and {n} along with it)" if n else name for name, n in counts.items()]
 
 
 def missing(study: Study) -> list[str]:
@@ -219,6 +226,8 @@ def _results(study: Study) -> list[str]:
         pieces.append(html.table(f"Accuracy on test images, percent{of}{n}", own_header, own, kinds="sort"))
     pieces.append(html.paragraphs([INTERVALS], kind="soft"))
     header, rows = steps_table(results)
+    if not rows:  # no two differ in one knob alone
+        header, rows = differences_table(results)
     if rows:
         n, rows = common_count(2, rows)
         if not any(row[1] for row in rows):
@@ -375,7 +384,14 @@ def _pictures(study: Study, said: list[str]) -> list[str]:
 
 def _knobs(study: Study) -> list[str]:
     what = "Knobs" if len(study.members) == 1 else "Knobs that all runs share"
-    return ["<h2>Knobs</h2>", html.table(what, ("knob", "value"), list(study.constant.items()))]
+    pieces = ["<h2>Knobs</h2>"]
+    for kept in study.varying:
+        others = {name: values for name, (one, values) in study.along.items() if one == kept}
+        if others:
+            at = list(dict.fromkeys(member.knobs[kept] for member in study.members))
+            rows = [(name, *(values[value] for value in at)) for name, values in others.items()]
+            pieces.append(html.table(f"Knobs that differ along with {kept}", (kept, *at), rows))
+    return [*pieces, html.table(what, ("knob", "value"), list(study.constant.items()))]
 
 
 def _notes(study: Study, said: Sequence[str]) -> str:

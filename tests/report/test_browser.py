@@ -48,6 +48,15 @@ async function look([path, width]) {
     select.dispatchEvent(new within.Event("change"));
     found.shown = [...first.parentElement.children].map((one) => within.getComputedStyle(one).display);
   }
+  const legend = page.querySelector("ul.legend");
+  if (legend && within.Plotly) {
+    const loss = legend.nextElementSibling.querySelector("figure");
+    loss.scrollIntoView();
+    for (let i = 0; i < 100 && !loss.querySelector(".main-svg"); i++) await sleep(100);
+    const visible = () => loss.querySelector(".live").data.filter((one) => one.visible).length;
+    found.lines = [visible()];
+    for (let i = 0; i < 2; i++) { legend.children[1].click(); await sleep(300); found.lines.push(visible()); }
+  }
   const table = page.querySelector("table.sort.filter");
   if (table) {
     const column = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent === "knn");
@@ -147,6 +156,10 @@ def test_one_panel_of_many_is_chosen(seen):
     shown = seen["many.html", 360]["shown"]
     assert shown[0] == "none" != shown[1]
     assert set(shown[2:]) == {"none"}
+
+
+def test_one_setting_of_many_is_shown_alone_and_then_all_again(seen):
+    assert seen["many.html", 1200]["lines"] == [12, 3, 12]
 
 
 def test_tables_are_sorted_as_numbers_and_filtered_by_words(seen):

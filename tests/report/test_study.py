@@ -177,6 +177,36 @@ def test_several_runs_are_told_apart_also_where_their_knobs_are_the_same(tmp_pat
     assert found.tables["Accuracy on test images, percent"][1:] == [["a", "50.0"], ["b", "50.0"]]
 
 
+def test_knobs_that_differ_together_are_one_difference(tmp_path, make_run, read):
+    for config, temperature, width in (("one", 0.1, 8), ("two", 0.5, 16)):
+        for seed in range(3):
+            knobs = {"temperature": temperature, "width": width, "seed": seed}
+            results = {"knn": 50.0 + width + seed * seed}
+            make_run(tmp_path / f"s/{config} {seed}", knobs=knobs, results=results, config=f"{config}.py")
+    found = read(report_runs([tmp_path / "s"], interactive=False).page)
+    assert ["what differs", "config (and 2 along with it)"] in found.tables["summary"]
+    assert found.tables["Accuracy on test images, percent; n=3 in all cells"][0] == ["config", "knn"]
+    (_, row) = found.tables["Difference in accuracy, percentage points; n=3 in all cells"]
+    assert row == ["config: two minus one", "+8.0 ± 0.0, p 0"]
+    rows = found.tables["Knobs that differ along with config"]
+    assert rows == [["config", "one", "two"], ["temperature", "0.1", "0.5"], ["width", "8", "16"]]
+
+
+def test_settings_that_differ_in_more_than_one_knob_are_compared_as_they_are(tmp_path, make_run, read):
+    for i, (a, b) in enumerate([(1, 2), (2, 3), (3, 1), (4, 3)]):
+        for seed in range(3):
+            make_run(
+                tmp_path / f"s/{i} {seed}",
+                knobs={"a": a, "b": b, "c": 5 * (i > 2), "seed": seed},
+                results={"knn": 50.0 + i * seed},
+            )
+    found = read(report_runs([tmp_path / "s"], interactive=False).page)
+    header, *rows = found.tables["Difference in accuracy, percentage points; n=3 in all cells"]
+    assert header == ["a, b, c", "minus", "knn"]
+    assert [row[:2] for row in rows][:2] == [["2, 3, 0", "1, 2, 0"], ["3, 1, 0", "1, 2, 0"]]
+    assert len(rows) == 6
+
+
 BAD = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & $\\frac$ 'x' \"y\""
 
 
