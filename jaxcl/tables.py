@@ -141,6 +141,55 @@ def steps_table(results: Sequence[Mapping[str, Any]]) -> Table:
     return ("difference", "at", *protocols), [(*a, *row) for a, row in zip(at, cells, strict=True)]
 
 
+def averages_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """As `steps_table`, averaged over the other knobs: each value of a knob against its first, the mean, seed by seed,
+    over all combinations of the others that both have. Seeds that lack one of them are left out. No rows where fewer
+    than two knobs vary.
+    """
+    knobs = _varying(results)
+    protocols = list(dict.fromkeys(map(column, results)))
+    found = _by_setting(results, knobs)
+    means: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}
+    pairs, names = [], []
+    for k, knob in enumerate(knobs if len(knobs) > 1 else ()):
+        first, *others = dict.fromkeys(setting[k] for setting in found)
+        for value in others:
+            both = [
+                (setting, second)
+                for setting in found
+                if setting[k] == first and (second := (*setting[:k], value, *setting[k + 1 :])) in found
+            ]
+            if not both:
+                continue
+            sides = (knob, value, "before"), (knob, value, "after")
+            seeds = {
+                protocol: _seeds(found, [one for pair in both for one in pair], protocol)
+                for protocol in protocols
+            }
+            for side, settings in zip(sides, zip(*both, strict=True), strict=True):
+                means[side] = {
+                    protocol: {
+                        seed: statistics.mean(found[one][protocol][seed] for one in settings)
+                        for seed in there
+                    }
+                    for protocol, there in seeds.items()
+                }
+            pairs.append(sides)
+            names.append(f"{knob}: {value} minus {first}")
+    cells = _compared(means, pairs, protocols)
+    return ("difference", *protocols), [(name, *row) for name, row in zip(names, cells, strict=True)]
+
+
+def _seeds(
+    found: Mapping[tuple[str, ...], Mapping[str, Mapping[str, float]]],
+    settings: Sequence[tuple[str, ...]],
+    protocol: str,
+) -> list[str]:
+    """The seeds that all of some settings have."""
+    by_seed = [found[setting].get(protocol, {}) for setting in settings]
+    return [seed for seed in by_seed[0] if all(seed in one for one in by_seed)]
+
+
 def _by_setting(
     results: Sequence[Mapping[str, Any]], knobs: Sequence[str]
 ) -> dict[tuple[str, ...], dict[str, dict[str, float]]]:

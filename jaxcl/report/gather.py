@@ -93,6 +93,11 @@ def study_of(members: Sequence[Member], said: Sequence[str] = ()) -> Study:
         members = [member._replace(knobs=member.knobs | {"directory": member.name}) for member in members]
         varying = (*varying, "directory")
         values["directory"] = [member.name for member in members]
+    said = list(said)
+    if follows_the_seed("init", members, varying):
+        varying = tuple(name for name in varying if name != "init")
+        said.append("The runs start from others (--init), each setting and seed from its own.")
+        values.pop("init")
     varying, along = apart_and_along(members, varying)
     places = {name: {value: i for i, value in enumerate(in_order(values[name]))} for name in varying}
 
@@ -105,6 +110,22 @@ def study_of(members: Sequence[Member], said: Sequence[str] = ()) -> Study:
     differ = {"seed", *varying, *along}
     constant = {name: found[0] for name, found in values.items() if name not in differ}
     return Study(sorted(members, key=place), varying, along, constant, tuple(said))
+
+
+def follows_the_seed(knob: str, members: Sequence[Member], varying: Sequence[str]) -> bool:
+    """Whether a knob differs between seeds of one setting, and setting and seed tell its value: a run that starts from
+    the run of its own seed is no other setting."""
+    if knob not in varying:
+        return False
+    settings = {tuple(member.knobs[name] for name in varying if name != knob) for member in members}
+    seeded = {
+        (*(member.knobs[name] for name in varying if name != knob), member.knobs.get("seed")): member.knobs[
+            knob
+        ]
+        for member in members
+    }
+    with_it = {tuple(member.knobs[name] for name in varying) for member in members}
+    return len(seeded) == len(members) and len(with_it) > len(settings)
 
 
 def apart_and_along(

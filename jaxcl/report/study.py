@@ -32,6 +32,7 @@ from jaxcl.report.run import Report
 from jaxcl.runs import BASELINES
 from jaxcl.tables import (
     accuracy_table,
+    averages_table,
     classes_table,
     column,
     differences_table,
@@ -54,7 +55,8 @@ INTERVALS = (
 PAIRS = (
     "Differences are taken seed by seed, as runs of one seed share their order of images and what the seed draws: the"
     " mean of the differences, half the width of its 95 % interval, and the p value of the paired t test of no"
-    " difference, corrected by Holm's method for all cells of the table. n is how many seeds both settings have."
+    " difference, corrected by Holm's method for all cells of its table. n is how many seeds both settings have. What is"
+    " averaged over the other knobs is so within each seed, before seeds are compared."
 )
 HIGHEST = (
     "The highest of several means is chosen by the same test images, so that it promises a little too much."
@@ -223,8 +225,16 @@ def _results(study: Study) -> list[str]:
         of = "" if encoder == "trained" else f": {encoder}"
         own_header, own = _without(place, header, [row for row in rows if row[place] == encoder])
         n, own = common_count(place, own)
-        pieces.append(html.table(f"Accuracy on test images, percent{of}{n}", own_header, own, kinds="sort"))
+        pieces.append(
+            html.table(f"Accuracy on test images, percent{of}{n}", own_header, own, kinds="sort filter")
+        )
     pieces.append(html.paragraphs([INTERVALS], kind="soft"))
+    header, rows = averages_table(results)
+    averaged = []
+    if rows:
+        n, rows = common_count(1, rows)
+        caption = f"Averaged over the other knobs, difference in accuracy, percentage points{n}"
+        averaged = [html.table(caption, header, rows, kinds="sort")]
     header, rows = steps_table(results)
     if not rows:  # no two differ in one knob alone
         header, rows = differences_table(results)
@@ -234,7 +244,8 @@ def _results(study: Study) -> list[str]:
             header, rows = _without(1, header, rows)
         pieces += [
             "<h2>Differences</h2>",
-            html.table(f"Difference in accuracy, percentage points{n}", header, rows, kinds="sort"),
+            *averaged,
+            html.table(f"Difference in accuracy, percentage points{n}", header, rows, kinds="sort filter"),
             html.paragraphs([PAIRS], kind="soft"),
         ]
     return pieces

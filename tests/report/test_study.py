@@ -84,6 +84,30 @@ def test_differences_are_of_one_knob_at_a_time_by_seed_and_corrected_for_all_cel
             assert found[what, where][column] == words
 
 
+def test_differences_are_averaged_over_the_other_knobs_before_seeds_are_compared(page):
+    caption = "Averaged over the other knobs, difference in accuracy, percentage points; n=3 in all cells"
+    header, first, second = page.tables[caption]
+    assert header == ["difference", "knn", "linear"]
+    assert (first[0], second[0]) == ("temperature: 1.0 minus 0.1", "loss: swd minus nt_xent")
+    by_loss = {t: np.mean([ACCURACIES[t, "nt_xent"], ACCURACIES[t, "swd"]], axis=0) for t in ("0.1", "1.0")}
+    mean, half = interval(by_loss["1.0"] - by_loss["0.1"])
+    assert first[1].startswith(f"{mean:+.1f} ± {half:.1f}, p ")
+    assert first[1] == first[2]
+    by_t = {
+        one: np.mean([ACCURACIES["0.1", one], ACCURACIES["1.0", one]], axis=0) for one in ("nt_xent", "swd")
+    }
+    p = [
+        stats.ttest_rel(by_loss["1.0"], by_loss["0.1"]).pvalue,
+        stats.ttest_rel(by_t["swd"], by_t["nt_xent"]).pvalue,
+    ]
+    # Four cells, each p twice: the smaller is multiplied by 4, the larger by 2.
+    small, large = sorted(range(2), key=lambda i: p[i])
+    corrected = {small: min(1.0, 4 * p[small])}
+    corrected[large] = min(1.0, max(corrected[small], 2 * p[large]))
+    assert first[1].endswith(f", p {corrected[0]:.2g}")
+    assert second[1].endswith(f", p {corrected[1]:.2g}")
+
+
 def test_bands_cells_and_dots_of_the_panels_are_the_same_numbers(sweep, read, tmp_path):
     pytest.importorskip("plotly")
     found = read(report_runs([sweep], out=tmp_path / "a.html", interactive=True).page)
@@ -190,6 +214,20 @@ def test_knobs_that_differ_together_are_one_difference(tmp_path, make_run, read)
     assert row == ["config: two minus one", "+8.0 ± 0.0, p 0"]
     rows = found.tables["Knobs that differ along with config"]
     assert rows == [["config", "one", "two"], ["temperature", "0.1", "0.5"], ["width", "8", "16"]]
+
+
+def test_runs_that_each_start_from_the_run_of_their_seed_are_one_setting(tmp_path, make_run, read):
+    for width in (8, 16):
+        for seed in range(3):
+            knobs = {"width": width, "seed": seed, "init": f"runs/first/{width}-{seed}"}
+            make_run(tmp_path / f"s/{width} {seed}", knobs=knobs, results={"knn": 50.0 + seed})
+    found = read(report_runs([tmp_path / "s"], interactive=False).page)
+    assert [row[0] for row in found.tables["Accuracy on test images, percent; n=3 in all cells"]] == [
+        "width",
+        "8",
+        "16",
+    ]
+    assert "start from others (--init)" in found.words
 
 
 def test_settings_that_differ_in_more_than_one_knob_are_compared_as_they_are(tmp_path, make_run, read):
