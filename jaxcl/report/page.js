@@ -120,7 +120,7 @@
     label.append("Rows with ");
     const input = document.createElement("input");
     input.type = "search";
-    input.placeholder = "seed=0";
+    input.placeholder = "these words";
     label.append(input);
     table.closest(".scroll").before(label);
     input.addEventListener("input", () => {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -117,23 +118,21 @@ def report_runs(
 def _head(study: Study) -> list[str]:
     """What this is, what is wrong with it, and what it came to."""
     seeds = list(dict.fromkeys(member.knobs["seed"] for member in study.members if "seed" in member.knobs))
-    states: dict[str, int] = {}
-    for member in study.members:
-        states[member.status.state] = states.get(member.status.state, 0) + 1
-    entries = [
-        ("runs", f"{len(study.members)}: " + ", ".join(f"{n} {state}" for state, n in states.items())),
-        (
-            "what differs",
-            ", ".join(_with_others(study)) or ("the seed" if len(seeds) > 1 else "nothing, it is one run"),
-        ),
-        ("seeds", ", ".join(seeds)),
+    alone, settings = len(study.members) == 1, len(first_of_each(study))
+    if alone:
+        entries = [("state", _stand(study.members[0]))]
+    else:
+        counts = Counter(member.status.state for member in study.members)
+        stand = ", ".join(f"{n} {state}" for state, n in counts.items())
+        entries = [("runs", f"{len(study.members)}: {stand}")]
+        entries += [("settings", str(settings))] if study.varying else []
+        entries.append(("what differs", ", ".join(_with_others(study)) or "the seed"))
+    entries += [
+        ("seed" if alone else "seeds", ", ".join(seeds)),
         *((name, study.constant[name]) for name in ("config", "data") if name in study.constant),
         ("device", "; ".join(dict.fromkeys(device_of(member) for member in study.members))),
         ("trained for", trained_for(study.members)),
     ]
-    settings = len(first_of_each(study))
-    if study.varying:
-        entries.insert(1, ("settings", str(settings)))
     results = results_of(study)
     warnings = []
     if len(study.members) > 1 and results and fewest_seeds(results) < 3:
@@ -299,6 +298,7 @@ def _of_one(member: Member) -> list[str]:
 
 def _panels(study: Study, shown: list[dict[str, Any]], said: list[str]) -> list[str]:
     """The panels of all kinds; as figures of plotly they are appended to `shown`."""
+    each = " A line is a run, a color a setting." if len(study.members) > 1 else ""
     kinds = [
         (
             "Accuracy against each knob",
@@ -315,7 +315,7 @@ def _panels(study: Study, shown: list[dict[str, Any]], said: list[str]) -> list[
         (
             "Training",
             curve_panels(study),
-            "A line is a run, a color a setting. Losses of different functions, weights or temperatures are on"
+            f"Smoothed over a thirtieth of the run.{each} Losses of different functions, weights or temperatures are on"
             " different scales.",
             False,
         ),
@@ -323,7 +323,7 @@ def _panels(study: Study, shown: list[dict[str, Any]], said: list[str]) -> list[
             "Scores",
             score_panels(study),
             "How similar queries are to their positives and negatives, before the temperature, over the last tenth of"
-            " the log. A line is a run, a color a setting.",
+            f" the log.{each}",
             False,
         ),
     ]

@@ -187,6 +187,7 @@ def test_a_page_of_a_single_run_says_that_it_is_one(tmp_path, make_run, read, ca
     assert ["knn", "30.0", "50.0"] in rows or ["trained", "50.0", "61.2"] in rows
     assert "what another seed would give is not known" in found.words
     assert dict(found.tables["Knobs"][1:])["batch_size"] == "8"
+    assert found.tables["summary"][0] == ["state", "done, step 20 of 20"]
     assert "jaxcl plot" in found.words  # there are no pictures yet
     assert main(["report", str(tmp_path / "nothing")]) == 1
     assert "neither a run directory nor that of a sweep" in capsys.readouterr().err
