@@ -17,7 +17,17 @@ NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chro
 # The pages are shown in frames of several widths, and looked into from outside: their own policy forbids other scripts.
 LOOK = """<!doctype html><meta charset="utf-8"><body><script>
 const PAGES = %s;
+const frame_drawn = () => new Promise((done) => requestAnimationFrame(done));
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+// Time is the browser's own and runs ahead of a slow machine, so what is waited for is a thing and a drawn frame.
+async function until(what) {
+  for (let i = 0; i < 300 && !what(); i++) { await frame_drawn(); await sleep(100); }
+  return what();
+}
+async function drawn(figure) {
+  await until(() => { figure.scrollIntoView(); return figure.querySelector(".main-svg"); });
+  return until(() => figure.querySelector(".live").data);
+}
 async function look([path, width]) {
   const frame = document.createElement("iframe");
   frame.style.cssText = `width:${width}px;height:900px;border:0`;
@@ -33,14 +43,13 @@ async function look([path, width]) {
     .map((one) => one.name).filter((name) => !name.startsWith("data:"));
   const first = page.querySelector(".panels[data-choose] figure");
   if (first && within.Plotly) {
-    first.scrollIntoView();
-    for (let i = 0; i < 100 && !first.querySelector(".main-svg"); i++) await sleep(100);
+    await drawn(first);
     const place = first.querySelector(".live");
     found.live = first.classList.contains("is-live");
     const of_seed = (words) => words.includes("seed=1");
     const dots = place.data.findIndex((one) => Array.isArray(one.text) && one.text.some(of_seed));
     within.Plotly.Fx.hover(place, [{ curveNumber: dots, pointNumber: 1 }]);
-    await sleep(300);
+    await until(() => place.querySelector(".hoverlayer").textContent);
     found.hover = place.querySelector(".hoverlayer").textContent;
     found.still = within.getComputedStyle(first.querySelector(".still")).display;
     const select = page.querySelector("select");
@@ -51,11 +60,14 @@ async function look([path, width]) {
   const legend = page.querySelector("ul.legend");
   if (legend && within.Plotly) {
     const loss = legend.nextElementSibling.querySelector("figure");
-    loss.scrollIntoView();
-    for (let i = 0; i < 100 && !loss.querySelector(".main-svg"); i++) await sleep(100);
+    await drawn(loss);
     const visible = () => loss.querySelector(".live").data.filter((one) => one.visible).length;
     found.lines = [visible()];
-    for (let i = 0; i < 2; i++) { legend.children[1].click(); await sleep(300); found.lines.push(visible()); }
+    for (const count of [3, 12]) {
+      legend.children[1].click();
+      await until(() => visible() === count);
+      found.lines.push(visible());
+    }
   }
   const table = page.querySelector("table[aria-label='Every run']");
   if (table) {
@@ -74,6 +86,7 @@ async function look([path, width]) {
       return cells().length;
     });
   }
+  frame.remove();
   return found;
 }
 (async () => {
@@ -97,7 +110,12 @@ def browser():
 
 def asked(folder, *words):
     command = [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
-    command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=60000", *words]
+    command += [
+        f"--user-data-dir={folder / 'profile'}",
+        "--virtual-time-budget=240000",
+        "--window-size=1300,1000",
+        *words,
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=150, check=True).stdout
 
 
