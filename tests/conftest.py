@@ -69,9 +69,9 @@ def drawn():
         def leaf(path, of):
             name = jax.tree_util.keystr(path[-1:], simple=True)
             if name in ("scale", "var"):
-                return jnp.ones(of.shape, of.dtype)
+                return jnp.asarray(np.ones(of.shape, of.dtype))
             if len(of.shape) < 2 or name in ("bias", "mean") or not jnp.issubdtype(of.dtype, jnp.floating):
-                return jnp.zeros(of.shape, of.dtype)
+                return jnp.asarray(np.zeros(of.shape, of.dtype))
             x = rng.normal(size=of.shape)
             length = (
                 np.sqrt(np.prod(of.shape[:-1]))

@@ -40,22 +40,24 @@ def test_map_nce_is_the_loops_of_its_equation():
 
 
 def test_the_penalty_is_on_scores_before_the_clip():
-    source, targets = jnp.full((2, 4), 50.0), jnp.full((2, 1, 4), 50.0)
+    source, targets = np.full((2, 4), 50.0, np.float32), np.full((2, 1, 4), 50.0, np.float32)
     np.testing.assert_allclose(
-        map_nce(source, targets, penalty=1.0), np.log(2) + (4 * 2500 / 2) ** 2, rtol=1e-6
+        jax.jit(partial(map_nce, penalty=1.0))(source, targets), np.log(2) + (4 * 2500 / 2) ** 2, rtol=1e-6
     )
 
 
 def test_other_places_of_the_own_map_are_no_negatives():
     # Equal scores everywhere: each positive is one among itself and the places of other images.
     np.testing.assert_allclose(
-        map_nce(jnp.ones((3, 4)), jnp.ones((3, 7, 4)), penalty=0.0), np.log(1 + 2 * 7), rtol=1e-6
+        jax.jit(lambda: map_nce(jnp.ones((3, 4)), jnp.ones((3, 7, 4)), penalty=0.0))(),
+        np.log(1 + 2 * 7),
+        rtol=1e-6,
     )
 
 
 def test_a_clip_keeps_scores_of_any_size_finite_and_half_precision_is_computed_in_float32():
     source, targets = 1e4 * draw(0, 4, 5), 1e4 * draw(1, 4, 3, 5)
-    got = map_nce(jnp.asarray(source, jnp.bfloat16), jnp.asarray(targets, jnp.bfloat16), penalty=0.0)
+    got = jax.jit(partial(map_nce, penalty=0.0))(source.astype(jnp.bfloat16), targets.astype(jnp.bfloat16))
     assert got.dtype == jnp.float32
     assert 0 <= float(got) < 50
 
@@ -145,7 +147,9 @@ def test_patch_nce_of_several_rows_is_their_weighted_sum():
 
 def test_patch_nce_of_what_is_alike_is_the_log_of_all_patches_of_the_batch():
     np.testing.assert_allclose(
-        patch_nce(jnp.ones((3, 4, 5, 2)), jnp.ones((3, 4, 5, 2)), below=3), np.log(60), rtol=1e-6
+        jax.jit(lambda: patch_nce(jnp.ones((3, 4, 5, 2)), jnp.ones((3, 4, 5, 2)), below=3))(),
+        np.log(60),
+        rtol=1e-6,
     )
 
 

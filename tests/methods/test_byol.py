@@ -11,10 +11,11 @@ from jaxcl import nets
 from jaxcl.extract import pool
 from jaxcl.losses import keyless, negative_cosine, regression
 from jaxcl.methods import byol, cosine_decay, simsiam
-from jaxcl.train import init_state, make_step
+from jaxcl.train import make_step
+from jaxcl.train.state import TrainState
 
 NORM = nets.batch_norm()
-ENCODER = nets.small_convnet(features=(4, 4), norm=NORM)
+ENCODER = nets.small_convnet(features=(4,), norm=NORM)
 PROJECTOR = nets.mlp_head(norm=NORM, hidden=(8,), out=6, bias=False)
 PREDICTOR = nets.mlp_head(norm=NORM, hidden=(8,), out=6, bias=False)
 
@@ -44,6 +45,19 @@ def begun(batch, drawn):
     return params, {**state, "step": jnp.int32(3)}
 
 
+@pytest.fixture(scope="module")
+def initial(batch):
+    """What `init` makes itself."""
+    return jax.jit(method().init)(jax.random.key(0), batch)
+
+
+@jax.jit
+def one_loss(params, state, batch):
+    """The loss and the new state; metrics would be compiled too."""
+    value, (new, _) = method().loss(params, state, jax.random.key(1), batch)
+    return value, new
+
+
 @jax.jit
 def projected(params, stats, x):
     maps, _ = ENCODER.apply(params["encoder"], stats["encoder"], x, train=True)
@@ -58,7 +72,7 @@ def predicted(params, stats, x):
 
 def test_a_step_is_the_papers_with_both_directions_added(batch, begun):
     params, state = begun
-    value, (new, _) = jax.jit(method().loss)(params, state, jax.random.key(1), batch)
+    value, new = one_loss(params, state, batch)
     online = {name: params[name] for name in ("encoder", "projector")}
     target = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, state["target"], online)
     chex.assert_trees_all_close(new["target"], target, atol=1e-6)
@@ -72,12 +86,13 @@ def test_a_step_is_the_papers_with_both_directions_added(batch, begun):
     assert int(new["step"]) == 4
 
 
-def test_the_target_begins_with_weights_of_its_own_and_keeps_them_in_the_first_step(batch):
-    params, state = jax.jit(method().init)(jax.random.key(0), batch)
+def test_the_target_begins_with_weights_of_its_own_and_keeps_them_in_the_first_step(batch, initial):
+    params, state = initial
     assert not np.allclose(
         params["projector"]["Dense_0"]["kernel"], state["target"]["projector"]["Dense_0"]["kernel"]
     )
-    _, (new, _) = jax.jit(method().loss)(params, {**state, "step": jnp.int32(0)}, jax.random.key(1), batch)
+    assert state["step"] == 0
+    _, new = one_loss(params, state, batch)
     chex.assert_trees_all_equal(new["target"], state["target"])
 
 
@@ -92,7 +107,7 @@ def test_no_gradient_flows_through_the_target(batch, begun):
 
 def test_the_target_has_batch_statistics_of_its_own(batch, begun):
     params, state = begun
-    _, (new, _) = jax.jit(method().loss)(params, state, jax.random.key(1), batch)
+    _, new = one_loss(params, state, batch)
     online = {name: new["online"][name] for name in ("encoder", "projector")}
     for name in ("encoder", "projector"):
         for a, b in zip(
@@ -101,15 +116,18 @@ def test_the_target_has_batch_statistics_of_its_own(batch, begun):
             assert not np.allclose(a, b)
 
 
-def test_averaging_before_use_is_the_papers_averaging_after_each_step_with_that_steps_decay(batch):
+def test_averaging_before_use_is_the_papers_averaging_after_each_step_with_that_steps_decay(
+    batch, begun
+):
     decay = cosine_decay(0.5, steps=4)
     m, tx = method(decay), optax.sgd(0.05)
-    train = init_state(jax.random.key(0), m, tx, batch)
-    step = jax.jit(make_step(m, tx))
+    params, state = begun
+    train = TrainState(jnp.int32(0), params, tx.init(params), {**state, "step": jnp.int32(0)})
+    step = jax.jit(lambda *given: make_step(m, tx)(*given)[0])
     target = train.state["target"]
     for k in range(3):
         before = target
-        train, _ = step(train, jax.random.key(1), batch)
+        train = step(train, jax.random.key(1), batch)
         chex.assert_trees_all_close(train.state["target"], before, atol=1e-6)
         # The authors': after the optimizer, with the updated parameters and the step's own decay.
         online = {name: train.params[name] for name in target}
@@ -117,11 +135,13 @@ def test_averaging_before_use_is_the_papers_averaging_after_each_step_with_that_
         target = jax.tree.map(lambda a, b, kept=kept: kept * a + (1 - kept) * b, before, online)
 
 
-def test_simsiam_is_the_mean_of_both_directions_without_any_memory(batch):
+def test_simsiam_is_the_mean_of_both_directions_without_any_memory(batch, initial):
     m = simsiam(loss=keyless(negative_cosine), **PARTS)
     # Not drawn: with such parameters the gradients are larger, and rounding comes near the tolerance.
-    params, state = jax.jit(m.init)(jax.random.key(0), batch)
-    assert set(state) == {"online"}
+    params, state = initial[0], {"online": initial[1]["online"]}
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        (params, state), jax.eval_shape(m.init, jax.random.key(0), batch)
+    )
     value, grads = jax.jit(jax.value_and_grad(lambda w: m.loss(w, state, jax.random.key(1), batch)[0]))(
         params
     )

@@ -1,5 +1,7 @@
 """CMC: who is scored against what, and what is remembered."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ from jaxcl.methods.cmc import with_negatives
 from jaxcl.similarity import normalize
 
 B, K, IMAGES, D, T = 6, 10, 20, 5, 0.5
-ENCODER = nets.small_convnet(features=(4, 4), norm=nets.batch_norm())
+ENCODER = nets.small_convnet(features=(4,), norm=nets.batch_norm())
 HEAD = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=D)
 
 
@@ -22,6 +24,8 @@ def channels(images):
     return images[..., :1], images[..., 1:]
 
 
+# (key, index, count, images), one program for all that is drawn for a batch
+drawn_negatives = jax.jit(with_negatives, static_argnums=(2, 3))
 nce, softmax = keyless(binary_nce, images=IMAGES), keyless(softmax_nce)
 
 
@@ -54,26 +58,41 @@ def features(batch, begun):
     """f of both parts, put together by hand."""
 
     @jax.jit
-    def by_hand(params, state, image):
-        made = []
-        for i, x in enumerate(channels(jnp.asarray(image, jnp.float32) / 255)):
-            p, s = params[f"part_{i}"], state[f"part_{i}"]
-            maps, _ = ENCODER.apply(p["encoder"], s["encoder"], x, train=True)
-            made.append(normalize(HEAD.apply(p["head"], s["head"], pool(maps), train=True)[0]))
-        return made
+    def of_both(params, state, image):
+        parts = channels(jnp.asarray(image, jnp.float32) / 255)
+        return [by_hand(params[f"part_{i}"], state[f"part_{i}"], x) for i, x in enumerate(parts)]
 
-    return np.asarray(by_hand(*begun, batch["image"]), np.float64)
+    return np.asarray(of_both(*begun, batch["image"]), np.float64)
+
+
+def by_hand(params, state, x):
+    """f of one part."""
+    maps, _ = ENCODER.apply(params["encoder"], state["encoder"], x, train=True)
+    return normalize(HEAD.apply(params["head"], state["head"], pool(maps), train=True)[0])
 
 
 @pytest.fixture(scope="module")
-def stepped(batch, begun):
-    return {loss: jax.jit(method(loss).loss)(*begun, jax.random.key(1), batch) for loss in (nce, softmax)}
+def step(batch):
+    """(params, state, number of the key) -> the value and the new state by NCE, and the value by softmax."""
+
+    @jax.jit
+    def both(params, state, number):
+        made = [method(loss).loss(params, state, jax.random.key(number), batch) for loss in (nce, softmax)]
+        (value, (new, _)), (other, _) = made  # metrics would be compiled too
+        return value, new, other
+
+    return both
+
+
+@pytest.fixture(scope="module")
+def stepped(begun, step):
+    return step(*begun, 1)
 
 
 def scores_of(batch, begun, features):
     """[part, image, 1 + K], by loops."""
     negatives_key = jax.random.split(jax.random.key(1), 4)[1]
-    rows = np.asarray(with_negatives(negatives_key, jnp.asarray(batch["index"]), K, IMAGES))
+    rows = np.asarray(drawn_negatives(negatives_key, batch["index"], K, IMAGES))
     assert rows[:, 0].tolist() == batch["index"].tolist()
     scores = np.zeros((2, B, 1 + K))
     for part in (0, 1):
@@ -86,7 +105,7 @@ def scores_of(batch, begun, features):
 
 def test_each_part_is_scored_against_the_others_bank_by_nce(batch, begun, features, stepped):
     scores, total = scores_of(batch, begun, features), 0.0
-    value, (new, _) = stepped[nce]
+    value, new, _ = stepped
     for part in (0, 1):
         z = np.exp(scores[part]).mean() * IMAGES
         np.testing.assert_allclose(new["partition"][part], z, rtol=1e-4)
@@ -99,7 +118,7 @@ def test_each_part_is_scored_against_the_others_bank_by_nce(batch, begun, featur
 def test_or_by_softmax(batch, begun, features, stepped):
     scores = scores_of(batch, begun, features)
     total = sum(-np.log(np.exp(row[0]) / np.exp(row).sum()) for part in scores for row in part) / B
-    np.testing.assert_allclose(stepped[softmax][0], total, rtol=1e-4)
+    np.testing.assert_allclose(stepped[2], total, rtol=1e-4)
 
 
 def test_without_a_bank_the_rest_of_the_batch_is_told_from_and_both_parts_learn(
@@ -113,21 +132,24 @@ def test_without_a_bank_the_rest_of_the_batch_is_told_from_and_both_parts_learn(
     alone = method(softmax, "batch")
     params, state = drawn(alone.init, jax.random.key(0), batch)
     assert not any("bank" in name for name in state)
-    take = jax.jit(jax.value_and_grad(alone.loss, has_aux=True))
-    (value, (new, _)), got = take(params, state, jax.random.key(1), batch)
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def take(params):
+        value, (new, _) = alone.loss(params, state, jax.random.key(1), batch)
+        return value, new
+
+    (value, new), got = take(params)
     np.testing.assert_allclose(value, total, rtol=1e-4)
     assert jax.tree.structure(new) == jax.tree.structure(state)
 
-    def by_hand(params):
-        f = []
-        for i, x in enumerate(channels(jnp.asarray(batch["image"], jnp.float32) / 255)):
-            p, s = params[f"part_{i}"], state[f"part_{i}"]
-            maps, _ = ENCODER.apply(p["encoder"], s["encoder"], x, train=True)
-            f.append(normalize(HEAD.apply(p["head"], s["head"], pool(maps), train=True)[0]))
+    def loss_by_hand(params):
+        parts = channels(jnp.asarray(batch["image"], jnp.float32) / 255)
+        f = [by_hand(params[f"part_{i}"], state[f"part_{i}"], x) for i, x in enumerate(parts)]
         z = f[0] @ f[1].T / T
         return jnp.mean(logsumexp(z, axis=0) + logsumexp(z, axis=1) - 2 * jnp.diagonal(z))
 
-    want = jax.jit(jax.grad(by_hand))(params)
+    want = jax.jit(jax.grad(loss_by_hand))(params)
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-3, atol=1e-5), got, want)
     with pytest.raises(ValueError, match='1 or more, or takes the "batch"; got 0'):
         method(nce, 0).init(jax.random.key(0), batch)
@@ -150,29 +172,45 @@ def three(pairs, negatives="batch"):
     )
 
 
-@pytest.mark.parametrize(("pairs", "wanted"), [("all", [(0, 1), (0, 2), (1, 2)]), ("core", [(0, 1), (0, 2)])])
-def test_of_three_parts_the_losses_of_all_pairs_or_of_the_cores_are_added(batch, pairs, wanted):
+WANTED = {"all": [(0, 1), (0, 2), (1, 2)], "core": [(0, 1), (0, 2)]}
+
+
+@pytest.fixture(scope="module")
+def of_three(batch, drawn):
+    """f of three parts, put together by hand; and the loss of each kind of pairs."""
+    params, state = drawn(three("all").init, jax.random.key(0), batch)
+
+    @jax.jit
+    def both(params, state):
+        image = jnp.asarray(batch["image"], jnp.float32) / 255
+        parts = [(f"part_{i}", image[..., i : i + 1]) for i in range(3)]
+        f = [by_hand(params[part], state[part], x) for part, x in parts]
+        # The kinds differ in how many partitions there are.
+        states = {pairs: {**state, "partition": jnp.ones(2 * len(WANTED[pairs]))} for pairs in WANTED}
+        losses = {
+            pairs: three(pairs).loss(params, states[pairs], jax.random.key(1), batch)[0] for pairs in WANTED
+        }
+        return jnp.stack(f), losses
+
+    f, losses = both(params, state)
+    return np.asarray(f, np.float64), losses
+
+
+@pytest.mark.parametrize("pairs", WANTED)
+def test_of_three_parts_the_losses_of_all_pairs_or_of_the_cores_are_added(batch, of_three, pairs):
     """Section 3.2: the full graph is the sum over i < j of L(V_i, V_j), the core view that over j of L(V_1, V_j)."""
-    method = three(pairs)
-    params, state = jax.jit(method.init)(jax.random.key(0), batch)
-    f = []
-    for i in range(3):
-        x = jnp.asarray(batch["image"][..., i : i + 1], jnp.float32) / 255
-        p, s = params[f"part_{i}"], state[f"part_{i}"]
-        maps, _ = ENCODER.apply(p["encoder"], s["encoder"], x, train=True)
-        f.append(
-            np.asarray(normalize(HEAD.apply(p["head"], s["head"], pool(maps), train=True)[0]), np.float64)
-        )
-    total = 0.0
-    for i, j in wanted:
+    (f, losses), method, total = of_three, three(pairs), 0.0
+    for i, j in WANTED[pairs]:
         products = f[i] @ f[j].T / T
         for row in (*products, *products.T):
             total += np.log(np.exp(row).sum()) / B
         total -= 2 * np.trace(products) / B
-    value, (new, _) = jax.jit(method.loss)(params, state, jax.random.key(1), batch)
-    np.testing.assert_allclose(value, total, rtol=1e-4)
+    np.testing.assert_allclose(losses[pairs], total, rtol=1e-4)
+    params, state = jax.eval_shape(method.init, jax.random.key(0), batch)
+    _, (new, _) = jax.eval_shape(method.loss, params, state, jax.random.key(1), batch)
     assert jax.tree.structure(new) == jax.tree.structure(state)
-    assert method.embed(params, state, jnp.zeros((2, 8, 8, 3))).shape == (2, 12)
+    images = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+    assert jax.eval_shape(method.embed, params, state, images).shape == (2, 12)
 
 
 def test_three_parts_have_three_banks_and_each_direction_its_partition(batch):
@@ -188,16 +226,15 @@ def test_three_parts_have_three_banks_and_each_direction_its_partition(batch):
         three("some")
 
 
-def test_the_partition_is_that_of_the_first_batch_for_good(batch, begun, stepped):
-    params, state = begun
-    first = stepped[nce][1][0]
-    later, (second, _) = jax.jit(method(nce).loss)(params, first, jax.random.key(2), batch)
+def test_the_partition_is_that_of_the_first_batch_for_good(begun, step, stepped):
+    _, first, _ = stepped
+    later, second, _ = step(begun[0], first, 2)
     np.testing.assert_array_equal(second["partition"], first["partition"])
     assert jnp.isfinite(later)
 
 
 def test_banks_are_blended_after_the_loss_and_only_where_the_batch_is(batch, begun, features, stepped):
-    _, (new, _) = stepped[nce]
+    _, new, _ = stepped
     for part in (0, 1):
         old = np.asarray(begun[1][f"bank_{part}"].rows, np.float64)
         want = old.copy()
@@ -208,10 +245,10 @@ def test_banks_are_blended_after_the_loss_and_only_where_the_batch_is(batch, beg
 
 
 def test_an_images_negatives_hang_on_its_number_alone():
-    key, index = jax.random.key(0), jnp.array([3, 9, 4])
-    rows = with_negatives(key, index, 2000, 20)
-    np.testing.assert_array_equal(with_negatives(key, index[::-1], 2000, 20), rows[::-1])
-    assert set(np.asarray(rows).ravel().tolist()) == set(range(20))
+    key, index = jax.random.key(0), np.array([3, 9, 4])
+    rows = np.asarray(drawn_negatives(key, index, 2000, 20))
+    np.testing.assert_array_equal(drawn_negatives(key, index[::-1], 2000, 20), rows[::-1])
+    assert set(rows.ravel().tolist()) == set(range(20))
 
 
 def test_parts_that_do_not_fit_are_told(batch):

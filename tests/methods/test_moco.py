@@ -31,7 +31,7 @@ def method(**changes):
     norm = nets.batch_norm(groups=changes.pop("groups", 1))
     parts = {
         "views": two,
-        "encoder": nets.small_convnet(features=(4, 4), norm=norm),
+        "encoder": nets.small_convnet(features=(4,), norm=norm),
         "head": nets.mlp_head(norm=nets.no_norm(), hidden=(), out=D),
         "loss": keyless(queue_nce, temperature=0.3),
         "queue_size": K,
@@ -55,18 +55,29 @@ def begun(batch):
     return params, moved, state
 
 
+def without_metrics(method, params, state, key, batch):
+    """The loss and the new state; metrics would be compiled too."""
+    value, (new, _) = method.loss(params, state, key, batch)
+    return value, new
+
+
+@pytest.fixture(scope="module")
+def one_loss(batch):
+    return jax.jit(lambda params, state: without_metrics(method(), params, state, jax.random.key(1), batch))
+
+
 @partial(jax.jit, static_argnums=0)
 def network(norm_groups, params, stats, x):
     """The query or key network, put together by hand."""
-    encoder = nets.small_convnet(features=(4, 4), norm=nets.batch_norm(groups=norm_groups))
+    encoder = nets.small_convnet(features=(4,), norm=nets.batch_norm(groups=norm_groups))
     head = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=D)
     maps, _ = encoder.apply(params["encoder"], stats["encoder"], x, train=True)
     return normalize(head.apply(params["head"], stats["head"], pool(maps), train=True)[0])
 
 
-def test_a_step_is_the_papers_in_its_order(batch, begun):
+def test_a_step_is_the_papers_in_its_order(batch, begun, one_loss):
     old, params, state = begun
-    loss, (new, metrics) = jax.jit(method().loss)(params, state, jax.random.key(1), batch)
+    loss, new = one_loss(params, state)
     x1, x2 = two(None, batch)
     # First the moving average, of parameters alone; then the keys by it; then the loss, with the queue as it was.
     target = jax.tree.map(lambda a, b: DECAY * a + (1 - DECAY) * b, old, params)
@@ -85,34 +96,33 @@ def test_a_step_is_the_papers_in_its_order(batch, begun):
     assert int(new["step"]) == 1
 
 
-def test_each_network_keeps_batch_statistics_of_its_own_and_of_its_own_view(batch, begun):
+def test_each_network_keeps_batch_statistics_of_its_own_and_of_its_own_view(begun, one_loss):
     _, params, state = begun
-    _, (new, _) = jax.jit(method().loss)(params, state, jax.random.key(1), batch)
+    _, new = one_loss(params, state)
     query, key = (jax.tree.leaves(new[name]) for name in ("query", "key"))
     assert all(not jnp.allclose(a, b) for a, b in zip(query, key, strict=True))
 
 
-def test_the_first_average_is_no_change_as_the_key_encoder_starts_as_a_copy(batch, begun):
+def test_the_first_average_is_no_change_as_the_key_encoder_starts_as_a_copy(begun, one_loss):
     params, _, state = begun
-    _, (new, _) = jax.jit(method().loss)(params, state, jax.random.key(1), batch)
+    _, new = one_loss(params, state)
     chex.assert_trees_all_close(new["target"], params, atol=1e-6)
 
 
 def test_nothing_is_learnt_through_the_key_encoder(batch, begun):
     _, params, state = begun
-    loss = method().loss
 
     @jax.jit
     def gradients(params, target, key_stats, queue):
         def value(params, target, key_stats, queue):
             remembered = {**state, "target": target, "key": key_stats}
             remembered["queue"] = state["queue"]._replace(keys=queue)
-            return loss(params, remembered, jax.random.key(1), batch)
+            return without_metrics(method(), params, remembered, jax.random.key(1), batch)
 
         return jax.grad(value, argnums=(0, 1, 2, 3), has_aux=True)(params, target, key_stats, queue)
 
     given = params, state["target"], state["key"], state["queue"].keys
-    (got, target, key_stats, _), (new, _) = gradients(*given)
+    (got, target, key_stats, _), new = gradients(*given)
     assert not any(jnp.any(g) for g in jax.tree.leaves((target, key_stats)))
     k = by_age(new["queue"])[-N:]
 
@@ -126,19 +136,17 @@ def test_nothing_is_learnt_through_the_key_encoder(batch, begun):
 
 
 def test_symmetric_adds_both_directions_and_pushes_both_views(batch, begun):
-    _, params, state = begun
-
-    def run(views, **changes):
-        return jax.jit(method(views=views, shuffle=False, **changes).loss)(
-            params, state, jax.random.key(1), batch
-        )
-
     def swapped(key, batch):
         return two(key, batch)[::-1]
 
-    there, (after, _) = run(two)
-    back, (before, _) = run(swapped)
-    both, (new, _) = run(two, symmetric=True)
+    @jax.jit
+    def run(params, state):
+        """All in one program, that shares what they have in common."""
+        methods = [method(views=views, shuffle=False) for views in (two, swapped)]
+        methods += [method(views=two, shuffle=False, symmetric=True)]
+        return [without_metrics(m, params, state, jax.random.key(1), batch) for m in methods]
+
+    (there, after), (back, before), (both, new) = run(*begun[1:])
     np.testing.assert_allclose(both, there + back, rtol=1e-5)
     pushed = by_age(new["queue"])[-2 * N :]
     np.testing.assert_allclose(pushed[N:], by_age(after["queue"])[-N:], atol=1e-5)
@@ -148,25 +156,30 @@ def test_symmetric_adds_both_directions_and_pushes_both_views(batch, begun):
 def test_shuffling_changes_nothing_where_statistics_are_global_and_who_shares_them_where_they_are_not(
     batch, begun
 ):
-    _, params, state = begun
+    @jax.jit
+    def keys(params, state, seed):
+        def pushed(shuffle, groups):
+            m = method(shuffle=shuffle, groups=groups)
+            _, new = without_metrics(m, params, state, jax.random.key(seed), batch)
+            return by_age(new["queue"])[-N:]
 
-    def keys(shuffle, groups, seed=1):
-        m = method(shuffle=shuffle, groups=groups)
-        _, (new, _) = jax.jit(m.loss)(params, state, jax.random.key(seed), batch)
-        return by_age(new["queue"])[-N:]
+        return {(shuffle, groups): pushed(shuffle, groups) for shuffle in (True, False) for groups in (1, 4)}
 
-    np.testing.assert_allclose(keys(True, 1), keys(False, 1), atol=1e-5)
-    assert not np.allclose(keys(True, 4), keys(False, 4), atol=1e-2)
-    assert not np.allclose(keys(True, 4), keys(True, 4, seed=2), atol=1e-2)
+    made, others = (keys(*begun[1:], seed) for seed in (1, 2))
+    np.testing.assert_allclose(made[True, 1], made[False, 1], atol=1e-5)
+    assert not np.allclose(made[True, 4], made[False, 4], atol=1e-2)
+    assert not np.allclose(made[True, 4], others[True, 4], atol=1e-2)
 
 
 def test_the_queue_keeps_unmixed_keys_and_scores_tell_before_from_after(batch, begun):
-    _, params, state = begun
     scores = partial(score_monitor, temperature=0.3)
-    plain, (kept, alone) = jax.jit(method(scores=scores).loss)(params, state, jax.random.key(1), batch)
-    mixed, (new, metrics) = jax.jit(method(scores=scores, transform=mixing()).loss)(
-        params, state, jax.random.key(1), batch
-    )
+
+    @jax.jit
+    def run(params, state):
+        methods = [method(scores=scores), method(scores=scores, transform=mixing())]
+        return [m.loss(params, state, jax.random.key(1), batch) for m in methods]
+
+    (plain, (kept, alone)), (mixed, (new, metrics)) = run(*begun[1:])
     np.testing.assert_array_equal(new["queue"].keys, kept["queue"].keys)
     assert mixed > plain
     names = [name.removeprefix("unmixed_") for name in metrics if name.startswith("unmixed_")]
@@ -177,23 +190,25 @@ def test_the_queue_keeps_unmixed_keys_and_scores_tell_before_from_after(batch, b
     assert metrics["negative_variance"] < metrics["unmixed_negative_variance"]
 
 
-def test_a_transform_waits_for_its_step(batch, begun):
+def test_a_transform_waits_for_its_step(batch, begun, one_loss):
     _, params, state = begun
-    plain = jax.jit(method().loss)(params, state, jax.random.key(1), batch)[0]
-    waiting = jax.jit(method(transform=mixing(start=3)).loss)
+    plain, _ = one_loss(params, state)
+    waiting = jax.jit(partial(without_metrics, method(transform=mixing(start=3))))
     at = [waiting(params, {**state, "step": jnp.int32(s)}, jax.random.key(1), batch)[0] for s in (2, 3)]
     np.testing.assert_allclose(at[0], plain, rtol=1e-5)
     assert not np.isclose(at[1], plain, rtol=1e-3)
 
 
-def test_the_average_follows_the_queries_encoder_over_steps(batch):
-    from jaxcl.train import init_state, make_step
+def test_the_average_follows_the_queries_encoder_over_steps(batch, begun):
+    from jaxcl.train import make_step
+    from jaxcl.train.state import TrainState
 
     m, tx = method(), optax.sgd(0.05)
-    train = init_state(jax.random.key(0), m, tx, batch)
-    step = jax.jit(make_step(m, tx), donate_argnums=0)
+    params, _, state = begun
+    train = TrainState(jnp.int32(0), params, tx.init(params), state)
+    step = jax.jit(lambda *given: make_step(m, tx)(*given)[0])
     average = jax.tree.map(np.asarray, train.params)
     for _ in range(3):
         average = jax.tree.map(lambda a, w: DECAY * a + (1 - DECAY) * np.asarray(w), average, train.params)
-        train, _ = step(train, jax.random.key(1), batch)
+        train = step(train, jax.random.key(1), batch)
     chex.assert_trees_all_close(train.state["target"], average, atol=1e-6)
