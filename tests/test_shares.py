@@ -17,7 +17,7 @@ from jaxcl.testing import assert_same_everywhere, assert_shared, shares, step_of
 
 @pytest.fixture(scope="module", autouse=True)
 def compile_quickly():
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)

@@ -9,7 +9,7 @@ def compile_quickly(request):
     if "blockwise" in request.module.__name__:
         yield
         return
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)  # also that of all tests after these

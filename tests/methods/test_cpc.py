@@ -152,7 +152,7 @@ def test_what_cpc_cannot_predict_it_says(batch):
     with pytest.raises(ValueError, match="grid of three columns"):
         begin(patch=(16, 16), rows=lambda height: {1: 1.0})
     with pytest.raises(
-        ValueError, match=r"one vector of an image's maps, .* got \(an array \[48, 1, 1, 4\],\)"
+        ValueError, match=r"one vector of an image's maps, .* got \(an array \[48, 2, 2, 4\],\)"
     ):
         begin(extract=last)
     with pytest.raises(ValueError, match="needs at least 15x15 pixels; got 8x8"):
