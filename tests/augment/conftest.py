@@ -19,10 +19,11 @@ def sampler(op, shape):
 
 @pytest.fixture(scope="session")
 def drawn():
-    """(op, shape, seed) -> 4000 draws of the op's parameters, as numpy."""
+    """(op, shape, seed) -> 4000 draws of the op's parameters, as numpy; their keys may be given backwards."""
 
-    def draws(op, shape=(24, 24, 3), seed=0):
-        return jax.tree.map(np.asarray, sampler(op, shape)(keys(4000, seed)))
+    def draws(op, shape=(24, 24, 3), seed=0, backwards=False):
+        given = keys(4000, seed)[::-1] if backwards else keys(4000, seed)
+        return jax.tree.map(np.asarray, sampler(op, shape)(given))
 
     return draws
 

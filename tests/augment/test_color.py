@@ -22,14 +22,24 @@ def test_with_one_channel_color_has_nothing_to_change(images):
 def test_of_other_than_three_channels_each_is_made_brighter_and_richer_by_itself(channels):
     image = np.random.default_rng(0).uniform(0.3, 0.6, (6, 6, channels)).astype(np.float32)
     op = augment.color_jitter(0.3, 0.3, 0.9, 0.5, probability=1.0)
-    params = op.sample(jax.random.key(1), image.shape)
-    alone = [op.apply(params, image[..., k : k + 1]) for k in range(channels)]
-    np.testing.assert_allclose(op.apply(params, image), np.concatenate(alone, axis=2), atol=1e-6)
-    assert np.abs(op.apply(params, image) - image).max() > 0.01
-    for other in (augment.grayscale(probability=1.0), augment.drop_channels(probability=1.0)):
-        np.testing.assert_array_equal(other.apply(other.sample(jax.random.key(0), image.shape), image), image)
+    others = augment.grayscale(probability=1.0), augment.drop_channels(probability=1.0)
+
+    @jax.jit
+    def changed(image):
+        params = op.sample(jax.random.key(1), image.shape)
+        # One program for all channels, each an image of one.
+        alone = jax.vmap(lambda one: op.apply(params, one), in_axes=2, out_axes=2)(image[..., None])
+        same = [other.apply(other.sample(jax.random.key(0), image.shape), image) for other in others]
+        return op.apply(params, image), alone[..., 0], same
+
+    together, alone, same = jax.device_get(changed(image))
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert np.abs(together - image).max() > 0.01
+    for one in same:
+        np.testing.assert_array_equal(one, image)
     fused = augment.fuse(augment.simclr(6, blur=False))
-    assert fused.apply(fused.sample(jax.random.key(0), image.shape), image).shape == image.shape
+    made = jax.eval_shape(lambda key: fused.apply(fused.sample(key, image.shape), image), jax.random.key(0))
+    assert made.shape == image.shape
 
 
 def test_jitter_draws_uniform_strengths_in_any_order(drawn):

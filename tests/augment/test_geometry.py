@@ -1,5 +1,7 @@
 """Crops, flips, rotations and shifts: what is drawn, and what is done with it."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,18 +73,35 @@ def test_rotations_and_shifts_are_uniform(drawn):
     assert stats.chisquare(np.bincount((shift.down + 2) * 5 + shift.right + 2, minlength=25)).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("method", ["bicubic", "bilinear"])
+KERNELS = {"bicubic": "cubic", "bilinear": "linear"}
+BOXES = [(0, 0, 24, 24), (3, 5, 7, 11), (20, 1, 1, 23), (2, 2, 16, 16)]
+
+
+@pytest.fixture(scope="module")
+def resized(images):
+    """(box, method, antialias) -> the crop, and the box resized by jax."""
+
+    @jax.jit
+    def all_of_them(image, boxes):
+        made = {}
+        for method, antialias in itertools.product(KERNELS, (False, True)):
+            op = augment.random_resized_crop(16, method=method, antialias=antialias)
+            crops = jax.vmap(lambda *box, op=op: op.apply(geometry.Crop(*box), image))(*boxes)
+            for crop, box in zip(crops, BOXES, strict=True):
+                top, left, height, width = box
+                cut = image[top : top + height, left : left + width]
+                want = jax.image.resize(cut, (16, 16, 3), KERNELS[method], antialias=antialias)
+                made[box, method, antialias] = crop, want
+        return made
+
+    return all_of_them(images[0], np.int32(BOXES).T)
+
+
+@pytest.mark.parametrize("method", KERNELS)
 @pytest.mark.parametrize("antialias", [False, True])
-@pytest.mark.parametrize("box", [(0, 0, 24, 24), (3, 5, 7, 11), (20, 1, 1, 23), (2, 2, 16, 16)])
-def test_a_crop_is_jax_image_resize_of_the_box(box, antialias, method, images):
-    top, left, height, width = box
-    op = augment.random_resized_crop(16, method=method, antialias=antialias)
-    out = op.apply(geometry.Crop(*map(jnp.int32, box)), images[0])
-    cut = images[0, top : top + height, left : left + width]
-    kernel = {"bicubic": "cubic", "bilinear": "linear"}[method]
-    np.testing.assert_allclose(
-        out, jax.image.resize(cut, (16, 16, 3), kernel, antialias=antialias), atol=2e-6
-    )
+@pytest.mark.parametrize("box", BOXES)
+def test_a_crop_is_jax_image_resize_of_the_box(box, antialias, method, resized):
+    np.testing.assert_allclose(*resized[box, method, antialias], atol=2e-6)
 
 
 def test_a_crop_leaves_a_constant_image_constant_and_a_box_of_the_size_made_untouched(images):
@@ -94,17 +113,17 @@ def test_a_crop_leaves_a_constant_image_constant_and_a_box_of_the_size_made_unto
 
 def test_flips_and_rotations_are_those_of_numpy(images):
     image = images[0]
-    np.testing.assert_array_equal(
-        augment.flip().apply(geometry.Flip(jnp.bool_(True)), image), np.fliplr(image)
-    )
+    flip, rotate = jax.jit(augment.flip().apply), jax.jit(augment.rotate90().apply)
+    np.testing.assert_array_equal(flip(geometry.Flip(np.bool_(True)), image), np.fliplr(image))
     for quarters in range(4):
-        out = augment.rotate90().apply(geometry.Rotation(jnp.int32(quarters)), image)
+        out = rotate(geometry.Rotation(np.int32(quarters)), image)
         np.testing.assert_array_equal(out, np.rot90(image, quarters))
 
 
 def test_a_shift_moves_pixels_and_repeats_the_border(images):
     image = np.asarray(images[0])
-    out = augment.translate(3).apply(geometry.Shift(jnp.int32(2), jnp.int32(-3)), images[0])
+    shift = jax.jit(augment.translate(3).apply)
+    out = np.asarray(shift(geometry.Shift(np.int32(2), np.int32(-3)), image))
     np.testing.assert_array_equal(out[2:, :-3], image[:-2, 3:])
     np.testing.assert_array_equal(out[0, :-3], image[0, 3:])
     np.testing.assert_array_equal(out[2:, -1], image[:-2, -1])
@@ -113,17 +132,16 @@ def test_a_shift_moves_pixels_and_repeats_the_border(images):
 def test_reflected_borders_are_those_of_numpy():
     image = np.random.default_rng(1).random((7, 9, 3), np.float32)
     padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode="reflect")
-    op = augment.translate(4, border="reflect")
+    shift = jax.jit(augment.translate(4, border="reflect").apply)
     for down, right in [(0, 0), (4, -4), (-3, 2), (-4, 4)]:
-        out = op.apply(geometry.Shift(jnp.int32(down), jnp.int32(right)), jnp.asarray(image))
+        out = shift(geometry.Shift(np.int32(down), np.int32(right)), image)
         np.testing.assert_array_equal(out, padded[4 - down : 11 - down, 4 - right : 13 - right])
     with pytest.raises(ValueError, match="edge, reflect"):
         augment.translate(4, border="wrap")
 
 
-def test_shifts_happen_as_often_as_asked():
-    op = augment.translate(4, probability=0.3)
-    shifts = jax.vmap(lambda key: op.sample(key, (8, 8, 3)))(jax.random.split(KEY, 2000))
+def test_shifts_happen_as_often_as_asked(drawn):
+    shifts = drawn(augment.translate(4, probability=0.3), shape=(8, 8, 3))
     moved = np.mean((shifts.down != 0) | (shifts.right != 0))
     assert abs(moved - 0.3 * (1 - 1 / 81)) < 0.04
 
@@ -133,19 +151,25 @@ def test_the_center_crop_is_the_center_box_resized(shape):
     image = np.random.default_rng(3).random((*shape, 3), np.float32)
     side = round(0.875 * min(shape))
     top, left = ((n - side + 1) // 2 for n in shape)
-    out = augment.center_crop(8).apply((), jnp.asarray(image))
-    box = jax.tree.map(jnp.int32, geometry.Crop(top, left, side, side))
-    np.testing.assert_allclose(out, augment.random_resized_crop(8).apply(box, jnp.asarray(image)), atol=1e-6)
-    fused = augment.fuse(augment.evaluation(8))
-    np.testing.assert_allclose(fused.apply(((), ()), jnp.asarray(image)), jnp.clip(out, 0, 1), atol=1e-6)
+    box = geometry.Crop(*map(np.int32, (top, left, side, side)))
+
+    @jax.jit
+    def three_ways(image, box):
+        fused = augment.fuse(augment.evaluation(8)).apply(((), ()), image)
+        crop = augment.random_resized_crop(8).apply(box, image)
+        return augment.center_crop(8).apply((), image), crop, fused
+
+    out, crop, fused = jax.device_get(three_ways(image, box))
+    np.testing.assert_allclose(out, crop, atol=1e-6)
+    np.testing.assert_allclose(fused, np.clip(out, 0, 1), atol=1e-6)
 
 
-def test_the_logarithm_of_the_ratio_is_uniform():
+def test_the_logarithm_of_the_ratio_is_uniform(drawn):
     op = augment.random_resized_crop(
         8, area=(0.05, 0.1), distribution=augment.uniform_area_log_ratio, ratio=(0.5, 2.0)
     )
-    boxes = jax.vmap(lambda key: op.sample(key, (400, 400, 3)))(jax.random.split(KEY, 3000))
-    ratio = np.log(np.asarray(boxes.width / boxes.height))
+    boxes = drawn(op, shape=(400, 400, 3))
+    ratio = np.log(boxes.width / boxes.height)
     assert abs(ratio.mean()) < 0.03
     np.testing.assert_allclose(np.quantile(ratio, [0.25, 0.75]), [-np.log(2) / 2, np.log(2) / 2], atol=0.04)
 

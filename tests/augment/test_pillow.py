@@ -1,7 +1,8 @@
 """Colors and blur beside Pillow's, through which torchvision's transforms of MoCo, AMDIM and CMC went."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
@@ -19,14 +20,18 @@ def photo():
     return np.uint8(np.round((127.5 + 110 * np.stack(waves, axis=-1)) * [1, 0.8, 0.4]))
 
 
+@functools.cache
+def jitter_of(name):
+    op = augment.color_jitter(*(0.5 if name == one else 0.0 for one in color.JITTERS), colors="torchvision")
+    return jax.jit(op.apply)
+
+
 def jittered(image, **changes):
     """One change alone, the other three left out."""
-    op = augment.color_jitter(
-        *(0.5 if name in changes else 0.0 for name in color.JITTERS), colors="torchvision"
-    )
+    (name,) = changes
     still = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
     params = color.Jitter(on=True, order=np.arange(4), **{**still, **changes})
-    return 255 * np.asarray(jax.jit(op.apply)(params, jnp.asarray(image / 255, jnp.float32)))
+    return 255 * np.asarray(jitter_of(name)(params, np.float32(image / 255)))
 
 
 @pytest.mark.parametrize("factor", [0.6, 1.4])
@@ -51,24 +56,28 @@ def test_the_hue_is_turned_in_pillows_hsv(photo, fraction):
 
 
 def test_tensorflows_contrast_and_saturation_are_others(photo):
-    image = jnp.asarray(photo / 255, jnp.float32)
+    image = np.float32(photo / 255)
     for name, theirs in (("contrast", color.adjust_contrast), ("saturation", color.adjust_saturation)):
-        other = np.abs(jittered(photo, **{name: 0.6}) - 255 * np.asarray(theirs(0.6, image)))
+        other = np.abs(jittered(photo, **{name: 0.6}) - 255 * np.asarray(jax.jit(theirs)(0.6, image)))
         assert other.mean() > 4, name
 
 
-@pytest.mark.parametrize("sigma", [0.5, 1.3, 2.0])
-def test_the_blur_of_moco_v2_is_pillows(photo, sigma):
+@pytest.fixture(scope="module")
+def blurred():
+    """(image, sigma) -> the blur of MoCo v2, and two Gaussians that differ at the border, in bytes."""
     (op,) = [step for step in dict(augment.moco_v2(48).settings)["steps"] if step.name == "blur"]
-    ours = 255 * np.asarray(jax.jit(op.apply)(blur.Blur(True, sigma), jnp.asarray(photo / 255, jnp.float32)))
+    ops = (op, augment.gaussian_blur(border="edge", radius=8), augment.gaussian_blur(radius=8))
+    made = jax.jit(lambda image, sigma: [255 * op.apply(blur.Blur(True, sigma), image) for op in ops])
+    return lambda image, sigma: jax.device_get(made(np.float32(image / 255), sigma))
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.3, 2.0])
+def test_the_blur_of_moco_v2_is_pillows(photo, blurred, sigma):
+    ours, gaussian, black = blurred(photo, sigma)
     theirs = np.asarray(Image.fromarray(photo).filter(ImageFilter.GaussianBlur(radius=sigma))).astype(float)
     # Of its six passes each rounds to bytes.
     assert np.abs(ours - theirs).max() < 2.5
-    gaussian = 255 * np.asarray(
-        augment.gaussian_blur(border="edge", radius=8).apply(blur.Blur(True, sigma), photo / 255)
-    )
     assert np.abs(gaussian - theirs)[8:-8, 8:-8].max() < 4
-    black = 255 * np.asarray(augment.gaussian_blur(radius=8).apply(blur.Blur(True, sigma), photo / 255))
     assert np.abs(black - theirs).max() > 20  # at the border
 
 
@@ -77,12 +86,13 @@ def test_the_blur_of_moco_v2_is_pillows(photo, sigma):
     [{"border": "edge", "boxes": 3}, {"border": "edge", "radius": 8}, {"border": "reflect", "radius": 8}],
 )
 def test_a_white_image_stays_white(how):
-    white = jnp.ones((24, 20, 3))
     op = augment.gaussian_blur(**how, probability=1.0)
-    for form in (op, augment.fuse(op)):
-        np.testing.assert_allclose(form.apply(blur.Blur(True, 1.7), white), 1.0, atol=1e-6)
-    dark = augment.gaussian_blur(radius=8).apply(blur.Blur(True, 1.7), white)
-    assert float(dark.min()) < 0.5
+    forms = (op, augment.fuse(op), augment.gaussian_blur(radius=8))
+    made = jax.jit(lambda image: [form.apply(blur.Blur(True, 1.7), image) for form in forms])
+    *white, dark = made(np.ones((24, 20, 3), np.float32))
+    for one in white:
+        np.testing.assert_allclose(one, 1.0, atol=1e-6)
+    assert np.min(dark) < 0.5
 
 
 def test_a_blur_of_its_own_reach_is_a_convolution_over_the_nearest_pixel():
@@ -93,7 +103,8 @@ def test_a_blur_of_its_own_reach_is_a_convolution_over_the_nearest_pixel():
     for i in range(12):
         for j in range(9):
             truth[i, j] = np.einsum("a,b,abc->c", taps, taps, padded[i : i + 7, j : j + 7])
-    ours = augment.gaussian_blur(border="edge", radius=3).apply(blur.Blur(True, 1.1), jnp.asarray(image))
+    op = augment.gaussian_blur(border="edge", radius=3)
+    ours = jax.jit(op.apply)(blur.Blur(True, 1.1), np.float32(image))
     np.testing.assert_allclose(ours, truth, atol=1e-6)
 
 
@@ -109,7 +120,8 @@ def test_other_colors_borders_and_radii_are_refused():
 
 
 def test_boxes_have_the_variance_of_the_gaussian_that_they_stand_for():
+    taps_of = jax.jit(lambda sigma: blur.box_taps(blur.box_radius(sigma, 3), 8))
     for sigma in (0.3, 1.0, 2.0, 3.7):
-        taps = np.asarray(blur.box_taps(jnp.float32(blur.box_radius(sigma, 3)), 8), np.float64)
+        taps = np.asarray(taps_of(np.float32(sigma)), np.float64)
         assert abs(taps.sum() - 1) < 1e-6
         np.testing.assert_allclose(3 * np.sum(taps * np.arange(-8, 9) ** 2), sigma**2, rtol=1e-5)

@@ -67,7 +67,8 @@ def test_byols_crops_and_brightness_are_those_of_its_code():
         boxes.append((min(height, h), min(width, w)))
     truth = np.array(boxes)
     recipe = augment.byol(224)[0]
-    drawn = jax.vmap(lambda key: recipe.sample(key, (h, w, 3)))(jax.random.split(KEY, n))
+    sample = jax.jit(jax.vmap(lambda key: recipe.sample(key, (h, w, 3))))
+    drawn = sample(jax.random.split(KEY, n))
     crop, jitter = drawn[0], drawn[3]
     ours = np.stack([np.asarray(crop.height), np.asarray(crop.width)], axis=1)
     np.testing.assert_allclose(ours.mean(axis=0), truth.mean(axis=0), rtol=0.02)
@@ -110,11 +111,11 @@ def test_switches_of_the_recipe_take_ops_in_and_out():
 def test_a_recipe_of_a_traced_strength_makes_the_views_of_the_number(batch):
     def views(strength, least, batch):
         recipe = augment.simclr(12, strength=strength, min_area=least)
-        return augment.two_views(recipe)(KEY, batch)
+        return augment.n_views(recipe, 1)(KEY, batch)
 
     def fused(strength, least, batch):
         recipe = augment.fuse(augment.simclr(12, strength=strength, min_area=least))
-        return augment.two_views(recipe)(KEY, batch)
+        return augment.n_views(recipe, 1)(KEY, batch)
 
     for make in (views, fused):
         want = jax.jit(partial(make, 0.5, 0.2))(batch)

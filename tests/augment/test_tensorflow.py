@@ -1,7 +1,6 @@
 """Every op beside tf.image, for the same parameters, on pixels within and outside of [0, 1]."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -13,6 +12,12 @@ tf = pytest.importorskip("tensorflow", reason="the comparison is with tf.image")
 
 RANGES = {"inside": (0.0, 1.0), "outside": (-0.3, 1.3)}
 FACTORS = [0.0, 0.4, 1.0, 1.7, 5.0]
+contrast, saturation, hue = map(
+    jax.jit, (color.adjust_contrast, color.adjust_saturation, color.adjust_hue)
+)
+bicubic, bilinear = (
+    jax.jit(augment.random_resized_crop(16, method=method).apply) for method in ("bicubic", "bilinear")
+)
 
 
 @pytest.fixture(scope="module", params=RANGES)
@@ -27,25 +32,23 @@ def image(request):
 
 @pytest.mark.parametrize("factor", FACTORS)
 def test_contrast(image, factor):
-    np.testing.assert_allclose(
-        color.adjust_contrast(factor, image), tf.image.adjust_contrast(image, factor), atol=1e-5
-    )
+    np.testing.assert_allclose(contrast(factor, image), tf.image.adjust_contrast(image, factor), atol=1e-5)
 
 
 @pytest.mark.parametrize("factor", FACTORS)
 def test_saturation(image, factor):
     want = tf.image.adjust_saturation(image, factor)
-    np.testing.assert_allclose(color.adjust_saturation(factor, jnp.asarray(image)), want, atol=1e-5)
+    np.testing.assert_allclose(saturation(factor, image), want, atol=1e-5)
 
 
 @pytest.mark.parametrize("turns", [-0.5, -0.2, 0.0, 0.03, 0.1, 0.5])
 def test_hue(image, turns):
     want = tf.image.adjust_hue(image, turns)
-    np.testing.assert_allclose(color.adjust_hue(turns, jnp.asarray(image)), want, atol=1e-5)
+    np.testing.assert_allclose(hue(turns, image), want, atol=1e-5)
 
 
 def test_grayscale(image):
-    out = augment.grayscale().apply(color.Grayscale(jnp.bool_(True)), jnp.asarray(image))
+    out = jax.jit(augment.grayscale().apply)(color.Grayscale(np.bool_(True)), image)
     want = tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image))
     np.testing.assert_allclose(out, want, atol=1e-6)
 
@@ -62,7 +65,7 @@ BOXES = [(0, 0, 24, 24), (3, 5, 7, 11), (17, 0, 7, 9), (20, 1, 1, 23)]
 
 @pytest.mark.parametrize("box", BOXES)
 def test_bicubic_crop(image, box):
-    out = augment.random_resized_crop(16).apply(geometry.Crop(*map(jnp.int32, box)), jnp.asarray(image))
+    out = bicubic(geometry.Crop(*map(np.int32, box)), image)
     # TensorFlow looks its weights up in a table of 1024 steps a pixel: up to about 1e-3 off on noise such as this.
     np.testing.assert_allclose(out, crop_of(image, box, 16, method="bicubic"), atol=2e-3)
 
@@ -70,22 +73,20 @@ def test_bicubic_crop(image, box):
 def test_bicubic_crop_where_the_table_of_tensorflow_is_exact(image):
     # Boxes of a quarter, half or twice the size: every weight is a table entry.
     for box in [(3, 5, 4, 8), (0, 8, 8, 4), (2, 2, 16, 16)]:
-        out = augment.random_resized_crop(16).apply(geometry.Crop(*map(jnp.int32, box)), jnp.asarray(image))
+        out = bicubic(geometry.Crop(*map(np.int32, box)), image)
         np.testing.assert_allclose(out, crop_of(image, box, 16, method="bicubic"), atol=5e-6)
 
 
 @pytest.mark.parametrize("box", BOXES)
 def test_bilinear_crop(image, box):
-    out = augment.random_resized_crop(16, method="bilinear").apply(
-        geometry.Crop(*map(jnp.int32, box)), jnp.asarray(image)
-    )
+    out = bilinear(geometry.Crop(*map(np.int32, box)), image)
     np.testing.assert_allclose(out, crop_of(image, box, 16, method="bilinear"), atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["bicubic", "bilinear"])
 def test_antialiased_crop(image, method):
     op = augment.random_resized_crop(10, method=method, antialias=True)
-    out = op.apply(geometry.Crop(*map(jnp.int32, (1, 0, 23, 17))), jnp.asarray(image))
+    out = jax.jit(op.apply)(geometry.Crop(*map(np.int32, (1, 0, 23, 17))), image)
     np.testing.assert_allclose(
         out, crop_of(image, (1, 0, 23, 17), 10, method=method, antialias=True), atol=1e-5
     )
@@ -94,7 +95,7 @@ def test_antialiased_crop(image, method):
 @pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
 def test_blur(sigma):
     image = np.random.default_rng(2).random((60, 44, 3)).astype(np.float32)
-    out = augment.gaussian_blur().apply(blur.Blur(jnp.bool_(True), jnp.float32(sigma)), jnp.asarray(image))
+    out = jax.jit(augment.gaussian_blur().apply)(blur.Blur(np.bool_(True), np.float32(sigma)), image)
     np.testing.assert_allclose(out, tf_blur(image, sigma), atol=1e-6)
 
 
@@ -131,7 +132,8 @@ def test_the_height_law_is_that_of_sample_distorted_bounding_box(size):
 
     theirs = boxes().numpy()
     op = augment.random_resized_crop(32, distribution=augment.uniform_height)
-    ours = jax.vmap(lambda key: op.sample(key, (*size, 3)))(jax.random.split(jax.random.key(3), n))
+    sample = jax.jit(jax.vmap(lambda key: op.sample(key, (*size, 3))))
+    ours = sample(jax.random.split(jax.random.key(3), n))
     ours = np.stack(ours, axis=1)
     derived = {
         "top": lambda box: box[:, 0],
@@ -154,12 +156,13 @@ def test_the_height_law_is_that_of_sample_distorted_bounding_box(size):
 def test_a_whole_view_is_the_reference_pipelines(brightness_form):
     recipe = simclr(40, strength=1.0, brightness_form=brightness_form)
     images = np.random.default_rng(4).integers(0, 256, (24, 48, 48, 3), np.uint8)
-    batch = {"image": jnp.asarray(images), "index": jnp.arange(24)}
+    batch = {"image": images, "index": np.arange(24)}
     params = jax.device_get(jax.jit(lambda batch: draw(jax.random.key(5), recipe, batch))(batch))
     out = np.asarray(jax.jit(lambda params, images: render(recipe, params, images))(params, batch["image"]))
     assert len(describe(params)) == 24
     # The resize alone is compared above; here the same pixels go into everything that follows.
-    cropped = np.asarray(render(augment.random_resized_crop(40), params[0], batch["image"]))
+    crop = jax.jit(lambda params, images: render(augment.random_resized_crop(40), params, images))
+    cropped = np.asarray(crop(params[0], images))
     for i in range(24):
         _, flip, jitter, gray, _, blur = jax.tree.map(lambda field, i=i: field[i], params)
         x = tf.convert_to_tensor(cropped[i])
@@ -184,7 +187,7 @@ def test_composition_is_nested_application(image):
     parts = compose(
         augment.flip(probability=1.0), compose(augment.grayscale(probability=1.0), augment.clip())
     )
-    out = parts.apply(parts.sample(jax.random.key(0), image.shape), jnp.asarray(image))
+    out = jax.jit(lambda image: parts.apply(parts.sample(jax.random.key(0), image.shape), image))(image)
     want = tf.clip_by_value(
         tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(tf.image.flip_left_right(image))), 0, 1
     )
