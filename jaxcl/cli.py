@@ -605,15 +605,15 @@ def embed(arguments: list[str]) -> int:
 
 
 def export(arguments: list[str]) -> int:
-    """`jaxcl export RUN_DIR --to torchvision|safetensors [--out FILE]`"""
+    """`jaxcl export RUN_DIR --to torchvision|timm|safetensors [--out FILE]`"""
     parser = argparse.ArgumentParser(
         "jaxcl export",
         description="The weights of a run's encoder in a file. torchvision: a ResNet by torchvision's names, with the"
-        " lines of Python that load it; safetensors: any encoder by jaxcl's own names. `jaxcl train CONFIG --init FILE`"
-        " starts a run from either.",
+        " lines of Python that load it; timm: the same for timm, with ResNet-D, SE and SK too; safetensors: any encoder"
+        " by jaxcl's own names. `jaxcl train CONFIG --init FILE` starts a run from any.",
     )
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--to", required=True, choices=("torchvision", "safetensors"))
+    parser.add_argument("--to", required=True, choices=("torchvision", "timm", "safetensors"))
     parser.add_argument("--out", type=Path, metavar="FILE", help="a file in RUN_DIR/weights unless given")
     add_trust(parser)
     own = parser.parse_args(arguments)

@@ -109,7 +109,7 @@ class CommonKnobs:
     """Epochs between two online kNN accuracies; 0: never."""
     init: str | None = None
     """A run directory whose trained encoder this run starts from; or a file of weights, .safetensors or .pth (`jaxcl
-    export`, torchvision, MoCo, lightly, solo-learn)."""
+    export`, torchvision, timm, MoCo, lightly, solo-learn)."""
     learning_rate: float = 2e-3
     """Peak of the learning rate."""
     weight_decay: float = 1e-4

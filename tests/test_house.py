@@ -80,7 +80,7 @@ EDGES = {
     },
     "encoder": {"config", "devices", "keys", "runs", "train", "typing"},
     "tensors": set(),
-    "weights": {"encoder", "nets", "runs", "tensors", "train", "typing"},
+    "weights": {"encoder", "nets", "records", "runs", "tensors", "train", "typing"},
     "features": {"data", "encoder", "evaluate", "runs", "tables", "typing"},
     "report": {
         "augment",

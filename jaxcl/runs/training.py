@@ -111,6 +111,8 @@ def starting_point(knobs: CommonKnobs, recipe: Recipe) -> Path | Callable[[Any],
         return weights.starting_from(knobs.init, recipe.method, carries=recipe.carries, told=told)
     init = Path(knobs.init) / "checkpoints"
     if checkpoint.latest(init) is None:
+        if said := weights.of_tensorflow(knobs.init):
+            raise ValueError(said)
         raise FileNotFoundError(
             f"--init: there is no checkpoint in {init}; expected a run directory, or a file of weights"
             " (.safetensors, .pth)."
