@@ -171,6 +171,8 @@ EXTRAS = {
     "tensorflow_datasets": "tfds",
     "importlib_resources": "tfds",
     "libtpu": "tpu",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
 }
 
 

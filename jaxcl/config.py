@@ -42,7 +42,7 @@ Apply = Callable[[PyTree, PyTree, Array], Array]
 # Kinds of data whose specification ends in a path: folder:PATH.
 PATHS = ("folder", "npz", "npy", "tfrecord")
 # Knobs that a run may be gone on with otherwise than it began.
-MAY_CHANGE = {"keep_every", "nonfinite"}
+MAY_CHANGE = {"keep_every", "nonfinite", "logger"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +101,8 @@ class CommonKnobs:
     and evaluated as "joint". Needs labels."""
     log_every: int = 20
     """Training steps between two lines of the log."""
+    logger: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Who gets the metrics besides metrics.jsonl: tensorboard, wandb (Weights & Biases), mlflow; one or several."""
     save_every: int = 500
     """Training steps between two checkpoints, of which the newest three stay."""
     keep_every: int = 0

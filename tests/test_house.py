@@ -111,7 +111,9 @@ KEEPERS = {
     "tensorflow_datasets": {"data/tf_read"},
     "tyro": {"cli"},
     "orbax": {"train/checkpoint"},
-    "tensorboardX": {"train/log"},
+    "tensorboardX": {"train/loggers"},
+    "wandb": {"train/loggers"},
+    "mlflow": {"train/loggers"},
     "pyarrow": {"features"},
     "torch": {"weights"},
 }
