@@ -32,7 +32,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxcl import devices
+from jaxcl import devices, neighbors
 from jaxcl.records import check_fits, parsed, read_text
 from jaxcl.typing import About, Array, Method, Net, PyTree, Views
 
@@ -282,7 +282,8 @@ def steps_across(epochs: float, count: int, batch_size: int) -> int:
 
 
 def load_config(path: str | Path) -> ModuleType:
-    """The config at `path` as a module, checked to have `Knobs` and `recipe`."""
+    """The config at `path` as a module, checked to have `Knobs` and `recipe`. It may import files beside it, which are
+    kept with its runs (`jaxcl.neighbors`)."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -296,6 +297,7 @@ def load_config(path: str | Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up
     read_text(path)  # a sentence where it is no text
+    module.__dict__["__neighbors__"] = neighbors.look_beside(path)
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever a program may raise

@@ -87,11 +87,11 @@ def assert_same_everywhere(
     for placement in placements:
         try:
             here = value_and_grad(loss, params, batch, placement=placement, devices=devices)
-        except ValueError as error:
+        except ValueError as failure:
             # shard_map finds out by itself that devices do not agree, in words of its own.
             if placement == "jit" or not ignores_the_axis(loss, params, batch, devices):
                 raise
-            raise AssertionError(f"{placement} on {devices} devices has no one value. {IGNORED}") from error
+            raise AssertionError(f"{placement} on {devices} devices has no one value. {IGNORED}") from failure
         named = jax.tree_util.tree_leaves_with_path({"value": truth[0], "gradient": truth[1]})
         for (path, want), got in zip(
             named, jax.tree.leaves({"value": here[0], "gradient": here[1]}), strict=True

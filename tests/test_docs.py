@@ -136,6 +136,12 @@ def blocks():
     ]
 
 
+def test_each_part_of_one_s_own_has_a_complete_example():
+    assert {"network", "augmentation", "loss", "method", "data set", "config", "logger"} <= {
+        one.id for one in blocks()
+    }
+
+
 @pytest.mark.parametrize(("page", "code"), blocks())
 def test_an_example_of_ones_own_runs_as_it_stands(page, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
