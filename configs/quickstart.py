@@ -8,7 +8,8 @@ jaxcl plot runs/quickstart
 
 What the two views of an image share is what is learnt. The colors behind these digits tell the images apart better than
 any digit does, so the views must not share them: hues are turned all around the circle, and four views in five are
-gray. (The settings were chosen on a sixth of the training digits, held out, with other seeds than those reported.)
+gray. Of photographs colors say much: for those begin with configs/simclr_cifar10_cpu.py. (The settings were chosen on a
+sixth of the training digits, held out, with another seed than those reported.)
 """
 
 from dataclasses import dataclass
