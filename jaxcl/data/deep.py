@@ -34,9 +34,9 @@ def levels_of(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
             f"it is a {image.format} with colors of 16 bits a channel, of which only 8 can be read. Save such images as"
             " PNG with 16 bits, or all of them as one array uint16 [n, h, w, 3] and give --data npy:FILE"
         )
-    file: Any = image.fp
-    file.seek(0)
-    levels, opaque = read_png(file)
+    opened: Any = image  # a PngImageFile: its file is still open, as nothing was loaded
+    opened.fp.seek(0)
+    levels, opaque = read_png(opened.fp)
     covers = levels[..., -1] if levels.shape[2] % 2 == 0 else None
     levels = levels[..., : levels.shape[2] - (covers is not None)]
     if opaque is not None:  # one color that means "nothing here"
