@@ -18,7 +18,9 @@ project = "jaxcl"
 version = release = jaxcl.__version__
 copyright = "the authors of jaxcl"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "mathml", "docstrings", "names"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "mathml", "docstrings", "names", "sphinx_copybutton"]
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 root_doc = "docs/index"
 include_patterns = ["docs/**.md", "README.md", "CHANGELOG.md", "benchmarks/results/*.md"]
 # Not looked into.
@@ -29,6 +31,8 @@ myst_heading_anchors = 3
 myst_linkify_fuzzy_links = False
 html_math_renderer = "mathml"
 default_role = "code"
+# `--option` stays what it is.
+smartquotes = False
 
 autodoc_member_order = "alphabetical"
 autodoc_default_options = {"members": True}
@@ -47,3 +51,13 @@ html_show_sourcelink = False
 pygments_style = "friendly"
 
 figures.draw_all(HERE.parent / "figures")
+
+
+def setup(app):
+    app.connect("source-read", folder_links)
+
+
+def folder_links(app, name, source):
+    """The README's link to the folder of measurements leads to their page."""
+    if name == "README":
+        source[0] = source[0].replace("](benchmarks/results)", "](docs/measurements.md)")

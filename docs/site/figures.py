@@ -22,13 +22,9 @@ KEY = jax.random.key(0)
 PULLED, PUSHED, NOTHING = "#2a9d3a", "#e8710a", "#f1f2f4"
 
 
-# These pictures need no fast programs, and each is computed once.
-jax.config.update("jax_disable_most_optimizations", True)
-
-
 def digits(count):
     """Embedded digits with less clutter than those of training, so that one sees what is done to them."""
-    found = data.scattered_digits("test", n=64, clutter=0.2, colors=0.5, contrast=(0.6, 0.7), scale=(3.2, 3.6))
+    found = data.scattered_digits("test", n=64, clutter=0.2, colors=0.5, contrast=(0.45, 0.5), scale=(3.2, 3.6))
     return {"image": found.images[:count], "index": np.arange(count, dtype=np.int32)}
 
 
@@ -132,7 +128,7 @@ def names_of(images):
 
 
 def simclr_pairs():
-    figure, names = style.new_figure(3.4, 3.8), names_of(4)
+    figure, names = style.new_figure(4.4, 4.4), names_of(4)
     pull_and_push(figure.subplots(), in_batch(*two_views_of(4), temperature=0.5), names, names)
     key_of_colors(figure)
     return figure
@@ -317,19 +313,20 @@ def amdim():
     params, state = encoder.init(KEY, x)
     # The last kernels of a block start at 0, which hides what it will see.
     params = jax.tree.map(lambda p: p + 0.1, params)
-    maps = [m for m in encoder.apply(params, state, x, train=False)[0] if m.shape[1] in (1, 5, 7)]
-    last = {m.shape[1]: i for i, m in enumerate(maps)}
+    widths = (1, 5, 7)
+
+    def middles(x):
+        """The middle vector of the last map of each width, as a number."""
+        last = {m.shape[1]: m for m in encoder.apply(params, state, x, train=False)[0]}
+        return jnp.stack([jnp.sum(last[w][0, w // 2, w // 2] ** 2) for w in widths])
+
+    reach = dict(zip(widths, np.abs(np.asarray(jax.jacrev(middles)(x))[:, 0]).sum(-1) > 0, strict=True))
     figure = style.new_figure(5.4, 2.9)
     left, right = figure.subplots(1, 2)
     style.show(left, np.asarray(views[0][0]))
     style.show(right, np.asarray(views[1][0]))
     for width, color, ax in ((1, "#d62728", left), (5, "#ffffff", right), (7, "#ffc285", right)):
-
-        def at(x, width=width):
-            found = [m for m in encoder.apply(params, state, x, train=False)[0] if m.shape[1] in (1, 5, 7)]
-            return jnp.sum(found[last[width]][0, width // 2, width // 2] ** 2)
-
-        rows, columns = np.nonzero(np.abs(np.asarray(jax.grad(at)(x)))[0].sum(-1) > 0)
+        rows, columns = np.nonzero(reach[width])
         top, left_, size = rows.min(), columns.min(), (np.ptp(columns) + 1, np.ptp(rows) + 1)
         inset = 0.4 if width == 1 else 0
         box = patch(
@@ -396,6 +393,8 @@ FIGURES = {
 
 def draw_all(folder, names=tuple(FIGURES)):
     """Draws what is not there, or is older than this file."""
+    # No fast programs are needed, as each runs once.
+    jax.config.update("jax_disable_most_optimizations", True)
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
     for name in names:
