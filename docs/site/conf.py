@@ -1,7 +1,7 @@
 """The site's settings: `make docs` builds build/site from docs/, the README and the measurements.
 
-Sphinx reads the repository's root, so that a link in a page leads to the same place on the site as on disk. A warning is
-an error. Nothing is fetched by who reads it: equations are MathML, pictures are drawn here.
+Sphinx reads the repository's root, so that a link in a page leads to the same place on the site as on disk. A warning
+is an error. Nothing is fetched by who reads it: equations are MathML, pictures are drawn here.
 """
 
 import sys
@@ -49,6 +49,8 @@ html_extra_path = ["root"]
 html_copy_source = False
 html_show_sourcelink = False
 pygments_style = "friendly"
+# Shells, equations and directories are none; Python says that it is.
+highlight_language = "none"
 
 figures.draw_all(HERE.parent / "figures")
 

@@ -1,7 +1,7 @@
 """Docstrings as they are written here, into reStructuredText.
 
 They are plain text: paragraphs, terms with what is said of them indented below, lists, examples that are run, and what
-is laid out by spaces (equations, tables, directories), which is shown as it stands. Code stands between `single` quotes.
+is laid out by spaces (equations, tables, directories), which is shown as it stands. Code is between `single` quotes.
 """
 
 import ast
@@ -61,7 +61,7 @@ def prose(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    return re.sub(r"([*_|\\`<>])", r"\\\1", text)
+    return re.sub(r"([*_|\\`<>])", r"\\\1", text.replace("->", "→"))
 
 
 def laid_out(lines: list[str]) -> bool:
@@ -70,15 +70,17 @@ def laid_out(lines: list[str]) -> bool:
 
 
 def literal(lines: list[str]) -> list[str]:
-    return ["::", "", *("    " + line if line else "" for line in textwrap.dedent("\n".join(lines)).split("\n")), ""]
+    return [
+        "::",
+        "",
+        *("    " + line if line else "" for line in textwrap.dedent("\n".join(lines)).split("\n")),
+        "",
+    ]
 
 
-def to_rst(lines: list[str], *, depth: int = 0) -> list[str]:
-    """A docstring's lines, dedented."""
-    out: list[str] = []
-    for block in blocks(lines):
-        out += one(block)
-    return out
+def to_rst(lines: list[str]) -> list[str]:
+    """A docstring's lines, of which the outermost are flush left."""
+    return [line for block in blocks(lines) for line in one(block)]
 
 
 def one(block: list[str]) -> list[str]:
@@ -115,10 +117,7 @@ def escaped_lines(lines: list[str]) -> str:
 
 
 def term(line: str) -> str:
-    words = line.strip()
-    return words if words.startswith("`") and words.count("`") == 2 and not escaped(words).startswith("\\") and False else (
-        escaped(words) if "`" in words else f"``{words}``"
-    )
+    return escaped(line) if "`" in line else f"``{line}``"
 
 
 def listed(block: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ import optax
 from jaxcl import augment, data, feature_transform, losses, memory, nets
 from jaxcl.images import patches
 from jaxcl.plot import style, views_sheet
-from jaxcl.similarity import cosine, normalize
+from jaxcl.similarity import normalize
 
 KEY = jax.random.key(0)
 PULLED, PUSHED, NOTHING = "#2a9d3a", "#e8710a", "#f1f2f4"
@@ -24,13 +24,17 @@ PULLED, PUSHED, NOTHING = "#2a9d3a", "#e8710a", "#f1f2f4"
 
 def digits(count):
     """Embedded digits with less clutter than those of training, so that one sees what is done to them."""
-    found = data.scattered_digits("test", n=64, clutter=0.2, colors=0.5, contrast=(0.45, 0.5), scale=(3.2, 3.6))
+    found = data.scattered_digits(
+        "test", n=64, clutter=0.2, colors=0.5, contrast=(0.45, 0.5), scale=(3.2, 3.6)
+    )
     return {"image": found.images[:count], "index": np.arange(count, dtype=np.int32)}
 
 
 def sheet(views, count=3):
     batch = digits(count)
-    return views_sheet(batch["image"], views(KEY, batch), captions=augment.captions(KEY, views, batch), cell=1.5)
+    return views_sheet(
+        batch["image"], views(KEY, batch), captions=augment.captions(KEY, views, batch), cell=1.5
+    )
 
 
 # --- views -------------------------------------------------------------------------------------------------------
@@ -59,7 +63,9 @@ def looc():
 def leave_one_out():
     color = augment.compose(augment.color_jitter(0.4, 0.4, 0.4, 0.1), augment.grayscale())
     crop = augment.random_resized_crop(32, area=(0.4, 1.0))
-    return augment.leave_one_out({"color": color, "rotation": augment.rotate90()}, before=crop, after=augment.clip())
+    return augment.leave_one_out(
+        {"color": color, "rotation": augment.rotate90()}, before=crop, after=augment.clip()
+    )
 
 
 def cmc():
@@ -112,7 +118,11 @@ def key_of_colors(figure):
 
     marks = [
         Line2D([], [], marker="s", linestyle="", markersize=8, color=color, label=label)
-        for color, label in ((PULLED, "pulled together"), (PUSHED, "pushed apart, by softmax"), ("#d5d8dc", "not compared"))
+        for color, label in (
+            (PULLED, "pulled together"),
+            (PUSHED, "pushed apart, by softmax"),
+            ("#d5d8dc", "not compared"),
+        )
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
 
@@ -207,7 +217,9 @@ def generalized():
         "log-sum-exp\n(NT-Xent's)": losses.keyless(losses.log_sum_exp, temperature=0.2),
         "sliced Wasserstein,\nuniform on the circle": losses.sliced_wasserstein,
         "sliced Wasserstein,\nnormal": partial(losses.sliced_wasserstein, prior=losses.normal),
-        "sliced Wasserstein,\nuniform in the square": partial(losses.sliced_wasserstein, prior=losses.uniform_cube),
+        "sliced Wasserstein,\nuniform in the square": partial(
+            losses.sliced_wasserstein, prior=losses.uniform_cube
+        ),
     }
     figure = style.new_figure(8.0, 2.5)
     for ax, (name, term) in zip(figure.subplots(1, 4), terms.items(), strict=True):
@@ -289,7 +301,13 @@ def cpc():
     for r in range(7):
         for c in range(7):
             style.show(axes[r, c], cut[r, c])
-            mark = (style.BLUE, 2.5) if (r, c) == (2, 3) else (PULLED, 2.2) if c == 3 and r in predicted else None
+            mark = (
+                (style.BLUE, 2.5)
+                if (r, c) == (2, 3)
+                else (PULLED, 2.2)
+                if c == 3 and r in predicted
+                else None
+            )
             if seen[r, c]:
                 style.frame(axes[r, c], "#12b3c7", 1.6)
             if mark:
@@ -330,14 +348,21 @@ def amdim():
         top, left_, size = rows.min(), columns.min(), (np.ptp(columns) + 1, np.ptp(rows) + 1)
         inset = 0.4 if width == 1 else 0
         box = patch(
-            "Rectangle", (left_ - 0.5 + inset, top - 0.5 + inset), size[0] - 2 * inset, size[1] - 2 * inset,
-            fill=False, edgecolor=color, linewidth=2,
+            "Rectangle",
+            (left_ - 0.5 + inset, top - 0.5 + inset),
+            size[0] - 2 * inset,
+            size[1] - 2 * inset,
+            fill=False,
+            edgecolor=color,
+            linewidth=2,
         )
         ax.add_patch(box)
         label = f"a position of r{width}: {size[0]} x {size[1]} pixels"
         below = {1: -0.06, 5: -0.06, 7: -0.14}[width]
         shown = style.INK if color == "#ffffff" else {"#ffc285": "#b86a12"}.get(color, color)
-        ax.annotate(label, (0.5, below), xycoords="axes fraction", ha="center", va="top", fontsize=7.5, color=shown)
+        ax.annotate(
+            label, (0.5, below), xycoords="axes fraction", ha="center", va="top", fontsize=7.5, color=shown
+        )
     return figure
 
 
@@ -351,7 +376,13 @@ def boxes(figure, places, arrows, size):
     ax.axis("off")
     for x, y, text, color in places.values():
         ax.text(
-            x, y, text, ha="center", va="center", fontsize=8, color=style.INK,
+            x,
+            y,
+            text,
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=style.INK,
             bbox={"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": color, "linewidth": 1.3},
         )
     for start, end, text, color in arrows:
@@ -359,11 +390,26 @@ def boxes(figure, places, arrows, size):
         room = 24 if x0 != x1 else 14
         line = "--" if text.startswith("moving") else "-"
         ax.annotate(
-            "", (x1, y1), (x0, y0),
-            arrowprops={"arrowstyle": "->", "color": color, "shrinkA": room, "shrinkB": room, "linestyle": line},
+            "",
+            (x1, y1),
+            (x0, y0),
+            arrowprops={
+                "arrowstyle": "->",
+                "color": color,
+                "shrinkA": room,
+                "shrinkB": room,
+                "linestyle": line,
+            },
         )
-        ax.text((x0 + x1) / 2 + (0.08 if x0 == x1 else 0), (y0 + y1) / 2 + (0.12 if x0 != x1 else 0), text, fontsize=7,
-                color=color, ha="left" if x0 == x1 else "center", va="center" if x0 == x1 else "bottom")
+        ax.text(
+            (x0 + x1) / 2 + (0.08 if x0 == x1 else 0),
+            (y0 + y1) / 2 + (0.12 if x0 != x1 else 0),
+            text,
+            fontsize=7,
+            color=color,
+            ha="left" if x0 == x1 else "center",
+            va="center" if x0 == x1 else "bottom",
+        )
     return figure
 
 
@@ -385,8 +431,20 @@ def byol_networks():
 FIGURES = {
     figure.__name__: figure
     for figure in (
-        simclr, simclr_pairs, simclr_v2, moco, looc, looc_pairs, generalized, feature_transformation, byol,
-        byol_networks, cpc, amdim, cmc, yadim,
+        simclr,
+        simclr_pairs,
+        simclr_v2,
+        moco,
+        looc,
+        looc_pairs,
+        generalized,
+        feature_transformation,
+        byol,
+        byol_networks,
+        cpc,
+        amdim,
+        cmc,
+        yadim,
     )  # fmt: skip
 }
 

@@ -1,11 +1,13 @@
-"""A code span that names something public of jaxcl leads to its page: `nt_xent`, `augment.two_views`, `jaxcl.losses`."""
+"""A code span that names something public of jaxcl leads to its page: `nt_xent`, `augment.two_views`, `losses`."""
 
 from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.nodes import make_refnode
 
 # Names that are also everyday words, so that a span of them is more often a value or a knob.
-WORDS = {"data", "clip", "flip", "last", "load", "open", "take", "order", "train", "plot", "normal", "embed", "draw", "rows"}
+WORDS = set(
+    "data clip flip last load open take order train plot normal embed draw rows features views images shown".split()
+)
 
 
 def targets(env) -> dict[str, tuple[str, str]]:
@@ -15,7 +17,9 @@ def targets(env) -> dict[str, tuple[str, str]]:
         words = full.split(".")
         for start in range(len(words)):
             found.setdefault(".".join(words[start:]), set()).add((entry.docname, entry.node_id))
-    return {name: next(iter(places)) for name, places in found.items() if len(places) == 1 and name not in WORDS}
+    return {
+        name: next(iter(places)) for name, places in found.items() if len(places) == 1 and name not in WORDS
+    }
 
 
 class Names(SphinxPostTransform):
@@ -35,13 +39,17 @@ class Names(SphinxPostTransform):
                 continue
             if place[0] == self.env.docname and self.own(literal, place[1]):
                 continue
-            reference = make_refnode(self.app.builder, self.env.docname, place[0], place[1], literal.deepcopy())
+            reference = make_refnode(
+                self.app.builder, self.env.docname, place[0], place[1], literal.deepcopy()
+            )
             literal.replace_self(reference)
 
     def own(self, node, anchor) -> bool:
         """Whether a node stands in the very description that it would lead to."""
         while node is not None:
-            if any(anchor in child.get("ids", ()) for child in node.children if isinstance(child, nodes.Element)):
+            if any(
+                anchor in child.get("ids", ()) for child in node.children if isinstance(child, nodes.Element)
+            ):
                 return True
             node = node.parent
         return False
