@@ -152,9 +152,8 @@ GUIDES = [page for page in DOCS if page.parent.name in ("guides", "methods") or 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_the_values_of_knobs_in_commands_are_of_their_kinds(page):
     """By the command line's own parser; of a sweep, which lists several, the options alone are known (above)."""
-    for command, words in re.findall(
-        r"^jaxcl (train|plan|views) (configs/.*)$", page.read_text(), re.MULTILINE
-    ):
+    text = page.read_text().replace("\\\n", " ")
+    for command, words in re.findall(r"^jaxcl (train|plan|views) (configs/.*)$", text, re.MULTILINE):
         config, *rest = re.split(r" #|   ", words)[0].split()
         own = [i for i, word in enumerate(rest) if word in ("--run-dir", "--machine")]
         rest = [word for i, word in enumerate(rest) if i not in own and i - 1 not in own]

@@ -158,6 +158,9 @@ def signature(app, what, name, obj, options, signature, return_annotation):
     if not isinstance(tree, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return None
     arguments = tree.args
+    # For `names`, which takes a word that is an argument for one.
+    every = [argument.arg for argument in (*arguments.args, *arguments.kwonlyargs)]
+    app.env.jaxcl_arguments = getattr(app.env, "jaxcl_arguments", set()) | set(every)
     if what == "method" and arguments.args and arguments.args[0].arg == "self":
         arguments.args = arguments.args[1:]
     returns = ast.unparse(tree.returns) if tree.returns is not None else None

@@ -4,21 +4,23 @@ from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.nodes import make_refnode
 
-# Names that are also everyday words, so that a span of them is more often a value or a knob.
-WORDS = set(
-    "data clip flip last load open take order train plot normal embed draw rows features views images shown".split()
-)
+# Metrics and protocols that have a function's name; with the room before it (`losses.alignment`) it leads there.
+WORDS = {"alignment", "effective_rank", "knn", "uniformity"}
 
 
 def targets(env) -> dict[str, tuple[str, str]]:
-    """Every way to name an object that only one object has -> (page, anchor)."""
+    """Every way to name an object that only one object has -> (page, anchor). A single word that is also an argument
+    of some function is none, and a room needs `jaxcl.` before it."""
+    words = WORDS | getattr(env, "jaxcl_arguments", set())
     found: dict[str, set] = {}
     for full, entry in env.domains["py"].objects.items():
-        words = full.split(".")
-        for start in range(len(words)):
-            found.setdefault(".".join(words[start:]), set()).add((entry.docname, entry.node_id))
+        if entry.objtype in ("attribute", "method", "property"):
+            continue
+        parts = full.split(".")
+        for start in range(1 if entry.objtype == "module" else len(parts)):
+            found.setdefault(".".join(parts[start:]), set()).add((entry.docname, entry.node_id))
     return {
-        name: next(iter(places)) for name, places in found.items() if len(places) == 1 and name not in WORDS
+        name: next(iter(places)) for name, places in found.items() if len(places) == 1 and name not in words
     }
 
 
@@ -30,7 +32,7 @@ class Names(SphinxPostTransform):
         if known is None:
             known = self.env.jaxcl_names = targets(self.env)
         for literal in list(self.document.findall(nodes.literal)):
-            name = literal.astext().removesuffix("()").removeprefix("jaxcl.")
+            name = literal.astext().removesuffix("()")
             place = known.get(name)
             inside = literal.parent
             while inside is not None and not isinstance(inside, (nodes.reference, nodes.title)):
