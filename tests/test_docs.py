@@ -96,6 +96,11 @@ def help_of(command):
 COMMANDS = "train|evaluate|embed|export|plot|plan|sweep|views|parts|replay|status"
 
 
+def joined(text):
+    """Commands that go on in the next line in one line."""
+    return re.sub(r" *\\\n *", " ", text)
+
+
 def commands():
     """(page, words) of every `jaxcl COMMAND ...` of the pages, in blocks and in lines, and of a config's name with
     options behind it; not of the changelog, where old names stand too. And of the docstrings of configs and of jaxcl,
@@ -109,7 +114,7 @@ def commands():
             continue
         text = page.read_text()
         blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-        lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+        lines = [line for block in blocks for line in joined(block).splitlines()]
         lines = [line for line in lines if line[:1] != "+"]  # of a diff
         spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
         for line in [*lines, *(" ".join(span.split()) for span in spans)]:
@@ -152,7 +157,7 @@ GUIDES = [page for page in DOCS if page.parent.name in ("guides", "methods") or 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_the_values_of_knobs_in_commands_are_of_their_kinds(page):
     """By the command line's own parser; of a sweep, which lists several, the options alone are known (above)."""
-    text = page.read_text().replace("\\\n", " ")
+    text = joined(page.read_text())
     for command, words in re.findall(r"^jaxcl (train|plan|views) (configs/.*)$", text, re.MULTILINE):
         config, *rest = re.split(r" #|   ", words)[0].split()
         own = [i for i, word in enumerate(rest) if word in ("--run-dir", "--machine")]
