@@ -26,7 +26,8 @@ DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 # What is drawn when the site is built (docs/site/figures.py).
-FIGURES = re.findall(r"^def (\w+)\(\):", (ROOT / "docs" / "site" / "figures.py").read_text(), re.MULTILINE)
+DRAWN = re.search(r"for figure in \((.*?)\)", (ROOT / "docs/site/figures.py").read_text(), re.DOTALL)[1]
+FIGURES = set(re.findall(r"\w+", DRAWN))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -46,14 +47,21 @@ def test_links_lead_somewhere(page):
             )
 
 
+def test_every_picture_of_a_method_is_shown():
+    text = " ".join(page.read_text() for page in DOCS)
+    assert {name for name in FIGURES if f"figures/{name}.png)" in text} == FIGURES
+
+
 def test_every_page_is_in_one_table_of_contents_and_these_name_pages():
     listed = []
     for page in DOCS:
         for body in re.findall(r"^```\{toctree\}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
             entries = [line for line in body.splitlines() if line and line[0] != ":"]
             names = [re.sub(r".*<(.*)>", r"\1", entry) for entry in entries]
-            listed += [(page.parent / f"{name}.md").resolve() for name in names if "*" not in name]
-    assert sorted(listed) == sorted({*PAGES} - {ROOT / "docs" / "index.md"})
+            listed += [(page.parent / name).resolve() for name in names if "*" not in name]
+    notebooks = (ROOT / "notebooks").glob("*.ipynb")
+    pages = {path.with_suffix("") for path in [*PAGES, *notebooks]} - {ROOT / "docs" / "index"}
+    assert sorted(listed) == sorted(pages)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -130,8 +130,11 @@ def environment(root):
 
 
 @pytest.mark.slow
-def test_the_site_is_built_without_a_warning(tmp_path):
+def test_the_site_is_built_without_a_warning_and_reading_it_fetches_nothing(tmp_path):
     pytest.importorskip("sphinx", reason="the site is built by sphinx: pip install 'jaxcl[docs]'")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-c", str(SITE), str(ROOT), str(tmp_path)]
     done = subprocess.run(command, env=environment(ROOT), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    fetched = re.compile(r"<(?:script|img|link)[^>]+(?:src|href)=\"(?:https?:)?//")
+    for page in tmp_path.rglob("*.html"):
+        assert not fetched.search(page.read_text()), page

@@ -1,4 +1,4 @@
-"""The site's settings: `make docs` builds build/site from docs/, the README and the measurements.
+"""The site's settings: `make docs` builds build/site from docs/, the README, notebooks and measurements.
 
 Sphinx reads the repository's root, so that a link in a page leads to the same place on the site as on disk. A warning
 is an error. Nothing is fetched by who reads it: equations are MathML, pictures are drawn here.
@@ -18,11 +18,19 @@ project = "jaxcl"
 version = release = jaxcl.__version__
 copyright = "the authors of jaxcl"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "mathml", "docstrings", "names", "sphinx_copybutton"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "mathml",
+    "docstrings",
+    "names",
+    "notebooks",
+    "sphinx_copybutton",
+]
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 root_doc = "docs/index"
-include_patterns = ["docs/**.md", "README.md", "CHANGELOG.md", "benchmarks/results/*.md"]
+include_patterns = ["docs/**.md", "README.md", "CHANGELOG.md", "benchmarks/results/*.md", "notebooks/*.ipynb"]
 # Not looked into.
 exclude_patterns = [".*", "build", "dist", "runs", "jaxcl", "tests", "configs", "*.egg-info", "**/runs"]
 
