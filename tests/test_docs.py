@@ -101,7 +101,7 @@ def help_of(command):
     return set(re.findall(r"--[a-z][\w-]*", shown.getvalue()))
 
 
-COMMANDS = "train|evaluate|embed|export|plot|plan|sweep|views|parts|replay|status"
+COMMANDS = "train|evaluate|embed|export|plot|report|plan|sweep|views|parts|replay|status"
 
 
 def joined(text):
@@ -152,7 +152,7 @@ def test_a_command_has_these_options(page, words):
         if "--preset" in rest:
             known = known | {"--preset"}
             assert rest[rest.index("--preset") + 1] in module.PRESETS
-    if configs or command in ("evaluate", "embed", "export", "plot", "replay", "status"):
+    if configs or command in ("evaluate", "embed", "export", "plot", "report", "replay", "status"):
         assert options <= known
     if command == "evaluate" and "--protocol" in rest:
         for name in itertools.takewhile(lambda word: word[:2] != "--", rest[rest.index("--protocol") + 1 :]):
