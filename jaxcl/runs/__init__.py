@@ -9,7 +9,8 @@ RUN_DIR/
   loggers.json  wandb/       what the run is called by Weights & Biases and MLflow (--logger), and the former's files
   checkpoints/               the newest states, each with a sha256 manifest
   evaluations/NAME.json      a protocol's result with its settings
-  plots/  report.html        the pictures
+  plots/                     the pictures, and a page of them
+  report.html                the page of `jaxcl report`
 
 Paths among the knobs are recorded absolute, and "about" says what a recipe must know of the images: a run can be opened
 from any directory, and without its images.
