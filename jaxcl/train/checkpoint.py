@@ -50,8 +50,8 @@ def save(
     beside
         what else is kept with it, as JSON; the function `beside` reads it.
 
-    Returns when all is on the disk, a few seconds for 400 MB. (orbax could write beside the training, but a program
-    that ends before its save has then loses it, or waits in vain for many minutes.)
+    Returns when all is on the disk, a few seconds for 400 MB; `train.saver` does the same beside the training. (orbax
+    could, but a program that ends before its save has then loses it, or waits in vain for many minutes.)
 
     Steps newer than this one are of a future that the run went back from, and are moved aside. Raises
     FileExistsError if this step is there and good (a damaged one is moved aside). With several processes all of them

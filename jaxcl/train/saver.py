@@ -6,8 +6,8 @@
         saver.wait()                          # back when all is on the disk
 
 What is on the disk, and when it counts as saved, is `checkpoint.save`'s affair and the same either way. Several
-processes save as ever, all of them and at once: between themselves they meet by a message over the devices, and one that
-a thread sends at its own time may overtake a step's in one process and not in another, which then wait for each other.
+processes save as ever, all of them and at once: they meet by messages over the devices, and one that a thread sends at
+its own time may come before a step's in one process and after it in another, which then wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ from jaxcl.typing import PyTree
 
 
 class Saver:
-    """One save at a time, the next waits for it. Leaving the block waits for the last one.
+    """One save at a time, the next waits for it. Leaving the block waits for the last one, whatever ended the block.
 
-    What a save raises is raised by the next call of `look`, `save` or `wait`, or by the end of the block; where an error
-    ends the block, it is a warning. A KeyboardInterrupt ends the block at once: what is being written is then finished
-    where the program lives on, and left behind, as by a kill, where it does not.
+    What a save raises is raised by the next call of `look`, `save` or `wait`, or by the end of the block; where an
+    error ends the block, it is a warning.
     """
 
     def __init__(self) -> None:
@@ -60,8 +59,9 @@ class Saver:
             except BaseException as error:
                 self._failed = error
 
-        # A daemon, as who interrupts twice does not wait.
-        self._thread = threading.Thread(target=guarded, name="jaxcl-saver", daemon=True)
+        # Not a daemon: who interrupts even the wait ends a program that still writes, and such a thread must not be
+        # cut off in the middle of C++.
+        self._thread = threading.Thread(target=guarded, name="jaxcl-saver")
         self._thread.start()
 
     def look(self) -> None:
@@ -83,7 +83,7 @@ class Saver:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: Any) -> None:
         if error is None:
             self.wait()
-        elif type(error) is not KeyboardInterrupt:
+        else:
             try:
                 self.wait()
             except Exception as failed:
@@ -109,4 +109,4 @@ class Saver:
 
 
 def _is_key(x: Any) -> bool:
-    return jax.numpy.issubdtype(getattr(x, "dtype", None), jax.dtypes.prng_key)
+    return isinstance(x, jax.Array) and jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)

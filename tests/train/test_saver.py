@@ -87,40 +87,53 @@ def test_the_next_save_and_the_end_wait_for_the_one_before_and_training_does_not
 
 def test_a_save_that_fails_is_an_error_of_whatever_comes_next(tmp_path):
     (tmp_path / "file").write_text("")
-    for following in ("save", "wait", "look", "the end"):
-        with pytest.raises(OSError, match="file"), Saver() as saver:
-            saver.save(tmp_path / "file", 1, a_state(1))
-            if following == "save":
-                saver.save(tmp_path / "elsewhere", 2, a_state(2))
-            elif following == "wait":
-                saver.wait()
-            elif following == "look":
-                while True:
-                    saver.look()
-                    time.sleep(0.01)
+
+    def look(saver):
+        while True:
+            saver.look()
+            time.sleep(0.01)
+
+    def save(saver):
+        saver.save(tmp_path / "elsewhere", 2, a_state(2))
+
+    for follows in (save, Saver.wait, look, lambda saver: None):
+
+        def run(follows=follows):
+            with Saver() as saver:
+                saver.save(tmp_path / "file", 1, a_state(1))
+                follows(saver)
+
+        with pytest.raises(OSError, match="file"):
+            run()
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_an_error_of_the_run_is_not_hidden_by_one_of_its_save(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.warns(UserWarning, match="when the run ended is lost: .*file"):
-        with pytest.raises(FloatingPointError, match="loss"), Saver() as saver:
+
+    def run():
+        with Saver() as saver:
             saver.save(tmp_path / "file", 1, a_state(1))
             raise FloatingPointError("the loss")
 
+    lost = pytest.warns(UserWarning, match="when the run ended is lost: .*file")
+    with lost, pytest.raises(FloatingPointError, match="loss"):
+        run()
 
-def test_an_error_waits_for_the_save_and_an_interrupt_does_not():
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_whatever_ends_the_run_waits_for_the_save(error):
     done = []
 
     def slowly(state):
-        time.sleep(0.2)
+        time.sleep(0.1)
         done.append(state)
 
-    for error, waits in ((ValueError, True), (KeyboardInterrupt, False)):
-        done.clear()
-        saver = Saver()
-        with pytest.raises(error), saver:
+    def run():
+        with Saver() as saver:
             saver.run(slowly, {})
             raise error
-        assert bool(done) is waits
-    saver.wait()
+
+    with pytest.raises(error):
+        run()
+    assert done == [{}]
