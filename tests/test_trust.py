@@ -1,5 +1,8 @@
 """A stranger's run directory executes nothing, reads nothing outside of itself and writes nothing."""
 
+import importlib.util
+import json
+import marshal
 import os
 import shutil
 import stat
@@ -110,6 +113,21 @@ def test_a_config_that_comes_with_jaxcl_needs_no_word(hostile):
     text = (ROOT / "configs" / "quickstart.py").read_text()
     assert trust.is_own(hostile, text)
     assert not trust.is_own(hostile, text + "import os\n")
+
+
+def test_what_is_executed_is_the_text_that_was_looked_at_and_no_compiled_one_beside_it(hostile):
+    shutil.copy(ROOT / "configs" / "quickstart.py", hostile / "config.py")
+    knobs = {"batch_size": 8}
+    (hostile / "knobs.json").write_text(json.dumps(knobs))
+    # Python takes a compiled file in place of the text where the file says that it need not be compared.
+    trap = compile("from pathlib import Path\nPath('sprung').touch()\n", "config.py", "exec")
+    compiled = Path(importlib.util.cache_from_source(str(hostile / "config.py")))
+    compiled.parent.mkdir(exist_ok=True)
+    flags, source_hash = (1).to_bytes(4, "little"), bytes(8)
+    compiled.write_bytes(importlib.util.MAGIC_NUMBER + flags + source_hash + marshal.dumps(trap))
+    run = open_run(hostile)
+    assert run.recipe.method is not None
+    assert not Path("sprung").exists()
 
 
 def test_the_secret_is_readable_by_its_user_alone_and_without_one_nothing_is_vouched_for(

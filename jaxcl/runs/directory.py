@@ -182,8 +182,7 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
     record = read_json(run_dir / "run.json")
     about = _about(run_dir, record)
     check_fits(run_dir / "run.json", record, {"config": str, "device": str})
-    check_trust(run_dir, trust=trust)
-    config = load_config(run_dir / "config.py")
+    config = load_config(run_dir / "config.py", text=trusted(run_dir, trust=trust))
     try:
         knobs = knobs_from_json(config, read_text(run_dir / "knobs.json"))
     except ValueError as error:
@@ -197,8 +196,9 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
     return Run(run_dir, config, knobs, about, record, recipe)
 
 
-def check_trust(run_dir: Path, *, trust: bool) -> None:
-    """Raises ValueError where a run's config is a stranger's; `trust` makes it one's own. Process 0 decides for all."""
+def trusted(run_dir: Path, *, trust: bool) -> str:
+    """The text of a run's config. Raises ValueError where it is a stranger's; `trust` makes it one's own. Process 0
+    decides for all."""
     text, refused = read_text(run_dir / "config.py"), False
     if jax.process_index() == 0:
         refused = not trust and not is_own(run_dir, text)
@@ -208,6 +208,7 @@ def check_trust(run_dir: Path, *, trust: bool) -> None:
         refused = bool(multihost_utils.broadcast_one_to_all(np.int32(refused)))
     if refused:
         raise ValueError(stranger(run_dir))
+    return text
 
 
 def _about(run_dir: Path, record: Mapping[str, Any]) -> About:
