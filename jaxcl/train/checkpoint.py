@@ -14,14 +14,17 @@ without a word.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -80,7 +83,8 @@ def save(
     _meet(f"jaxcl saves step {step}")
 
     # orbax refuses arrays without entries; the manifest says all there is to know about them.
-    orbax.save(unfinished / "arrays", {name: x for name, x in leaves.items() if np.size(x)})
+    with _written(unfinished):
+        orbax.save(unfinished / "arrays", {name: x for name, x in leaves.items() if np.size(x)})
 
     if first:
         manifest = {
@@ -105,6 +109,25 @@ def save(
             (directory / str(old)).rename(trash)
             _remove(trash)
     _meet(f"jaxcl saved step {step}")
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """What goes wrong while orbax writes is one error of the system: orbax says it in pages, and logs every thread's."""
+    log = logging.getLogger("absl")
+    disabled, log.disabled = log.disabled, True
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if jax.process_index() == 0:
+            shutil.rmtree(folder, ignore_errors=True)  # a full disk needs the room
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO):
+            if os.strerror(number) in text:
+                raise OSError(number, os.strerror(number), str(folder)) from error
+        raise OSError(f"{folder} could not be written: {type(error).__name__}: {text[:300]}") from error
+    finally:
+        log.disabled = disabled
 
 
 def steps(directory: str | Path) -> list[int]:
