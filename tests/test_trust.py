@@ -13,11 +13,13 @@ import pytest
 
 from jaxcl import trust
 from jaxcl.cli import main
+from jaxcl.config import CommonKnobs as Knobs
 from jaxcl.data import load
 from jaxcl.encoder import load_encoder
 from jaxcl.report import write_report
-from jaxcl.runs import open_run
+from jaxcl.runs import create_or_resume, open_run
 from jaxcl.train import checkpoint
+from jaxcl.typing import About
 
 ROOT = Path(__file__).parents[1]
 
@@ -146,6 +148,10 @@ def test_the_secret_is_readable_by_its_user_alone_and_without_one_nothing_is_vou
     (tmp_path / "state").write_text("")  # a home that cannot be written
     assert not trust.vouch(tmp_path, "text")
     assert not trust.is_own(tmp_path, "text")
+    with pytest.warns(UserWarning, match="run cannot be marked as trained by you"):
+        create_or_resume(
+            tmp_path / "run", ROOT / "configs" / "quickstart.py", Knobs(), About(9, (8, 8, 3), ())
+        )
 
 
 def test_arrays_of_python_objects_are_refused(tmp_path):

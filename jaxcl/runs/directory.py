@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -29,7 +30,7 @@ from jaxcl.config import (
     same_program,
 )
 from jaxcl.records import check_fits, read_json, read_text
-from jaxcl.trust import is_own, stranger, vouch
+from jaxcl.trust import is_own, stranger, unmarked, vouch
 from jaxcl.typing import About
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def create_or_resume(
     run_dir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
         (run_dir / "config.py").write_text(text)
-        vouch(run_dir, text)
+        if not vouch(run_dir, text):
+            warnings.warn(unmarked(run_dir), stacklevel=2)
         (run_dir / FILES).unlink(missing_ok=True)
         if files:
             (run_dir / FILES).write_text("".join(f"{file}\n" for file in files), encoding="utf-8")

@@ -113,7 +113,7 @@ def save(
 
 @contextmanager
 def _written(folder: Path) -> Iterator[None]:
-    """What goes wrong while orbax writes is one error of the system: orbax says it in pages, and logs every thread's."""
+    """What goes wrong while orbax writes is one error of the system: orbax says it in pages, and logs each thread's."""
     log = logging.getLogger("absl")
     disabled, log.disabled = log.disabled, True
     try:
