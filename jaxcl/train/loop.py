@@ -239,7 +239,7 @@ def train(
                     del record["skipped"]
                 log.write(step, record)
                 for warning in health.warnings(step, record, seen(state.state)):
-                    log.say(f"Warning, at step {step}: {warning}")
+                    log.warn(step, warning)
                 kept, waited, since, logged = [], 0.0, time.perf_counter(), step
             for callback in callbacks:
                 if step % callback.every == 0 or last:

@@ -196,7 +196,9 @@ def train_together(
                     record = fetch_mean(_own(fetched, i))
                     del record["skipped"]
                     for warning in health[i].warnings(step, record, queues[i]):
-                        overall.say(f"Warning, at step {step}, of {_called(i, numbers, seeds)}: {warning}")
+                        overall.warn(step, warning, of=f", of {_called(i, numbers, seeds)}")
+                        if logs:
+                            logs[i].warn(step, warning)
                     if not logs:
                         continue
                     record |= {
