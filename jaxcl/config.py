@@ -182,7 +182,10 @@ def recipe_of(config: ModuleType, knobs: Any, about: About) -> Recipe:
     from jaxcl import methods
 
     if len(about.classes) < 2:
-        raise ValueError("--probe trains a classifier along, and the training images have no two classes.")
+        raise ValueError(
+            f"--probe trains a classifier along, for which two classes are needed; the training images have"
+            f" {len(about.classes)}. Give labelled images, or leave --probe out."
+        )
     views = recipe.views if knobs.input == "host" or recipe.probe_views is None else recipe.probe_views
     method, classify = methods.with_probe(
         recipe.method, classes=len(about.classes), views=views, axis_name=devices.axis_name(knobs.placement)

@@ -51,7 +51,9 @@ def status(run_dir: str | Path, *, now: float | None = None) -> Status:
     damaged. `now`, seconds since 1970, is the present unless given."""
     run_dir = Path(run_dir)
     if not (run_dir / "knobs.json").exists():
-        raise FileNotFoundError(f"{run_dir} is not a run directory: it has no knobs.json.")
+        raise FileNotFoundError(
+            f"{run_dir} is not a run directory: it has no knobs.json. `jaxcl train` makes one."
+        )
     knobs, who = read_json(run_dir / "knobs.json"), owner.owner(run_dir)
     records = read_metrics(run_dir)
     newest: dict[str, Any] = {}
@@ -109,7 +111,9 @@ def runs_in(directory: str | Path) -> list[Path]:
         return [directory]
     found = sorted(path.parent for path in directory.glob("*/knobs.json"))
     if not found:
-        raise FileNotFoundError(f"{directory} is neither a run directory nor that of a sweep.")
+        raise FileNotFoundError(
+            f"{directory} is neither a run directory nor that of a sweep: no knobs.json is in it or in a folder of it."
+        )
     return found
 
 

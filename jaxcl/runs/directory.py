@@ -215,7 +215,10 @@ def trusted(run_dir: Path, *, trust: bool) -> str:
 
 def _about(run_dir: Path, record: Mapping[str, Any]) -> About:
     if "about" not in record:
-        raise ValueError(f'{run_dir}/run.json says nothing "about" the images; an older jaxcl made this run.')
+        raise ValueError(
+            f'{run_dir}/run.json says nothing "about" the images, as an older jaxcl made this run; it is opened by that'
+            " one, or trained anew."
+        )
     about, file = record["about"], run_dir / "run.json"
     if not isinstance(about, dict) or {"count", "shape", "classes"} - about.keys():
         raise ValueError(

@@ -340,7 +340,9 @@ def _read_manifest(folder: Path) -> dict:
     kinds = {"step": int, "arrays": dict, "files": dict}
     for name, kind in kinds.items():
         if not isinstance(manifest.get(name), kind):
-            raise ValueError(f"manifest.json does not say {name!r} as one that is written here")
+            raise ValueError(
+                f"manifest.json is none that jaxcl writes: its {name!r} is missing or of another kind"
+            )
     pairs = {"arrays": tuple[str, tuple[int, ...]], "files": tuple[int, str]}
     for name, pair in pairs.items():
         for entry, value in manifest[name].items():

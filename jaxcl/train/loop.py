@@ -269,7 +269,9 @@ def check(
     callbacks: Sequence[Callback],
 ) -> None:
     if batch_size % devices:
-        raise ValueError(f"A batch of {batch_size} cannot be split evenly over {devices} devices.")
+        raise ValueError(
+            f"A batch of {batch_size} cannot be split evenly over {devices} devices. Take a multiple of {devices}."
+        )
     if steps_per_call < 1:
         raise ValueError(f"steps_per_call must be at least 1; got {steps_per_call}.")
     cadences = [("log_every", log_every), ("save_every", save_every)]
@@ -298,7 +300,10 @@ def with_labels(pipeline: InputPipeline, images: Images) -> InputPipeline:
     """The same batches with "label", int32 [b]."""
     labels = images.labels
     if labels is None:
-        raise ValueError(f"A classifier is trained along, and {images.name} has no labels.")
+        raise ValueError(
+            f"A classifier is trained along, and {images.name} has no labels. Give labelled images, or a recipe without"
+            " `classify` (--probe)."
+        )
 
     def batches(**order: Any) -> Iterator[Batch]:
         for batch in pipeline.batches(**order):
