@@ -99,7 +99,10 @@ def create_or_resume(
             warnings.warn(unmarked(run_dir), stacklevel=2)
         (run_dir / FILES).unlink(missing_ok=True)
         if files:
-            (run_dir / FILES).write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
+            lines = "".join(
+                file.replace("\n", "\0") + "\n" for file in files
+            )  # a name may hold all but the latter
+            (run_dir / FILES).write_text(lines, encoding="utf-8")
         record = {"config": str(config), "command": sys.argv, "about": about._asdict()}
         record |= {"versions": versions(), "device": device()}
         record["started"] = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -165,7 +168,8 @@ def nothing_learnt(run_dir: Path) -> bool:
 def trained_on(run_dir: Path) -> tuple[str, ...] | None:
     """The files that a run was trained on; None where it does not say: its images are no files, or it is an old one."""
     record = run_dir / FILES
-    return tuple(record.read_text(encoding="utf-8").split("\n")[:-1]) if record.exists() else None
+    lines = read_text(record).split("\n")[:-1] if record.exists() else None
+    return None if lines is None else tuple(line.replace("\0", "\n") for line in lines)
 
 
 def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
