@@ -190,6 +190,13 @@ def in_a_sentence(error: Exception) -> str | None:
         return f"there is no permission to use {error.filename or 'a file'} ({error.strerror or text})."
     if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError) and error.filename:
         return f"{error.filename} is in the way: {error.strerror}. Move it, or give another place."
+    if getattr(error, "errno", None) == errno.EROFS:
+        name = error.filename or "a file"  # type: ignore[attr-defined]
+        return (
+            f"{name} cannot be written, as its disk can only be read. Give another place (--run-dir, --out)."
+        )
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}."
     if isinstance(error, ValueError | OSError | FloatingPointError):
         return str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
