@@ -29,7 +29,7 @@ jaxcl are known by their names in every folder: quickstart is configs/quickstart
 Three commands take it from images to a reported accuracy:
 
   jaxcl train configs/quickstart.py                     pretrain; a second time, go on where it stopped
-  jaxcl train configs/quickstart.py --epochs 40         a finished run of 20: go on for longer
+  jaxcl train configs/quickstart.py --epochs 40         a finished run of 15: go on for longer
   jaxcl train configs/quickstart.py --run-dir runs/two --temperature 0.1      change a knob, in another run
   jaxcl train configs/quickstart.py --help              the knobs of a config
   jaxcl evaluate runs/quickstart                        kNN and linear accuracy, beside two baselines
