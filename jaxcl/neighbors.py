@@ -13,8 +13,8 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -27,11 +27,14 @@ FOLDER = "beside"
 NEVER = {"jaxcl", "__main__", *sys.stdlib_module_names}
 
 
-class _FromSource(SourceFileLoader):
-    """What is executed is what stands in the file, whatever lies in __pycache__."""
+class _FromText(Loader):
+    """What is executed is the text that was read, whatever lies in __pycache__."""
 
-    def get_code(self, fullname: str) -> Any:
-        return self.source_to_code(self.get_data(self.path), self.path)
+    def __init__(self, file: Path, text: str):
+        self.file, self.text = file, text
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(compile(self.text, str(self.file), "exec", dont_inherit=True), module.__dict__)
 
 
 class _Finder(MetaPathFinder):
@@ -39,6 +42,7 @@ class _Finder(MetaPathFinder):
 
     def __init__(self) -> None:
         self.folder: Path | None = None
+        self.given: Mapping[str, str] | None = None
         self.found: dict[str, str] = {}  # file, below the folder -> its text
         self.names: set[str] = set()
 
@@ -51,20 +55,31 @@ class _Finder(MetaPathFinder):
             (place / "__init__.py", [str(self.folder / place)]),
             (place.with_suffix(".py"), None),
         ):
-            where = self.folder / file
-            if where.is_file():
-                self.found[file.as_posix()] = read_text(where)
+            text = self.text_of(file)
+            if text is not None:
+                self.found[file.as_posix()] = text
                 self.names.add(name)
-                loader = _FromSource(name, str(where))
+                where = self.folder / file
+                loader = _FromText(where, text)
                 return spec_from_file_location(name, where, loader=loader, submodule_search_locations=inside)
         return None
+
+    def text_of(self, file: Path) -> str | None:
+        """What stands in a file below the folder; None where there is none."""
+        if self.given is not None:
+            return self.given.get(file.as_posix())
+        where = (self.folder or Path()) / file
+        return read_text(where) if where.is_file() else None
 
 
 _FINDER = _Finder()
 
 
-def look_beside(config: Path) -> dict[str, str]:
+def look_beside(config: Path, given: Mapping[str, str] | None = None) -> dict[str, str]:
     """From here on imports find the neighbors of this config, and no longer those of another.
+
+    given
+        {file: its text} of all there are, where they were read already; nothing else is found then.
 
     Returns {file: its text}, which gets each neighbor as it is imported.
     """
@@ -79,7 +94,7 @@ def look_beside(config: Path) -> dict[str, str]:
             and Path(file) in (folder / f"{name}.py", folder / name / "__init__.py")
         ):
             del sys.modules[name]
-    _FINDER.folder, _FINDER.found, _FINDER.names = folder, {}, set()
+    _FINDER.folder, _FINDER.given, _FINDER.found, _FINDER.names = folder, given, {}, set()
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)  # before the working directory, which may be this folder
     return _FINDER.found
