@@ -305,7 +305,7 @@ def load_config(
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up
     text = read_text(path) if text is None else text
-    module.__dict__["__neighbors__"] = neighbors.look_beside(path, beside)
+    module.__dict__["__neighbors__"] = neighbors.look_beside(path, given=beside)
     try:
         # Not by the loader: it would take a compiled program that lies beside the text, whoever made it, and leave one.
         exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)

@@ -75,7 +75,7 @@ class _Finder(MetaPathFinder):
 _FINDER = _Finder()
 
 
-def look_beside(config: Path, given: Mapping[str, str] | None = None) -> dict[str, str]:
+def look_beside(config: Path, *, given: Mapping[str, str] | None = None) -> dict[str, str]:
     """From here on imports find the neighbors of this config, and no longer those of another.
 
     given
