@@ -167,6 +167,11 @@ def mean(tree: PyTree, axis_name: AxisName = None) -> PyTree:
     return tree if axis_name is None else lax.pmean(tree, axis_name)
 
 
+def total(x: Array, axis_name: AxisName = None) -> Array:
+    """The sum over devices, which each of them gets."""
+    return x if axis_name is None else lax.psum(x, axis_name)
+
+
 def sum_own(x: Array, axis_name: AxisName = None) -> Array:
     """The sum over the devices, of which each gets its own rows: [D n, ...] on each of D devices -> [n, ...].
 
