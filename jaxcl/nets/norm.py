@@ -125,15 +125,23 @@ class BatchNorm(nn.Module):
     scale_init: Callable[..., Any] = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x, *, train: bool, pool: Callable | None = None):
+        """With a max pool: pool(y) of the normalized y. Only what is left of x is then normalized, and neither pass
+        goes through all of y. For a factor f of either sign
+
+            max(f x + offset) = |f| max(sign(f) x) + offset."""
         c = x.shape[-1]
         dtype = jnp.promote_types(x.dtype, jnp.float32)
+        scale = self.param("scale", self.scale_init, (c,), jnp.float32) if self.use_scale else jnp.ones(c)
+        sign = jnp.ones(c) if pool is None else jnp.where(scale < 0, -1.0, 1.0)
+        if pool is not None:
+            x, scale = x * sign.astype(x.dtype), scale * sign
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
         if train:
             mean, var = self.statistics(x.astype(dtype))
             if not self.is_initializing():
-                now = jnp.mean(mean, axis=0), jnp.mean(var, axis=0)
+                now = jnp.mean(mean, axis=0) * sign, jnp.mean(var, axis=0)
                 if self.groups > 1:
                     now = collectives.mean(now, self.axis())
                 for running, values in zip((running_mean, running_var), now, strict=True):
@@ -141,10 +149,8 @@ class BatchNorm(nn.Module):
                         new = self.momentum * running.value + (1 - self.momentum) * value
                         running.value = new.astype(running.value.dtype)
         else:
-            mean, var = running_mean.value[None], running_var.value[None]
-        factor = lax.rsqrt(var + self.epsilon)
-        if self.use_scale:
-            factor = factor * self.param("scale", self.scale_init, (c,), jnp.float32)
+            mean, var = running_mean.value[None] * sign, running_var.value[None]
+        factor = lax.rsqrt(var + self.epsilon) * scale
         offset = -mean * factor
         if self.use_bias:
             offset = offset + self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
@@ -152,6 +158,7 @@ class BatchNorm(nn.Module):
         views = self.views if train else 1
         over = tuple(range(1, x.ndim)) if views == 1 else (1, *range(3, x.ndim + 1))
         factor, offset = jnp.expand_dims(factor, over), jnp.expand_dims(offset, over)
+        x = x if pool is None else pool(x)
         y = split(x, len(factor), views).astype(dtype) * factor + offset
         return y.reshape(x.shape).astype(x.dtype)
 

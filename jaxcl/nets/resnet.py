@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxcl.nets.channels import Excitation, SelectiveKernel
 from jaxcl.nets.net import from_linen
+from jaxcl.nets.norm import BatchNorm
 from jaxcl.typing import Net, Norm
 
 # depth -> (blocks in each stage, whether they are bottlenecks)
@@ -338,14 +339,22 @@ class ResNet(nn.Module):
             x = conv(channels, 3, 1, "stem")(x)
         else:
             x = conv(channels, 7, 2, "stem")(x)
-        x = nn.relu(self.norm(name="stem_norm")(x, train=train))
-        if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), POOLS[self.pool])
+        norm = self.norm(name="stem_norm")
+        if self.stem == "imagenet" and isinstance(norm, BatchNorm):
+            # What relu leaves is the largest of what the norm does, so the norm may pool: a quarter of the stem's map
+            # goes through memory in place of all of it, several times in each pass.
+            x = nn.relu(norm(x, train=train, pool=self.max_pool))
+        else:
+            x = nn.relu(norm(x, train=train))
+            x = self.max_pool(x) if self.stem == "imagenet" else x
         maps = []
         for stage, count in enumerate(self.blocks, start=1):
             x = stage_of_blocks(self, stage, count, x, train=train)
             maps.append(x)
         return tuple(maps)
+
+    def max_pool(self, x):
+        return nn.max_pool(x, (3, 3), (2, 2), POOLS[self.pool])
 
 
 class Stage(nn.Module):
