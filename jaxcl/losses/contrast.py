@@ -136,7 +136,9 @@ def supervised_contrastive(
         # In float32: the positives are among these products, and of nearly collapsed rows rounding would drown them.
         log_z, _ = _log_partition(z, 1, 0, _bound(similarity, known), block_size, axis_name, "highest")
         # The sum over positives needs no pairs: s is linear in the other row, so one sum a class will do.
-        sums, members = collectives.by_rows(_of_own_class, z, labels, whole=(all_labels,), axis_name=axis_name)
+        sums, members = collectives.by_rows(
+            _of_own_class, z, labels, whole=(all_labels,), axis_name=axis_name
+        )
         count, total = members - 1, jnp.sum(z * (sums - z), axis=1)
     else:
         _refuse_blocks("supervised_contrastive", block_size)
