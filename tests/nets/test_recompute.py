@@ -152,22 +152,31 @@ def test_each_of_eight_devices_does_an_eighth_of_each_chunk():
     assert temporaries(eight) < temporaries(one) / 4
 
 
-@pytest.mark.parametrize("norm", [nets.layer_norm(), nets.batch_norm(), nets.batch_norm(groups=8)])
-def test_gradients_of_all_chunks_go_to_other_devices_once(norm):
-    """Under jit, where XLA would send them once a chunk; read from the compiled program."""
+@pytest.mark.parametrize(
+    ("place", "norm"),
+    [
+        ("jit", nets.layer_norm()),
+        ("jit", nets.batch_norm()),
+        ("jit", nets.batch_norm(groups=8)),
+        ("shard_map", nets.batch_norm(axis_name=devices.AXIS)),
+    ],
+)
+def test_gradients_of_all_chunks_go_to_other_devices_once(place, norm):
+    """Under jit XLA by itself would send them once a chunk; read from the compiled program."""
     net = nets.remat(nets.mlp_head(norm=norm, hidden=(32,), out=64))
     x = jax.ShapeDtypeStruct((512, 64), jnp.float32)
     begun = jax.eval_shape(net.init, jax.random.key(0), x)
-    in_four = nets.chunked(net, 4)
+    in_four, axis_name = nets.chunked(net, 4), devices.axis_name(place)
 
     def step(carry, begun, x):
         def loss(params):
-            return jnp.mean(jnp.sin(in_four.apply(params, begun[1], x, train=True)[0]))
+            h = in_four.apply(params, begun[1], x, train=True)[0]
+            return collectives.mean(jnp.mean(jnp.sin(h)), axis_name)
 
-        return carry, jax.grad(loss)(begun[0])
+        return carry, collectives.mean(jax.grad(loss)(begun[0]), axis_name)
 
-    place = placement.place(step, "jit", devices.make_mesh(devices=8))
-    program = place.lower(np.zeros(()), begun, x).compile()
+    placed = placement.place(step, place, devices.make_mesh(devices=8))
+    program = placed.lower(np.zeros(()), begun, x).compile()
     found = programs.by_kind(programs.collectives(program.as_text(), devices=8))
     parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(begun[0]))
     # Beside them the moments of each norm, once a chunk and pass, which are small.
