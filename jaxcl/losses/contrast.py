@@ -149,18 +149,18 @@ def supervised_contrastive(
         views, temperature, similarity, _is_blockwise(views, block_size, axis_name), axis_name
     )
     labels = jnp.repeat(labels, len(views))
-    keys, all_labels = collectives.gather(z, axis_name), collectives.gather(labels, axis_name)
+    all_labels = collectives.gather(labels, axis_name)
     if is_dot:
         # In float32: the positives are among these products, and of nearly collapsed rows rounding would drown them.
         log_z, _ = _log_partition(z, 1, 0, _bound(similarity, known), block_size, axis_name, "highest")
         # The sum over positives needs no pairs: s is linear in the other row, so one sum a class will do.
-        _, classes = jnp.unique(all_labels, return_inverse=True, size=len(all_labels))
-        sums = jax.ops.segment_sum(keys, classes, len(keys))
-        own_class = classes[collectives.rows(len(z), axis_name)]
-        count = jnp.bincount(classes, length=len(keys))[own_class] - 1
-        total = jnp.sum(z * (sums[own_class] - z), axis=1)
+        sums, members = collectives.by_rows(
+            _of_own_class, z, labels, whole=(all_labels,), axis_name=axis_name
+        )
+        count, total = members - 1, jnp.sum(z * (sums - z), axis=1)
     else:
         _refuse_blocks("supervised_contrastive", block_size)
+        keys = collectives.gather(z, axis_name)
         s = similarity(z, keys) / temperature
         is_self = collectives.rows(len(z), axis_name)[:, None] == jnp.arange(len(keys))
         log_z = logsumexp(jnp.where(is_self, -jnp.inf, s), axis=1)
@@ -170,6 +170,15 @@ def supervised_contrastive(
     each = jnp.where(has_positive, log_z - total / jnp.maximum(count, 1), 0)
     fraction = collectives.mean(jnp.mean(has_positive.astype(each.dtype)), axis_name)
     return collectives.mean(jnp.mean(each), axis_name) / jnp.where(fraction > 0, fraction, 1)
+
+
+def _of_own_class(z: Array, labels: Array, all_labels: Array, axis_name: str | None) -> tuple[Array, Array]:
+    """Of each of this device's rows: the sum of all rows of its class, and their number."""
+    known = jnp.sort(all_labels)  # a class is numbered by its first row here
+    own = jnp.searchsorted(known, labels)
+    members = jnp.searchsorted(known, labels, side="right") - own
+    sums = jax.ops.segment_sum(z, own, len(known))
+    return collectives.total(sums, axis_name)[own], members
 
 
 def queue_nce(

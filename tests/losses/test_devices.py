@@ -226,7 +226,7 @@ def rows_of_all(name):
     views = 3 if "three" in name else 1 if name.startswith(("log_sum_exp", "uniformity")) else 2
     views = 6 if name.startswith("patch_nce") else views  # of six patches each
     # The sums of all classes and their gradient.
-    copies = 5 if name.startswith("supervised") else 2
+    copies = 4 if name.startswith("supervised") else 2
     return 4 * IMAGES * views * (copies * WIDTH + 6)
 
 
