@@ -84,21 +84,48 @@ EQUAL = {
 }
 
 
+@pytest.fixture(scope="module")
+def linear(batch):
+    """name -> both forms: a program for all of them compiles sooner than one for each."""
+
+    @jax.jit
+    def made(batch):
+        found = {}
+        for name, recipe in EQUAL.items():
+            params = augment.draw(KEY, recipe, batch)
+            forms = (recipe, augment.fuse(recipe))
+            found[name] = [augment.render(form, params, batch["image"]) for form in forms]
+        return found
+
+    return jax.device_get(made(batch))
+
+
 @pytest.mark.parametrize("name", EQUAL)
-def test_what_is_linear_is_equal(name, batch):
-    exact, fast = both(EQUAL[name], batch)
+def test_what_is_linear_is_equal(name, linear):
+    exact, fast = linear[name]
     np.testing.assert_allclose(fast, exact, atol=3e-6)
 
 
 def test_the_same_is_drawn(batch):
     recipe = augment.simclr(20)
+    drawn = jax.jit(
+        lambda view: [augment.draw(KEY, form, batch, view=view) for form in (recipe, augment.fuse(recipe))]
+    )
     for view in (0, 1):
-        one, other = (augment.draw(KEY, form, batch, view=view) for form in (recipe, augment.fuse(recipe)))
-        jax.tree.map(np.testing.assert_array_equal, one, other)
+        jax.tree.map(np.testing.assert_array_equal, *drawn(view))
 
 
-def test_a_whole_recipe_is_near(batch):
-    exact, fast = both(augment.simclr(20, strength=0.5), batch)
+@pytest.fixture(scope="module")
+def simclr(batch):
+    """The exact form of a whole recipe, the fused one, and that with factors of bfloat16."""
+    recipe = augment.simclr(20, strength=0.5)
+    return rendered(
+        recipe, (recipe, augment.fuse(recipe), augment.fuse(recipe, dtype=jnp.bfloat16)), batch
+    )
+
+
+def test_a_whole_recipe_is_near(simclr):
+    exact, fast, _ = simclr
     assert fast.shape == exact.shape
     assert fast.min() >= 0
     assert fast.max() <= 1
@@ -107,9 +134,8 @@ def test_a_whole_recipe_is_near(batch):
     assert np.abs(fast - exact).mean() < 0.2 * np.abs(exact[1:] - exact[:-1]).mean()
 
 
-def test_bfloat16_factors_change_less_than_a_hundredth(batch):
-    recipe = augment.simclr(20, strength=0.5)
-    fast, half = rendered(recipe, (augment.fuse(recipe), augment.fuse(recipe, dtype=jnp.bfloat16)), batch)
+def test_bfloat16_factors_change_less_than_a_hundredth(simclr):
+    _, fast, half = simclr
     assert half.dtype == np.float32
     assert 0 < np.abs(half - fast).max() < 0.02
     assert np.abs(half - fast).mean() < 0.003
@@ -131,17 +157,18 @@ def test_an_op_on_some_channels_is_left_as_it_is(batch):
 
 def jitter_of(**fields):
     values = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0} | fields
-    return colors.Jitter(
-        jnp.bool_(True), jnp.arange(4), *(jnp.float32(values[name]) for name in colors.JITTERS)
-    )
+    return colors.Jitter(np.bool_(True), np.arange(4), *(np.float32(values[name]) for name in colors.JITTERS))
 
 
 FULL = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "brightness_form": "multiply"}
 
 
+jitter_color = jax.jit(lambda params: fused.jitter_color(params, jnp.zeros(3), FULL))
+
+
 def color(params, pixel):
-    matrix, offset = fused.jitter_color(params, jnp.zeros(3), FULL)
-    return np.asarray(matrix @ jnp.asarray(pixel, jnp.float32) + offset)
+    matrix, offset = jax.device_get(jitter_color(params))
+    return matrix @ np.float32(pixel) + offset
 
 
 def test_shifting_the_hue_leaves_grays_and_luma_and_goes_round(batch):

@@ -50,16 +50,24 @@ def keys(n):
     return jax.random.split(jax.random.key(0), n)
 
 
-@pytest.mark.parametrize("name", OPS)
-def test_an_op_keeps_its_promises_on_shapes_types_and_range(name, images):
-    op, shape = OPS[name]
+@pytest.fixture(scope="module")
+def changed(images):
+    """name -> the op's draws for each image, and what it makes of them: one program for all."""
 
     @jax.jit
-    def both(keys, images):
-        params = jax.vmap(lambda key: op.sample(key, images.shape[1:]))(keys)
-        return params, jax.vmap(op.apply)(params, images)
+    def of_all(keys, images):
+        made = {}
+        for name, (op, _) in OPS.items():
+            params = jax.vmap(lambda key, op=op: op.sample(key, images.shape[1:]))(keys)
+            made[name] = params, jax.vmap(op.apply)(params, images)
+        return made
 
-    params, out = jax.device_get(both(keys(6), images))
+    return jax.device_get(of_all(keys(6), images))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_an_op_keeps_its_promises_on_shapes_types_and_range(name, images, changed):
+    (op, shape), (params, out) = OPS[name], changed[name]
     assert out.shape == (6, *shape)
     assert out.dtype == jnp.float32
     assert np.all(np.isfinite(out))
@@ -171,20 +179,26 @@ TRACED = {
 }
 
 
-@pytest.mark.parametrize("name", TRACED)
-def test_an_op_made_of_a_traced_number_does_what_the_number_does(name, images):
-    make, value = TRACED[name]
+@pytest.fixture(scope="module")
+def of_numbers(images):
+    """name -> what the op makes when it was made of a number, of a traced one, and of one that jax holds but knows."""
 
-    def of(number, keys, images):
-        op = make(number)
+    def of(op, keys, images):
         return jax.vmap(lambda key, image: op.apply(op.sample(key, image.shape), image))(keys, images)
 
     @jax.jit
     def views(traced, *given):
-        # A number that jax holds, but that is known, is a number.
-        return [of(number, *given) for number in (value, traced, jnp.float32(value))]
+        return {
+            name: [of(make(number), *given) for number in (value, traced[name], jnp.float32(value))]
+            for name, (make, value) in TRACED.items()
+        }
 
-    want, *others = views(value, keys(6), images)
+    return jax.device_get(views({name: value for name, (_, value) in TRACED.items()}, keys(6), images))
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_an_op_made_of_a_traced_number_does_what_the_number_does(name, of_numbers):
+    want, *others = of_numbers[name]
     for got in others:
         np.testing.assert_allclose(got, want, atol=2e-5)
 

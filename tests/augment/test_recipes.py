@@ -117,11 +117,13 @@ def test_a_recipe_of_a_traced_strength_makes_the_views_of_the_number(batch):
         recipe = augment.fuse(augment.simclr(12, strength=strength, min_area=least))
         return augment.n_views(recipe, 1)(KEY, batch)
 
+    @partial(jax.jit, static_argnums=0)
+    def three_ways(make, strengths, least, batch):
+        several = jax.vmap(make, in_axes=(0, 0, None))(strengths, least, batch)
+        return make(0.5, 0.2, batch), make(strengths[1], least[1], batch), several
+
     for make in (views, fused):
-        want = jax.jit(partial(make, 0.5, 0.2))(batch)
-        got = jax.jit(make)(0.5, 0.2, batch)
-        of_several = jax.jit(jax.vmap(make, in_axes=(0, 0, None)))
-        several = of_several(jnp.array([0.1, 0.5]), jnp.array([0.3, 0.2]), batch)
-        for x, y, z in zip(want, got, several, strict=True):
+        made = three_ways(make, np.float32([0.1, 0.5]), np.float32([0.3, 0.2]), batch)
+        for x, y, z in zip(*made, strict=True):
             np.testing.assert_allclose(y, x, atol=2e-5)
             np.testing.assert_allclose(z[1], x, atol=2e-5)
