@@ -119,9 +119,7 @@ def test_the_same_is_drawn(batch):
 def simclr(batch):
     """The exact form of a whole recipe, the fused one, and that with factors of bfloat16."""
     recipe = augment.simclr(20, strength=0.5)
-    return rendered(
-        recipe, (recipe, augment.fuse(recipe), augment.fuse(recipe, dtype=jnp.bfloat16)), batch
-    )
+    return rendered(recipe, (recipe, augment.fuse(recipe), augment.fuse(recipe, dtype=jnp.bfloat16)), batch)
 
 
 def test_a_whole_recipe_is_near(simclr):

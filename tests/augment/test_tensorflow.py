@@ -12,9 +12,7 @@ tf = pytest.importorskip("tensorflow", reason="the comparison is with tf.image")
 
 RANGES = {"inside": (0.0, 1.0), "outside": (-0.3, 1.3)}
 FACTORS = [0.0, 0.4, 1.0, 1.7, 5.0]
-contrast, saturation, hue = map(
-    jax.jit, (color.adjust_contrast, color.adjust_saturation, color.adjust_hue)
-)
+contrast, saturation, hue = map(jax.jit, (color.adjust_contrast, color.adjust_saturation, color.adjust_hue))
 bicubic, bilinear = (
     jax.jit(augment.random_resized_crop(16, method=method).apply) for method in ("bicubic", "bilinear")
 )

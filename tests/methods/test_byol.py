@@ -117,9 +117,7 @@ def test_the_target_has_batch_statistics_of_its_own(batch, begun):
             assert not np.allclose(a, b)
 
 
-def test_averaging_before_use_is_the_papers_averaging_after_each_step_with_that_steps_decay(
-    batch, begun
-):
+def test_averaging_before_use_is_the_papers_averaging_after_each_step_with_that_steps_decay(batch, begun):
     decay = cosine_decay(0.5, steps=4)
     m, tx = method(decay), optax.sgd(0.05)
     params, state = begun
