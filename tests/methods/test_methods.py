@@ -209,7 +209,7 @@ def tiny_yadim(axis_name, views=as_it_is, *, clip=20.0, penalty=0.05):
     norm = nets.batch_norm(axis_name=axis_name)
     return yadim(
         views=views(noisy(2)),
-        encoder=nets.small_convnet(features=(8,), norm=norm),  # its last map has four positions
+        encoder=nets.small_convnet(features=(8, 8), norm=norm),  # its last map has four positions
         loss=keyless(map_nce, clip=clip, penalty=penalty),
         scores=seen,
         axis_name=axis_name,
@@ -258,7 +258,7 @@ def labelled_parts(axis_name, views):
     norm = nets.batch_norm(axis_name=axis_name)
     return {
         "views": views(noisy(1)),
-        "encoder": nets.small_convnet(features=(8,), norm=norm),
+        "encoder": nets.small_convnet(features=(8, 8), norm=norm),
         "head": nets.projection_head(layers=2, until=1, norm=norm),
         "classes": 2,
         "start": 0.01,
