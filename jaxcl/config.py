@@ -287,17 +287,7 @@ def load_config(path: str | Path) -> ModuleType:
             f"There is no config {path}. A config is a Python file, such as configs/quickstart.py; `jaxcl configs`"
             " lists those that come with jaxcl."
         )
-    name = f"jaxcl_config_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their own module up
-    read_text(path)  # a sentence where it is no text
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever a program may raise
-        raise ValueError(f"{path} cannot be run as a config: {_where(error, path)}.") from error
+    module = executed(path, what="a config")
     knobs = getattr(module, "Knobs", None)
     if (
         not isinstance(knobs, type)
@@ -308,6 +298,23 @@ def load_config(path: str | Path) -> ModuleType:
             f"{path} is not a config: it must define a frozen dataclass `Knobs(CommonKnobs)` and a function"
             " `recipe(knobs, about)`."
         )
+    return module
+
+
+def executed(path: Path, *, what: str) -> ModuleType:
+    """A file's program as a module; ValueError, with the line, where it is no text or fails. `what` it should be is said
+    there."""
+    name = f"jaxcl_{what.split()[-1]}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their own module up
+    read_text(path)  # a sentence where it is no text
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a program may raise
+        raise ValueError(f"{path} cannot be run as {what}: {_where(error, path)}.") from error
     return module
 
 

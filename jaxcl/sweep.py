@@ -30,13 +30,24 @@ from jaxcl.train.population import DIVERGED, common_step, mappable
 from jaxcl.typing import About
 
 
-def combinations(grid: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+# Knob -> its values; of several grids the combinations of each.
+Grid = Mapping[str, Sequence[str]]
+
+
+def combinations(grid: Grid | Sequence[Grid]) -> list[dict[str, str]]:
     """{"seed": ("0", "1"), "bits": ("0",)} -> one dict a combination, the last knob varying fastest.
+
+    Several grids may name different knobs: a loss without a temperature needs no run for each.
 
     >>> combinations({"bits": ["0", "5"], "seed": ["0", "1"]})[1]
     {'bits': '0', 'seed': '1'}
+    >>> combinations([{"loss": ["nt_xent"], "temperature": ["0.1", "0.2"]}, {"loss": ["swd"]}])[1:]
+    [{'loss': 'nt_xent', 'temperature': '0.2'}, {'loss': 'swd'}]
     """
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    found = []
+    for one in [grid] if isinstance(grid, Mapping) else grid:
+        found += [dict(zip(one, values, strict=True)) for values in itertools.product(*one.values())]
+    return [one for i, one in enumerate(found) if one not in found[:i]]
 
 
 class Group(NamedTuple):
@@ -111,17 +122,23 @@ def attributes_of(function: Any) -> set[str]:
 def sweep(
     config: str | Path,
     knobs_of: Callable[[Mapping[str, str]], Any],
-    grid: Mapping[str, Sequence[str]],
+    grid: Grid | Sequence[Grid],
     sweep_dir: str | Path,
     *,
     protocols: Sequence[str] = ("knn", "linear"),
     baselines: Sequence[str] = (),
     together: int | None = None,
+    after: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Trains and evaluates every combination in sweep_dir/knob=value,...; what is there already is not done again.
 
     `knobs_of({"knob": "value", ...})` makes the config's knobs. Returns one result a run, protocol and encoder,
     with the combination under "knobs", and writes them to sweep_dir/sweep.json. A run that diverged has no result.
+
+    grid
+        of several grids all combinations of each; under "knobs" a result has "" for a knob that only others name.
+    after
+        gets the results so far whenever there are new ones.
 
     together
         at most so many runs in one program, of those that differ in numbers alone (`groups`); where the memory does not
@@ -172,7 +189,9 @@ def sweep(
                     if not (folders[i] / DIVERGED).exists():
                         evaluate_run(folders[i], protocols, baselines=baselines)
                 jax.clear_caches()  # programs that no other run will use; over a long sweep they fill the memory
-                _write(sweep_dir, all_of, folders)
+                results = _write(sweep_dir, all_of, folders)
+                if after is not None:
+                    after(results)
     return _write(sweep_dir, all_of, folders)
 
 
@@ -206,12 +225,14 @@ def _write(
 ) -> list[dict[str, Any]]:
     """The results of what is evaluated, also as sweep.json."""
     results = []
+    names = dict.fromkeys(name for combination in all_of for name in combination)
     for combination, folder in zip(all_of, folders, strict=True):
+        named = {name: combination.get(name, "") for name in names}
         if (folder / DIVERGED).exists():
             print(f"{folder.name} diverged, and has no result.", file=sys.stderr)
         for row in evaluations(folder):
             encoder = "trained" if row["encoder"] == folder.name else row["encoder"]
-            results.append(row | {"encoder": encoder, "knobs": combination})
+            results.append(row | {"encoder": encoder, "knobs": named})
     (sweep_dir / "sweep.json").write_text(json.dumps(results, indent=2) + "\n")
     return results
 
@@ -220,7 +241,7 @@ def plot_sweep(
     sweep_dir: str | Path,
     *,
     knob: str | None = None,
-    lines: str | None = None,
+    lines: str | Sequence[str] | None = None,
     where: Mapping[str, str] | None = None,
     chance: float | None = None,
     out: str | Path | None = None,
@@ -236,7 +257,8 @@ def plot_sweep(
     free = [
         name for name in knobs if name not in (where or {}) and len({r["knobs"][name] for r in results}) > 1
     ]
-    knob = knob or next((name for name in free if name != lines), knobs[0] if knobs else "seed")
+    told = () if lines is None else (lines,) if isinstance(lines, str) else tuple(lines)
+    knob = knob or next((name for name in free if name not in told), knobs[0] if knobs else "seed")
     kinds = {
         name: {row.get(name) for row in results}
         for name in ("protocol", "labels")
