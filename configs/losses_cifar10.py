@@ -62,7 +62,9 @@ def loss_of(knobs: Knobs):
     named = {
         "nt_xent": losses.keyless(losses.nt_xent, temperature=knobs.temperature),
         # The notebook's convention: with the paper's, a weight of 0.1 hardly spreads the rows at all.
-        "decoupled": losses.keyless(losses.decoupled_nt_xent, temperature=1.0, weight=0.1, convention="notebook"),
+        "decoupled": losses.keyless(
+            losses.decoupled_nt_xent, temperature=1.0, weight=0.1, convention="notebook"
+        ),
         "nt_logistic": losses.keyless(losses.nt_logistic, temperature=knobs.temperature, **pairs),
         "margin_triplet": losses.keyless(losses.margin_triplet, margin=knobs.margin, **pairs),
     }
@@ -72,7 +74,9 @@ def loss_of(knobs: Knobs):
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
-    views = augment.two_views(augment.simclr(size, strength=0.5, blur=False, flip=knobs.flip, min_area=knobs.min_area))
+    views = augment.two_views(
+        augment.simclr(size, strength=0.5, blur=False, flip=knobs.flip, min_area=knobs.min_area)
+    )
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     encoder = lean(nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype))
     head = nets.projection_head(layers=knobs.head_layers, width=256, out=64, norm=norm)

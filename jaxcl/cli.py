@@ -51,7 +51,7 @@ Three commands take it from images to a reported accuracy:
   jaxcl sweep configs/quickstart.py --seed 0 1 2 --temperature 0.1 0.5
                                                         every combination, with means and 95 % intervals over seeds
   jaxcl study                                           the studies that come with jaxcl: questions of papers
-  jaxcl study temperature_and_loss                      its runs, those that are not there yet, and the page of its answer
+  jaxcl study temperature_and_loss                      its runs, as far as they are not there, and a page of answers
 
 With --debug, as in `jaxcl --debug train ...`, an error shows where in the program it arose.
 """
@@ -846,10 +846,10 @@ def sweep(arguments: list[str]) -> int:
 STUDY_HELP = """\
 usage: jaxcl study [NAME] [--small] [--seed SEED ...] [--together N] [--run-dir DIR] [--knob value ...]
 
-Makes the runs of a study, those that are not there yet, and the page of its answer: DIR/NAME.md with tables, intervals,
-differences by seed and a picture. NAME is one that comes with jaxcl, or a file; without it they are listed. A study says
-which knobs vary, which are fixed, and which settings are compared; --seed 0..9 takes other seeds than its own, and other
-knobs, as --data-dir, hold for all runs.
+Makes the runs of a study, those that are not there yet, and the page of its answer: DIR/NAME.md with tables,
+intervals, differences by seed and a picture. NAME is one that comes with jaxcl, or a file; without it they are listed.
+A study says which knobs vary, which are fixed, and which settings are compared; --seed 0..9 takes other seeds than its
+own, and other knobs, as --data-dir, hold for all runs.
 
 --small       fewer and shorter runs of a smaller encoder, for a CPU, where the study has such
 --together N  as for `jaxcl sweep`
@@ -885,8 +885,8 @@ def study(arguments: list[str]) -> int:
     varied = {knob for setting in settings(asked) for knob in setting}
     if taken := [word for word in rest if word[2:].replace("-", "_") in varied]:
         raise ValueError(
-            f"{', '.join(taken)} is what the study varies. For other values copy {path} and change them, or give them to"
-            " `jaxcl sweep`."
+            f"{', '.join(taken)} is what the study varies. For other values copy {path} and change them, or give"
+            " them to `jaxcl sweep`."
         )
 
     def knobs(config: str, combination: Mapping[str, str]) -> Any:

@@ -302,8 +302,8 @@ def load_config(path: str | Path) -> ModuleType:
 
 
 def executed(path: Path, *, what: str) -> ModuleType:
-    """A file's program as a module; ValueError, with the line, where it is no text or fails. `what` it should be is said
-    there."""
+    """A file's program as a module; ValueError, with the line, where it is no text or fails. It says `what` the file
+    should be, as "a config"."""
     name = f"jaxcl_{what.split()[-1]}_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

@@ -62,9 +62,7 @@ def paired_difference(
     return contrast([(b, 1), (a, -1)], level=level)
 
 
-def contrast(
-    parts: Sequence[tuple[Mapping[str, float], float]], *, level: float = 0.95
-) -> Difference | None:
+def contrast(parts: Sequence[tuple[Mapping[str, float], float]], *, level: float = 0.95) -> Difference | None:
     """sum_i weight_i value_i, seed by seed, over the seeds that all parts have: ({seed: value}, weight) each. None
     where there is no such seed.
 

@@ -23,18 +23,22 @@ from jaxcl.records import read_json, read_text
 from jaxcl.runs import device
 from jaxcl.shipped import found
 from jaxcl.statistics import contrast, holm
-from jaxcl.sweep import Grid, combinations, plot_sweep, sweep
+from jaxcl.sweep import combinations, plot_sweep, sweep
 from jaxcl.tables import Table, column, mean_and_interval
 
 Setting = Mapping[str, str]  # knob -> value as a word of the command line, "" where the knob is not named
 
 
 class Compare(NamedTuple):
-    """Values of a knob, each with one of them, where all other knobs are the same; seed by seed."""
+    """Values of a knob, each with one of them, where all other knobs are the same; seed by seed.
+
+    A setting that does not name a knob, as a loss without a temperature, is compared with all values of that.
+    """
 
     knob: str
     minus: Any = None  # with which the others are compared; None: the first
     values: Sequence[Any] = ()  # which are compared with it; (): all others
+    where: Mapping[str, Any] = {}  # knobs that both settings must have
     across: str | None = None  # how that difference differs between this knob's values and its first
 
 
@@ -42,7 +46,9 @@ class Published(NamedTuple):
     """Figures to stand beside: those of `where`, under the name of `what`."""
 
     what: str  # the column's title: the quantity and its source
-    figures: Sequence[tuple[Mapping[str, Any], Any]]  # (knobs that a setting must have, what is published of it)
+    figures: Sequence[
+        tuple[Mapping[str, Any], Any]
+    ]  # (knobs that a setting must have, what is published of it)
 
 
 class Study(NamedTuple):
@@ -135,52 +141,55 @@ def comparisons(study: Study) -> list[tuple[str, list[tuple[int, int]]]]:
     there = settings(study)
     made: list[tuple[str, list[tuple[int, int]]]] = []
     for asked in study.compare:
-        if not any(setting.get(asked.knob) for setting in there):
-            raise ValueError(f"The study compares {asked.knob!r}, which its grid does not name.")
         pairs = _pairs(there, asked)
         if asked.across is None:
-            made += [(f"{words}{_at(there[i], asked)}", [(i, 1), (j, -1)]) for words, i, j in pairs]
+            made += [(f"{words}{_at(rest)}", [(i, 1), (j, -1)]) for words, rest, i, j in pairs]
             continue
-        # Of each value of the other knob, the pairs that its first has as well.
-        first = next((there[i][asked.across] for _, i, _ in pairs if there[i][asked.across]), "")
+        values = [rest.get(asked.across) for _, rest, _, _ in pairs]
+        first = next((value for value in values if value), None)
+        if first is None:
+            raise ValueError(f"The study compares across {asked.across!r}, which its grid does not vary.")
 
-        def elsewhere(i: int, across: str = asked.across) -> dict[str, str]:
-            return {knob: value for knob, value in there[i].items() if knob != across}
+        def of(words: str, rest: Setting, across: str = asked.across) -> tuple[Any, ...]:
+            return words, *((knob, value) for knob, value in rest.items() if knob != across)
 
-        base = {(words, str(elsewhere(i))): (i, j) for words, i, j in pairs if there[i][asked.across] == first}
-        for words, i, j in pairs:
-            value, own = there[i][asked.across], base.get((words, str(elsewhere(i))))
-            if value in ("", first) or own is None:
-                continue
-            said = f"{words}: {asked.across} {value} - {first}{_at(there[i], asked)}"
-            made.append((said, [(i, 1), (j, -1), (own[0], -1), (own[1], 1)]))
+        base = {of(words, rest): (i, j) for words, rest, i, j in pairs if rest.get(asked.across) == first}
+        for (words, rest, i, j), value in zip(pairs, values, strict=True):
+            if value and value != first and of(words, rest) in base:
+                k, l = base[of(words, rest)]
+                others = {knob: at for knob, at in rest.items() if knob != asked.across}
+                said = f"{words}: {asked.across} {value} - {first}{_at(others)}"
+                made.append((said, [(i, 1), (j, -1), (k, -1), (l, 1)]))
     return made
 
 
-def _pairs(there: Sequence[Setting], asked: Compare) -> list[tuple[str, int, int]]:
-    """(in words, the one, the other) of all settings that differ in this knob alone, and of which the other has the
-    value that is subtracted."""
-    values = list(dict.fromkeys(setting[asked.knob] for setting in there if setting[asked.knob]))
+def _pairs(there: Sequence[Setting], asked: Compare) -> list[tuple[str, dict[str, str], int, int]]:
+    """(in words, the other knobs of both, the one, the other) of all settings that differ in this knob alone, and of
+    which the other has the value that is subtracted."""
+    values = list(dict.fromkeys(setting[asked.knob] for setting in there if setting.get(asked.knob)))
+    if not values:
+        raise ValueError(f"The study compares {asked.knob!r}, which its grid does not name.")
     minus = values[0] if asked.minus is None else word(asked.minus)
     chosen = [word(value) for value in asked.values] or [value for value in values if value != minus]
-    strange = [value for value in (minus, *chosen) if value not in values]
-    if strange:
+    if strange := [value for value in (minus, *chosen) if value not in values]:
         raise ValueError(
             f"The study compares {asked.knob} {', '.join(strange)}, and its grid has {', '.join(values)}."
         )
-    numbers = {tuple(setting.items()): i for i, setting in enumerate(there)}
     pairs = []
-    for i, setting in enumerate(there):
-        other = numbers.get(tuple({**setting, asked.knob: minus}.items()))
-        if setting[asked.knob] in chosen and other is not None:
-            pairs.append((f"{asked.knob} {setting[asked.knob]} - {minus}", i, other))
+    for i, one in enumerate(there):
+        for j, other in enumerate(there):
+            rest = {knob: value or other[knob] for knob, value in one.items() if knob != asked.knob}
+            alike = all(rest[knob] == (other[knob] or rest[knob]) for knob in rest)
+            wanted = all(rest.get(knob) == word(value) for knob, value in asked.where.items())
+            if one[asked.knob] in chosen and other[asked.knob] == minus and alike and wanted:
+                pairs.append((f"{asked.knob} {one[asked.knob]} - {minus}", rest, i, j))
     return pairs
 
 
-def _at(setting: Setting, asked: Compare) -> str:
+def _at(rest: Setting) -> str:
     """The other knobs of a comparison, in words."""
-    rest = [f"{k} {v}" for k, v in setting.items() if k not in (asked.knob, asked.across) and v]
-    return f" at {', '.join(rest)}" if rest else ""
+    said = ", ".join(f"{knob} {value}" for knob, value in rest.items() if value)
+    return f" at {said}" if said else ""
 
 
 def compared_table(study: Study, results: Sequence[Mapping[str, Any]]) -> Table:
@@ -193,7 +202,9 @@ def compared_table(study: Study, results: Sequence[Mapping[str, Any]]) -> Table:
         for protocol in protocols:
             parts = [(by_seed.get((tuple(there[i].items()), protocol), {}), sign) for i, sign in signs]
             cells[words, protocol] = contrast(parts)
-    corrected = dict(zip(cells, holm([math.nan if one is None else one.p for one in cells.values()]), strict=True))
+    corrected = dict(
+        zip(cells, holm([math.nan if one is None else one.p for one in cells.values()]), strict=True)
+    )
 
     def said(words: str, protocol: str) -> str:
         one, p = cells[words, protocol], corrected[words, protocol]
@@ -294,7 +305,9 @@ def run_study(
         after=after,
     )
     if not results:
-        raise ValueError("Every run of the study diverged, so there is nothing to report; lower --learning-rate.")
+        raise ValueError(
+            "Every run of the study diverged, so there is nothing to report; lower --learning-rate."
+        )
     if "seconds" not in session:
         record["sessions"].remove(session)  # all was there
     return write_page(path, study, results, run_dir, command=command)
@@ -319,7 +332,9 @@ def _record(run_dir: Path, path: Path, study: Study, knobs: Any, *, small: bool)
         if before.get(name) != value
     ]
     if other:
-        raise ValueError(f"{run_dir} holds the runs of another study: {'; '.join(other)}. Choose another --run-dir.")
+        raise ValueError(
+            f"{run_dir} holds the runs of another study: {'; '.join(other)}. Choose another --run-dir."
+        )
     return there
 
 
@@ -354,15 +369,16 @@ def write_page(
     if finished < runs:
         parts.append(f"{finished} of {runs} runs so far.")
     parts.append(
-        f"Test accuracy in percent: mean and 95 % confidence interval (Student's t) over {len(study.seeds)} seeds."
+        f"Test accuracy in percent: mean and 95 % confidence interval (Student's t) over"
+        f" {_number(len(study.seeds), 'seed')}."
         + (" Fewer than three seeds say next to nothing." if len(study.seeds) < 3 else "")
     )
     parts.append(markdown(*settings_table(study, results)))
     header, rows = compared_table(study, results)
     if rows:
         parts.append(
-            "Differences seed by seed, in points: mean, 95 % interval, p value of a paired t test with Holm's correction"
-            f" for all {len(rows) * (len(header) - 1)} of them. They were chosen before the first run."
+            "Differences seed by seed, in points: mean, 95 % interval, p value of a paired t test with Holm's"
+            f" correction for all {len(rows) * (len(header) - 1)} of them. They were chosen before the first run."
         )
         parts.append(markdown(header, rows))
     try:
@@ -390,6 +406,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(made)
 
 
+def _number(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
 def _time_spent(run_dir: Path, *, runs: int) -> str:
     """How long the sessions took, on which devices, and with which versions."""
     file = run_dir / "study.json"
@@ -400,7 +420,7 @@ def _time_spent(run_dir: Path, *, runs: int) -> str:
         spent[0] += session.get("seconds", 0.0) / 60
         spent[1] += session.get("processor_seconds", 0.0) / 60
     said = "; ".join(
-        f"{device_name}: {minutes:.0f} minutes ({processor:.0f} of processor time)"
+        f"{device_name}: {minutes:.0f} minutes by the clock, {processor:.0f} of processor time"
         for device_name, (minutes, processor) in by_device.items()
     )
     versions = {}
@@ -408,4 +428,4 @@ def _time_spent(run_dir: Path, *, runs: int) -> str:
         versions = read_json(record).get("versions", {})
     made_by = ", ".join(f"{name} {versions[name]}" for name in ("jaxcl", "jax", "python") if name in versions)
     date = sessions[-1]["began"][:10] if sessions else time.strftime("%Y-%m-%d")
-    return f"{runs} runs. {said}. {made_by}; {date}."
+    return f"{_number(runs, 'run')}. {said}. {made_by}; {date}."

@@ -24,11 +24,14 @@ import jax
 from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, recipe_of
 from jaxcl.plan import DoesNotFit
 from jaxcl.records import read_json
-from jaxcl.runs import evaluate_run, evaluations, train_run, train_runs
+from jaxcl.runs import Members, Opened, evaluate_runs, evaluations, train_run, train_runs
+from jaxcl.runs.directory import silent
 from jaxcl.train.checkpoint import latest
 from jaxcl.train.population import DIVERGED, common_step, mappable
 from jaxcl.typing import About
 
+# After so many runs one after the other, programs are forgotten.
+CLEARED = 8
 
 # Knob -> its values; of several grids the combinations of each.
 Grid = Mapping[str, Sequence[str]]
@@ -111,6 +114,18 @@ def _recipe(config: ModuleType, knobs: CommonKnobs, about: About, values: Mappin
     return recipe_of(config, dataclasses.replace(knobs, **values), about)
 
 
+# The common knobs that say which images there are.
+DATA = "data data_dir evaluate_on train_on labels layout value_range size encoded".split()
+
+
+def data_of(config: ModuleType, knobs: CommonKnobs, group: Group) -> Any:
+    """The same for runs with the same images to be evaluated on. Of a config with a `data` of its own that is known
+    of a group alone."""
+    if callable(getattr(config, "data", None)):
+        return group
+    return tuple(getattr(knobs, name) for name in DATA)
+
+
 def attributes_of(function: Any) -> set[str]:
     """The names behind a dot in a function's text: what it may read of the knobs."""
     if not inspect.isfunction(function):
@@ -161,9 +176,16 @@ def sweep(
 
     todo = [i for i, folder in enumerate(folders) if not is_done(folder)]
     knobs = {i: knobs_of(all_of[i]) for i in todo}
-    sorted_out = [Group((j,), ()) for j in range(len(todo))]
-    if together != 1 and len(todo) > 1:
-        sorted_out = groups(load_config(config), [knobs[i] for i in todo])
+    each = [Group((j,), ()) for j in range(len(todo))]
+    sorted_out = each if len(todo) < 2 else groups(load_config(config), [knobs[i] for i in todo])
+    # Those that are trained one after the other share what evaluates them, too.
+    opened, shared = Opened(), {}
+    for group in sorted_out:
+        own_data = data_of(load_config(config), knobs[todo[group.members[0]]], group)
+        members = Members(group.numbers, opened, own_data)
+        shared |= {todo[j]: members for j in group.members}
+    sorted_out = each if together == 1 else sorted_out
+    since_cleared = 0
     for group in sorted_out:
         for part in _at_one_step([todo[j] for j in group.members], folders):
             left, most = part, together or len(part)
@@ -185,10 +207,19 @@ def sweep(
                     )
                     continue
                 left = left[most:]
-                for i in own:
-                    if not (folders[i] / DIVERGED).exists():
-                        evaluate_run(folders[i], protocols, baselines=baselines)
-                jax.clear_caches()  # programs that no other run will use; over a long sweep they fill the memory
+                evaluate_runs(
+                    [folders[i] for i in own if not (folders[i] / DIVERGED).exists()],
+                    protocols,
+                    members=shared[own[0]],
+                    baselines=baselines,
+                    at_once=1 if together == 1 else len(own),
+                    told=partial(print, flush=True) if len(own) > 1 else silent,
+                )
+                since_cleared += len(own)
+                if since_cleared >= CLEARED or len(own) > 1:
+                    # Programs that no other run will use: over a long sweep they fill the memory.
+                    jax.clear_caches()
+                    since_cleared = 0
                 results = _write(sweep_dir, all_of, folders)
                 if after is not None:
                     after(results)

@@ -75,9 +75,7 @@ def sweep_curves(
     groups: dict[str, dict[float, list[float]]] = {}
     for row in chosen:
         at = positions[str(row["knobs"][knob])]
-        groups.setdefault(_line(row, told), {}).setdefault(at, []).append(
-            float(row["accuracy"])
-        )
+        groups.setdefault(_line(row, told), {}).setdefault(at, []).append(float(row["accuracy"]))
 
     figure = style.new_figure(4.6, 3.0)
     ax = style.tidy(figure.add_subplot())
