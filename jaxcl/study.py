@@ -26,6 +26,9 @@ from jaxcl.statistics import contrast, holm
 from jaxcl.sweep import combinations, plot_sweep, sweep
 from jaxcl.tables import Table, column, mean_and_interval
 
+# While the runs are made their page is written anew at most so often: a picture takes as long as a small run's steps.
+SECONDS_BETWEEN_PAGES = 60.0
+
 Setting = Mapping[str, str]  # knob -> value as a word of the command line, "" where the knob is not named
 
 
@@ -286,13 +289,15 @@ def run_study(
     record = _record(run_dir, path, study, knobs({}), small=small)
     session = {"began": time.strftime("%Y-%m-%d %H:%M:%S"), "device": device()}
     record["sessions"].append(session)
-    started = time.perf_counter(), time.process_time()
+    started, drawn = (time.perf_counter(), time.process_time()), [-math.inf]
 
     def after(results: list[dict[str, Any]]) -> None:
         session["seconds"] = round(time.perf_counter() - started[0], 1)
         session["processor_seconds"] = round(time.process_time() - started[1], 1)
         _write(run_dir / "study.json", json.dumps(record, indent=2) + "\n")
-        write_page(path, study, results, run_dir, command=command)
+        if time.perf_counter() - drawn[0] > SECONDS_BETWEEN_PAGES:
+            write_page(path, study, results, run_dir, command=command)
+            drawn[0] = time.perf_counter()
 
     results = sweep(
         study.config,

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from jaxcl.cli import main
-from jaxcl.config import load_config
+from jaxcl.config import executed, load_config
 from jaxcl.evaluate.protocols import PROTOCOLS
+from jaxcl.shipped import studies
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -72,7 +73,7 @@ def help_of(command):
     return set(re.findall(r"--[a-z][\w-]*", shown.getvalue()))
 
 
-COMMANDS = "train|evaluate|embed|export|plot|plan|sweep|views|parts|replay|status"
+COMMANDS = "train|evaluate|embed|export|plot|plan|sweep|study|views|parts|replay|status"
 
 
 def commands():
@@ -119,6 +120,9 @@ def test_a_command_has_these_options(page, words):
             assert rest[rest.index("--preset") + 1] in module.PRESETS
     if configs or command in ("evaluate", "embed", "export", "plot", "replay", "status"):
         assert options <= known
+    if command == "study" and rest:
+        assert rest[0] in (*studies(), "NAME")
+        assert "--small" not in rest or hasattr(executed(studies()[rest[0]], what="a study"), "SMALL")
     if command == "evaluate" and "--protocol" in rest:
         for name in itertools.takewhile(lambda word: word[:2] != "--", rest[rest.index("--protocol") + 1 :]):
             assert name in PROTOCOLS

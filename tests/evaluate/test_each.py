@@ -70,7 +70,9 @@ def test_each_encoder_has_its_own_neighbors(world, features, k, vote):
     with pytest.raises(ValueError, match="k must be between"):
         evaluate.knn_ranked_each(banks, train.labels, queries, k=91)
     with pytest.raises(ValueError, match="NaN or infinity in 1 of 90"):
-        evaluate.knn_ranked_each(np.where(np.arange(90)[:, None] == 3, np.nan, banks), train.labels, queries, k=1)
+        evaluate.knn_ranked_each(
+            np.where(np.arange(90)[:, None] == 3, np.nan, banks), train.labels, queries, k=1
+        )
 
 
 def test_each_classifier_stops_where_it_would_alone(world, features, monkeypatch):
