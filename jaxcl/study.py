@@ -287,7 +287,7 @@ def run_study(
 
     run_dir.mkdir(parents=True, exist_ok=True)
     record = _record(run_dir, path, study, knobs({}), small=small)
-    session = {"began": time.strftime("%Y-%m-%d %H:%M:%S"), "device": device()}
+    session: dict[str, Any] = {"began": time.strftime("%Y-%m-%d %H:%M:%S"), "device": device()}
     record["sessions"].append(session)
     started, drawn = (time.perf_counter(), time.process_time()), [-math.inf]
 

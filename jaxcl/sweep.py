@@ -179,7 +179,7 @@ def sweep(
     each = [Group((j,), ()) for j in range(len(todo))]
     sorted_out = each if len(todo) < 2 else groups(load_config(config), [knobs[i] for i in todo])
     # Those that are trained one after the other share what evaluates them, too.
-    opened, shared = Opened(), {}
+    opened, shared = Opened(), dict[int, Members]()
     for group in sorted_out:
         own_data = data_of(load_config(config), knobs[todo[group.members[0]]], group)
         members = Members(group.numbers, opened, own_data)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxcl.config import Apply, recipe_of, resolved
+from jaxcl.config import recipe_of, resolved
 from jaxcl.runs.directory import Run, open_run, silent, trained_on
 from jaxcl.typing import Array, Images, PyTree
 
@@ -78,7 +78,7 @@ class Members:
     numbers: Sequence[str] = ()
     opened: Opened = dataclasses.field(default_factory=Opened, repr=False)
     data: Any = None
-    _programs: dict[str, Apply] = dataclasses.field(default_factory=dict, repr=False)
+    _programs: dict[str, Callable[..., Array]] = dataclasses.field(default_factory=dict, repr=False)
     _subjects: dict[Path, dict[str, Subject]] = dataclasses.field(default_factory=dict, repr=False)
     _results: dict[tuple[Path, str, str], dict[str, Any]] = dataclasses.field(
         default_factory=dict, repr=False
