@@ -117,7 +117,7 @@ def subjects(encoder: EncoderFn, sets: Mapping[str, tuple[Images, Images]]) -> d
     return made
 
 
-def embed_together(members: Sequence[Subject], progress: Progress | None = None) -> None:
+def embed_together(members: Sequence[Subject], *, progress: Progress | None = None) -> None:
     """Computes the features of subjects that differ in the encoder alone by one program (`embed_each`), for all
     protocols that ask for them afterwards. Their seconds are a member's share."""
     for name, images in (("training", members[0].train), ("test", members[0].test)):
