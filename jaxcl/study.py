@@ -198,7 +198,7 @@ def _at(rest: Setting) -> str:
 def compared_table(study: Study, results: Sequence[Mapping[str, Any]]) -> Table:
     """A comparison a row: the mean over seeds with its 95 % interval and p value (paired t test; Holm's correction for
     all cells of the table), in points of percent."""
-    there, protocols = settings(study), list(dict.fromkeys(map(column, results)))
+    there, protocols = settings(study), _columns(study, results)
     by_seed = _by_seed(results)
     cells = {}
     for words, signs in comparisons(study):
@@ -223,7 +223,7 @@ def compared_table(study: Study, results: Sequence[Mapping[str, Any]]) -> Table:
 
 def settings_table(study: Study, results: Sequence[Mapping[str, Any]]) -> Table:
     """A setting a row: mean and 95 % interval over its seeds, in percent, and what is published of it."""
-    protocols = list(dict.fromkeys(map(column, results)))
+    protocols = _columns(study, results)
     by_seed, there, rows = _by_seed(results), settings(study), []
     for setting in there:
         reached = [by_seed.get((tuple(setting.items()), protocol), {}) for protocol in protocols]
@@ -238,6 +238,14 @@ def _published(published: Published, setting: Setting) -> str:
         if all(setting.get(knob) == word(value) for knob, value in where.items()):
             return word(figure)
     return ""
+
+
+def _columns(study: Study, results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was evaluated, in the order of the study; what comes along, as a classifier trained along, at the end."""
+    order = {protocol: i for i, protocol in enumerate(study.protocols)}
+    return sorted(
+        dict.fromkeys(map(column, results)), key=lambda one: order.get(one.split(", ")[0], len(order))
+    )
 
 
 def _by_seed(results: Sequence[Mapping[str, Any]]) -> dict[Any, dict[str, float]]:

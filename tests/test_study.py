@@ -231,6 +231,12 @@ def test_published_figures_stand_beside_the_settings_they_are_of():
     assert [row[-1] for row in rows] == ["", "70.8", "64", "64"]
 
 
+def test_columns_stand_in_the_order_of_the_study():
+    rows = [row | {"protocol": name} for name in ("joint", "knn", "linear") for row in FOUND]
+    study = ASKED._replace(protocols=("linear", "knn"))
+    assert settings_table(study, rows)[0] == ("loss", "layers", "linear", "knn", "joint")
+
+
 def test_one_seed_comes_after_the_other():
     runs = combinations(grids(ASKED))
     assert [run["seed"] for run in runs] == ["0"] * 4 + ["1"] * 4 + ["2"] * 4
