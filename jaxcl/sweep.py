@@ -159,6 +159,8 @@ def sweep(
         at most so many runs in one program, of those that differ in numbers alone (`groups`); where the memory does not
         hold them, half as many. 1: one after the other. None: all on an accelerator, where a small run leaves it idle;
         one after the other on a CPU, where together they take as long or longer (benchmarks/results/population-cpu.md).
+        Those of one program are evaluated at once, too, which on a CPU gains nothing either and costs the linear
+        probe 2.6 times as much (members-cpu.md); one after the other they share one compiled program and their images.
     """
     if together is not None and together < 1:
         raise ValueError(f"together is how many runs one program trains, at least 1; got {together}.")
