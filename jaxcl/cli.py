@@ -29,7 +29,7 @@ jaxcl are known by their names in every folder: quickstart is configs/quickstart
 Three commands take it from images to a reported accuracy:
 
   jaxcl train configs/quickstart.py                     pretrain; a second time, go on where it stopped
-  jaxcl train configs/quickstart.py --epochs 40         a finished run of 20: go on for longer
+  jaxcl train configs/quickstart.py --epochs 40         a finished run of 15: go on for longer
   jaxcl train configs/quickstart.py --run-dir runs/two --temperature 0.1      change a knob, in another run
   jaxcl train configs/quickstart.py --help              the knobs of a config
   jaxcl evaluate runs/quickstart                        kNN and linear accuracy, beside two baselines
@@ -123,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "embed": embed,
         "export": export,
         "plot": plot,
+        "report": report,
         "sweep": sweep,
         "study": study,
         "replay": replay,
@@ -170,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # A package that may be missing -> the extra that brings it.
 EXTRAS = {
     "matplotlib": "plot",
+    "plotly": "report",
     "tensorflow": "tfds",
     "tensorflow_datasets": "tfds",
     "importlib_resources": "tfds",
@@ -191,6 +193,13 @@ def in_a_sentence(error: Exception) -> str | None:
         return f"there is no permission to use {error.filename or 'a file'} ({error.strerror or text})."
     if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError) and error.filename:
         return f"{error.filename} is in the way: {error.strerror}. Move it, or give another place."
+    if getattr(error, "errno", None) == errno.EROFS:
+        name = error.filename or "a file"  # type: ignore[attr-defined]
+        return (
+            f"{name} cannot be written, as its disk can only be read. Give another place (--run-dir, --out)."
+        )
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}."
     if isinstance(error, ValueError | OSError | FloatingPointError):
         return str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
@@ -258,7 +267,7 @@ def train(arguments: list[str]) -> int:
     from jaxcl.runs import train_run
 
     own.config = found_config(own.config)
-    knobs = knobs_of("train", own.config, rest)
+    knobs = knobs_of("train", own.config, rest, run_dir=own.run_dir)
     named = [own.config.stem, *filter(None, [preset_among(rest)[0]])]
     run_dir = own.run_dir or Path("runs") / "_".join(named)
     train_run(own.config, knobs, run_dir, anyway=own.anyway)
@@ -321,19 +330,29 @@ def _aside(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
-def knobs_of(command: str, config: str | Path, words: Sequence[str]) -> Any:
-    """A config's knobs as the words of a command line set them; --help among them prints the knobs and exits."""
+def knobs_of(
+    command: str, config: str | Path, words: Sequence[str], *, run_dir: str | Path | None = None
+) -> Any:
+    """A config's knobs as the words of a command line set them; --help among them prints the knobs and exits.
+
+    run_dir
+        of a run that is trained: its own config.py begins with the knobs that the run has.
+    """
     import tyro
 
-    from jaxcl.config import check_knobs, load_config, preset
+    from jaxcl.config import check_knobs, knobs_from_json, load_config, preset
+    from jaxcl.records import read_text
 
     name, words = preset_among(words)
     module = load_config(config)
-    presets = getattr(module, "PRESETS", {})
+    presets, before = getattr(module, "PRESETS", {}), preset(module, name)
+    had = Path(run_dir or "") / "knobs.json"
+    if run_dir is not None and name is None and had.exists() and Path(config).parent.samefile(run_dir):
+        before = knobs_from_json(module, read_text(had))
     knobs = tyro.cli(
         module.Knobs,
         args=words,
-        default=preset(module, name),
+        default=before,
         prog=f"jaxcl {command} {config}" + ("" if name is None else f" --preset {name}"),
         description=f"--preset NAME sets all knobs at once: {', '.join(presets)}." if presets else None,
     )
@@ -677,10 +696,37 @@ def plot(arguments: list[str]) -> int:
         )
         print(f"Picture: {picture}")
         return 0
-    report = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir, trust=own.trust)
-    for sentence in report.left_out:
+    made = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir, trust=own.trust)
+    for sentence in made.left_out:
         print(sentence)
-    print(f"Report: {report.page}")
+    print(f"Report: {made.page}")
+    return 0
+
+
+def report(arguments: list[str]) -> int:
+    """`jaxcl report DIR ... [--out FILE] [--static]`"""
+    from jaxcl.report import report_runs
+
+    parser = argparse.ArgumentParser(
+        "jaxcl report",
+        description="One page, a single HTML file, of runs and sweeps: accuracy with its intervals, against each knob"
+        " and two at a time, differences by seed, curves of all runs, scores, pictures that `jaxcl plot` drew, what"
+        " ran where. It reads the directories alone: no config is executed and no image opened.",
+    )
+    parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="of a run, or of a sweep")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="DIR/report.html unless given; of several, report.html here"
+    )
+    parser.add_argument(
+        "--static",
+        action="store_true",
+        help="pictures alone: smaller by 5 MB, as plotly, which answers when one points at a line, is left out",
+    )
+    own = parser.parse_args(arguments)
+    made = report_runs(own.directories, out=own.out, interactive=False if own.static else None)
+    for sentence in made.left_out:
+        print(sentence)
+    print(f"Report: {made.page}")
     return 0
 
 
@@ -815,11 +861,12 @@ def sweep(arguments: list[str]) -> int:
             values = grid.setdefault(word[2:].replace("-", "_"), [])
         elif grid:
             values += values_of(word)
+    sweep_dir = own.run_dir or Path("runs") / f"{own.config.stem}-sweep"
     results = run_sweep(
         own.config,
         lambda combination: knobs_of("sweep", own.config, words_of(own.config, combination)),
         grid or {"seed": ["0"]},
-        own.run_dir or Path("runs") / f"{own.config.stem}-sweep",
+        sweep_dir,
         protocols=own.protocol,
         baselines=() if own.baselines is None else [named[word] for word in own.baselines or named],
         together=own.together,
@@ -840,6 +887,7 @@ def sweep(arguments: list[str]) -> int:
             "Fewer than three seeds say next to nothing: of two, the interval reaches nine standard deviations to"
             " either side. Add some, as --seed 0..4."
         )
+    print(f"One page of all this: jaxcl report {sweep_dir}")
     return 0
 
 
@@ -947,7 +995,7 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> No
 
     table = Table(title=title)
     for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i else "left")
+        table.add_column(name, justify="right" if i else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console().print(table)

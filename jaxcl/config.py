@@ -182,7 +182,10 @@ def recipe_of(config: ModuleType, knobs: Any, about: About) -> Recipe:
     from jaxcl import methods
 
     if len(about.classes) < 2:
-        raise ValueError("--probe trains a classifier along, and the training images have no two classes.")
+        raise ValueError(
+            f"--probe trains a classifier along, for which two classes are needed; the training images have"
+            f" {len(about.classes)}. Give labelled images, or leave --probe out."
+        )
     views = recipe.views if knobs.input == "host" or recipe.probe_views is None else recipe.probe_views
     method, classify = methods.with_probe(
         recipe.method, classes=len(about.classes), views=views, axis_name=devices.axis_name(knobs.placement)
@@ -279,15 +282,19 @@ def steps_across(epochs: float, count: int, batch_size: int) -> int:
     return steps
 
 
-def load_config(path: str | Path) -> ModuleType:
-    """The config at `path` as a module, checked to have `Knobs` and `recipe`."""
+def load_config(path: str | Path, *, text: str | None = None) -> ModuleType:
+    """The config at `path` as a module, checked to have `Knobs` and `recipe`.
+
+    text
+        of its program, where that was read already: what was looked at is what is executed.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no config {path}. A config is a Python file, such as configs/quickstart.py; `jaxcl configs`"
             " lists those that come with jaxcl."
         )
-    module = executed(path, what="a config")
+    module = executed(path, what="a config", text=text)
     knobs = getattr(module, "Knobs", None)
     if (
         not isinstance(knobs, type)
@@ -301,18 +308,18 @@ def load_config(path: str | Path) -> ModuleType:
     return module
 
 
-def executed(path: Path, *, what: str) -> ModuleType:
+def executed(path: Path, *, what: str, text: str | None = None) -> ModuleType:
     """A file's program as a module; ValueError, with the line, where it is no text or fails. It says `what` the file
-    should be, as "a config"."""
+    should be, as "a config". `text` is what is executed, where the file was read before."""
     name = f"jaxcl_{what.split()[-1]}_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up
-    read_text(path)  # a sentence where it is no text
+    text = read_text(path) if text is None else text
     try:
-        spec.loader.exec_module(module)
+        # Not by the loader: it would take a compiled program that lies beside the text, whoever made it, and leave one.
+        exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
     except Exception as error:  # whatever a program may raise
         raise ValueError(f"{path} cannot be run as {what}: {_where(error, path)}.") from error
     return module

@@ -95,7 +95,8 @@ def made_of(method: Method) -> Made:
     net = None if method.five_parts is None else method.five_parts.encoder.get("encoder")
     if not isinstance(net, Net) or net.made is None:
         raise ValueError(
-            "The method does not say of what one encoder it was made, so it has no names elsewhere."
+            "The method does not say of what one encoder it was made (of several, or of a network that is not of"
+            " jaxcl.nets), so it has no names elsewhere. `jaxcl embed` writes the features instead."
         )
     return net.made
 
@@ -104,7 +105,10 @@ def _parts(run: Run, encoder: Encoder) -> tuple[PyTree, PyTree]:
     """The parameters and statistics of an encoder that is one network."""
     params, state = encoder_parameters(encoder.params, whose=str(run.dir)), encoder_statistics(encoder.state)
     if any(x is None for x in jax.tree.leaves((params, state), is_leaf=lambda x: x is None)):
-        raise ValueError(f"The representation of {run.dir} is made of a part of its network alone.")
+        raise ValueError(
+            f"The representation of {run.dir} is made of a part of its network alone, so it has no names elsewhere."
+            " `jaxcl embed` writes the features instead."
+        )
     return params, state
 
 

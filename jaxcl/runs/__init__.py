@@ -5,9 +5,11 @@ RUN_DIR/
   run.json                   "about" the training images, versions, devices, when, by which command
   trained_on.txt             the files that were trained on, below the folder that --data names; of images in files
   metrics.jsonl  events.*    the curves, as JSON lines and for TensorBoard
+  warnings.jsonl             what the run was warned of, and at which step
   checkpoints/               the newest states, each with a sha256 manifest
   evaluations/NAME.json      a protocol's result with its settings
-  plots/  report.html        the pictures
+  plots/                     the pictures, and a page of them
+  report.html                the page of `jaxcl report`
 
 Paths among the knobs are recorded absolute, and "about" says what a recipe must know of the images: a run can be opened
 from any directory, and without its images.

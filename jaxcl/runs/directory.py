@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -29,7 +30,7 @@ from jaxcl.config import (
     same_program,
 )
 from jaxcl.records import check_fits, read_json, read_text
-from jaxcl.trust import is_own, stranger, vouch
+from jaxcl.trust import is_own, stranger, unmarked, vouch
 from jaxcl.typing import About
 
 if TYPE_CHECKING:
@@ -94,10 +95,14 @@ def create_or_resume(
     run_dir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
         (run_dir / "config.py").write_text(text)
-        vouch(run_dir, text)
+        if not vouch(run_dir, text):
+            warnings.warn(unmarked(run_dir), stacklevel=2)
         (run_dir / FILES).unlink(missing_ok=True)
         if files:
-            (run_dir / FILES).write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
+            lines = "".join(
+                file.replace("\n", "\0") + "\n" for file in files
+            )  # a name may hold all but the latter
+            (run_dir / FILES).write_text(lines, encoding="utf-8")
         record = {"config": str(config), "command": sys.argv, "about": about._asdict()}
         record |= {"versions": versions(), "device": device()}
         record["started"] = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -163,7 +168,8 @@ def nothing_learnt(run_dir: Path) -> bool:
 def trained_on(run_dir: Path) -> tuple[str, ...] | None:
     """The files that a run was trained on; None where it does not say: its images are no files, or it is an old one."""
     record = run_dir / FILES
-    return tuple(record.read_text(encoding="utf-8").split("\n")[:-1]) if record.exists() else None
+    lines = read_text(record).split("\n")[:-1] if record.exists() else None
+    return None if lines is None else tuple(line.replace("\0", "\n") for line in lines)
 
 
 def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
@@ -182,8 +188,7 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
     record = read_json(run_dir / "run.json")
     about = _about(run_dir, record)
     check_fits(run_dir / "run.json", record, {"config": str, "device": str})
-    check_trust(run_dir, trust=trust)
-    config = load_config(run_dir / "config.py")
+    config = load_config(run_dir / "config.py", text=trusted(run_dir, trust=trust))
     try:
         knobs = knobs_from_json(config, read_text(run_dir / "knobs.json"))
     except ValueError as error:
@@ -197,8 +202,9 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
     return Run(run_dir, config, knobs, about, record, recipe)
 
 
-def check_trust(run_dir: Path, *, trust: bool) -> None:
-    """Raises ValueError where a run's config is a stranger's; `trust` makes it one's own. Process 0 decides for all."""
+def trusted(run_dir: Path, *, trust: bool) -> str:
+    """The text of a run's config. Raises ValueError where it is a stranger's; `trust` makes it one's own. Process 0
+    decides for all."""
     text, refused = read_text(run_dir / "config.py"), False
     if jax.process_index() == 0:
         refused = not trust and not is_own(run_dir, text)
@@ -208,11 +214,15 @@ def check_trust(run_dir: Path, *, trust: bool) -> None:
         refused = bool(multihost_utils.broadcast_one_to_all(np.int32(refused)))
     if refused:
         raise ValueError(stranger(run_dir))
+    return text
 
 
 def _about(run_dir: Path, record: Mapping[str, Any]) -> About:
     if "about" not in record:
-        raise ValueError(f'{run_dir}/run.json says nothing "about" the images; an older jaxcl made this run.')
+        raise ValueError(
+            f'{run_dir}/run.json says nothing "about" the images, as an older jaxcl made this run; it is opened by that'
+            " one, or trained anew."
+        )
     about, file = record["about"], run_dir / "run.json"
     if not isinstance(about, dict) or {"count", "shape", "classes"} - about.keys():
         raise ValueError(

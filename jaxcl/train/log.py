@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from jaxcl.records import fits, parsed
 
 FILE = "metrics.jsonl"
+WARNINGS = "warnings.jsonl"
 # Where there is no bar, a line comes at least as often, whatever a step takes.
 SECONDS_BETWEEN_LINES = 20.0
 
@@ -53,6 +54,7 @@ class Log:
     ):
         self._active = jax.process_index() == 0
         self._lines = self._events = self._bar = None
+        self._told = False
         if not self._active:
             return
         self._steps = steps
@@ -64,7 +66,12 @@ class Log:
             run_dir = Path(run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
             resumed = _forget_after(run_dir / FILE, start_step)
-            self._lines = open(run_dir / FILE, "a", encoding="utf-8")
+            self._lines, self._file, self._unwritten = (
+                open(run_dir / FILE, "ab", buffering=0),
+                run_dir / FILE,
+                b"",
+            )
+            forget_warnings(run_dir, start_step)
             purge = start_step + 1 if start_step else 0
             self._events = _events(run_dir, purge_step=purge if resumed else None)
             if self._events is None:
@@ -106,19 +113,63 @@ class Log:
         now = time.time()
         if self._lines is not None:
             finite = {name: _or_none(value) for name, value in values.items()}
-            self._lines.write(json.dumps({"step": step, "time": now, **finite}, allow_nan=False) + "\n")
-            self._lines.flush()
+            self._put(json.dumps({"step": step, "time": now, **finite}, allow_nan=False) + "\n")
         if self._events is not None:
             for name, value in numbers.items():
                 if math.isfinite(value):
                     self._events.add_scalar(name, value, step, walltime=now)
-            self._events.flush()
+            try:
+                self._events.flush()
+            except OSError as error:
+                self._cannot_write(error)
         shown = _shown(numbers, seconds_left)
         if self._bar is not None and "loss" in values:
             self._bar.update(self._task, completed=step, shown=shown)
         else:  # with a bar: an evaluation, which is rare and stays on the screen above it
             where = f"step {step}" if self._steps is None else f"step {step}/{self._steps}"
             self.say(f"{where}  {shown}")
+
+    def _put(self, line: str) -> None:
+        """Writes a line, after those that could not be written before."""
+        lines = self._lines
+        assert lines is not None
+        left = self._unwritten = self._unwritten + line.encode()
+        try:
+            size = os.fstat(lines.fileno()).st_size
+            try:
+                while left:
+                    left = left[lines.write(left) :]
+            except OSError:
+                # Half a line is no record: it is taken back, and comes whole when there is room.
+                os.ftruncate(lines.fileno(), size)
+                raise
+        except OSError as error:
+            self._cannot_write(error)
+        else:
+            self._unwritten = b""
+
+    def _cannot_write(self, error: OSError) -> None:
+        """Says so once, and trains on: a run is more than its log."""
+        if self._events is not None:
+            self._events = None  # not closed, which would write
+        if not self._told:
+            self._told = True
+            self.say(
+                f"Warning: {self._file} cannot be written ({error.strerror}). The run goes on, and writes what it logs"
+                " when it can; TensorBoard's events end here."
+            )
+
+    def warn(self, step: int, sentence: str, *, of: str = "") -> None:
+        """A warning at a step: on the screen, and kept for `jaxcl status`."""
+        if not self._active:
+            return
+        self.say(f"Warning, at step {step}{of}: {sentence}")
+        if self._lines is not None:
+            try:
+                with open(self._file.with_name(WARNINGS), "a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": step, "warning": sentence}) + "\n")
+            except OSError as error:
+                self._cannot_write(error)
 
     def advance(self, step: int) -> None:
         """Moves the bar, between two `write`s; waits for nothing."""
@@ -187,6 +238,29 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
         values = {name: math.nan if value is None else value for name, value in record.items()}
         records.setdefault(record["step"], {}).update(values)
     return [records[step] for step in sorted(records)]
+
+
+def read_warnings(run_dir: str | Path) -> list[tuple[int, str]]:
+    """What a run was warned of, each with its step, oldest first; [] without a file."""
+    file, found = Path(run_dir) / WARNINGS, []
+    for line in file.read_bytes().split(b"\n")[:-1] if file.is_file() else []:
+        try:
+            said = parsed(line)
+        except ValueError:
+            continue
+        if isinstance(said, dict) and fits(said.get("step"), int) and isinstance(said.get("warning"), str):
+            found.append((said["step"], said["warning"]))
+    return found
+
+
+def forget_warnings(run_dir: Path, step: int) -> None:
+    """Drops those after `step` (0: all), as the run lives them again."""
+    file = run_dir / WARNINGS
+    if file.is_file():
+        kept = [
+            {"step": at, "warning": said} for at, said in read_warnings(run_dir) if 0 < step and at <= step
+        ]
+        file.write_text("".join(json.dumps(one) + "\n" for one in kept), encoding="utf-8")
 
 
 def set_aside(run_dir: str | Path) -> str | None:
