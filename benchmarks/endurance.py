@@ -1,0 +1,110 @@
+"""Does a run survive? Kills, signals, damage, other devices and an hour of saves, counted, by true runs of `jaxcl`.
+
+    python benchmarks/endurance.py kills                 200 SIGKILLs, half at saves; of two processes too
+    python benchmarks/endurance.py table                 benchmarks/results/endurance.md, of all that was done so far
+
+Each case is a process that is the command as users give it, on a run that takes a second. A line a case is appended to
+benchmarks/results/endurance.jsonl (--out); what stands there is not done again, so that each command can be ended and
+given again. What a case does follows from its number. What fails is kept in the work folder (--work) to be looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "benchmarks" / "results" / "endurance.jsonl"
+
+
+def prepare(work: Path) -> None:
+    """Before jax is imported: programs are compiled once, and quickly, the same on both sides of each comparison."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(work / "compiled")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["XDG_STATE_HOME"] = str(work / "state")  # the secret by which one's own runs are known
+    os.environ["MPLBACKEND"] = "Agg"
+    import sklearn.linear_model  # noqa: F401
+    import tensorboardX  # noqa: F401
+    import tyro  # noqa: F401
+
+    import jaxcl.cli
+    import jaxcl.data
+    import jaxcl.evaluate
+    import jaxcl.methods
+    import jaxcl.plan
+    import jaxcl.runs
+    import jaxcl.train
+    import jaxcl.weights  # noqa: F401
+
+
+def commit() -> str:
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    )
+    return found.stdout.strip()
+
+
+def done(out: Path) -> list[dict]:
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["kills", "table"])
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "endurance")
+    parser.add_argument("--cases", type=int, help="fewer than the table asks for, or more")
+    parser.add_argument("--processes", type=int, choices=[1, 2], help="kills and signals: of such runs alone")
+    own = parser.parse_args()
+    work, out = own.work.resolve(), own.out.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    if own.what == "table":
+        from endurance_parts import table
+
+        table.write(done(out), out.with_suffix(".md"))
+        return
+    prepare(work)
+    there, at = done(out), commit()
+
+    def emit(row: dict) -> None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with open(out, "a", encoding="utf-8") as lines:
+            lines.write(json.dumps(row | {"commit": at}) + "\n")
+        there.append(row)
+        print(json.dumps(row), flush=True)
+
+    if own.what == "kills":
+        kills(there, work, emit, own)
+
+
+KILLS = {1: 160, 2: 60}
+
+
+def kills(there, work, emit, own) -> None:
+    from endurance_parts import kills
+    from endurance_parts.world import world
+
+    for processes in [own.processes] if own.processes else KILLS:
+
+        def counted(processes=processes):
+            return [row for row in there if row["kind"] == "kill" and row["processes"] == processes]
+
+        wanted = own.cases or KILLS[processes]
+        if len(counted()) >= wanted:
+            continue
+        made = world(work, processes=processes)
+        number = max([-1, *(row["run"] for row in counted())]) + 1
+        while (left := wanted - len(counted())) > 0:
+            kills.run(made, number, emit, kills=min(kills.KILLS, left))
+            number += 1
+
+
+if __name__ == "__main__":
+    from endurance_parts.lives import as_main
+
+    as_main(main)
