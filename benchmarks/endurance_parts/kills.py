@@ -16,7 +16,7 @@ from pathlib import Path
 
 from endurance_parts import lives
 from endurance_parts.lives import Life
-from endurance_parts.world import STEPS, Emit, Row, World
+from endurance_parts.world import Emit, Row, World
 
 KILLS = 5  # a run
 ALONE = 60.0  # seconds in which the other process must have ended
@@ -54,15 +54,17 @@ def one(
     if aim == "save":
         # Of a life's first save or its second; in a run's first life also what makes its directory.
         save = draw.choice([0, 1, 1, 2, 2, 2] if first else [1, 1, 2])
-        event = draw.randint(1, world.saves[save])
+        event = draw.randint(1, world.saves[who][save])
+        if who:  # what it writes is written out of sight of Python
+            delay = draw.uniform(0, 0.3)
         hook = lives.killed_at(run_dir, save, event, delay)
-        at = f"event {event} of {world.saves[save]} of save {save}"
+        at = f"event {event} of {world.saves[who][save]} of save {save}"
     elif draw.random() < 0.25:
         delay = draw.uniform(0, 3.0)
         at = f"{delay:.2f} s after its start"
     else:
         newest = max([0, *before])
-        step = newest + draw.randint(1, max(2, 2 * STEPS // (kills + 1)))
+        step = newest + draw.randint(1, max(2, 2 * world.steps // (kills + 1)))
         at = f"after step {step}"
     started = lives.several(
         world.words(run_dir),

@@ -13,8 +13,7 @@ from endurance_parts import lives
 from endurance_parts.lives import End
 
 CONFIG = Path(__file__).with_name("config.py")
-STEPS = 60
-SAVE_EVERY = 4  # as the config says
+STEPS = {1: 60, 2: 40}  # of a run of so many processes; 4 an epoch, and saved after every fourth
 Row = dict[str, Any]
 Emit = Callable[[Row], None]
 
@@ -24,13 +23,17 @@ class World(NamedTuple):
     data: str
     processes: int
     unbroken: End
-    saves: list[int]  # events of process 0 in [what comes before the first save, each save]
+    saves: list[list[int]]  # of each process: events in [what comes before the first save, each save]
+
+    @property
+    def steps(self) -> int:
+        return STEPS[self.processes]
 
     def words(self, run_dir: Path) -> list[str]:
-        return train_words(run_dir, self.data)
+        return train_words(run_dir, self.data, steps=self.steps)
 
 
-def train_words(run_dir: Path, data: str, *, steps: int = STEPS) -> list[str]:
+def train_words(run_dir: Path, data: str, *, steps: int) -> list[str]:
     return ["train", str(CONFIG), "--run-dir", str(run_dir), "--data", data, "--epochs", f"{steps / 4:g}"]
 
 
@@ -57,14 +60,16 @@ def world(work: Path, *, processes: int = 1) -> World:
     """Trains the unbroken run, anew whenever this is asked: the programs are those of today."""
     data, folder = images(work), work / f"unbroken-{processes}"
     shutil.rmtree(folder, ignore_errors=True)
-    run_dir, counts = folder / "run", folder / "counts.json"
+    run_dir = folder / "run"
+    counts = [folder / f"counts-{process}.json" for process in range(processes)]
     started = lives.several(
-        train_words(run_dir, data),
+        train_words(run_dir, data, steps=STEPS[processes]),
         processes=processes,
         file=folder / "said",
-        before=lambda process: None if process else lives.counted(run_dir, counts),
+        before=lambda process: lives.counted(run_dir, counts[process]),
     )
     for life in started:
         if life.wait() != 0:
             raise RuntimeError(f"The run that nothing happens to did not come to its end:\n{life.said()}")
-    return World(work, data, processes, lives.end_of(run_dir, work), json.loads(counts.read_text()))
+    saves = [json.loads(file.read_text()) for file in counts]
+    return World(work, data, processes, lives.end_of(run_dir, work), saves)
