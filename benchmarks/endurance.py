@@ -1,6 +1,7 @@
 """Does a run survive? Kills, signals, damage, other devices and an hour of saves, counted, by true runs of `jaxcl`.
 
     python benchmarks/endurance.py kills                 200 SIGKILLs, half at saves; of two processes too
+    python benchmarks/endurance.py soak                  an hour of steps and saves: memory, threads, open files
     python benchmarks/endurance.py table                 benchmarks/results/endurance.md, of all that was done so far
 
 Each case is a process that is the command as users give it, on a run that takes a second. A line a case is appended to
@@ -55,11 +56,12 @@ def done(out: Path) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["kills", "table"])
+    parser.add_argument("what", choices=["kills", "soak", "table"])
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "endurance")
     parser.add_argument("--cases", type=int, help="fewer than the table asks for, or more")
     parser.add_argument("--processes", type=int, choices=[1, 2], help="kills and signals: of such runs alone")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="of the soak")
     own = parser.parse_args()
     work, out = own.work.resolve(), own.out.resolve()
     work.mkdir(parents=True, exist_ok=True)
@@ -80,6 +82,10 @@ def main() -> None:
 
     if own.what == "kills":
         kills(there, work, emit, own)
+    elif not any(row["kind"] == "soak" and row["seconds"] >= own.seconds - 1 for row in there):
+        from endurance_parts import soak
+
+        soak.run(work, own.seconds, emit)
 
 
 KILLS = {1: 160, 2: 60}
