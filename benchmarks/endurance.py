@@ -1,6 +1,8 @@
 """Does a run survive? Kills, signals, damage, other devices and an hour of saves, counted, by true runs of `jaxcl`.
 
     python benchmarks/endurance.py kills                 200 SIGKILLs, half at saves; of two processes too
+    python benchmarks/endurance.py signals               60 SIGTERMs and Ctrl-Cs, some twice, some to one of two
+    python benchmarks/endurance.py damage                500 damaged files, of runs and of their images
     python benchmarks/endurance.py soak                  an hour of steps and saves: memory, threads, open files
     python benchmarks/endurance.py table                 benchmarks/results/endurance.md, of all that was done so far
 
@@ -15,6 +17,7 @@ import argparse
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,8 +58,10 @@ def done(out: Path) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["kills", "soak", "table"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["kills", "signals", "damage", "soak", "table"])
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "endurance")
     parser.add_argument("--cases", type=int, help="fewer than the table asks for, or more")
@@ -80,33 +85,45 @@ def main() -> None:
         there.append(row)
         print(json.dumps(row), flush=True)
 
-    if own.what == "kills":
-        kills(there, work, emit, own)
+    if own.what in RUNS:
+        in_runs(there, work, emit, own)
+    elif own.what == "damage":
+        from endurance_parts import damage
+
+        made = damage.stage(work)
+        known = {row["case"] for row in there if row["kind"] == "damage"}
+        for number in sorted(set(range(own.cases or DAMAGES)) - known):
+            damage.run(made, number, emit)
     elif not any(row["kind"] == "soak" and row["seconds"] >= own.seconds - 1 for row in there):
         from endurance_parts import soak
 
         soak.run(work, own.seconds, emit)
 
 
-KILLS = {1: 160, 2: 60}
+# Processes -> how many at the least.
+RUNS = {"kills": {1: 160, 2: 60}, "signals": {1: 48, 2: 16}}
+DAMAGES = 500
 
 
-def kills(there, work, emit, own) -> None:
-    from endurance_parts import kills
+def in_runs(there: list[dict], work: Path, emit: Callable[[dict], None], own: argparse.Namespace) -> None:
+    """Kills or signals: several a run, until there are enough."""
+    from endurance_parts import kills, signals
     from endurance_parts.world import world
 
-    for processes in [own.processes] if own.processes else KILLS:
+    run = {"kills": kills.run, "signals": signals.run}[own.what]
+    for processes in [own.processes] if own.processes else [1, 2]:
 
-        def counted(processes=processes):
-            return [row for row in there if row["kind"] == "kill" and row["processes"] == processes]
+        def rows(processes=processes):
+            kind = own.what.removesuffix("s")
+            return [row for row in there if (row["kind"], row.get("processes")) == (kind, processes)]
 
-        wanted = own.cases or KILLS[processes]
-        if len(counted()) >= wanted:
+        wanted = own.cases or RUNS[own.what][processes]
+        if len(rows()) >= wanted:
             continue
         made = world(work, processes=processes)
-        number = max([-1, *(row["run"] for row in counted())]) + 1
-        while (left := wanted - len(counted())) > 0:
-            kills.run(made, number, emit, kills=min(kills.KILLS, left))
+        number = max([-1, *(row["run"] for row in rows())]) + 1
+        while len(rows()) < wanted:
+            run(made, number, emit)
             number += 1
 
 

@@ -28,7 +28,9 @@ WHAT_NOW = "Start all processes again: a run goes on from its newest checkpoint.
 
 _STORE = "jaxcl/processes"
 _PERIODS = 8  # signs of life within the time after which a process counts as lost
-_BROKEN = re.compile(r"(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): ")
+_BROKEN = re.compile(
+    r"(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): "
+)
 _ends = threading.Event()
 _lost_after = 0.0
 

@@ -109,7 +109,9 @@ def alone(life: Life, status: int | None, seconds: float) -> str:
         return f"the other process had not ended after {seconds:g} s"
     if status == 0:
         return ""  # it had just come to its end
-    if not re.search(r"^jaxcl.*(start again|Start all processes again|start the others|processes have come)", said, re.M):
+    if not re.search(
+        r"^jaxcl.*(start again|Start all processes again|start the others|processes have come)", said, re.M
+    ):
         return f"the other process ended with {status} and no sentence: {said[-300:]}"
     return ""
 

@@ -98,7 +98,9 @@ def start(act: Callable[[], int | None], file: Path, *, devices: int = 1) -> Lif
         os.dup2(descriptor, stream)
     os.close(descriptor)
     sys.stdout.reconfigure(line_buffering=True)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its children to ignore it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell may have told its children to ignore it
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     raise Born(act)
 
@@ -159,7 +161,9 @@ class End(NamedTuple):
 
     def differs(self, other: End) -> str:
         """What is not as in another, in words; "" if nothing."""
-        wrong = [name for name in {**self.state, **other.state} if self.state.get(name) != other.state.get(name)]
+        wrong = [
+            name for name in {**self.state, **other.state} if self.state.get(name) != other.state.get(name)
+        ]
         if wrong:
             return f"other arrays at the end: {', '.join(wrong[:5])}"
         steps = [line["step"] for line in self.lines]
@@ -190,7 +194,11 @@ def left(run_dir: Path) -> list[str]:
     """Files and folders of a run directory, without the insides of its checkpoints, TensorBoard's files, and the log
     that is kept of a life that ended before its first save."""
     found = [*run_dir.iterdir(), *(run_dir / "checkpoints").glob("*"), *(run_dir / "checkpoints").glob(".*")]
-    return sorted(path.relative_to(run_dir).as_posix() for path in found if not re.search("tfevents|jsonl.aside", path.name))
+    return sorted(
+        path.relative_to(run_dir).as_posix()
+        for path in found
+        if not re.search("tfevents|jsonl.aside", path.name)
+    )
 
 
 def _print_state(directory: Path) -> None:
@@ -220,7 +228,16 @@ def steps_saved(run_dir: Path) -> list[int]:
 # --- moments ---------------------------------------------------------------------------------------------------------
 
 
-EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree"}
+EVENTS = {
+    "open",
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.listdir",
+    "os.scandir",
+    "shutil.rmtree",
+}
 
 
 class Watch:
@@ -276,4 +293,3 @@ def counted(run_dir: Path, file: Path) -> Callable[[], Any]:
                 json.dump(seen, out)
 
     return partial(Watch, run_dir, meets)
-

@@ -51,7 +51,9 @@ def slope(samples: list[Sample]) -> float:
     >>> slope([Sample(600.0 * i, 100 + 2.0 * i, 1, 1, 0) for i in range(4)])
     2.0
     """
-    return 600 * statistics.linear_regression([x.seconds for x in samples], [x.megabytes for x in samples]).slope
+    return (
+        600 * statistics.linear_regression([x.seconds for x in samples], [x.megabytes for x in samples]).slope
+    )
 
 
 def grown(values: list[int]) -> float:
@@ -102,6 +104,11 @@ def run(work: Path, seconds: float, emit: Emit) -> None:
     if len(set(logged)) != len(logged) or len(set(looked)) != len(looked):
         why = why or "a step stands twice in the log"
     kept = len(saved)
-    row |= {"seconds": round(samples[-1].seconds), "steps": saved[-1], "saves": saved[-1] // 400, "kept": kept}
+    row |= {
+        "seconds": round(samples[-1].seconds),
+        "steps": saved[-1],
+        "saves": saved[-1] // 400,
+        "kept": kept,
+    }
     row |= {"knn": len(looked), "looks": len(samples), "why": row["why"] or why}
     emit({"kind": "soak", **row, "passed": not row["why"]})
