@@ -2,8 +2,8 @@
 
 A run of many log lines, saves and online kNN accuracies, looked at from outside twice a minute; at its end it is asked
 to stop (SIGTERM), and its log must have each step once. Warm-up is the first ten minutes. It passes if after them the
-resident memory grows by less than 1 MB in ten minutes (a least-squares line), and neither the number of threads nor that
-of open files ends higher than it was (the median of the last tenth against that of the first).
+resident memory grows by less than 1 MB in ten minutes (a least-squares line), and neither the number of threads nor
+that of open files ends higher than it was (the median of the last tenth against that of the first).
 """
 
 from __future__ import annotations
