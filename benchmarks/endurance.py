@@ -3,6 +3,7 @@
     python benchmarks/endurance.py kills                 200 SIGKILLs, half at saves; of two processes too
     python benchmarks/endurance.py signals               60 SIGTERMs and Ctrl-Cs, some twice, some to one of two
     python benchmarks/endurance.py damage                500 damaged files, of runs and of their images
+    python benchmarks/endurance.py devices               one to eight devices, two and four processes, every placement
     python benchmarks/endurance.py soak                  an hour of steps and saves: memory, threads, open files
     python benchmarks/endurance.py table                 benchmarks/results/endurance.md, of all that was done so far
 
@@ -20,6 +21,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+WHAT = ("kills", "signals", "damage", "devices", "soak")
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "endurance.jsonl"
 
@@ -31,6 +33,7 @@ def prepare(work: Path) -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(work / "compiled")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["XDG_STATE_HOME"] = str(work / "state")  # the secret by which one's own runs are known
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # who forks has one thread
     os.environ["MPLBACKEND"] = "Agg"
     import sklearn.linear_model  # noqa: F401
     import tensorboardX  # noqa: F401
@@ -61,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["kills", "signals", "damage", "soak", "table"])
+    parser.add_argument("what", nargs="+", choices=[*WHAT, "table"])
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "endurance")
     parser.add_argument("--cases", type=int, help="fewer than the table asks for, or more")
@@ -70,60 +73,72 @@ def main() -> None:
     own = parser.parse_args()
     work, out = own.work.resolve(), own.out.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    if own.what == "table":
-        from endurance_parts import table
-
-        table.write(done(out), out.with_suffix(".md"))
-        return
-    prepare(work)
+    if own.what != ["table"]:
+        prepare(work)
     there, at = done(out), commit()
 
     def emit(row: dict) -> None:
+        row = row | {"commit": at}
         out.parent.mkdir(parents=True, exist_ok=True)
         with open(out, "a", encoding="utf-8") as lines:
-            lines.write(json.dumps(row | {"commit": at}) + "\n")
+            lines.write(json.dumps(row) + "\n")
         there.append(row)
         print(json.dumps(row), flush=True)
 
-    if own.what in RUNS:
-        in_runs(there, work, emit, own)
-    elif own.what == "damage":
-        from endurance_parts import damage
+    for what in own.what:
+        if what in RUNS:
+            in_runs(what, there, work, emit, own)
+        elif what == "damage":
+            from endurance_parts import damage
 
-        made = damage.stage(work)
-        known = {row["case"] for row in there if row["kind"] == "damage"}
-        for number in sorted(set(range(own.cases or DAMAGES)) - known):
-            damage.run(made, number, emit)
-    elif not any(row["kind"] == "soak" and row["seconds"] >= own.seconds - 1 for row in there):
-        from endurance_parts import soak
+            known = {row["case"] for row in there if row["kind"] == "damage"}
+            made = damage.stage(work)
+            for number in sorted(set(range(own.cases or DAMAGES)) - known):
+                damage.run(made, number, emit)
+        elif what == "devices":
+            from endurance_parts import devices
 
-        soak.run(work, own.seconds, emit)
+            known = {row["name"] for row in there if row["kind"] == "devices"}
+            wanted = [case for case in devices.cases() if devices.name_of(case) not in known]
+            devices.run(work, wanted[: own.cases], emit)
+        elif what == "soak":
+            from endurance_parts import soak
+
+            if not any(row["kind"] == "soak" and row["seconds"] >= own.seconds - 1 for row in there):
+                soak.run(work, own.seconds, emit)
+        else:
+            from endurance_parts import table
+
+            table.write(there, out.with_suffix(".md"))
 
 
 # Processes -> how many at the least.
 RUNS = {"kills": {1: 160, 2: 60}, "signals": {1: 48, 2: 16}}
+PER_RUN = {"kills": 5, "signals": 4}
 DAMAGES = 500
 
 
-def in_runs(there: list[dict], work: Path, emit: Callable[[dict], None], own: argparse.Namespace) -> None:
+def in_runs(
+    what: str, there: list[dict], work: Path, emit: Callable[[dict], None], own: argparse.Namespace
+) -> None:
     """Kills or signals: several a run, until there are enough."""
     from endurance_parts import kills, signals
     from endurance_parts.world import world
 
-    run = {"kills": kills.run, "signals": signals.run}[own.what]
+    run = {"kills": kills.run, "signals": signals.run}[what]
     for processes in [own.processes] if own.processes else [1, 2]:
 
         def rows(processes=processes):
-            kind = own.what.removesuffix("s")
+            kind = what.removesuffix("s")
             return [row for row in there if (row["kind"], row.get("processes")) == (kind, processes)]
 
-        wanted = own.cases or RUNS[own.what][processes]
+        wanted = own.cases or RUNS[what][processes]
         if len(rows()) >= wanted:
             continue
         made = world(work, processes=processes)
         number = max([-1, *(row["run"] for row in rows())]) + 1
         while len(rows()) < wanted:
-            run(made, number, emit)
+            run(made, number, emit, min(PER_RUN[what], wanted))
             number += 1
 
 

@@ -18,11 +18,10 @@ from endurance_parts import lives
 from endurance_parts.lives import Life
 from endurance_parts.world import Emit, Row, World
 
-KILLS = 5  # a run
 ALONE = 60.0  # seconds in which the other process must have ended
 
 
-def run(world: World, number: int, emit: Emit, *, kills: int = KILLS) -> None:
+def run(world: World, number: int, emit: Emit, kills: int) -> None:
     """One run. Its kills are told when it has come to its end."""
     draw = random.Random(f"kills {world.processes} {number}")
     folder = world.work / f"kills-{world.processes}-{number}"

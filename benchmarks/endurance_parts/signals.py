@@ -18,11 +18,10 @@ from endurance_parts import lives
 from endurance_parts.kills import finish, goes_on
 from endurance_parts.world import Emit, Row, World
 
-SIGNALS = 4  # a run
 STATUS = {"SIGTERM": 75, "SIGINT": 130}
 
 
-def run(world: World, number: int, emit: Emit, *, signals: int = SIGNALS) -> None:
+def run(world: World, number: int, emit: Emit, signals: int) -> None:
     """One run. Its signals are told when it has come to its end."""
     draw = random.Random(f"signals {world.processes} {number}")
     folder = world.work / f"signals-{world.processes}-{number}"
