@@ -30,7 +30,7 @@ def prepare(work: Path) -> None:
     """Before jax is imported: programs are compiled once, and quickly, the same on both sides of each comparison."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(work / "compiled")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(work / "compiled"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["XDG_STATE_HOME"] = str(work / "state")  # the secret by which one's own runs are known
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # who forks has one thread
@@ -85,9 +85,10 @@ def main() -> None:
         there.append(row)
         print(json.dumps(row), flush=True)
 
+    worlds: dict = {}
     for what in own.what:
         if what in RUNS:
-            in_runs(what, there, work, emit, own)
+            in_runs(what, there, work, emit, own, worlds)
         elif what == "damage":
             from endurance_parts import damage
 
@@ -119,7 +120,12 @@ DAMAGES = 500
 
 
 def in_runs(
-    what: str, there: list[dict], work: Path, emit: Callable[[dict], None], own: argparse.Namespace
+    what: str,
+    there: list[dict],
+    work: Path,
+    emit: Callable[[dict], None],
+    own: argparse.Namespace,
+    worlds: dict,
 ) -> None:
     """Kills or signals: several a run, until there are enough."""
     from endurance_parts import kills, signals
@@ -135,10 +141,11 @@ def in_runs(
         wanted = own.cases or RUNS[what][processes]
         if len(rows()) >= wanted:
             continue
-        made = world(work, processes=processes)
+        if processes not in worlds:
+            worlds[processes] = world(work, processes=processes)
         number = max([-1, *(row["run"] for row in rows())]) + 1
         while len(rows()) < wanted:
-            run(made, number, emit, min(PER_RUN[what], wanted))
+            run(worlds[processes], number, emit, min(PER_RUN[what], wanted))
             number += 1
 
 

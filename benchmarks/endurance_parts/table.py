@@ -96,11 +96,6 @@ def _beside(rows: Sequence[Row]) -> list[str]:
             f"Where one of two processes was killed, the other had ended after {max(alone):g} s at the most"
             f" ({len(alone)} cases), with a sentence."
         )
-    saved = [row["seconds"] for row in rows if row["kind"] == "signal"]
-    if saved:
-        found.append(
-            f"From a signal to the end of the process it took {sorted(saved)[len(saved) // 2]:g} s (the median)."
-        )
     damaged = [row for row in rows if row["kind"] == "damage"]
     if damaged:
         refused = sum(row["status"] != 0 for row in damaged)
