@@ -1,6 +1,7 @@
 # Two commands set everything up on a fresh machine with Python (3.11 or later) and make:
 #   make quickstart   pretrain, evaluate and picture SimCLR on an embedded data set: minutes on two cores, offline
 #   make test         install what the tests need and run them
+# `make docs` builds the documentation's site: build/site/index.html.
 # While working on it, `make check`: lint, types and the tests of the low floors, in a minute and a half of two cores.
 # PYTHON=... chooses an interpreter (the newest found unless given), VENV=... another place for the environment.
 
@@ -11,7 +12,7 @@ NEWEST := for v in 3.14 3.13 3.12 3.11; do for p in python$$v $$HOME/.pyenv/vers
 	if $$p -c 'import sys' 2>/dev/null; then $$p -c 'import sys; print(sys.executable)'; exit; fi; done; done
 PYTHON ?= $(shell $(NEWEST))
 
-.PHONY: quickstart check test test-slow lint format clean
+.PHONY: quickstart check test test-slow docs lint format clean
 
 quickstart: $(VENV)/.plot
 	$(JAXCL) train configs/quickstart.py --run-dir runs/quickstart
@@ -31,6 +32,11 @@ test: lint
 # Compiled as a user's programs are; what `make test` runs is compiled quickly.
 test-slow: $(VENV)/.dev
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(VENV)/bin/python -m pytest -m slow
+
+# Strict: a broken link, or a reference to what is not there, is an error. Pictures are drawn in the first build.
+docs: $(VENV)/.docs
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -c docs/site -d build/doctrees . build/site
+	@echo "The site is in build/site/index.html."
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
@@ -54,9 +60,13 @@ $(VENV)/.plot: $(VENV)/bin/uv setup.cfg pyproject.toml
 	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --quiet -e '.[plot]'
 	touch $@
 
+$(VENV)/.docs: $(VENV)/bin/uv setup.cfg pyproject.toml
+	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --quiet -e '.[docs]'
+	touch $@
+
 $(VENV)/.dev: $(VENV)/bin/uv setup.cfg pyproject.toml
 	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --quiet -e '.[dev,tfds]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) runs build dist docs/figures *.egg-info

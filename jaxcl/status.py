@@ -119,10 +119,10 @@ def lines(one: Status) -> list[str]:
         parts += [] if one.knn is None else [f"online kNN {one.knn:.1f} %"]
         parts += [] if one.images_per_second is None else [f"{one.images_per_second:,.0f} images/s"]
         parts += [] if one.input_wait is None else [f"{one.input_wait:.1%} waiting for input"]
-        parts += [] if one.seconds_left is None else [f"{_duration(one.seconds_left)} left at this pace"]
+        parts += [] if one.seconds_left is None else [f"{duration(one.seconds_left)} left at this pace"]
         said.append(f"  {', '.join(parts)}")
     saved = "nothing saved" if one.saved is None else f"saved at step {one.saved}"
-    ago = "" if one.seconds_silent is None else f", last line {_duration(one.seconds_silent)} ago"
+    ago = "" if one.seconds_silent is None else f", last line {duration(one.seconds_silent)} ago"
     said.append(f"  {saved}{ago}")
     if one.state == "training" and (one.seconds_silent or 0) > SILENT:
         said.append(
@@ -133,9 +133,10 @@ def lines(one: Status) -> list[str]:
     return said
 
 
-def _duration(seconds: float) -> str:
-    """
-    >>> _duration(5), _duration(125), _duration(7300), _duration(200000)
+def duration(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> duration(5), duration(125), duration(7300), duration(200000)
     ('5 s', '2 min', '2 h 1 min', '2 days 7 h')
     """
     minutes = int(seconds // 60)

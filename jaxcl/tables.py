@@ -107,16 +107,108 @@ def differences_table(results: Sequence[Mapping[str, Any]], *, most: int = 4) ->
     """
     knobs = _varying(results)
     protocols = list(dict.fromkeys(map(column, results)))
+    found = _by_setting(results, knobs)
+    settings = list(found)
+    pairs = list(itertools.combinations(settings, 2))
+    if len(settings) > most:
+        pairs = [(settings[0], other) for other in settings[1:]]
+    cells = _compared(found, pairs, protocols)
+    rows = [
+        (", ".join(second), ", ".join(first), *row) for (first, second), row in zip(pairs, cells, strict=True)
+    ]
+    return (f"{', '.join(knobs)}", "minus", *protocols), rows
+
+
+def steps_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """Of a sweep's trained encoders, what one knob makes out while the others stay: each of its values against its
+    first, at every combination of the others. Cells as in `differences_table`. No rows where no two settings differ
+    in a single knob.
+    """
+    knobs = _varying(results)
+    protocols = list(dict.fromkeys(map(column, results)))
+    found = _by_setting(results, knobs)
+    pairs, at = [], []
+    for k, knob in enumerate(knobs):
+        first: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for setting in found:
+            rest = (*setting[:k], *setting[k + 1 :])
+            if first.setdefault(rest, setting) != setting:
+                pairs.append((first[rest], setting))
+                others = [name for name in knobs if name != knob]
+                where = ", ".join(f"{name}={value}" for name, value in zip(others, rest, strict=True))
+                at.append((f"{knob}: {setting[k]} minus {first[rest][k]}", where))
+    cells = _compared(found, pairs, protocols)
+    return ("difference", "at", *protocols), [(*a, *row) for a, row in zip(at, cells, strict=True)]
+
+
+def averages_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """As `steps_table`, averaged over the other knobs: each value of a knob against its first, the mean, seed by seed,
+    over all combinations of the others that both have. Seeds that lack one of them are left out. No rows where fewer
+    than two knobs vary.
+    """
+    knobs = _varying(results)
+    protocols = list(dict.fromkeys(map(column, results)))
+    found = _by_setting(results, knobs)
+    means: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}
+    pairs, names = [], []
+    for k, knob in enumerate(knobs if len(knobs) > 1 else ()):
+        first, *others = dict.fromkeys(setting[k] for setting in found)
+        for value in others:
+            both = [
+                (setting, second)
+                for setting in found
+                if setting[k] == first and (second := (*setting[:k], value, *setting[k + 1 :])) in found
+            ]
+            if not both:
+                continue
+            sides = (knob, value, "before"), (knob, value, "after")
+            seeds = {
+                protocol: _seeds(found, [one for pair in both for one in pair], protocol)
+                for protocol in protocols
+            }
+            for side, settings in zip(sides, zip(*both, strict=True), strict=True):
+                means[side] = {
+                    protocol: {
+                        seed: statistics.mean(found[one][protocol][seed] for one in settings)
+                        for seed in there
+                    }
+                    for protocol, there in seeds.items()
+                }
+            pairs.append(sides)
+            names.append(f"{knob}: {value} minus {first}")
+    cells = _compared(means, pairs, protocols)
+    return ("difference", *protocols), [(name, *row) for name, row in zip(names, cells, strict=True)]
+
+
+def _seeds(
+    found: Mapping[tuple[str, ...], Mapping[str, Mapping[str, float]]],
+    settings: Sequence[tuple[str, ...]],
+    protocol: str,
+) -> list[str]:
+    """The seeds that all of some settings have."""
+    by_seed = [found[setting].get(protocol, {}) for setting in settings]
+    return [seed for seed in by_seed[0] if all(seed in one for one in by_seed)]
+
+
+def _by_setting(
+    results: Sequence[Mapping[str, Any]], knobs: Sequence[str]
+) -> dict[tuple[str, ...], dict[str, dict[str, float]]]:
+    """Setting -> protocol -> seed -> accuracy, of the trained encoders."""
     found: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}
     for row in results:
         if row["encoder"] == "trained":
             at = tuple(row["knobs"][knob] for knob in knobs)
             by_seed = found.setdefault(at, {}).setdefault(column(row), {})
             by_seed[row["knobs"].get("seed", "")] = row["accuracy"]
-    settings = list(found)
-    pairs = list(itertools.combinations(settings, 2))
-    if len(settings) > most:
-        pairs = [(settings[0], other) for other in settings[1:]]
+    return found
+
+
+def _compared(
+    found: Mapping[tuple[str, ...], Mapping[str, Mapping[str, float]]],
+    pairs: Sequence[tuple[tuple[str, ...], tuple[str, ...]]],
+    protocols: Sequence[str],
+) -> list[list[str]]:
+    """A row of cells for each pair of settings, second minus first, corrected (Holm) for all of them."""
     compared = {
         (pair, protocol): paired_difference(
             found[pair[0]].get(protocol, {}), found[pair[1]].get(protocol, {})
@@ -136,11 +228,7 @@ def differences_table(results: Sequence[Mapping[str, Any]], *, most: int = 4) ->
             return f"{one.mean:+.1f} (n=1)"
         return f"{one.mean:+.1f} ± {one.half:.1f}, p {p:.2g} (n={one.n})"
 
-    rows = [
-        (", ".join(second), ", ".join(first), *(words((first, second), protocol) for protocol in protocols))
-        for first, second in pairs
-    ]
-    return (f"{', '.join(knobs)}", "minus", *protocols), rows
+    return [[words(pair, protocol) for protocol in protocols] for pair in pairs]
 
 
 def _varying(results: Sequence[Mapping[str, Any]]) -> list[str]:

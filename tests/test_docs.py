@@ -1,5 +1,5 @@
 """What the pages say is so: links lead somewhere, tests that are named exist, commands have these options, the house
-has these rooms, and the examples of docs/own.md run."""
+has these rooms, and the examples run."""
 
 import ast
 import contextlib
@@ -12,13 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from jaxcl.cli import main
+from jaxcl.cli import knobs_of, main
 from jaxcl.config import load_config
 from jaxcl.evaluate.protocols import PROTOCOLS
+from jaxcl.keys import init_key
+from jaxcl.runs import create_or_resume
+from jaxcl.train import checkpoint, init_state
+from jaxcl.train.state import blank_batch
+from jaxcl.typing import About
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-NAMES = [page.name for page in PAGES]
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+# What is drawn when the site is built (docs/site/figures.py).
+DRAWN = re.search(r"for figure in \((.*?)\)", (ROOT / "docs/site/figures.py").read_text(), re.DOTALL)[1]
+FIGURES = set(re.findall(r"\w+", DRAWN))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -27,12 +36,32 @@ def test_links_lead_somewhere(page):
         if "://" in target:
             continue
         path, _, heading = target.partition("#")
+        if (page.parent / path).resolve().parent == ROOT / "docs" / "figures":
+            assert Path(path).stem in FIGURES, target
+            continue
         assert (page.parent / path).exists(), target
         if heading:
             titles = re.findall(r"^#+ (.*)$", (page.parent / path).read_text(), re.MULTILINE)
             assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, (
                 target
             )
+
+
+def test_every_picture_of_a_method_is_shown():
+    text = " ".join(page.read_text() for page in DOCS)
+    assert {name for name in FIGURES if f"figures/{name}.png)" in text} == FIGURES
+
+
+def test_every_page_is_in_one_table_of_contents_and_these_name_pages():
+    listed = []
+    for page in DOCS:
+        for body in re.findall(r"^```\{toctree\}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            entries = [line for line in body.splitlines() if line and line[0] != ":"]
+            names = [re.sub(r".*<(.*)>", r"\1", entry) for entry in entries]
+            listed += [(page.parent / name).resolve() for name in names if "*" not in name]
+    notebooks = (ROOT / "notebooks").glob("*.ipynb")
+    pages = {path.with_suffix("") for path in [*PAGES, *notebooks]} - {ROOT / "docs" / "index"}
+    assert sorted(listed) == sorted(pages)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -72,7 +101,12 @@ def help_of(command):
     return set(re.findall(r"--[a-z][\w-]*", shown.getvalue()))
 
 
-COMMANDS = "train|evaluate|embed|export|plot|plan|sweep|views|parts|replay|status"
+COMMANDS = "train|evaluate|embed|export|plot|report|plan|sweep|views|parts|replay|status"
+
+
+def joined(text):
+    """Commands that go on in the next line in one line."""
+    return re.sub(r" *\\\n *", " ", text)
 
 
 def commands():
@@ -88,7 +122,8 @@ def commands():
             continue
         text = page.read_text()
         blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-        lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+        lines = [line for block in blocks for line in joined(block).splitlines()]
+        lines = [line for line in lines if line[:1] != "+"]  # of a diff
         spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
         for line in [*lines, *(" ".join(span.split()) for span in spans)]:
             found = re.search(rf"\bjaxcl ({COMMANDS}) (.+)", line)
@@ -117,24 +152,62 @@ def test_a_command_has_these_options(page, words):
         if "--preset" in rest:
             known = known | {"--preset"}
             assert rest[rest.index("--preset") + 1] in module.PRESETS
-    if configs or command in ("evaluate", "embed", "export", "plot", "replay", "status"):
+    if configs or command in ("evaluate", "embed", "export", "plot", "report", "replay", "status"):
         assert options <= known
     if command == "evaluate" and "--protocol" in rest:
         for name in itertools.takewhile(lambda word: word[:2] != "--", rest[rest.index("--protocol") + 1 :]):
             assert name in PROTOCOLS
 
 
+GUIDES = [page for page in DOCS if page.parent.name in ("guides", "methods") or page.name == "index.md"]
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_the_values_of_knobs_in_commands_are_of_their_kinds(page):
+    """By the command line's own parser; of a sweep, which lists several, the options alone are known (above)."""
+    text = joined(page.read_text())
+    for command, words in re.findall(r"^jaxcl (train|plan|views) (configs/.*)$", text, re.MULTILINE):
+        config, *rest = re.split(r" #|   ", words)[0].split()
+        own = [i for i, word in enumerate(rest) if word in ("--run-dir", "--machine")]
+        rest = [word for i, word in enumerate(rest) if i not in own and i - 1 not in own]
+        knobs_of(command, ROOT / config, rest)
+
+
 def blocks():
-    """The Python blocks of docs/own.md, each under its heading."""
-    text = (ROOT / "docs" / "own.md").read_text()
+    """The Python blocks of docs/, each under its heading."""
     return [
-        pytest.param(code, id=title.lower())
-        for title, body in re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+        pytest.param(code, id=f"{page.stem}: {title.lower()}")
+        for page in DOCS
+        for title, body in re.findall(
+            r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", page.read_text(), re.DOTALL | re.MULTILINE
+        )
         for code in re.findall(r"^```python\n(.*?)^```", body, re.DOTALL | re.MULTILINE)
     ]
 
 
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder in which runs/photos is a run, saved before its first step."""
+    folder, config = tmp_path_factory.mktemp("photos"), ROOT / "configs" / "simclr_cifar10_cpu.py"
+    module, where = load_config(config), folder / "runs" / "photos"
+    knobs, about = module.Knobs(features=(4,), batch_size=16), About(64, (32, 32, 3), ("cat", "dog"))
+    create_or_resume(where, config, knobs, about)
+    recipe = module.recipe(knobs, about)
+    state = init_state(init_key(0), recipe.method, recipe.optimizer, blank_batch(about))
+    checkpoint.save(where / "checkpoints", 1, state)
+    return folder
+
+
 @pytest.mark.parametrize("code", blocks())
-def test_an_example_of_ones_own_runs_as_it_stands(code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "docs/own.md", "exec"), {"__name__": "own"})
+def test_an_example_runs_as_it_stands(code, tmp_path, monkeypatch, request):
+    monkeypatch.chdir(request.getfixturevalue("photos") if "runs/photos" in code else tmp_path)
+    exec(compile(code, "docs", "exec"), {"__name__": "own"})
+
+
+def test_figures_of_methods_are_those_of_the_readme_or_of_a_measurement():
+    measured = [ROOT / "README.md", *(ROOT / "benchmarks" / "results").glob("*.md")]
+    known = " ".join(" ".join(page.read_text().split()) for page in measured)
+    for page in DOCS:
+        if page.parent.name == "methods":
+            for figure in re.findall(r"\d+\.\d ± \d+\.\d", " ".join(page.read_text().split())):
+                assert figure in known, f"{page.name}: {figure}"

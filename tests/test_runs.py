@@ -150,7 +150,7 @@ def test_a_report_without_images_draws_the_rest_and_says_what_it_leaves_out(worl
     assert "Views, map and nearest neighbors are left out" in capsys.readouterr().out
     page = (without_images / "plots/report.html").read_text()
     assert "left out" in page
-    assert page.count("data:image/png;base64") == 1
+    assert page.count("<img") == 1
     assert main(["plot", str(without_images), "--data", f"npz:{world}/gone.npz"]) == 0
     assert "left out" not in capsys.readouterr().out
     assert (without_images / "plots/report.html").read_text().count("data:image/png;base64") >= 5

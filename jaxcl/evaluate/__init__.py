@@ -3,8 +3,8 @@ becomes of it with few labels, on corrupted images, on other data.
 
 Two kinds of functions. On features, arrays [n, d] that were computed once: `knn`, `linear_probe`, `few_shot`. On a
 `Subject`, an encoder with its images, whose features are computed once for all of them: `linear_sgd`, `mlp_probe`,
-`finetune`, `robustness`, `rotation_probe`, `hue_probe`, and PROTOCOLS, the table of them all. What answers come to, by
-class and by the best five: `figures`. Which regions of images are alike: `regions`.
+`finetune`, `finetune_grid`, `robustness`, `rotation_probe`, `hue_probe`, and PROTOCOLS, the table of them all. What
+answers come to, by class and by the best five: `figures`. Which regions of images are alike: `regions`.
 """
 
 from jaxcl.evaluate.corruptions import CORRUPTIONS, Corruption, corrupt
@@ -12,6 +12,7 @@ from jaxcl.evaluate.features import embed, raw_pixels
 from jaxcl.evaluate.fewshot import FewShot, balanced_subset, few_shot
 from jaxcl.evaluate.figures import Hits, figures, hits, ranked
 from jaxcl.evaluate.finetune import FineTuned, finetune
+from jaxcl.evaluate.grid import finetune_grid
 from jaxcl.evaluate.knn import knn, knn_accuracy, knn_ranked, nearest
 from jaxcl.evaluate.mlp import MLPProbe, mlp_probe
 from jaxcl.evaluate.online import online_knn
@@ -43,6 +44,7 @@ __all__ = [
     "few_shot",
     "figures",
     "finetune",
+    "finetune_grid",
     "hits",
     "hold_out",
     "hue_probe",

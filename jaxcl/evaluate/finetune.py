@@ -77,9 +77,8 @@ def finetune(
     learning_rate, momentum, nesterov, schedule, drops, drop_factor
         as in `linear_sgd`. (SimCLRv2's LARS is not among them: configs/supervised.py has it.)
     weight_decay
-        l2 in the loss, of kernels (all arrays of two axes or more). SimCLR's transfer by fine-tuning (appendix B.8)
-        chooses it from none and 7 values of 1e-6 to 1e-3, and the learning rate from 7 of 1e-4 to 1e-1, all evenly
-        spaced in their logarithm, on held-out images: 20,000 steps of 256 images, which no setting here does by itself.
+        l2 in the loss, of kernels (all arrays of two axes or more). `finetune_grid` chooses it, and the learning rate,
+        on held-out images.
 
     The last incomplete batch of an epoch is dropped. The order is a function of (key, epoch), the augmentation of
     (key, step, the image's index). `details` holds "losses", the mean cross-entropy of every epoch in nats, "steps" and

@@ -12,6 +12,7 @@
     fewshot5, 10       5 or 10 labelled images a class                class, from features, by the key
     finetune1, 10      the whole encoder on 1 or 10 % of the labels   class
     finetune100        on all: transfer, where the data is another    class
+    finetune_grid      so, with rate and decay chosen by themselves   class
     corruption         the linear classifier on corrupted images      class
     rotation, hue      which of four rotations, of four hue shifts    needs no labels
 
@@ -43,7 +44,8 @@ from jaxcl.evaluate.checks import check_sets
 from jaxcl.evaluate.corruptions import CORRUPTIONS
 from jaxcl.evaluate.fewshot import few_shot
 from jaxcl.evaluate.figures import Hits, figures, hits, ranked
-from jaxcl.evaluate.finetune import finetune
+from jaxcl.evaluate.finetune import FineTuned, finetune
+from jaxcl.evaluate.grid import DECAYS, RATES, finetune_grid
 from jaxcl.evaluate.knn import knn_ranked
 from jaxcl.evaluate.mlp import mlp_probe
 from jaxcl.evaluate.probe import L2, LinearProbe, linear_probe
@@ -290,20 +292,59 @@ def _finetune(
         "drop_factor": drop_factor,
         "weight_decay": weight_decay,
     }
+    augmentation, views = _for_finetuning(augmentation, views, subject)
+    tuned = finetune(key, subject, views=views, progress=progress, **settings)
+    return _of_finetuned(protocol, key, subject, tuned, _of_schedule(settings), augmentation, start)
+
+
+def _finetune_grid(
+    key: Array,
+    subject: Subject,
+    *,
+    views: Views | None = None,
+    learning_rates: Sequence[float] = RATES,
+    weight_decays: Sequence[float] = DECAYS,
+    steps: int = 20_000,
+    batch_size: int = 256,
+    held_out: float = 0.1,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    schedule: str = "cosine",
+    augmentation: str = "recipe",
+    progress: Progress | None = None,
+) -> Result:
+    """`finetune_grid`: SimCLR's transfer by fine-tuning, 57 trainings unless fewer rates and decays are named. The
+    chosen ones and "held_out_accuracies" come with the result. The augmentation as for "finetune100"."""
+    check_sets("finetune_grid", subject.train, subject.test)
+    start = time.perf_counter()
+    settings: dict[str, Any] = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "held_out": held_out,
+        "momentum": momentum,
+        "nesterov": nesterov,
+        "schedule": schedule,
+    }
+    augmentation, views = _for_finetuning(augmentation, views, subject)
+    grid: dict[str, Any] = {"learning_rates": learning_rates, "weight_decays": weight_decays}
+    tuned = finetune_grid(key, subject, views=views, progress=progress, **grid, **settings)
+    settings |= {name: tuned.details[name] for name in ("learning_rate", "weight_decay")}
+    return _of_finetuned("finetune_grid", key, subject, tuned, settings, augmentation, start)
+
+
+def _for_finetuning(augmentation: str, views: Views | None, subject: Subject) -> tuple[str, Views | None]:
+    """Its name and the views, which fine-tuning cannot do without."""
     if augmentation == "recipe" and views is None:
         augmentation = "tensorflow"
-    views = _as_they_are if augmentation == "none" else _chosen(augmentation, views, subject)
-    tuned = finetune(key, subject, views=views, progress=progress, **settings)
-    settings = {
-        "optimizer": "SGD",
-        "augmentation": augmentation,
-        "batch_statistics": "of pretraining",
-        "seed": _seed(key),
-        **_of_schedule(settings),
-    }
+    return augmentation, _as_they_are if augmentation == "none" else _chosen(augmentation, views, subject)
+
+
+def _of_finetuned(protocol, key, subject: Subject, tuned: FineTuned, settings, augmentation, start) -> Result:
+    """What the protocols that fine-tune return; `start` is when they began."""
+    told = {"optimizer": "SGD", "augmentation": augmentation, "batch_statistics": "of pretraining"}
     seconds = time.perf_counter() - start
     return {
-        **_result(protocol, subject, tuned.accuracy, settings, seconds),
+        **_result(protocol, subject, tuned.accuracy, {**told, "seed": _seed(key), **settings}, seconds),
         "labelled_images": len(tuned.rows),
         "features": len(tuned.weights),
         **_figures(tuned.hits, subject),
@@ -478,6 +519,7 @@ PROTOCOLS: dict[str, Callable[..., Result]] = {
     "finetune1": functools.partial(_finetune, 1),
     "finetune10": functools.partial(_finetune, 10),
     "finetune100": functools.partial(_finetune, 100),
+    "finetune_grid": _finetune_grid,
     "rotation": functools.partial(_transform, "rotation", transforms.rotation_probe, transforms.ANGLES),
     "hue": functools.partial(_transform, "hue", transforms.hue_probe, transforms.SHIFTS),
     "corruption": _corruption,

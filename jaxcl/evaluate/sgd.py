@@ -150,10 +150,14 @@ def features_of(encoder: EncoderFn, key: Array, step: Array, batch: Any, views: 
     return encoder(views(jax.random.fold_in(key, step), batch)[0]).astype(jnp.float32)
 
 
+class Diverged(ValueError):
+    """A training that ended with a loss that is not finite."""
+
+
 def check_end(who: str, losses: Sequence[float], learning_rate: float, more: str = "") -> None:
-    """Raises ValueError where the last epoch's loss is not finite; `more` is further advice."""
+    """Raises Diverged where the last epoch's loss is not finite; `more` is further advice."""
     if not np.isfinite(losses[-1]):
-        raise ValueError(
+        raise Diverged(
             f"{who} diverged: its loss is {losses[-1]} after {len(losses)} epochs. Lower learning_rate"
             f" ({learning_rate}){more}."
         )

@@ -106,7 +106,7 @@ def training_curves(
         from matplotlib.lines import Line2D
 
         handles = [Line2D([], [], color=color, linewidth=2) for color in _colors(len(runs))]
-        figure.legend(
+        legend = figure.legend(
             handles,
             list(runs),
             loc="outside upper left",
@@ -115,6 +115,7 @@ def training_curves(
             fontsize=style.LABEL,
             labelcolor=style.INK,
         )
+        style.plain(legend.get_texts())
     return figure
 
 
@@ -232,7 +233,7 @@ def _dress(ax: Axes, panel: Panel, values: np.ndarray, end: float) -> None:
         )
     ax.set_xlim(-0.02 * end, 1.02 * end if end > 0 else 1.0)
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, ax.xaxis.get_majorticklocs())))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_of(value, ax.xaxis.get_majorticklocs())))
 
     low, high = float(np.min(values, initial=math.inf)), float(np.max(values, initial=-math.inf))
     if not low <= high:
@@ -252,14 +253,14 @@ def _dress(ax: Axes, panel: Panel, values: np.ndarray, end: float) -> None:
         ax.set_ylim(low - room, high + room)
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         ax.yaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: _tick(value, ax.yaxis.get_majorticklocs()))
+            FuncFormatter(lambda value, _: tick_of(value, ax.yaxis.get_majorticklocs()))
         )
 
 
-def _tick(value: float, ticks: Any) -> str:
+def tick_of(value: float, ticks: Any) -> str:
     """A tick's number with as many decimals as its neighbors need, so that no two read alike.
 
-    >>> _tick(3.0, [2.5, 3.0, 3.5]), _tick(-12000.0, [-12000.0, 0.0]), _tick(0.0002, [0.0, 0.0002])
+    >>> tick_of(3.0, [2.5, 3.0, 3.5]), tick_of(-12000.0, [-12000.0, 0.0]), tick_of(0.0002, [0.0, 0.0002])
     ('3.0', '−12,000', '0.0002')
     """
     step = min((abs(b - a) for a, b in zip(ticks, ticks[1:], strict=False)), default=abs(value)) or 1.0

@@ -23,12 +23,13 @@ UNMIXED = "unmixed_"
 HISTOGRAMS = ("positive_histogram", "negative_histogram")
 
 
-def score_curves(records: Records | Mapping[str, Records]) -> Figure:
+def score_curves(records: Records | Mapping[str, Records], *, columns: int | None = None) -> Figure:
     """Mean and variance of the scores of positives and negatives over a run, in four panels.
 
     records  the lines of a run's metrics.jsonl, or a dict {name: records} to lay several runs over each other, as
              Zhu et al. 2021 (arXiv:2108.02982) do with runs of different momentum. A single run whose features were
              mixed is drawn twice: as the loss saw it, and before mixing.
+    columns  panels a row; two by default
 
     The variance of positives is over the batch, that of negatives a query's own over its negatives, averaged over the
     batch: two kinds, not to be compared with each other. Scores are those before the temperature divides them.
@@ -37,7 +38,7 @@ def score_curves(records: Records | Mapping[str, Records]) -> Figure:
     """
     if not isinstance(records, Mapping) and any(UNMIXED + PANELS[0].key in record for record in records):
         records = {"as the loss sees them": records, "before mixing": unmixed(records)}
-    return training_curves(records, panels=PANELS)
+    return training_curves(records, panels=PANELS, columns=columns)
 
 
 def unmixed(records: Records) -> list[dict[str, Any]]:
@@ -49,12 +50,13 @@ def unmixed(records: Records) -> list[dict[str, Any]]:
     ]
 
 
-def score_distributions(records: Records) -> Figure:
+def score_distributions(records: Records, *, columns: int = 2) -> Figure:
     """The distribution of scores over a run, as a picture: time to the right, score upwards, dark where there are many.
 
     A panel for positives and one for negatives, and a second row for those before mixing where the run mixed. Each
     column of a picture is scaled by its own largest fraction, so that a narrow and a wide distribution are both seen;
-    the line is the mean. The lowest and highest rows also hold what lies below -1 and above 1.
+    the line is the mean. The lowest and highest rows also hold what lies below -1 and above 1. With one of `columns`
+    the panels stand below each other.
 
     Raises ValueError where no record has histograms.
     """
@@ -65,9 +67,10 @@ def score_distributions(records: Records) -> Figure:
             " scores=partial(monitor.score_monitor, temperature=...)."
         )
     known = epochs_of(records)
-    figure = style.new_figure(7.4, 0.35 + 2.3 * len(prefixes))
-    grid = figure.subplots(len(prefixes), 2, squeeze=False, sharex=True, sharey=True)
-    for row, prefix in zip(grid, prefixes, strict=True):
+    rows = 2 * len(prefixes) // columns
+    figure = style.new_figure(3.7 * columns, 0.35 + 2.3 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for row, prefix in zip(grid.reshape(len(prefixes), 2), prefixes, strict=True):
         for ax, name, color in zip(row, HISTOGRAMS, (style.SAME, style.OTHER), strict=True):
             steps, fractions = histograms(records, prefix + name)
             x = steps if known is None else np.interp(steps, *known)
@@ -92,7 +95,8 @@ def score_distributions(records: Records) -> Figure:
             ax.set_ylim(-1, 1)
             title = name.split("_")[0].capitalize() + "s" + (", before mixing" if prefix else "")
             ax.set_title(title, loc="left", fontsize=style.TITLE, color=style.INK, pad=5)
-        row[0].set_ylabel("score", fontsize=style.LABEL, color=style.GRAY)
+        for ax in row[: 3 - columns]:
+            ax.set_ylabel("score", fontsize=style.LABEL, color=style.GRAY)
     figure.supxlabel("step" if known is None else "epoch", fontsize=style.LABEL, color=style.GRAY)
     return figure
 

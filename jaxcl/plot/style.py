@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -199,3 +200,9 @@ def caption_under(ax: Axes, lines: list[str], *, color: str = GRAY) -> None:
 def head(ax: Axes, text: str) -> None:
     """The title of a column of images."""
     ax.set_title(text, fontsize=LABEL, color=INK, pad=4, parse_math=False)
+
+
+def plain(texts: Iterable[Any]) -> None:
+    """Texts as they are, with the dollars in them."""
+    for text in texts:
+        text.set_parse_math(False)

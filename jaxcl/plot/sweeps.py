@@ -107,7 +107,7 @@ def sweep_curves(
             fontsize=style.SMALL,
             color=style.GRAY,
         )
-    ax.set_xticks(list(positions.values()), list(positions))
+    ax.set_xticks(list(positions.values()), list(positions), parse_math=False)
     ax.set_xlabel(knob.replace("_", " "), fontsize=style.LABEL, color=style.GRAY, parse_math=False)
     ax.set_ylabel("accuracy, %", fontsize=style.LABEL, color=style.GRAY)
     title = "" if lines == "protocol" else f"Protocol: {chosen[0]['protocol']}"
@@ -124,6 +124,7 @@ def sweep_curves(
             loc="center left",
             bbox_to_anchor=(1.0, 0.5),
         )
+        style.plain([*legend.get_texts(), legend.get_title()])
         legend.get_title().set_color(style.GRAY)
     return figure
 

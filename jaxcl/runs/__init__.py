@@ -7,7 +7,8 @@ RUN_DIR/
   metrics.jsonl  events.*    the curves, as JSON lines and for TensorBoard
   checkpoints/               the newest states, each with a sha256 manifest
   evaluations/NAME.json      a protocol's result with its settings
-  plots/  report.html        the pictures
+  plots/                     the pictures, and a page of them
+  report.html                the page of `jaxcl report`
 
 Paths among the knobs are recorded absolute, and "about" says what a recipe must know of the images: a run can be opened
 from any directory, and without its images.

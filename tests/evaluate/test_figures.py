@@ -37,6 +37,7 @@ SHORT = {
     "finetune1": {"views": as_is, "epochs": 3},
     "finetune10": {"views": as_is, "epochs": 3},
     "finetune100": {"views": as_is, "epochs": 1},
+    "finetune_grid": {"views": as_is, "steps": 3, "learning_rates": [0.05], "weight_decays": [0.0]},
     "linear_moco": {"augmentation": "none", "epochs": 2},
     "fewshot5": {"draws": 2, "steps": 30},
     "fewshot10": {"draws": 2, "steps": 30},

@@ -47,6 +47,13 @@ SHORT = {
     "finetune1": FEW,
     "finetune10": FEW,
     "finetune100": FEW | {"epochs": 10},
+    "finetune_grid": {
+        "views": as_is,
+        "steps": 10,
+        "batch_size": 64,
+        "learning_rates": [1.0],
+        "weight_decays": [0.0],
+    },
     "mlp": SMALL,
     "corruption": {"images": 20, "names": ["brightness", "contrast"]},
 }
@@ -78,6 +85,7 @@ def test_the_table_names_the_protocols():
         "finetune1",
         "finetune10",
         "finetune100",
+        "finetune_grid",
         "rotation",
         "hue",
         "corruption",
