@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-WAIT = 0.01  # seconds between two looks at what a life does
+WAIT = 0.03  # seconds between two looks at what a life does
 LONGEST = 300.0  # seconds; a life that takes longer hangs
 
 
