@@ -20,6 +20,7 @@ from endurance_parts import lives
 from endurance_parts.lives import End
 from endurance_parts.world import Emit, Row, images, train_words
 
+ROOT = Path(__file__).resolve().parents[2]
 STEPS = 16  # of which 8 are saved when it is damaged
 TARGETS = ("newest", "older", "manifest", "folder", "knobs", "record", "log", "config", "images", "rest")
 HOW = ("junk", "cut", "flip", "flip", "append", "delete", "folder", "link")
@@ -35,7 +36,7 @@ class Stage(NamedTuple):
 
 
 def damages() -> ModuleType:
-    file = Path(__file__).resolve().parents[2] / "tests" / "test_damage.py"
+    file = ROOT / "tests" / "test_damage.py"
     spec = importlib.util.spec_from_file_location("test_damage", file)
     assert spec is not None
     assert spec.loader is not None
@@ -95,7 +96,7 @@ def run(made: Stage, number: int, emit: Emit) -> None:
     }
     why = wrong(made, command, target, status, said, before)
     spoken = [line for line in said.splitlines() if re.match(rf"jaxcl {command}: |.*Warning: ", line)]
-    row |= {"status": status, "said": re.sub(r"/\S+/now/", "", spoken[0] if spoken else "")[:200]}
+    row |= {"status": status, "said": re.sub(rf"({made.now}|{ROOT})/", "", spoken[0] if spoken else "")[:200]}
     emit(row | {"why": why, "passed": not why})
     if not why:
         file.unlink()
