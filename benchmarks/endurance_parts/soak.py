@@ -65,10 +65,13 @@ def grown(values: list[int]) -> float:
 def judged(samples: list[Sample], *, warm_up: float = WARM_UP) -> Row:
     """What a soak showed, and in "why" what is not as it should be."""
     warm = [x for x in samples if x.seconds >= warm_up]
+    late = samples[len(samples) // 2 :]
     if len(warm) < 3:
         return {"why": f"too short: {len(warm)} looks after the first {warm_up:g} s"}
     found: Row = {
         "mb_in_ten_minutes": round(slope(warm), 3),
+        "mb_in_ten_minutes_of_the_second_half": round(slope(late), 3),
+        "steps_in_warm_up": max([0, *(x.step for x in samples if x.seconds < warm_up)]),
         "mb": [warm[0].megabytes, max(x.megabytes for x in warm), warm[-1].megabytes],
         "threads": [min(x.threads for x in warm), max(x.threads for x in warm)],
         "files": [min(x.files for x in warm), max(x.files for x in warm)],
