@@ -114,7 +114,7 @@ def _beside(rows: Sequence[Row]) -> list[str]:
                 f"The soak: {row['seconds']} s, {row['steps']} steps, {row['saves']} saves, {row['knn']} kNN"
                 f" accuracies; resident memory after ten minutes {row['mb'][0]:.0f} MB, at the end"
                 f" {row['mb'][2]:.0f} MB, a slope of {row['mb_in_ten_minutes']:+.2f} MB in ten minutes (allowed: 1;"
-                f" in the second half of the time {row['mb_in_ten_minutes_of_the_second_half']:+.2f}; the ten minutes of"
+                f" in its second half {row['mb_in_ten_minutes_of_the_second_half']:+.2f}; the ten minutes of"
                 f" warm-up had {row['steps_in_warm_up']} steps);"
                 f" {row['threads'][0]} to {row['threads'][1]} threads, {row['files'][0]} to {row['files'][1]}"
                 " open files."
