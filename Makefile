@@ -46,6 +46,7 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+	$(VENV)/bin/python tests/gallery.py --write
 
 # Some distributions ship venv without pip; then the interpreter's own pip serves the new environment.
 # uv installs in seconds what takes pip a minute. It trusts the machine's certificates, as pip does.

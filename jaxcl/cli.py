@@ -29,7 +29,7 @@ jaxcl are known by their names in every folder: quickstart is configs/quickstart
 Three commands take it from images to a reported accuracy:
 
   jaxcl train configs/quickstart.py                     pretrain; a second time, go on where it stopped
-  jaxcl train configs/quickstart.py --epochs 40         a finished run of 20: go on for longer
+  jaxcl train configs/quickstart.py --epochs 40         a finished run of 15: go on for longer
   jaxcl train configs/quickstart.py --run-dir runs/two --temperature 0.1      change a knob, in another run
   jaxcl train configs/quickstart.py --help              the knobs of a config
   jaxcl evaluate runs/quickstart                        kNN and linear accuracy, beside two baselines
@@ -174,6 +174,8 @@ EXTRAS = {
     "tensorflow_datasets": "tfds",
     "importlib_resources": "tfds",
     "libtpu": "tpu",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
 }
 
 
@@ -191,6 +193,13 @@ def in_a_sentence(error: Exception) -> str | None:
         return f"there is no permission to use {error.filename or 'a file'} ({error.strerror or text})."
     if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError) and error.filename:
         return f"{error.filename} is in the way: {error.strerror}. Move it, or give another place."
+    if getattr(error, "errno", None) == errno.EROFS:
+        name = error.filename or "a file"  # type: ignore[attr-defined]
+        return (
+            f"{name} cannot be written, as its disk can only be read. Give another place (--run-dir, --out)."
+        )
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}."
     if isinstance(error, ValueError | OSError | FloatingPointError):
         return str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
@@ -270,7 +279,7 @@ def train(arguments: list[str]) -> int:
     from jaxcl.runs import train_run
 
     own.config = found_config(own.config)
-    knobs = knobs_of("train", own.config, rest)
+    knobs = knobs_of("train", own.config, rest, run_dir=own.run_dir)
     named = [own.config.stem, *filter(None, [preset_among(rest)[0]])]
     run_dir = own.run_dir or Path("runs") / "_".join(named)
     train_run(own.config, knobs, run_dir, anyway=own.anyway)
@@ -333,19 +342,29 @@ def _aside(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
-def knobs_of(command: str, config: str | Path, words: Sequence[str]) -> Any:
-    """A config's knobs as the words of a command line set them; --help among them prints the knobs and exits."""
+def knobs_of(
+    command: str, config: str | Path, words: Sequence[str], *, run_dir: str | Path | None = None
+) -> Any:
+    """A config's knobs as the words of a command line set them; --help among them prints the knobs and exits.
+
+    run_dir
+        of a run that is trained: its own config.py begins with the knobs that the run has.
+    """
     import tyro
 
-    from jaxcl.config import check_knobs, load_config, preset
+    from jaxcl.config import check_knobs, knobs_from_json, load_config, preset
+    from jaxcl.records import read_text
 
     name, words = preset_among(words)
     module = load_config(config)
-    presets = getattr(module, "PRESETS", {})
+    presets, before = getattr(module, "PRESETS", {}), preset(module, name)
+    had = Path(run_dir or "") / "knobs.json"
+    if run_dir is not None and name is None and had.exists() and Path(config).parent.samefile(run_dir):
+        before = knobs_from_json(module, read_text(had))
     knobs = tyro.cli(
         module.Knobs,
         args=words,
-        default=preset(module, name),
+        default=before,
         prog=f"jaxcl {command} {config}" + ("" if name is None else f" --preset {name}"),
         description=f"--preset NAME sets all knobs at once: {', '.join(presets)}." if presets else None,
     )
@@ -620,15 +639,15 @@ def embed(arguments: list[str]) -> int:
 
 
 def export(arguments: list[str]) -> int:
-    """`jaxcl export RUN_DIR --to torchvision|safetensors [--out FILE]`"""
+    """`jaxcl export RUN_DIR --to torchvision|timm|safetensors [--out FILE]`"""
     parser = argparse.ArgumentParser(
         "jaxcl export",
         description="The weights of a run's encoder in a file. torchvision: a ResNet by torchvision's names, with the"
-        " lines of Python that load it; safetensors: any encoder by jaxcl's own names. `jaxcl train CONFIG --init FILE`"
-        " starts a run from either.",
+        " lines of Python that load it; timm: the same for timm, with ResNet-D, SE and SK too; safetensors: any encoder"
+        " by jaxcl's own names. `jaxcl train CONFIG --init FILE` starts a run from any.",
     )
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--to", required=True, choices=("torchvision", "safetensors"))
+    parser.add_argument("--to", required=True, choices=("torchvision", "timm", "safetensors"))
     parser.add_argument("--out", type=Path, metavar="FILE", help="a file in RUN_DIR/weights unless given")
     add_trust(parser)
     own = parser.parse_args(arguments)

@@ -32,7 +32,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxcl import devices
+from jaxcl import devices, neighbors
 from jaxcl.records import check_fits, parsed, read_text
 from jaxcl.typing import About, Array, Method, Net, PyTree, Views
 
@@ -42,7 +42,7 @@ Apply = Callable[[PyTree, PyTree, Array], Array]
 # Kinds of data whose specification ends in a path: folder:PATH.
 PATHS = ("folder", "npz", "npy", "tfrecord")
 # Knobs that a run may be gone on with otherwise than it began.
-MAY_CHANGE = {"keep_every", "nonfinite"}
+MAY_CHANGE = {"keep_every", "nonfinite", "logger"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +101,8 @@ class CommonKnobs:
     and evaluated as "joint". Needs labels."""
     log_every: int = 20
     """Training steps between two lines of the log."""
+    logger: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Who gets the metrics besides metrics.jsonl: tensorboard, wandb (Weights & Biases), mlflow; one or several."""
     save_every: int = 500
     """Training steps between two checkpoints, of which the newest three stay."""
     keep_every: int = 0
@@ -109,7 +111,7 @@ class CommonKnobs:
     """Epochs between two online kNN accuracies; 0: never."""
     init: str | None = None
     """A run directory whose trained encoder this run starts from; or a file of weights, .safetensors or .pth (`jaxcl
-    export`, torchvision, MoCo, lightly, solo-learn)."""
+    export`, torchvision, timm, MoCo, lightly, solo-learn)."""
     learning_rate: float = 2e-3
     """Peak of the learning rate."""
     weight_decay: float = 1e-4
@@ -182,7 +184,10 @@ def recipe_of(config: ModuleType, knobs: Any, about: About) -> Recipe:
     from jaxcl import methods
 
     if len(about.classes) < 2:
-        raise ValueError("--probe trains a classifier along, and the training images have no two classes.")
+        raise ValueError(
+            f"--probe trains a classifier along, for which two classes are needed; the training images have"
+            f" {len(about.classes)}. Give labelled images, or leave --probe out."
+        )
     views = recipe.views if knobs.input == "host" or recipe.probe_views is None else recipe.probe_views
     method, classify = methods.with_probe(
         recipe.method, classes=len(about.classes), views=views, axis_name=devices.axis_name(knobs.placement)
@@ -279,8 +284,15 @@ def steps_across(epochs: float, count: int, batch_size: int) -> int:
     return steps
 
 
-def load_config(path: str | Path) -> ModuleType:
-    """The config at `path` as a module, checked to have `Knobs` and `recipe`."""
+def load_config(
+    path: str | Path, *, text: str | None = None, beside: Mapping[str, str] | None = None
+) -> ModuleType:
+    """The config at `path` as a module, checked to have `Knobs` and `recipe`. It may import files beside it, which are
+    kept with its runs (`jaxcl.neighbors`).
+
+    text, beside
+        its program and those files, where they were read already: what was looked at is what is executed.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -290,12 +302,13 @@ def load_config(path: str | Path) -> ModuleType:
     name = f"jaxcl_config_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up
-    read_text(path)  # a sentence where it is no text
+    text = read_text(path) if text is None else text
+    module.__dict__["__neighbors__"] = neighbors.look_beside(path, given=beside)
     try:
-        spec.loader.exec_module(module)
+        # Not by the loader: it would take a compiled program that lies beside the text, whoever made it, and leave one.
+        exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
     except Exception as error:  # whatever a program may raise
         raise ValueError(f"{path} cannot be run as a config: {_where(error, path)}.") from error
     knobs = getattr(module, "Knobs", None)

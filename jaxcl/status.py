@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jaxcl import owner
 from jaxcl.records import read_json
 from jaxcl.train.checkpoint import steps as saved_steps
-from jaxcl.train.log import read_metrics
+from jaxcl.train.log import read_metrics, read_warnings
 from jaxcl.train.population import DIVERGED
 
 SILENT = 600.0  # seconds without a line, after which a run that trains is said to be silent
@@ -28,6 +28,7 @@ class Status(NamedTuple):
     saved            the newest checkpoint's step
     seconds_silent   since the newest line of the log
     knn              the newest online kNN accuracy, percent
+    warnings         what the run was warned of, each with its step
     """
 
     name: str
@@ -42,6 +43,7 @@ class Status(NamedTuple):
     saved: int | None
     seconds_silent: float | None
     knn: float | None
+    warnings: tuple[tuple[int, str], ...] = ()
 
 
 def status(run_dir: str | Path, *, now: float | None = None) -> Status:
@@ -49,7 +51,9 @@ def status(run_dir: str | Path, *, now: float | None = None) -> Status:
     damaged. `now`, seconds since 1970, is the present unless given."""
     run_dir = Path(run_dir)
     if not (run_dir / "knobs.json").exists():
-        raise FileNotFoundError(f"{run_dir} is not a run directory: it has no knobs.json.")
+        raise FileNotFoundError(
+            f"{run_dir} is not a run directory: it has no knobs.json. `jaxcl train` makes one."
+        )
     knobs, who = read_json(run_dir / "knobs.json"), owner.owner(run_dir)
     records = read_metrics(run_dir)
     newest: dict[str, Any] = {}
@@ -84,6 +88,7 @@ def status(run_dir: str | Path, *, now: float | None = None) -> Status:
         saved=saved,
         seconds_silent=None if written is None else max(0.0, (time.time() if now is None else now) - written),
         knn=newest.get("knn_accuracy"),
+        warnings=tuple(read_warnings(run_dir)),
     )
 
 
@@ -106,7 +111,9 @@ def runs_in(directory: str | Path) -> list[Path]:
         return [directory]
     found = sorted(path.parent for path in directory.glob("*/knobs.json"))
     if not found:
-        raise FileNotFoundError(f"{directory} is neither a run directory nor that of a sweep.")
+        raise FileNotFoundError(
+            f"{directory} is neither a run directory nor that of a sweep: no knobs.json is in it or in a folder of it."
+        )
     return found
 
 
@@ -128,6 +135,7 @@ def lines(one: Status) -> list[str]:
         said.append(
             "  Warning: it has written nothing for long; slow steps, a stuck input, or a process that hangs."
         )
+    said += [f"  Warning, at step {step}: {sentence}" for step, sentence in one.warnings[-3:]]
     if one.loss is not None and not math.isfinite(one.loss):
         said.append("  Warning: the loss is not finite; `jaxcl replay` says where that began.")
     return said

@@ -39,9 +39,17 @@ def is_own(run_dir: str | Path, text: str) -> bool:
 def stranger(run_dir: str | Path) -> str:
     """What is said of a run of which neither is so."""
     return (
-        f"{Path(run_dir) / 'config.py'} is a program, and opening the run executes it. You did not train it on this"
-        " machine, and it is none that comes with jaxcl. Read it first; with --trust (trust=True) it is executed, and"
-        " remembered as yours."
+        f"{Path(run_dir) / 'config.py'} is a program, and opening the run executes it. It is not marked as trained by"
+        " you on this machine, and is none that comes with jaxcl. Read it first; with --trust (trust=True) it is"
+        " executed, and remembered as yours."
+    )
+
+
+def unmarked(run_dir: str | Path) -> str:
+    """What is said where a run cannot be marked as one's own."""
+    return (
+        f"{run_dir} cannot be marked as trained by you, as there is no secret in {_state()}, nor can one be written;"
+        " to evaluate it, give --trust. XDG_STATE_HOME names another folder for it."
     )
 
 
@@ -70,8 +78,7 @@ def _seal(secret: bytes, text: str) -> str:
 
 def _secret(*, make: bool) -> bytes | None:
     """The user's secret on this machine; None where there is none, and none can be made."""
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    file = Path(state) / "jaxcl" / "secret"
+    file = _state() / "secret"
     try:
         found = file.read_bytes()
         return found if len(found) == 32 else None
@@ -95,3 +102,7 @@ def _secret(*, make: bool) -> bytes | None:
         return file.read_bytes()
     except OSError:
         return None
+
+
+def _state() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")) / "jaxcl"

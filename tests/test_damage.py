@@ -16,11 +16,12 @@ from jaxcl.config import load_config
 from jaxcl.data import load
 from jaxcl.identity import check_same, fingerprint, identity
 from jaxcl.records import fits, read_json
-from jaxcl.runs import evaluations, open_run
+from jaxcl.runs import create_or_resume, evaluations, open_run, trained_on
 from jaxcl.train import checkpoint, finite, init_state
 from jaxcl.train.checkpoint import _sealed
 from jaxcl.train.log import read_metrics
 from jaxcl.train.state import blank_batch
+from jaxcl.typing import About
 
 CONFIG = """
 from dataclasses import dataclass
@@ -347,3 +348,13 @@ def test_a_config_that_is_no_program_is_answered_with_its_line(tmp_path, world):
     os.unlink(tmp_path / "run" / "config.py")
     with pytest.raises(FileNotFoundError):
         open_run(tmp_path / "run")
+
+
+def test_the_files_of_a_run_are_read_as_they_are_called_or_said_to_be_damaged(world, tmp_path):
+    files, about = ("a/b.png", "two\nlines.png", "ä .png"), About(40, (2, 2, 1), ("0", "1"))
+    knobs = load_config(world / "config.py").Knobs()
+    create_or_resume(tmp_path / "run", world / "config.py", knobs, about, files)
+    assert trained_on(tmp_path / "run") == files
+    (tmp_path / "run" / "trained_on.txt").write_bytes(b"a\xff\n")
+    with pytest.raises(ValueError, match="trained_on.txt is damaged"):
+        trained_on(tmp_path / "run")

@@ -69,6 +69,16 @@ def test_without_its_knobs_a_run_is_still_known_by_its_checkpoint(train, tmp_pat
     assert train("--nonfinite", "skip") == 0  # changes nothing of what was learnt
 
 
+def test_the_advice_to_go_on_with_ones_own_config_works_as_it_is_printed(train, tmp_path, capfd):
+    assert train("--rate", "0.2") == 0
+    assert train("--rate", "0.2", steps=7) == 1
+    said = capfd.readouterr().err
+    command = said.partition("Go on with `jaxcl ")[2].partition("`")[0]
+    assert main(command.split()) == 0
+    assert main([*command.split(), "--rate", "0.3"]) == 1
+    assert "--rate: the run has 0.2, you ask for 0.3" in capfd.readouterr().err
+
+
 def test_images_that_were_replaced_are_noticed(train, capfd):
     assert train() == 0
     assert train(data=1) == 1

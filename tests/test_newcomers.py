@@ -208,6 +208,11 @@ def test_raw_pixels_are_projected_where_a_classifier_of_them_would_take_long():
             OSError(errno.ENOSPC, "No space left on device", "m.jsonl"),
             "the disk is full while m.jsonl was written",
         ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "r/new"),
+            "r/new cannot be written, as its disk can only",
+        ),
+        (OSError(errno.EIO, "Input/output error", "r/file"), "r/file: Input/output error."),
         (ValueError("INTERNAL: write: No space left on device"), "the disk is full"),
         (RuntimeError("Unable to initialize backend 'cuda': no plugin"), "JAX_PLATFORMS is 'cuda': unset it"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), "not enough memory"),

@@ -38,6 +38,12 @@ def test_a_run_that_trains_says_where_how_far_and_how_long(run):
     assert found.loss == 3.5
 
 
+def test_what_a_run_was_warned_of_is_shown(run, capsys):
+    (run / "warnings.jsonl").write_text('{"step": 4, "warning": "the loss has been 0"}\n')
+    assert main(["status", str(run)]) == 0
+    assert "  Warning, at step 4: the loss has been 0\n" in capsys.readouterr().out
+
+
 def test_a_run_that_nobody_trains_is_stopped_done_diverged_or_not_begun(run):
     assert status(run).state == "stopped"
     (run / "checkpoints" / "12").mkdir()

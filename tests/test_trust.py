@@ -1,5 +1,8 @@
 """A stranger's run directory executes nothing, reads nothing outside of itself and writes nothing."""
 
+import importlib.util
+import json
+import marshal
 import os
 import shutil
 import stat
@@ -10,11 +13,13 @@ import pytest
 
 from jaxcl import trust
 from jaxcl.cli import main
+from jaxcl.config import CommonKnobs as Knobs
 from jaxcl.data import load
 from jaxcl.encoder import load_encoder
 from jaxcl.report import write_report
-from jaxcl.runs import open_run
+from jaxcl.runs import create_or_resume, open_run
 from jaxcl.train import checkpoint
+from jaxcl.typing import About
 
 ROOT = Path(__file__).parents[1]
 
@@ -112,6 +117,21 @@ def test_a_config_that_comes_with_jaxcl_needs_no_word(hostile):
     assert not trust.is_own(hostile, text + "import os\n")
 
 
+def test_what_is_executed_is_the_text_that_was_looked_at_and_no_compiled_one_beside_it(hostile):
+    shutil.copy(ROOT / "configs" / "quickstart.py", hostile / "config.py")
+    knobs = {"batch_size": 8}
+    (hostile / "knobs.json").write_text(json.dumps(knobs))
+    # Python takes a compiled file in place of the text where the file says that it need not be compared.
+    trap = compile("from pathlib import Path\nPath('sprung').touch()\n", "config.py", "exec")
+    compiled = Path(importlib.util.cache_from_source(str(hostile / "config.py")))
+    compiled.parent.mkdir(exist_ok=True)
+    flags, source_hash = (1).to_bytes(4, "little"), bytes(8)
+    compiled.write_bytes(importlib.util.MAGIC_NUMBER + flags + source_hash + marshal.dumps(trap))
+    run = open_run(hostile)
+    assert run.recipe.method is not None
+    assert not Path("sprung").exists()
+
+
 def test_the_secret_is_readable_by_its_user_alone_and_without_one_nothing_is_vouched_for(
     tmp_path, monkeypatch
 ):
@@ -128,6 +148,10 @@ def test_the_secret_is_readable_by_its_user_alone_and_without_one_nothing_is_vou
     (tmp_path / "state").write_text("")  # a home that cannot be written
     assert not trust.vouch(tmp_path, "text")
     assert not trust.is_own(tmp_path, "text")
+    with pytest.warns(UserWarning, match="run cannot be marked as trained by you"):
+        create_or_resume(
+            tmp_path / "run", ROOT / "configs" / "quickstart.py", Knobs(), About(9, (8, 8, 3), ())
+        )
 
 
 def test_arrays_of_python_objects_are_refused(tmp_path):

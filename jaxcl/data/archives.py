@@ -33,7 +33,7 @@ def load_archive(
             labels = member(archive, f"{prefix}labels", path) if has(archive, f"{prefix}labels") else None
             classes = member(archive, "classes", path) if has(archive, "classes") else np.array([], str)
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged: {reason(error)}.") from error
+        raise ValueError(f"{path} is damaged: {reason(error).rstrip('.')}.") from error
     if classes.ndim != 1 or classes.dtype.kind != "U":
         raise ValueError(
             f"{path}: classes must be a list of names; got {classes.dtype} {list(classes.shape)}."
@@ -168,6 +168,9 @@ def check_archive(path: Path) -> None:
 
 def prefix_of(archive: zipfile.ZipFile, split: str, path: Path) -> str:
     """ "train_" or "test_", where the archive has the split, or "" where it has all images together."""
+    # An archive says a name twice. Where they differ labels, say, would seem not to be there: opening compares them.
+    for entry in archive.infolist():
+        archive.open(entry).close()
     if has(archive, f"{split}_images"):
         return f"{split}_"
     if not has(archive, "images"):

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from jaxcl.data.deep import is_deep_color, levels_of
 from jaxcl.data.records import Window
 
 # Only formats that Pillow decodes itself: EPS, say, would start another program.
@@ -56,12 +57,22 @@ def ends(file: BinaryIO | Window) -> bool:
 
 # Pillow's modes of more than 8 bits a pixel: whole numbers and floats, all of one channel.
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-# Gray levels of a file -> uint8.
+# Levels of more than 8 bits -> uint8.
 ToBytes = Callable[[np.ndarray], np.ndarray]
 
 
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image that was opened has whole numbers of more than 8 bits, gray or in color."""
+    return (image.mode in DEEP and image.mode != "F") or is_deep_color(image)
+
+
+def deep_levels(image: Image.Image) -> np.ndarray:
+    """Those numbers [h, w] or [h, w, c]."""
+    return levels_of(image)[0] if is_deep_color(image) else np.asarray(image)
+
+
 def full_range(values: np.ndarray) -> np.ndarray:
-    """Gray levels of a single file, of which nothing else is known, as if of 16 bits."""
+    """Levels of a single file, of which nothing else is known, as if of 16 bits."""
     if values.dtype.kind == "f":
         raise ValueError("its pixels are floats, whose range must be said: --value-range LOW HIGH")
     values = values.astype(np.int64)
@@ -109,12 +120,14 @@ def read(
     """A file, or one that is open, as uint8 [h, w, 3]; [size, size, 3] where a size is given, see `square`.
 
     to_bytes
-        what becomes of gray levels of more than 8 bits.
+        what becomes of levels of more than 8 bits.
     """
     with open_image(file, formats) as image:
         if size is not None and image.format == "JPEG":
             # Decode at 1/2, 1/4 or 1/8 where twice the size is left: several times faster for photographs.
             image.draft(None, (round(2 * size / fraction),) * 2)
+        if is_deep_color(image):
+            image = in_8_bits(image, to_bytes)
         rgb = as_rgb(ImageOps.exif_transpose(image), to_bytes)
         return np.asarray(rgb if size is None else square(rgb, size, fraction))
 
@@ -131,6 +144,17 @@ def square(image: Image.Image, size: int, fraction: float = 1.0) -> Image.Image:
     side = min(w, h) * fraction
     left, top = (w - side) / 2, (h - side) / 2
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+
+
+def in_8_bits(image: Image.Image, to_bytes: ToBytes) -> Image.Image:
+    """An image that `is_deep_color`, with 8 bits a channel and the orientation of its file."""
+    levels, covers = levels_of(image)
+    colors = np.broadcast_to(to_bytes(levels), (*levels.shape[:2], 3))
+    # How much a pixel covers is always of 16 bits, whatever range the levels use.
+    alpha = [] if covers is None else [full_range(covers)[..., None]]
+    made = Image.fromarray(np.concatenate([colors, *alpha], axis=2))
+    made.info["exif"] = image.getexif().tobytes()
+    return made
 
 
 def as_rgb(image: Image.Image, to_bytes: ToBytes = full_range) -> Image.Image:

@@ -16,12 +16,13 @@ from PIL import Image
 
 from jaxcl.data.arrays import HOLD_OUT_EVERY, allocate, from_arrays
 from jaxcl.data.decode import (
-    DEEP,
     ToBytes,
     bits_of,
+    deep_levels,
     first,
     full_range,
     in_parallel,
+    is_deep,
     open_image,
     read,
     read_size,
@@ -186,7 +187,7 @@ def any_deep(files: Sequence[Path], formats: list[str], *, most: int = 200) -> b
 
     def look(i):
         with contextlib.suppress(Exception), open_image(some[i], formats) as image:
-            found.append(image.mode in DEEP and image.mode != "F")
+            found.append(is_deep(image))
 
     some = some[:: -(-len(some) // most) or 1]
     in_parallel(look, len(some))
@@ -200,7 +201,7 @@ def put_off(values: np.ndarray) -> np.ndarray:
 
 
 def range_of(found: Layout, formats: list[str]) -> tuple[tuple[float, float], str]:
-    """The gray levels that become black and white where they have more than 8 bits, by the largest in the data set; and
+    """The levels that become black and white where they have more than 8 bits, by the largest in the data set; and
     a sentence that says so."""
     every = [file for part in found.splits.values() for _, file in part.files]
     files = every[:: -(-len(every) // LOOKED_AT)]
@@ -208,8 +209,8 @@ def range_of(found: Layout, formats: list[str]) -> tuple[tuple[float, float], st
 
     def look(i):
         with contextlib.suppress(Exception), open_image(files[i], formats) as image:
-            if image.mode in DEEP and image.mode != "F":
-                values = np.asarray(image)
+            if is_deep(image):
+                values = deep_levels(image)
                 low_high[i] = values.min(), values.max()
 
     in_parallel(look, len(files))

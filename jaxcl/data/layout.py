@@ -94,14 +94,22 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
         layouts = "PATH/*.png, PATH/CLASS/*.png, or PATH/train/CLASS/*.png and PATH/test/CLASS/*.png"
         raise ValueError(f"there are no files in {path}. Expected images as {layouts}.")
     node = top(root, layout)
-    folders = split_folders(node, layout)
+    inside = splits_inside(node, layout)
+    folders = inside or split_folders(node, layout)
     if folders:
         parts = parts_of(folders)
+        if inside:  # no folder is a split's alone
+            parts = {name: part._replace(folder=path) for name, part in parts.items()}
     else:
         files, skipped = in_classes(node if layout == "classes" else node.through())
         parts = {"": Part(path, files, skipped)}
     tables = [table for one in ancestors(root, node) for table in one.tables]
     parts, said, found = with_labels(path, parts, tables, labels)
+    if inside:
+        said = [
+            f"the splits lie inside the classes, as {shown(next(iter(parts.values())).files[0][1], path)}",
+            *said,
+        ]
     own = bool(folders) or "" not in parts
     if not own:
         parts = held_out(node, parts[""])
@@ -111,7 +119,7 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
             name: part._replace(files=[(None, f) for _, f in part.files]) for name, part in parts.items()
         }
     found += untested(parts, classes, said)
-    left = [one.path.name for one in node.folders if folders and one not in folders.values()]
+    left = [one.path.name for one in node.folders if folders and not inside and one not in folders.values()]
     return Layout(path, parts, tuple(classes), own, sentence(path, parts, own, said + found, left))
 
 
@@ -180,6 +188,42 @@ def split_folders(node: Node, layout: str) -> dict[str, Node]:
     if layout == "auto" and flat_others and not deep and held:
         raise_ambiguous(node, named, others)
     return named
+
+
+def splits_inside(node: Node, layout: str) -> dict[str, Node]:
+    """The splits where each class has its own, CLASS/train/*.png and CLASS/test/*.png: every split as a folder of the
+    classes. None where it is not so.
+
+    Raises ValueError where only some of the folders look like that.
+    """
+    if layout == "classes" or len(node.folders) < 2 or any(kind_of(one.path.name) for one in node.folders):
+        return {}
+
+    def kinds(one: Node) -> set[str | None]:
+        return {kind_of(inner.path.name) for inner in one.folders}
+
+    both = [one for one in node.folders if "train" in kinds(one) and len(kinds(one) - {None}) > 1]
+    if not both:
+        return {}
+    names = [one.path.name for one in node.folders]
+    plain = all(None not in kinds(one) and "train" in kinds(one) and not one.images for one in node.folders)
+    if layout == "auto" and not plain:
+        odd = next(one for one in node.folders if one not in both or None in kinds(one) or one.images)
+        raise ValueError(
+            f"{node.path} can be read in two ways: as {len(names)} classes, {listed(names)}, with the splits inside"
+            f" them, as {both[0].path.name}/{both[0].folders[0].path.name}, where {odd.path.name} is otherwise and what"
+            " is in no split is left out; or as these classes with all that lies below them, of which one file in"
+            f" {HOLD_OUT_EVERY} is held out. Say which: --layout splits or --layout classes"
+        )
+    found: dict[str, list[Node]] = {}
+    called: dict[str, str] = {}
+    for one in node.folders:
+        for inner in one.folders:
+            kind = kind_of(inner.path.name)
+            if kind is not None:
+                name = called.setdefault(kind, inner.path.name)
+                found.setdefault(name, []).append(Node(one.path, inner.inside, (), inner.skipped))
+    return {name: Node(node.path, tuple(classes), (), ()) for name, classes in found.items()}
 
 
 def raise_ambiguous(node: Node, named: dict[str, Node], others: Sequence[str]) -> None:

@@ -82,19 +82,20 @@ def load(
     Folders. Sub-folders of the images' folder are the classes, in alphabetical order; without any, or with a single
     one, there are no labels. Folders called train, test and val are the splits, or training, testing, valid,
     validation, dev, eval, in any case, and as train_images or test-set. A folder that holds nothing but another one is
-    looked through (data/images/train/...), within a split as well (train/images/*.png). Classes may stand in a text
-    file beside the images instead: a table whose rows name the files. It is found where it lies at the top, in the
-    folder of a split, or is named by `labels`; columns called split say the split. What was understood is the first of
-    `Images.notes`. What can be read in two ways, and a test class without training images, are errors that say what to
-    do.
+    looked through (data/images/train/...), within a split as well (train/images/*.png). Splits inside all of the
+    classes (cat/train/*.png, cat/test/*.png) are splits too. Classes may stand in a text file beside the images
+    instead: a table whose rows name the files. It is found where it lies at the top, in the folder of a split, or is
+    named by `labels`; columns called split say the split. What was understood is the first of `Images.notes`. What can
+    be read in two ways, and a test class without training images, are errors that say what to do.
 
     A folder without splits is split here: a file's own name (below the folder, with its class) decides whether it is
     among the tenth that is "test" or among the others, so files that are added later move none; of a class of ten or
     more one at least is held out. PNG, JPEG, WebP, BMP, GIF (its first frame), TIFF, PPM, JPEG 2000, AVIF and TGA
     become RGB: gray is repeated, CMYK and palettes converted, transparency laid over white; EXIF orientation is
-    applied. Hidden files are ignored. A file that is no image, is damaged, or holds more pixels than Pillow's
-    `Image.MAX_IMAGE_PIXELS` is left out, named in `Images.skipped` with the reason, and counted in one warning. The
-    order of the images is that of their paths, and leaving one out moves the later ones up.
+    applied. Colors of 16 bits a channel are read from PNG; a TIFF of them is left out, with a way to convert it. Hidden
+    files are ignored. A file that is no image, is damaged, or holds more pixels than Pillow's `Image.MAX_IMAGE_PIXELS`
+    is left out, named in `Images.skipped` with the reason, and counted in one warning. The order of the images is that
+    of their paths, and leaving one out moves the later ones up.
 
     Archives without a split of their own ("images", "labels") hold every tenth image out, in their order. Names of the
     classes may lie beside, as "classes". Pickled objects are refused. Images may have any number of channels.

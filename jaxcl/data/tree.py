@@ -84,6 +84,10 @@ def tree(folder: Path, above: tuple[str, ...] = ()) -> Node:
     for entry in entries:
         path = Path(entry.path)
         suffix = os.path.splitext(entry.name)[1].lower()
+        shown = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+        if shown != entry.name:  # what is written of a run could not name it
+            skipped.append((folder / shown, "its name is not UTF-8; rename it"))
+            continue
         try:
             is_folder, is_file = entry.is_dir(), entry.is_file()
         except OSError as error:  # a link to where we may not look

@@ -53,6 +53,12 @@ def nt_xent(
 
     which is the supervised contrastive loss (Khosla et al. 2020, eq. 2) with every image its own class.
 
+    block_size
+        how the sum over all pairs is made: 0 keeps the matrix of similarities, b > 0 makes it b rows at a time, None
+        decides by the size; the value is the same.
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     Raises ValueError where shapes differ or a known temperature is not positive, TypeError for integers.
 
     >>> [round(float(nt_xent(z, z, temperature=1.0)), 4) for z in (jnp.eye(2), jnp.ones((2, 2)))]
@@ -84,6 +90,12 @@ def dcl(
     negatives, which is what makes small batches slow under NT-Xent. May be negative. With more views the positives'
     similarities are averaged. Not the decoupled NT-Xent of `decoupled_nt_xent`, which weighs the two terms.
 
+    block_size
+        how the sum over all pairs is made: 0 keeps the matrix of similarities, b > 0 makes it b rows at a time, None
+        decides by the size; the value is the same.
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     Raises ValueError for a batch of one image: it has no negatives.
 
     >>> round(float(dcl(jnp.eye(2), jnp.eye(2), temperature=1.0)), 4)  # log 2 - 1
@@ -113,6 +125,12 @@ def supervised_contrastive(
     with P(i) the other rows, of any view, that carry i's label (Khosla et al. 2020, arXiv:2004.11362, eq. 2, L_out).
     An anchor without positives (possible with one view) is left out of the mean; 0 where none has any. Labels are
     any integers. The authors' code multiplies by temperature / 0.07.
+
+    block_size
+        how the sum over all pairs is made: 0 keeps the matrix of similarities, b > 0 makes it b rows at a time, None
+        decides by the size; the value is the same.
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
 
     >>> z = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     >>> round(float(supervised_contrastive(jnp.array([5, 5, 9]), z, temperature=1.0)), 4)  # log(e + 1) - 1
@@ -172,6 +190,12 @@ def queue_nce(
     queue holds keys that were); `similarity=cosine` does it here. The gradient goes to whatever is not constant: stop
     it at k and queue for MoCo. Under an axis q and k are this device's rows, and the queue is the same everywhere.
 
+    block_size
+        how the sum over all pairs is made: 0 keeps the matrix of similarities, b > 0 makes it b rows at a time, None
+        decides by the size; the value is the same.
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     >>> q = jnp.array([[1.0, 0.0]])
     >>> round(float(queue_nce(q, q, jnp.array([[0.0, 1.0]]), temperature=1.0)), 4)  # log(1 + 1/e)
     0.3133
@@ -225,6 +249,9 @@ def nt_logistic(
         one of 0.1, 0.2, 0.5 and 1.0 for table 4 (B.10), with a learning rate of 0.01, 0.1, 0.3, 0.5 or 1.0; which were
         best is not published.
 
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     >>> round(float(nt_logistic(jnp.eye(2), jnp.eye(2), temperature=1.0)), 4)  # log(1 + 1/e) + log 2
     1.0064
     """
@@ -257,6 +284,9 @@ def margin_triplet(
     margin
         one of 0, 0.4, 0.8 and 1.6 for table 4 (appendix B.10), with a learning rate of 0.01, 0.1, 0.3, 0.5 or 1.0;
         which were best is not published.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
 
     >>> round(float(margin_triplet(jnp.eye(2), jnp.eye(2), margin=1.5)), 4)
     0.5

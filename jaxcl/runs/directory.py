@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxcl import neighbors
 from jaxcl.config import (
     CommonKnobs,
     Recipe,
@@ -29,7 +31,7 @@ from jaxcl.config import (
     same_program,
 )
 from jaxcl.records import check_fits, read_json, read_text
-from jaxcl.trust import is_own, stranger, vouch
+from jaxcl.trust import is_own, stranger, unmarked, vouch
 from jaxcl.typing import About
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ def create_or_resume(
     files: Sequence[str] = (),
     *,
     besides: Collection[str] = (),
+    beside: Mapping[str, str] | None = None,
 ) -> Path:
     """Makes a run directory, or checks that the one there is the same run. One in which nothing was learnt yet, as it
     ended before its first line of the log, is made anew.
@@ -85,19 +88,26 @@ def create_or_resume(
         the training images' own, where they have any (`Images.files`).
     besides
         knobs that may differ from the run's.
+    beside
+        the files that the config imports from its folder (`neighbors.of`), to be kept with the run.
 
     Raises ValueError where a knob, the config's program or the training images differ from the run's.
     """
-    run_dir, text = Path(run_dir), read_text(config)
-    if check_same_run(run_dir, config, knobs, about, files, besides=besides):
+    run_dir, text, beside = Path(run_dir), read_text(config), beside or {}
+    if check_same_run(run_dir, config, knobs, about, files, besides=besides, beside=beside):
         return run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
         (run_dir / "config.py").write_text(text)
-        vouch(run_dir, text)
+        neighbors.keep(run_dir, beside)
+        if not vouch(run_dir, neighbors.program(text, beside)):
+            warnings.warn(unmarked(run_dir), stacklevel=2)
         (run_dir / FILES).unlink(missing_ok=True)
         if files:
-            (run_dir / FILES).write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
+            lines = "".join(
+                file.replace("\n", "\0") + "\n" for file in files
+            )  # a name may hold all but the latter
+            (run_dir / FILES).write_text(lines, encoding="utf-8")
         record = {"config": str(config), "command": sys.argv, "about": about._asdict()}
         record |= {"versions": versions(), "device": device()}
         record["started"] = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -116,6 +126,7 @@ def check_same_run(
     files: Sequence[str] = (),
     *,
     besides: Collection[str] = (),
+    beside: Mapping[str, str] | None = None,
 ) -> bool:
     """Whether there is a run that can be gone on with; an error, as of `create_or_resume`, where it is another one."""
     if not (run_dir / "knobs.json").exists() or nothing_learnt(run_dir):
@@ -128,9 +139,11 @@ def check_same_run(
             + "\nGive the knobs of that run, or another --run-dir (which --init"
             + f" {run_dir} starts from this one's encoder)."
         )
-    if not same_program(read_text(run_dir / "config.py"), read_text(config)):
+    mine = neighbors.program(read_text(config), beside or {})
+    if not same_program(_program(run_dir), mine):
+        of = f"{config} or of what it imports" if beside else config
         raise ValueError(
-            f"{run_dir} holds a run of another version of {config}. Go on with `jaxcl train {run_dir}/config.py"
+            f"{run_dir} holds a run of another version of {of}. Go on with `jaxcl train {run_dir}/config.py"
             f" --run-dir {run_dir}`, or choose another --run-dir."
         )
     recorded = _about(run_dir, read_json(run_dir / "run.json"))
@@ -163,7 +176,8 @@ def nothing_learnt(run_dir: Path) -> bool:
 def trained_on(run_dir: Path) -> tuple[str, ...] | None:
     """The files that a run was trained on; None where it does not say: its images are no files, or it is an old one."""
     record = run_dir / FILES
-    return tuple(record.read_text(encoding="utf-8").split("\n")[:-1]) if record.exists() else None
+    lines = read_text(record).split("\n")[:-1] if record.exists() else None
+    return None if lines is None else tuple(line.replace("\0", "\n") for line in lines)
 
 
 def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
@@ -182,8 +196,8 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
     record = read_json(run_dir / "run.json")
     about = _about(run_dir, record)
     check_fits(run_dir / "run.json", record, {"config": str, "device": str})
-    check_trust(run_dir, trust=trust)
-    config = load_config(run_dir / "config.py")
+    text, beside = trusted(run_dir, trust=trust)
+    config = load_config(run_dir / "config.py", text=text, beside=beside)
     try:
         knobs = knobs_from_json(config, read_text(run_dir / "knobs.json"))
     except ValueError as error:
@@ -197,9 +211,11 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
     return Run(run_dir, config, knobs, about, record, recipe)
 
 
-def check_trust(run_dir: Path, *, trust: bool) -> None:
-    """Raises ValueError where a run's config is a stranger's; `trust` makes it one's own. Process 0 decides for all."""
-    text, refused = read_text(run_dir / "config.py"), False
+def trusted(run_dir: Path, *, trust: bool) -> tuple[str, dict[str, str]]:
+    """The text of a run's config, and those of the files that it imports. Raises ValueError where they are a
+    stranger's; `trust` makes them one's own. Process 0 decides for all."""
+    config, beside, refused = read_text(run_dir / "config.py"), neighbors.kept(run_dir), False
+    text = neighbors.program(config, beside)
     if jax.process_index() == 0:
         refused = not trust and not is_own(run_dir, text)
         if trust:
@@ -208,11 +224,20 @@ def check_trust(run_dir: Path, *, trust: bool) -> None:
         refused = bool(multihost_utils.broadcast_one_to_all(np.int32(refused)))
     if refused:
         raise ValueError(stranger(run_dir))
+    return config, beside
+
+
+def _program(run_dir: Path) -> str:
+    """All that is executed where a run is opened: its config, and what that imports."""
+    return neighbors.program(read_text(run_dir / "config.py"), neighbors.kept(run_dir))
 
 
 def _about(run_dir: Path, record: Mapping[str, Any]) -> About:
     if "about" not in record:
-        raise ValueError(f'{run_dir}/run.json says nothing "about" the images; an older jaxcl made this run.')
+        raise ValueError(
+            f'{run_dir}/run.json says nothing "about" the images, as an older jaxcl made this run; it is opened by that'
+            " one, or trained anew."
+        )
     about, file = record["about"], run_dir / "run.json"
     if not isinstance(about, dict) or {"count", "shape", "classes"} - about.keys():
         raise ValueError(

@@ -307,7 +307,9 @@ def images_to_evaluate(
         ) from error
     found = {kind: (train, test) for kind, (train, test) in sets.items() if test is not None}
     if not found:
-        raise ValueError(f"The data of {run.dir} has no test images, so nothing can be evaluated.")
+        raise ValueError(
+            f"The data of {run.dir} has no test images, so nothing can be evaluated. Give others with --data."
+        )
     return found
 
 
@@ -336,7 +338,10 @@ def side_of(run: Run) -> int:
     """To how many pixels a side other data is resized for a run."""
     h, w, _ = run.about.shape
     if h != w:
-        raise ValueError(f"Other data is resized to squares, and the run's images are {h} x {w}.")
+        raise ValueError(
+            f"Other data is resized to squares, and the run's images are {h} x {w}: it can be evaluated on its own data"
+            " alone, without --data."
+        )
     return h
 
 
@@ -346,7 +351,7 @@ def fitting(images: Images, shape: Sequence[int]) -> Images:
     if pixels.shape[1:3] != tuple(shape[:2]):
         raise ValueError(
             f"The run's encoder takes images of {tuple(shape[:2])} pixels; those of {images.name} have"
-            f" {pixels.shape[1:3]}."
+            f" {pixels.shape[1:3]}. Resize them (size={shape[0]}), or give others."
         )
     found = pixels.shape[3]
     if found == 1 and c == 3:
@@ -355,7 +360,8 @@ def fitting(images: Images, shape: Sequence[int]) -> Images:
         pixels = np.ascontiguousarray(pixels[..., :1])
     elif found != c:
         raise ValueError(
-            f"The run's encoder takes images with {c} channels; those of {images.name} have {found}."
+            f"The run's encoder takes images with {c} channels; those of {images.name} have {found}. Convert them, or"
+            " give others."
         )
     return images._replace(images=pixels)
 
@@ -370,7 +376,10 @@ def joint(classify: Callable[[Array], Array], test: Images) -> dict[str, Any]:
     from jaxcl import evaluate
 
     if test.labels is None:
-        raise ValueError(f"{test.name} has no labels, so its classifier cannot be evaluated.")
+        raise ValueError(
+            f"{test.name} has no labels, so the run's classifier cannot be evaluated on it. Give labelled images with"
+            " --data."
+        )
     start = time.perf_counter()
     logits = evaluate.embed(classify, test.images)
     classes = np.arange(logits.shape[1])

@@ -14,14 +14,17 @@ without a word.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -50,8 +53,8 @@ def save(
     beside
         what else is kept with it, as JSON; the function `beside` reads it.
 
-    Returns when all is on the disk, a few seconds for 400 MB. (orbax could write beside the training, but a program
-    that ends before its save has then loses it, or waits in vain for many minutes.)
+    Returns when all is on the disk, a few seconds for 400 MB; `train.saver` does the same beside the training. (orbax
+    could, but a program that ends before its save has then loses it, or waits in vain for many minutes.)
 
     Steps newer than this one are of a future that the run went back from, and are moved aside. Raises
     FileExistsError if this step is there and good (a damaged one is moved aside). With several processes all of them
@@ -80,7 +83,8 @@ def save(
     _meet(f"jaxcl saves step {step}")
 
     # orbax refuses arrays without entries; the manifest says all there is to know about them.
-    orbax.save(unfinished / "arrays", {name: x for name, x in leaves.items() if np.size(x)})
+    with _written(unfinished):
+        orbax.save(unfinished / "arrays", {name: x for name, x in leaves.items() if np.size(x)})
 
     if first:
         manifest = {
@@ -105,6 +109,25 @@ def save(
             (directory / str(old)).rename(trash)
             _remove(trash)
     _meet(f"jaxcl saved step {step}")
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """What goes wrong while orbax writes is one error of the system: orbax says it in pages, and logs each thread's."""
+    log = logging.getLogger("absl")
+    disabled, log.disabled = log.disabled, True
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if jax.process_index() == 0:
+            shutil.rmtree(folder, ignore_errors=True)  # a full disk needs the room
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO):
+            if os.strerror(number) in text:
+                raise OSError(number, os.strerror(number), str(folder)) from error
+        raise OSError(f"{folder} could not be written: {type(error).__name__}: {text[:300]}") from error
+    finally:
+        log.disabled = disabled
 
 
 def steps(directory: str | Path) -> list[int]:
@@ -317,7 +340,9 @@ def _read_manifest(folder: Path) -> dict:
     kinds = {"step": int, "arrays": dict, "files": dict}
     for name, kind in kinds.items():
         if not isinstance(manifest.get(name), kind):
-            raise ValueError(f"manifest.json does not say {name!r} as one that is written here")
+            raise ValueError(
+                f"manifest.json is none that jaxcl writes: its {name!r} is missing or of another kind"
+            )
     pairs = {"arrays": tuple[str, tuple[int, ...]], "files": tuple[int, str]}
     for name, pair in pairs.items():
         for entry, value in manifest[name].items():

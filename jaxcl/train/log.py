@@ -1,4 +1,4 @@
-"""What a run leaves to be read: metrics.jsonl, TensorBoard's events, and a line or a bar on the screen."""
+"""What a run leaves to be read: metrics.jsonl, what loggers make of it, and a line or a bar on the screen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from jaxcl.records import fits, parsed
+from jaxcl.train.loggers import PACKAGES, Logger, open_logger
 
 FILE = "metrics.jsonl"
+WARNINGS = "warnings.jsonl"
 # Where there is no bar, a line comes at least as often, whatever a step takes.
 SECONDS_BETWEEN_LINES = 20.0
 
@@ -32,15 +34,20 @@ class Log:
 
     run_dir
         gets metrics.jsonl (one JSON object a line: "step", "time" in seconds since 1970, the metrics; a value that is
-        not finite is null) and events.* for TensorBoard. None: only the screen is written to.
+        not finite is null) and events.* for TensorBoard. None: only the screen is written to, and one's own loggers.
     start_step
         the step that the run goes on from. What an earlier life of the run wrote of later steps is dropped from
         metrics.jsonl and declared void for TensorBoard, so no step stands twice; 0 drops all.
     steps
         where the run ends, for the bar and the time left.
+    loggers
+        who else gets what is a finite number: names (`train.loggers.PACKAGES`), or objects with `write(step, metrics)`
+        and `close()`. One that raises an error is told of once, and then left out.
     console
         a rich console; by default standard output. A terminal gets a bar, anything else (a file, a pipe, a notebook)
         a line per `write`.
+    told
+        who is told where a logger fails; the console unless given.
     """
 
     def __init__(
@@ -49,10 +56,15 @@ class Log:
         *,
         start_step: int = 0,
         steps: int | None = None,
+        loggers: Sequence[str | Logger] = ("tensorboard",),
         console: Console | None = None,
+        told: Callable[[str], None] | None = None,
     ):
+        self._told = told or self.say
         self._active = jax.process_index() == 0
-        self._lines = self._events = self._bar = None
+        self._lines = self._bar = None
+        self._unwritable = False
+        self._loggers: dict[str, Logger] = {}
         if not self._active:
             return
         self._steps = steps
@@ -60,21 +72,20 @@ class Log:
         # A pipe gets lines even where FORCE_COLOR makes rich take it for a terminal.
         self._console = console or Console(force_interactive=None if sys.stdout.isatty() else False)
         self._pace = _Pace(start_step)
+        purge: int | None = None
         if run_dir is not None:
             run_dir = Path(run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
             resumed = _forget_after(run_dir / FILE, start_step)
-            self._lines = open(run_dir / FILE, "a", encoding="utf-8")
-            purge = start_step + 1 if start_step else 0
-            self._events = _events(run_dir, purge_step=purge if resumed else None)
-            if self._events is None:
-                self._console.print(
-                    f"Without TensorBoard's events, as tensorboardX is not installed (pip install tensorboardX);"
-                    f" the metrics are in {run_dir / FILE}.",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
+            self._lines, self._file, self._unwritten = (
+                open(run_dir / FILE, "ab", buffering=0),
+                run_dir / FILE,
+                b"",
+            )
+            forget_warnings(run_dir, start_step)
+            if resumed:
+                purge = start_step + 1 if start_step else 0
+        self._open(loggers, None if run_dir is None else Path(run_dir), start_step, purge)
         if self._console.is_interactive and not self._console.is_jupyter:
             self._bar = Progress(
                 TextColumn("step"),
@@ -106,19 +117,57 @@ class Log:
         now = time.time()
         if self._lines is not None:
             finite = {name: _or_none(value) for name, value in values.items()}
-            self._lines.write(json.dumps({"step": step, "time": now, **finite}, allow_nan=False) + "\n")
-            self._lines.flush()
-        if self._events is not None:
-            for name, value in numbers.items():
-                if math.isfinite(value):
-                    self._events.add_scalar(name, value, step, walltime=now)
-            self._events.flush()
+            self._put(json.dumps({"step": step, "time": now, **finite}, allow_nan=False) + "\n")
+        finite_numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        for name in list(self._loggers):
+            self._try(name, lambda logger: logger.write(step, finite_numbers), f"at step {step}")
         shown = _shown(numbers, seconds_left)
         if self._bar is not None and "loss" in values:
             self._bar.update(self._task, completed=step, shown=shown)
         else:  # with a bar: an evaluation, which is rare and stays on the screen above it
             where = f"step {step}" if self._steps is None else f"step {step}/{self._steps}"
             self.say(f"{where}  {shown}")
+
+    def _put(self, line: str) -> None:
+        """Writes a line, after those that could not be written before."""
+        lines = self._lines
+        assert lines is not None
+        left = self._unwritten = self._unwritten + line.encode()
+        try:
+            size = os.fstat(lines.fileno()).st_size
+            try:
+                while left:
+                    left = left[lines.write(left) :]
+            except OSError:
+                # Half a line is no record: it is taken back, and comes whole when there is room.
+                os.ftruncate(lines.fileno(), size)
+                raise
+        except OSError as error:
+            self._cannot_write(error)
+        else:
+            self._unwritten = b""
+
+    def _cannot_write(self, error: OSError) -> None:
+        """Says so once, and trains on: a run is more than its log."""
+        self._loggers.pop("tensorboard", None)  # not closed, which would write
+        if not self._unwritable:
+            self._unwritable = True
+            self.say(
+                f"Warning: {self._file} cannot be written ({error.strerror}). The run goes on, and writes what it logs"
+                " when it can; TensorBoard's events end here."
+            )
+
+    def warn(self, step: int, sentence: str, *, of: str = "") -> None:
+        """A warning at a step: on the screen, and kept for `jaxcl status`."""
+        if not self._active:
+            return
+        self.say(f"Warning, at step {step}{of}: {sentence}")
+        if self._lines is not None:
+            try:
+                with open(self._file.with_name(WARNINGS), "a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": step, "warning": sentence}) + "\n")
+            except OSError as error:
+                self._cannot_write(error)
 
     def advance(self, step: int) -> None:
         """Moves the bar, between two `write`s; waits for nothing."""
@@ -153,27 +202,56 @@ class Log:
 
     def close(self) -> None:
         """May be called twice."""
-        bar, events, lines = self._bar, self._events, self._lines
-        self._bar = self._events = self._lines = None
-        self._active = False
-        for stop in (bar and bar.stop, events and events.close, lines and lines.close):
+        bar, lines = self._bar, self._lines
+        self._bar = self._lines = None
+        for stop in (bar and bar.stop, lines and lines.close):
             if stop:
                 stop()
+        for name in list(self._loggers):
+            self._try(name, lambda logger: logger.close(), "when it was closed")
+        self._loggers = {}
+        self._active = False
+
+    def _open(
+        self, loggers: Sequence[str | Logger], run_dir: Path | None, start_step: int, purge_step: int | None
+    ) -> None:
+        for i, given in enumerate(loggers):
+            if not isinstance(given, str):
+                self._loggers[f"logger {i + 1} ({type(given).__name__})"] = given
+                continue
+            try:
+                made = open_logger(given, run_dir, start_step=start_step, purge_step=purge_step)
+            except ModuleNotFoundError:
+                package, brings = PACKAGES[given]
+                self._told(
+                    f"Without {given}, as {package} is not installed (pip install {brings}); {_instead(run_dir)}"
+                )
+            except Exception as error:  # whatever another library raises, a network that is down
+                self._told(
+                    f"Without {given}, which failed at the start ({_in_short(error)}); {_instead(run_dir)}"
+                )
+            else:
+                if made is not None:
+                    self._loggers[given] = made
+
+    def _try(self, name: str, do: Callable[[Logger], None], when: str) -> None:
+        """A logger that fails must not end a run of days."""
+        try:
+            do(self._loggers[name])
+        except Exception as error:
+            if name == "tensorboard" and isinstance(error, OSError) and self._lines is not None:
+                self._cannot_write(error)  # the disk, which is that of the other files
+                return
+            del self._loggers[name]
+            self._told(f"{name} failed {when} and gets no more of this run: {_in_short(error)}")
 
 
-def _events(run_dir: Path, *, purge_step: int | None) -> Any:
-    """A writer of TensorBoard's events; None where tensorboardX is missing."""
-    try:
-        # Here, as it imports PyTorch where there is one.
-        from tensorboardX import SummaryWriter
-    except ModuleNotFoundError:
-        return None
-    return SummaryWriter(
-        str(run_dir),
-        purge_step=purge_step,
-        # Files are named by the second; a run that goes on within one would overwrite its former self.
-        filename_suffix=f".{time.time_ns()}",
-    )
+def _instead(run_dir: Path | None) -> str:
+    return "the run goes on." if run_dir is None else f"the metrics are in {run_dir / FILE}."
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
@@ -187,6 +265,29 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
         values = {name: math.nan if value is None else value for name, value in record.items()}
         records.setdefault(record["step"], {}).update(values)
     return [records[step] for step in sorted(records)]
+
+
+def read_warnings(run_dir: str | Path) -> list[tuple[int, str]]:
+    """What a run was warned of, each with its step, oldest first; [] without a file."""
+    file, found = Path(run_dir) / WARNINGS, []
+    for line in file.read_bytes().split(b"\n")[:-1] if file.is_file() else []:
+        try:
+            said = parsed(line)
+        except ValueError:
+            continue
+        if isinstance(said, dict) and fits(said.get("step"), int) and isinstance(said.get("warning"), str):
+            found.append((said["step"], said["warning"]))
+    return found
+
+
+def forget_warnings(run_dir: Path, step: int) -> None:
+    """Drops those after `step` (0: all), as the run lives them again."""
+    file = run_dir / WARNINGS
+    if file.is_file():
+        kept = [
+            {"step": at, "warning": said} for at, said in read_warnings(run_dir) if 0 < step and at <= step
+        ]
+        file.write_text("".join(json.dumps(one) + "\n" for one in kept), encoding="utf-8")
 
 
 def set_aside(run_dir: str | Path) -> str | None:

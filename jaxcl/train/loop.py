@@ -25,9 +25,11 @@ from jaxcl.data import InputPipeline, input_pipeline, prefetch
 from jaxcl.devices import axis_name, lay_out, make_mesh, replicate, split, whole
 from jaxcl.train import checkpoint, finite
 from jaxcl.train.callbacks import Callback
-from jaxcl.train.health import Health
+from jaxcl.train.health import Health, seen
 from jaxcl.train.log import Log, set_aside
+from jaxcl.train.loggers import Logger, check_loggers
 from jaxcl.train.placement import layout, place, resident
+from jaxcl.train.saver import Saver
 from jaxcl.train.state import TrainState, fill, init_state, start_from
 from jaxcl.train.step import in_one_call, make_step
 from jaxcl.typing import Batch, Images
@@ -66,6 +68,7 @@ def train(
     save_every: int = 1000,
     keep_every: int = 0,
     callbacks: Sequence[Callback] = (),
+    loggers: Sequence[str | Logger] = ("tensorboard",),
     init: str | Path | Callable[[TrainState], TrainState] | None = None,
     run_dir: str | Path | None = None,
     identity: Mapping[str, Any] | None = None,
@@ -97,11 +100,14 @@ def train(
         of the checkpoints the newest three stay, and those at multiples of so many training steps; 0: no others.
     callbacks
         what else happens between training steps, as online kNN; what they return is logged.
+    loggers
+        who gets the metrics besides metrics.jsonl: "tensorboard", "wandb", "mlflow", or an object with `write(step,
+        metrics)` and `close()` (`train.loggers`). None of them can end the run.
     init
         the checkpoints of another run, whose encoder this one starts from (`start_from`); or a function of the state
         before the first step.
     run_dir
-        the run logs (metrics.jsonl, TensorBoard) and saves itself there, and goes on from the newest good checkpoint
+        the run logs (metrics.jsonl, `loggers`) and saves itself there, and goes on from the newest good checkpoint
         that it finds, bit for bit as if it had never stopped (on the same number of devices). The number of the step
         is the only state of the input: order and augmentation are functions of (seed, step, sample index).
     identity
@@ -124,6 +130,7 @@ def train(
     """
     mesh = make_mesh()
     check(recipe.batch_size, mesh.size, steps_per_call, log_every, save_every, callbacks)
+    check_loggers(loggers)
     init_key, run_key = keys.init_key(seed), keys.run_key(seed)
     pipeline = input if isinstance(input, InputPipeline) else input_pipeline(input, images, recipe.views)
     if recipe.classify is not None and recipe.labelled:
@@ -157,12 +164,17 @@ def train(
         anew = set_aside(run_dir)
     with (
         Log(
-            run_dir, start_step=start, steps=recipe.steps, console=Console(quiet=True) if quiet else None
+            run_dir,
+            start_step=start,
+            steps=recipe.steps,
+            loggers=loggers,
+            console=Console(quiet=True) if quiet else None,
         ) as log,
         preemption(interrupts=run_dir is not None) as (preempted, interrupted),
         closing(
             device_batches(pipeline, mesh, recipe.batch_size, seed, start, ends, many=many)
         ) as input_batches,
+        Saver() as saver,
     ):
         if anew:
             log.say(anew)
@@ -187,6 +199,7 @@ def train(
                 if not guard.stops:
                     log.say(finite.skipped(one, spoilt))
             if bad and guard.stops:
+                saver.wait()
                 at = saved
                 if run_dir is not None and finite.halted_at(state) is not None:
                     at = finite.keep_state(Path(run_dir), state, identity)
@@ -202,6 +215,7 @@ def train(
             if ahead is not None:
                 step_fn, ahead = ahead(step_fn, state, run_key, batch), None
             state, metrics = step_fn(state, run_key, batch)
+            saver.look()
             kept.append(metrics)
             running.append(metrics["loss"])
             if timed == start:  # the first call: compiled when it returns, done when its loss is there
@@ -234,8 +248,8 @@ def train(
                 if nonfinite != "skip":
                     del record["skipped"]
                 log.write(step, record)
-                for warning in health.warnings(step, record, state.state):
-                    log.say(f"Warning, at step {step}: {warning}")
+                for warning in health.warnings(step, record, seen(state.state)):
+                    log.warn(step, warning)
                 kept, waited, since, logged = [], 0.0, time.perf_counter(), step
             for callback in callbacks:
                 if step % callback.every == 0 or last:
@@ -248,9 +262,10 @@ def train(
                 act_on(guard.look())
                 finite.check(state, step, saved)
                 beside = {"identity": identity, "unlogged": listed(kept)}
-                checkpoint.save(checkpoints, step, state, keep_every=keep_every, beside=beside)
+                saver.save(checkpoints, step, state, keep_every=keep_every, beside=beside)
                 saved, since = step, time.perf_counter()
             if stopping and not last:
+                saver.wait()
                 raise Interrupted(step) if interrupted() else Preempted(step)
     return whole(state, mesh)
 
@@ -264,7 +279,9 @@ def check(
     callbacks: Sequence[Callback],
 ) -> None:
     if batch_size % devices:
-        raise ValueError(f"A batch of {batch_size} cannot be split evenly over {devices} devices.")
+        raise ValueError(
+            f"A batch of {batch_size} cannot be split evenly over {devices} devices. Take a multiple of {devices}."
+        )
     if steps_per_call < 1:
         raise ValueError(f"steps_per_call must be at least 1; got {steps_per_call}.")
     cadences = [("log_every", log_every), ("save_every", save_every)]
@@ -293,7 +310,10 @@ def with_labels(pipeline: InputPipeline, images: Images) -> InputPipeline:
     """The same batches with "label", int32 [b]."""
     labels = images.labels
     if labels is None:
-        raise ValueError(f"A classifier is trained along, and {images.name} has no labels.")
+        raise ValueError(
+            f"A classifier is trained along, and {images.name} has no labels. Give labelled images, or a recipe without"
+            " `classify` (--probe)."
+        )
 
     def batches(**order: Any) -> Iterator[Batch]:
         for batch in pipeline.batches(**order):

@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +35,11 @@ from jaxcl.devices import AXIS, make_mesh, replicate, split
 from jaxcl.records import read_json
 from jaxcl.train import checkpoint, finite
 from jaxcl.train.callbacks import Callback
+from jaxcl.train.health import Health, seen_of_members
 from jaxcl.train.log import Log
-from jaxcl.train.loop import Interrupted, Preempted, preemption
+from jaxcl.train.loggers import check_loggers
+from jaxcl.train.loop import Interrupted, Preempted, fetch_mean, listed, preemption, unlogged
+from jaxcl.train.saver import Saver
 from jaxcl.train.state import TrainState, blank_batch, init_state
 from jaxcl.train.step import make_step
 from jaxcl.typing import About, Array, Images, PyTree
@@ -79,6 +83,7 @@ def train_together(
     save_every: int = 1000,
     keep_every: int = 0,
     callbacks: Sequence[Sequence[Callback]] = (),
+    loggers: Sequence[str] = ("tensorboard",),
     run_dirs: Sequence[str | Path] = (),
     identities: Sequence[Mapping[str, Any]] = (),
     quiet: bool = False,
@@ -102,14 +107,15 @@ def train_together(
         the newest step that all of them have saved.
     identities
         of each member, kept with its checkpoints.
-    keep_every, begin, ahead
-        as for `train`.
+    keep_every, loggers, begin, ahead
+        as for `train`; loggers by name alone, each of which every member has.
 
     A member whose loss, gradient or parameters are no longer finite keeps the state before that step, is named on the
     screen and in its run directory (diverged.json), and touches no other. Raises as `train` does after SIGTERM and
     SIGINT, all members having saved.
     """
     members = len(numbers)
+    check_loggers(loggers)
     _check(numbers, seeds, callbacks, run_dirs, identities)
     recipes = [recipe_of(one) for one in numbers]
     steps, batch_size = recipes[0].steps, recipes[0].batch_size
@@ -143,9 +149,18 @@ def train_together(
 
     with ExitStack() as stack:
         screen = Console(quiet=True) if quiet else None
-        overall = stack.enter_context(Log(start_step=start, steps=steps, console=screen))
+        overall = stack.enter_context(Log(start_step=start, steps=steps, loggers=(), console=screen))
         logs = [
-            stack.enter_context(Log(run_dir, start_step=start, steps=steps, console=Console(quiet=True)))
+            stack.enter_context(
+                Log(
+                    run_dir,
+                    start_step=start,
+                    steps=steps,
+                    loggers=loggers,
+                    console=Console(quiet=True),
+                    told=overall.say,
+                )
+            )
             for run_dir in run_dirs
         ]
         preempted, interrupted = stack.enter_context(preemption(interrupts=bool(run_dirs)))
@@ -154,8 +169,12 @@ def train_together(
                 prefetch((split(b, mesh) for b in _batches(images, recipes[0], seeds, start, steps)), size=2)
             )
         )
-        kept, since, per_step = [], time.perf_counter(), 0.0
-        logged = timed = start
+        saver = stack.enter_context(Saver())
+        # Steps that were made before the run stopped and are not logged yet, as in the loop.
+        kept = _unlogged(folders, start, known) if start else []
+        logged, timed = start - len(kept), start
+        since, per_step = time.perf_counter(), 0.0
+        health = [Health(recipe, len(images.images), start) for recipe in recipes]
         overall.say("Compiling the training step; a large network takes minutes.")
         for step in range(start + 1, steps + 1):
             arguments = (pixels, lengthwise, state, run_keys, next(batches))
@@ -169,6 +188,7 @@ def train_together(
                 per_step = done - compiled
                 overall.began(step, compiling=compiled - since, seconds=per_step)
                 since, timed = done, step
+            saver.look()
             kept.append(metrics)
             overall.advance(step)
 
@@ -183,12 +203,16 @@ def train_together(
                     known[i] = ended
                     _say_diverged(overall, run_dirs, numbers, seeds, i, ended)
                 alive = [i for i in range(members) if i not in known]
-                for i in alive if logs else ():
-                    record = {
-                        name: np.mean([one[name][i] for one in fetched], axis=0).tolist()
-                        for name in fetched[0]
-                        if name not in ("taken", "skipped")
-                    }
+                queues = seen_of_members(state.state, members)
+                for i in alive:
+                    record = fetch_mean(_own(fetched, i))
+                    del record["skipped"]
+                    for warning in health[i].warnings(step, record, queues[i]):
+                        overall.warn(step, warning, of=f", of {_called(i, numbers, seeds)}")
+                        if logs:
+                            logs[i].warn(step, warning)
+                    if not logs:
+                        continue
                     record |= {
                         "epoch": step * batch_size / len(images.images),
                         "images_per_second": each,
@@ -209,9 +233,11 @@ def train_together(
                         since = time.perf_counter()
             stopping = preempted(step)
             if folders and (step % save_every == 0 or last or stopping):
-                _save(state, folders, step, identities, keep_every)
+                write = partial(_save, jax.device_get(kept), folders, step, identities, keep_every)
+                saver.run(write, state)
                 since = time.perf_counter()
             if stopping and not last:
+                saver.wait()
                 raise Interrupted(step) if interrupted() else Preempted(step)
     state = state._replace(step=jnp.where(state.step < 0, ~state.step, state.step))
     return [Trained(_member(state, i), known.get(i)) for i in range(members)]
@@ -328,18 +354,40 @@ def _member(state: TrainState, i: int) -> TrainState:
 
 
 def _save(
-    state: TrainState,
+    kept: Sequence[Mapping[str, Any]],
     folders: Sequence[Path],
     step: int,
     identities: Sequence[Mapping[str, Any]],
     keep_every: int,
+    state: TrainState,
 ) -> None:
     """Each member that has not diverged in its own directory, by the layout of a run alone."""
     going = np.asarray(state.step) >= 0
     for i, folder in enumerate(folders):
         if going[i] and checkpoint.latest(folder) != step:
-            beside = {"identity": dict(identities[i])} if identities else {}
+            beside: dict[str, Any] = {"unlogged": listed(_own(kept, i))}
+            if identities:
+                beside["identity"] = dict(identities[i])
             checkpoint.save(folder, step, _member(state, i), keep_every=keep_every, beside=beside)
+
+
+def _own(kept: Sequence[Mapping[str, Any]], i: int) -> list[dict[str, Any]]:
+    """The metrics of one member."""
+    return [{name: metrics[name][i] for name in metrics} for metrics in kept]
+
+
+def _unlogged(folders: Sequence[Path], step: int, known: Mapping[int, int]) -> list[dict[str, np.ndarray]]:
+    """The metrics of all members that were kept with this step, stacked; [] where one that goes on has none such."""
+    found = {i: unlogged(folder, step) for i, folder in enumerate(folders) if i not in known}
+    lists = list(found.values())
+    if not lists or any([x.keys() for x in own] != [x.keys() for x in lists[0]] for own in lists):
+        return []
+    # Of a member that diverged nothing is logged, so another's fill its place.
+    rows = [found.get(i, lists[0]) for i in range(len(folders))]
+    return [
+        {name: np.stack([own[at][name] for own in rows]) for name in metrics}
+        for at, metrics in enumerate(lists[0])
+    ]
 
 
 def _restored(state: TrainState, folders: Sequence[Path], step: int) -> TrainState:
@@ -362,9 +410,14 @@ def _new_failures(fetched: Sequence[Mapping[str, Any]], before: int, known: Mapp
     }
 
 
-def _say_diverged(log: Log, run_dirs, numbers, seeds, i: int, step: int) -> None:
+def _called(i: int, numbers, seeds) -> str:
     which = ", ".join(f"{name} {value:g}" for name, value in [*numbers[i].items(), ("seed", seeds[i])])
-    log.say(f"Member {i} ({which}) diverged at step {step} and stays as it was before it; the others go on.")
+    return f"member {i} ({which})"
+
+
+def _say_diverged(log: Log, run_dirs, numbers, seeds, i: int, step: int) -> None:
+    who = _called(i, numbers, seeds)
+    log.say(f"M{who[1:]} diverged at step {step} and stays as it was before it; the others go on.")
     if run_dirs:
         said = {"step": step, "why": "loss, gradient or parameters were not finite"}
         (Path(run_dirs[i]) / DIVERGED).write_text(json.dumps(said) + "\n")

@@ -61,7 +61,9 @@ def start_from(
     checkpoints = Path(checkpoints)
     newest = checkpoint.latest(checkpoints)
     if newest is None:
-        raise FileNotFoundError(f"There is no checkpoint in {checkpoints} to start from.")
+        raise FileNotFoundError(
+            f"There is no checkpoint in {checkpoints} to start from; expected the folder `checkpoints` of a run."
+        )
     if parts is not None:
         return _carried(train, checkpoints, newest, parts)
     own = _place_of_encoder([f"params/{name}" for name in _named(train.params)], "the method of this run")
@@ -125,7 +127,10 @@ def _carried(train: TrainState, checkpoints: Path, newest: int, parts: Sequence[
             name = next(iter(_named(statistics)))
             places = [place for place in STATISTICS if "/".join(("state", *place, part, name)) in saved]
             if not places:
-                raise ValueError(f"No batch statistics of {part!r} can be handed over: {whose} has none.")
+                raise ValueError(
+                    f"No batch statistics of {part!r} can be handed over: {whose} has none. Was it made with another"
+                    " norm?"
+                )
             there = (*places[0], part)
             found, _ = checkpoint.restore(checkpoints, {"state": _nested(there, statistics)}, part=True)
             train = train._replace(state={**train.state, part: _at(found["state"], there)})
@@ -149,7 +154,9 @@ def _place_of_encoder(names: list[str], whose: str) -> tuple[str, ...]:
     for place in (("encoder",), ("method", "encoder")):
         if any(name.startswith("/".join(("params", *place, ""))) for name in names):
             return place
-    raise ValueError(f'No encoder can be handed over: {whose} has no params["encoder"].')
+    raise ValueError(
+        f'No encoder can be handed over: {whose} has no params["encoder"]. One that is called so, by both, is taken.'
+    )
 
 
 def _named(tree: PyTree) -> dict[str, Any]:

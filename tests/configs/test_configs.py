@@ -167,7 +167,7 @@ def test_a_classifier_along_needs_classes(small_knobs):
     config = load_config(next(path for path in CONFIGS if path.stem == "quickstart"))
     knobs = config.Knobs(**small_knobs(config.Knobs), probe=True)
     about = open_data(config, knobs).about._replace(classes=())
-    with pytest.raises(ValueError, match="the training images have no two classes"):
+    with pytest.raises(ValueError, match="two classes are needed; the training images have"):
         recipe_of(config, knobs, about)
 
 

@@ -178,3 +178,13 @@ def test_a_damaged_archive_is_read_right_or_is_a_value_error(data, compressed, t
         return
     # Zip's checksum guards the pixels.
     assert np.array_equal(got.images, images[held_out(20, "train")])
+
+
+def test_labels_whose_name_is_damaged_are_not_taken_for_labels_that_are_not_there(tmp_path):
+    file = tmp_path / "a.npz"
+    np.savez(file, train_images=np.zeros((20, 2, 2, 1), np.uint8), train_labels=np.arange(20) % 2)
+    content = file.read_bytes()
+    name = content.rindex(b"train_labels")  # in the list at the end, which is what a reader looks at
+    file.write_bytes(content[:name] + b"T" + content[name + 1 :])
+    with pytest.raises(ValueError, match="a.npz is damaged: File name in directory .* differ"):
+        load(f"npz:{file}", "train")

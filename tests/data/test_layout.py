@@ -73,6 +73,51 @@ def test_both_test_and_val_are_there_to_be_asked_for(tmp_path):
     assert len(load(spec, "dev").images) == 3
 
 
+@pytest.mark.parametrize("wrapped", ["", "data"])
+def test_splits_inside_the_classes_are_the_splits(tmp_path, wrapped):
+    for name, n in (("cat", 12), ("dog", 4)):
+        images(tmp_path / wrapped / name / "Train", n)
+        images(tmp_path / wrapped / name / "Test" / "photos", 2)
+    images(tmp_path / wrapped / "dog" / "val", 1)
+    learnt, held = both(tmp_path)
+    assert learnt.classes == held.classes == ("cat", "dog")
+    assert numbers(learnt.labels) == [0] * 12 + [1] * 4
+    assert numbers(held.labels) == [0, 0, 1, 1]
+    assert not set(learnt.files) & set(held.files)
+    assert all("/Test/" in name for name in held.files)
+    assert numbers(load(f"folder:{tmp_path}", "val").labels) == [1]
+    says = "Train: 2 classes, 16 images; Test: 2 classes, 4 images; val: 1 classes, 1 images; the splits lie inside"
+    assert says in learnt.notes[0]
+    # Otherwise said, all below a class is of it, and files are held out by their names.
+    learnt, held = both(tmp_path, layout="classes")
+    assert len(learnt.files) + len(held.files) == 21
+    assert {"cat", "dog"} == {name.removeprefix("data/").split("/")[0] for name in learnt.files}
+
+
+def test_splits_inside_some_of_the_classes_are_an_error_that_shows_both_readings(tmp_path):
+    for name in ("cat", "dog"):
+        images(tmp_path / name / "train", 9)
+        images(tmp_path / name / "test", 2)
+    images(tmp_path / "elk", 20)
+    with pytest.raises(
+        ValueError,
+        match="two ways: as 3 classes, cat, dog, elk, with the splits inside them, as cat/test, where elk is otherwise"
+        ".*--layout splits or --layout classes",
+    ):
+        load(f"folder:{tmp_path}", "train")
+    learnt, held = both(tmp_path, layout="splits")
+    assert (learnt.classes, len(learnt.files), len(held.files)) == (("cat", "dog"), 18, 4)
+    learnt, held = both(tmp_path, layout="classes")
+    assert (learnt.classes, len(learnt.files) + len(held.files)) == (("cat", "dog", "elk"), 42)
+
+
+def test_pictures_of_trains_below_a_class_are_no_split(tmp_path):
+    for kind in ("car", "train"):
+        images(tmp_path / "land" / kind, 10)
+    images(tmp_path / "sea" / "ship", 20)
+    assert load(f"folder:{tmp_path}", "train").classes == ("land", "sea")
+
+
 def test_a_single_class_is_no_label(tmp_path):
     for root in (
         tmp_path / "flat" / "all",

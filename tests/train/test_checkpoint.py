@@ -1,6 +1,8 @@
 """What was saved comes back, or an error says why it does not."""
 
+import errno
 import json
+import logging
 import os
 import random
 import shutil
@@ -350,6 +352,26 @@ def test_nothing_saved_is_said_so(tmp_path, saved):
         checkpoint.restore(tmp_path, a_state())
     with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 7 .*\[1, 2, 3\]"):
         checkpoint.restore(saved, a_state(), step=7)
+
+
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [("RESOURCE_EXHAUSTED: 'x'\n Failed: No space left on device [...]", errno.ENOSPC), ("else", None)],
+)
+def test_what_cannot_be_written_is_one_error_and_leaves_its_room(copy, monkeypatch, caplog, said, number):
+    def fail(folder, arrays):
+        folder.mkdir()
+        (folder / "part").write_text("half")
+        logging.getLogger("absl").error("pages of it")
+        raise ValueError(said)
+
+    monkeypatch.setattr(checkpoint.orbax, "save", fail)
+    with pytest.raises(OSError, match="saving-4") as failed:
+        checkpoint.save(copy, 4, a_state(4))
+    assert failed.value.errno == number
+    assert caplog.text == ""
+    assert sorted(os.listdir(copy)) == ["1", "2", "3"]
+    assert not logging.getLogger("absl").disabled
 
 
 def test_a_good_step_is_not_overwritten(copy):

@@ -6,7 +6,7 @@ import optax
 
 from jaxcl.config import Recipe
 from jaxcl.memory import push, random_queue
-from jaxcl.train.health import Health
+from jaxcl.train.health import Health, seen, seen_of_members
 
 
 def health(*, steps=1000, images=5000):
@@ -14,7 +14,7 @@ def health(*, steps=1000, images=5000):
 
 
 def said(watch, records, memory=()):
-    return [watch.warnings(step, record, memory) for step, record in records]
+    return [watch.warnings(step, record, seen(memory)) for step, record in records]
 
 
 def test_a_loss_of_zero_for_a_hundred_steps_is_told_once():
@@ -41,16 +41,26 @@ def test_a_queue_into_which_nothing_is_pushed_is_stale():
     for step in (10, 20, 30):
         # As many keys as it is long: its ring stands where it stood.
         queue = push(queue, jax.random.normal(jax.random.fold_in(key, step), (32, 4)))
-        pushed += watch.warnings(step, record, {"queue": queue})
+        pushed += watch.warnings(step, record, seen({"queue": queue}))
     assert pushed == []
-    (told,) = watch.warnings(40, record, {"queue": queue})
+    (told,) = watch.warnings(40, record, seen({"queue": queue}))
     assert "the same as 10 steps ago" in told
 
 
 def test_a_queue_longer_than_the_run_or_the_data_set_is_told_of():
     memory = {"queue": random_queue(jax.random.key(0), 64, 4)}
-    (told,) = health(steps=3).warnings(1, {"loss": 1.0}, memory)
+    (told,) = health(steps=3).warnings(1, {"loss": 1.0}, seen(memory))
     assert "random vectors it began with" in told
-    (told,) = health(images=40).warnings(1, {"loss": 1.0}, memory)
+    (told,) = health(images=40).warnings(1, {"loss": 1.0}, seen(memory))
     assert "its own older keys" in told
-    assert health().warnings(1, {"loss": 1.0}, {"bank": jnp.zeros((3, 3))}) == []
+    assert health().warnings(1, {"loss": 1.0}, seen({"bank": jnp.zeros((3, 3))})) == []
+
+
+def test_the_queues_of_members_are_seen_as_those_of_runs_alone():
+    alone = [{"queue": random_queue(jax.random.key(i), 32, 4)} for i in range(3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
+    found = seen_of_members(stacked, 3)
+    assert len({queues[0].digest for queues in found}) == 3
+    for queues, memory in zip(found, alone, strict=True):
+        assert [queue.length for queue in queues] == [32]
+        assert jnp.allclose(queues[0].digest, seen(memory)[0].digest, rtol=1e-6)

@@ -1,8 +1,10 @@
 """The log of a run that was stopped and went on is that of a run that was not."""
 
+import errno
 import io
 import json
 import math
+import os
 import re
 import struct
 import sys
@@ -14,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from jaxcl.train import log as log_module
-from jaxcl.train.log import Log, read_metrics
+from jaxcl.train.log import Log, read_metrics, read_warnings
 
 
 def quiet():
@@ -311,6 +313,52 @@ def test_the_bar_is_taken_down_when_the_run_fails(tmp_path):
     assert "\x1b[?25h" in console.file.getvalue()
     assert losses(tmp_path) == {1: 1.0}
     log.close()
+
+
+class Full:
+    """A file on a disk that has room for so many bytes."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def write(self, data):
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self.file.write(data[: self.room])
+        self.room -= written
+        return written
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_a_log_that_cannot_be_written_is_told_once_and_written_when_there_is_room(tmp_path):
+    screen = quiet()
+    with Log(tmp_path, steps=100, console=screen) as log:
+        log.write(1, {"loss": 1.0})
+        log._lines = disk = Full(log._lines, 20)
+        for step in (2, 3):
+            log.write(step, {"loss": float(step)})
+        assert losses(tmp_path) == {1: 1.0}
+        disk.room = 10**6
+        log.write(4, {"loss": 4.0})
+    assert losses(tmp_path) == {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}
+    said = screen.file.getvalue().replace("\n", " ")
+    assert said.count("cannot be written (No space left on device). The run goes on") == 1
+
+
+def test_warnings_are_said_kept_and_dropped_where_the_run_went_back(tmp_path):
+    screen = quiet()
+    with Log(tmp_path, console=screen) as log:
+        for step in (2, 4):
+            log.warn(step, f"too little at {step}", of=", of member 1")
+    assert "Warning, at step 4, of member 1: too little at 4" in screen.file.getvalue()
+    assert read_warnings(tmp_path) == [(2, "too little at 2"), (4, "too little at 4")]
+    with Log(tmp_path, start_step=3, console=quiet()):
+        assert read_warnings(tmp_path) == [(2, "too little at 2")]
+    with open(tmp_path / "warnings.jsonl", "ab") as file:
+        file.write(b'\xff\n[]\n{"step": "2", "warning": "x"}\n{"step": 3, "warning": 4}\n{"step": 5')
+    assert read_warnings(tmp_path) == [(2, "too little at 2")]
 
 
 def test_only_process_0_writes(tmp_path, monkeypatch):

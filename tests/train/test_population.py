@@ -16,10 +16,10 @@ from jaxcl.config import Recipe
 from jaxcl.data import input_pipeline
 from jaxcl.losses import generalized, keyless, nt_xent, queue_nce, regression, sliced_wasserstein
 from jaxcl.methods import byol, looc, moco, simclr
-from jaxcl.train import Callback, Preempted, checkpoint, init_state, make_step, train_together
+from jaxcl.train import Callback, Preempted, checkpoint, health, init_state, make_step, train_together
 from jaxcl.train.log import read_metrics
 from jaxcl.train.population import DIVERGED, mappable
-from jaxcl.typing import About, Images
+from jaxcl.typing import About, Images, Method
 
 
 def noisy(count):
@@ -131,11 +131,17 @@ def test_a_member_ends_with_the_parameters_of_the_run_alone(method, noise):
         chex.assert_trees_all_close(member.state.state, alone.state, rtol=1e-4, atol=1e-4)
 
 
+def means(run_dir):
+    """What is logged of training steps and is no time."""
+    records = [record for record in read_metrics(run_dir) if "loss" in record]
+    return [
+        {name: x for name, x in record.items() if name not in ("time", "images_per_second", "seen")}
+        for record in records
+    ]
+
+
 def test_members_go_on_from_the_newest_step_that_all_have_saved(noise, tmp_path):
     numbers = [{"setting": value, "learning_rate": 0.01} for value in (0.2, 0.7)]
-    unbroken = train_together(
-        partial(recipe_of, of_simclr, steps=9), numbers, noise, seeds=[0, 1], quiet=True
-    )
 
     def stop(step, params, state):
         if step == 5:
@@ -143,8 +149,10 @@ def test_members_go_on_from_the_newest_step_that_all_have_saved(noise, tmp_path)
         return {"seen": step}
 
     settings = {"seeds": [0, 1], "log_every": 2, "save_every": 3, "quiet": True}
-    settings["run_dirs"] = [tmp_path / "a", tmp_path / "b"]
     build = partial(recipe_of, of_simclr, steps=9)
+    folders = [tmp_path / "whole a", tmp_path / "whole b"]
+    unbroken = train_together(build, numbers, noise, run_dirs=folders, **settings)
+    settings["run_dirs"] = [tmp_path / "a", tmp_path / "b"]
     with pytest.raises(Preempted, match="75"):
         train_together(build, numbers, noise, callbacks=[[Callback(1, stop)], []], **settings)
     assert [checkpoint.steps(tmp_path / name / "checkpoints") for name in "ab"] == [[3, 5]] * 2
@@ -157,6 +165,8 @@ def test_members_go_on_from_the_newest_step_that_all_have_saved(noise, tmp_path)
     for name, steps in {"a": [1, 2, 3, 4, 6, 8, 9], "b": [2, 4, 6, 8, 9]}.items():
         assert [record["step"] for record in read_metrics(tmp_path / name)] == steps
         assert checkpoint.latest(tmp_path / name / "checkpoints") == 9
+        # Step 3 was made in the first life and logged in the second, in the mean of 3 and 4.
+        assert means(tmp_path / name) == means(tmp_path / f"whole {name}")
 
 
 def test_a_member_that_diverges_is_named_and_touches_no_other(noise, tmp_path, capsys):
@@ -181,6 +191,23 @@ def test_a_member_that_diverges_is_named_and_touches_no_other(noise, tmp_path, c
     # A second time: it is not begun anew.
     again = train_together(build, numbers, noise, seeds=[0, 0], run_dirs=folders, quiet=True)
     assert [member.diverged for member in again] == [None, step]
+
+
+def test_a_member_is_warned_of_by_name(noise, capsys, monkeypatch):
+    def build(numbers):
+        def loss(params, state, key, batch):
+            return numbers["weight"] * jnp.mean(params["w"] ** 2), (state, {})
+
+        method = Method(lambda key, batch: ({"w": jnp.ones(3)}, {}), loss, None)
+        return Recipe(method, optax.sgd(0.1), lambda step: 0.1, noisy(2), 4, batch_size=16)
+
+    monkeypatch.setattr(health, "ZERO_STEPS", 2)
+    train_together(build, [{"weight": 0.0}, {"weight": 1.0}], noise, seeds=[0, 1], log_every=2)
+    said = [line for line in capsys.readouterr().out.splitlines() if "Warning" in line]
+    assert len(said) == 1
+    assert said[0].startswith(
+        "Warning, at step 2, of member 0 (weight 0, seed 0): the loss has been 0 for 2 steps"
+    )
 
 
 def test_numbers_that_decide_shapes_functions_or_steps_are_not_mapped_over():

@@ -1,0 +1,112 @@
+"""Saving beside the training: the state is copied, and a thread writes the copy while the next steps run.
+
+    with Saver() as saver:
+        saver.save(directory, step, state)    # back when the state is copied; `checkpoint.save` has the arguments
+        ...
+        saver.wait()                          # back when all is on the disk
+
+What is on the disk, and when it counts as saved, is `checkpoint.save`'s affair and the same either way. Several
+processes save as ever, all of them and at once: they meet by messages over the devices, and one that a thread sends at
+its own time may come before a step's in one process and after it in another, which then wait for each other for ever.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcl.train import checkpoint
+from jaxcl.typing import PyTree
+
+
+class Saver:
+    """One save at a time, the next waits for it. Leaving the block waits for the last one, whatever ended the block.
+
+    What a save raises is raised by the next call of `look`, `save` or `wait`, or by the end of the block; where an
+    error ends the block, it is a warning.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._failed: BaseException | None = None
+        self._copies: list[np.ndarray] = []
+
+    def save(self, directory: str | Path, step: int, state: PyTree, **settings: Any) -> None:
+        """Saves a state as `checkpoint.save` does; back when it is copied and its arrays may be donated."""
+
+        def write(state: PyTree) -> None:
+            checkpoint.save(directory, step, state, **settings)
+
+        self.run(write, state)
+
+    def run(self, write: Callable[[PyTree], None], state: PyTree) -> None:
+        """Calls write(copy of the state) beside what follows, once what was written before is done."""
+        self.wait()
+        if jax.process_count() > 1:
+            write(state)
+            return
+        copy = self._copied(state)
+
+        def guarded() -> None:
+            try:
+                write(copy)
+            except BaseException as error:
+                self._failed = error
+
+        # Not a daemon: who interrupts even the wait ends a program that still writes, and such a thread must not be
+        # cut off in the middle of C++.
+        self._thread = threading.Thread(target=guarded, name="jaxcl-saver")
+        self._thread.start()
+
+    def look(self) -> None:
+        """Raises what a save has raised so far; does not wait."""
+        if self._failed is not None:
+            error, self._failed = self._failed, None
+            raise error
+
+    def wait(self) -> None:
+        """Waits until all is on the disk."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.look()
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: Any) -> None:
+        if error is None:
+            self.wait()
+        else:
+            try:
+                self.wait()
+            except Exception as failed:
+                warnings.warn(f"What was being saved when the run ended is lost: {failed}", stacklevel=2)
+
+    def _copied(self, state: PyTree) -> PyTree:
+        """The state on the host, in memory of its own, which is that of the copy before where it fits."""
+        leaves, structure = jax.tree.flatten(state)
+        # Typed keys have no numbers for numpy; jax copies them.
+        plain = [i for i, x in enumerate(leaves) if not _is_key(x)]
+        fetched = jax.device_get([leaves[i] for i in plain])
+        kinds = [(np.shape(x), np.asarray(x).dtype) for x in fetched]
+        if kinds != [(x.shape, x.dtype) for x in self._copies]:
+            self._copies = [np.empty(shape, dtype) for shape, dtype in kinds]
+        # On a CPU what was fetched is the array's own memory, which the next step is given to write in. (Memory that is
+        # used again is written three times as fast: the system need not find it.)
+        for copy, x in zip(self._copies, fetched, strict=True):
+            np.copyto(copy, x)
+        copies = [jax.numpy.copy(x) if _is_key(x) else x for x in leaves]
+        for i, copy in zip(plain, self._copies, strict=True):
+            copies[i] = copy
+        return jax.tree.unflatten(structure, copies)
+
+
+def _is_key(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
