@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "endurance")
     parser.add_argument("--cases", type=int, help="fewer than the table asks for, or more")
     parser.add_argument("--processes", type=int, choices=[1, 2], help="kills and signals: of such runs alone")
+    parser.add_argument("--first", type=int, default=0, help="number of the first run of kills or signals")
     parser.add_argument("--seconds", type=float, default=3600.0, help="of the soak")
     own = parser.parse_args()
     work, out = own.work.resolve(), own.out.resolve()
@@ -143,7 +144,7 @@ def in_runs(
             continue
         if processes not in worlds:
             worlds[processes] = world(work, processes=processes)
-        number = max([-1, *(row["run"] for row in rows())]) + 1
+        number = max([own.first - 1, *(row["run"] for row in rows())]) + 1
         while len(rows()) < wanted:
             run(worlds[processes], number, emit, min(PER_RUN[what], wanted))
             number += 1
