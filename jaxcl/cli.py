@@ -147,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ended_by_the_second_interrupt():
             return commands[arguments[0]](arguments[1:])
     except Exception as error:
+        ended_by_another(error)
         # An error of the user's world is a sentence, not a traceback.
         sentence = in_a_sentence(error)
         if sentence is None:
@@ -219,11 +220,23 @@ def in_a_sentence(error: Exception) -> str | None:
 
 def end_alone(status: int, why: str) -> int:
     """The status to end with; one of several processes tells the others first, and is gone."""
-    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+    if one_of_several():
         from jaxcl.processes import leave
 
         leave(why, status=status)
     return status
+
+
+def ended_by_another(error: Exception) -> None:
+    """One of several processes whose error is that another is gone ends here, with a sentence that says so."""
+    if one_of_several():
+        from jaxcl.processes import wait_for_news
+
+        wait_for_news(error)
+
+
+def one_of_several() -> bool:
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
 @contextmanager
