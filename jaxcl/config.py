@@ -299,18 +299,7 @@ def load_config(
             f"There is no config {path}. A config is a Python file, such as configs/quickstart.py; `jaxcl configs`"
             " lists those that come with jaxcl."
         )
-    name = f"jaxcl_config_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their own module up
-    text = read_text(path) if text is None else text
-    module.__dict__["__neighbors__"] = neighbors.look_beside(path, given=beside)
-    try:
-        # Not by the loader: it would take a compiled program that lies beside the text, whoever made it, and leave one.
-        exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
-    except Exception as error:  # whatever a program may raise
-        raise ValueError(f"{path} cannot be run as a config: {_where(error, path)}.") from error
+    module = executed(path, what="a config", text=text, beside=beside)
     knobs = getattr(module, "Knobs", None)
     if (
         not isinstance(knobs, type)
@@ -321,6 +310,26 @@ def load_config(
             f"{path} is not a config: it must define a frozen dataclass `Knobs(CommonKnobs)` and a function"
             " `recipe(knobs, about)`."
         )
+    return module
+
+
+def executed(
+    path: Path, *, what: str, text: str | None = None, beside: Mapping[str, str] | None = None
+) -> ModuleType:
+    """A file's program as a module; ValueError, with the line, where it is no text or fails. It says `what` the file
+    should be, as "a config". `text` and `beside` are executed and imported, where the files were read before."""
+    name = f"jaxcl_{what.split()[-1]}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their own module up
+    text = read_text(path) if text is None else text
+    module.__dict__["__neighbors__"] = neighbors.look_beside(path, given=beside)
+    try:
+        # Not by the loader: it would take a compiled program that lies beside the text, whoever made it, and leave one.
+        exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
+    except Exception as error:  # whatever a program may raise
+        raise ValueError(f"{path} cannot be run as {what}: {_where(error, path)}.") from error
     return module
 
 

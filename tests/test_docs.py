@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from jaxcl.cli import knobs_of, main
-from jaxcl.config import load_config
+from jaxcl.cli import HELP, knobs_of, main
+from jaxcl.config import executed, load_config
 from jaxcl.evaluate.protocols import PROTOCOLS
 from jaxcl.keys import init_key
 from jaxcl.runs import create_or_resume
+from jaxcl.shipped import studies
 from jaxcl.train import checkpoint, init_state
 from jaxcl.train.state import blank_batch
 from jaxcl.typing import About
@@ -101,7 +102,7 @@ def help_of(command):
     return set(re.findall(r"--[a-z][\w-]*", shown.getvalue()))
 
 
-COMMANDS = "train|evaluate|embed|export|plot|report|plan|sweep|views|parts|replay|status"
+COMMANDS = "train|evaluate|embed|export|plot|report|plan|sweep|study|views|parts|replay|status"
 
 
 def joined(text):
@@ -111,12 +112,13 @@ def joined(text):
 
 def commands():
     """(page, words) of every `jaxcl COMMAND ...` of the pages, in blocks and in lines, and of a config's name with
-    options behind it; not of the changelog, where old names stand too. And of the docstrings of configs and of jaxcl,
-    line by line."""
-    for page in [ROOT / "jaxcl" / "cli.py", *sorted((ROOT / "configs").glob("*.py"))]:
-        docstring = ast.get_docstring(ast.parse(page.read_text())) or ""
+    options behind it; not of the changelog, where old names stand too. And of the docstrings of configs and of
+    `jaxcl --help`, line by line."""
+    configs = sorted((ROOT / "configs").glob("*.py"))
+    docstrings = {page.name: ast.get_docstring(ast.parse(page.read_text())) or "" for page in configs}
+    for name, docstring in {"jaxcl --help": HELP, **docstrings}.items():
         for command, words in re.findall(rf"^ *jaxcl ({COMMANDS}) (.+)$", docstring, re.MULTILINE):
-            yield page.name, (command, *re.split(r"   | \(", words)[0].split())
+            yield name, (command, *re.split(r"   | \(", words)[0].split())
     for page in PAGES:
         if page.name == "CHANGELOG.md":
             continue
@@ -154,6 +156,9 @@ def test_a_command_has_these_options(page, words):
             assert rest[rest.index("--preset") + 1] in module.PRESETS
     if configs or command in ("evaluate", "embed", "export", "plot", "report", "replay", "status"):
         assert options <= known
+    if command == "study" and rest:
+        assert rest[0] in (*studies(), "NAME")
+        assert "--small" not in rest or hasattr(executed(studies()[rest[0]], what="a study"), "SMALL")
     if command == "evaluate" and "--protocol" in rest:
         for name in itertools.takewhile(lambda word: word[:2] != "--", rest[rest.index("--protocol") + 1 :]):
             assert name in PROTOCOLS

@@ -16,9 +16,7 @@ that what the batch statistics mean is said once, in the config:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -92,27 +90,6 @@ def no_norm() -> Norm:
     return Bias
 
 
-class Straddles(ValueError):
-    """Groups of a batch norm cannot be laid on the devices."""
-
-
-# The axis of `split_over`, and the norms that were called under it.
-_SPLIT: ContextVar[tuple[str, set[tuple[str, ...]]] | None] = ContextVar("split", default=None)
-
-
-@contextmanager
-def split_over(axis_name: str) -> Iterator[set[tuple[str, ...]]]:
-    """In here a net of one program for all devices is called by each device on its own rows (`nets.chunked` does so):
-    a batch norm without an axis then takes `axis_name`, and its batch is the global one, as before. Yields the paths
-    of the norms that did."""
-    met: set[tuple[str, ...]] = set()
-    token = _SPLIT.set((axis_name, met))
-    try:
-        yield met
-    finally:
-        _SPLIT.reset(token)
-
-
 class BatchNorm(nn.Module):
     """The layer that `batch_norm` makes."""
 
@@ -155,7 +132,7 @@ class BatchNorm(nn.Module):
             if not self.is_initializing():
                 now = jnp.mean(mean, axis=0) * sign, jnp.mean(var, axis=0)
                 if self.groups > 1:
-                    now = collectives.mean(now, self.axis())
+                    now = collectives.mean(now, self.axis_name)
                 for running, values in zip((running_mean, running_var), now, strict=True):
                     for value in values if self.views > 1 else (values,):
                         new = self.momentum * running.value + (1 - self.momentum) * value
@@ -178,16 +155,9 @@ class BatchNorm(nn.Module):
         y = split(x, len(factor), views).astype(dtype) * factor + offset
         return y.reshape(x.shape).astype(x.dtype)
 
-    def axis(self) -> str | None:
-        if self.axis_name is not None or (split := _SPLIT.get()) is None:
-            return self.axis_name
-        axis_name, met = split
-        met.add(self.path)
-        return axis_name
-
     def is_one_group(self) -> bool:
         """Whether all rows of this device are normalized alike."""
-        return self.views == 1 and self.groups in (1, collectives.size(self.axis()))
+        return self.views == 1 and self.groups in (1, collectives.size(self.axis_name))
 
     def statistics_after(self, x, kernel):
         """Of x w: the mean [c] of x, and mean and variance [1, d] of x w."""
@@ -195,17 +165,17 @@ class BatchNorm(nn.Module):
         mean = jnp.mean(x.astype(w.dtype), axis=tuple(range(x.ndim - 1)))
         square = jnp.sum(w * jnp.dot(second_moments(x), w, precision="highest"), axis=0)
         if self.groups == 1:
-            mean, square = collectives.mean((mean, square), self.axis())
+            mean, square = collectives.mean((mean, square), self.axis_name)
         of_y = jnp.dot(mean, w, precision="highest")
         return mean, of_y[None], jnp.maximum(square - jnp.square(of_y), 0)[None]
 
     def statistics(self, x):
         """Mean and variance [g, c] of the g groups on this device; [g, v, c] of their v views, if there are several."""
         groups, n = self.groups, x.shape[0]
-        devices = collectives.size(self.axis())
+        devices = collectives.size(self.axis_name)
         if groups > 1:
             if groups % devices:
-                raise Straddles(
+                raise ValueError(
                     f"batch_norm cuts the global batch into groups that may not straddle devices: {groups}"
                     f" groups on {devices} devices. Make groups 1 or a multiple of {devices}."
                 )
@@ -225,7 +195,7 @@ class BatchNorm(nn.Module):
         # Both moments in one pass over x, and one message.
         moments = jnp.mean(parts, axis=over), jnp.mean(jnp.square(parts), axis=over)
         if self.groups == 1:
-            moments = collectives.mean(moments, self.axis())
+            moments = collectives.mean(moments, self.axis_name)
         mean, square = moments
         return mean, jnp.maximum(square - jnp.square(mean), 0)
 

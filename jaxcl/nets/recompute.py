@@ -14,16 +14,13 @@ finds that everything is computed twice, and keeps it instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from jaxcl import collectives
-from jaxcl.nets.norm import Straddles, split_over
 from jaxcl.typing import Array, Net, PyTree
 
 
@@ -96,7 +93,9 @@ def chunked(net: Net, chunks: int, *, together: int = 2) -> Net:
     if chunks < 1 or together < 1:
         raise ValueError(f"chunked needs one chunk or more, of one row or more; got {chunks} and {together}.")
 
-    def in_chunks(params, state, x):
+    def apply(params, state, x, *, train):
+        if not train:
+            return net.apply(params, state, x, train=False)
         # So that the gradients of all chunks are added up before they are sent to other devices.
         params = jax.tree.map(lambda w: collectives.vary_like(w, x), params)
 
@@ -107,59 +106,7 @@ def chunked(net: Net, chunks: int, *, together: int = 2) -> Net:
         out, states = run(jax.checkpoint(of_one), params, dealt(x, chunks, together))
         return jax.tree.map(lambda y: put_back(y, together), out), jax.tree.map(over_chunks, states)
 
-    def apply(params, state, x, *, train):
-        if not train:
-            return net.apply(params, state, x, train=False)
-        check_dealt(x, chunks, together)
-        try:
-            return by_devices(in_chunks, params, state, x)
-        except CannotSplit:
-            return in_chunks(params, state, x)
-
     return Net(net.init, apply, made=net.made)
-
-
-class CannotSplit(Exception):
-    """A net must see the rows of all devices at once."""
-
-
-def by_devices(of_rows: Callable[..., Any], params: PyTree, state: PyTree, x: Array) -> tuple[PyTree, PyTree]:
-    """of_rows(params, state, x) -> (outputs, new state), called by each device with its own rows where XLA splits the
-    program over several: what the rows send back to the parameters is then added up by devices once, after the last
-    chunk. XLA left to itself does so after each, as each adds to one sum.
-
-    Raises CannotSplit where the state is not all of our batch norms, which take the global batch all the same, or
-    their groups do not fit the devices.
-    """
-    mesh = collectives.shared_mesh(x)
-    if mesh is None:
-        return of_rows(params, state, x)
-    (name,) = mesh.axis_names
-
-    def of_own(params, state, x):
-        with split_over(name) as norms:
-            made = of_rows(params, state, x)
-        if len(jax.tree.leaves(state)) != 2 * len(norms):  # a mean and a variance each
-            raise CannotSplit
-        return made
-
-    whole, rows = PartitionSpec(), PartitionSpec(name)
-    split = jax.shard_map(of_own, mesh=mesh, in_specs=(whole, whole, rows), out_specs=(rows, whole))
-    try:
-        return split(params, state, x)
-    except Straddles as error:
-        raise CannotSplit from error
-
-
-def check_dealt(x: Array, chunks: int, together: int) -> None:
-    """Raises ValueError where the rows cannot be dealt out evenly."""
-    devices = collectives.sharers(x)
-    if len(x) % (chunks * together * devices):
-        over = f" over {devices} devices" if devices > 1 else ""
-        raise ValueError(
-            f"{len(x)} rows are to be dealt out{over} into {chunks} chunks, {together} neighbouring rows at a time, and"
-            f" {len(x)} is no multiple of {chunks * together * devices}. Choose a batch that is, or fewer chunks."
-        )
 
 
 def dealt(x: Array, chunks: int, together: int) -> Array:
@@ -168,6 +115,13 @@ def dealt(x: Array, chunks: int, together: int) -> Array:
     >>> dealt(jnp.arange(8), 2, 1).tolist(), dealt(jnp.arange(8), 2, 2).tolist()
     ([[0, 2, 4, 6], [1, 3, 5, 7]], [[0, 1, 4, 5], [2, 3, 6, 7]])
     """
+    devices = collectives.sharers(x)
+    if len(x) % (chunks * together * devices):
+        over = f" over {devices} devices" if devices > 1 else ""
+        raise ValueError(
+            f"{len(x)} rows are to be dealt out{over} into {chunks} chunks, {together} neighbouring rows at a time, and"
+            f" {len(x)} is no multiple of {chunks * together * devices}. Choose a batch that is, or fewer chunks."
+        )
     cards = x.reshape(-1, chunks, together, *x.shape[1:])
     return collectives.split_rows(jnp.moveaxis(cards, 1, 0).reshape(chunks, -1, *x.shape[1:]), axis=1)
 

@@ -18,16 +18,29 @@ from any directory, and without its images.
 """
 
 from jaxcl.runs.directory import Run, create_or_resume, device, evaluations, open_run, trained_on
-from jaxcl.runs.evaluation import BASELINES, Unevaluated, evaluate_run, fitting, other_images, side_of
+from jaxcl.runs.evaluation import (
+    BASELINES,
+    Members,
+    Opened,
+    Unevaluated,
+    evaluate_run,
+    evaluate_runs,
+    fitting,
+    other_images,
+    side_of,
+)
 from jaxcl.runs.training import train_run, train_runs
 
 __all__ = [
     "BASELINES",
+    "Members",
+    "Opened",
     "Run",
     "Unevaluated",
     "create_or_resume",
     "device",
     "evaluate_run",
+    "evaluate_runs",
     "evaluations",
     "fitting",
     "open_run",
