@@ -206,7 +206,9 @@ def test_a_run_that_stops_keeps_the_checkpoints_that_it_was_to_keep(spoilt, tmp_
     told = {}
     monkeypatch.setattr(finite, "keep_state", lambda *_, **settings: told.update(settings) or 0)
     with pytest.raises(FloatingPointError):
-        loop(recipe(), spoilt, log_every=20, save_every=20, keep_every=40, run_dir=tmp_path / "run", quiet=True)
+        loop(
+            recipe(), spoilt, log_every=20, save_every=20, keep_every=40, run_dir=tmp_path / "run", quiet=True
+        )
     assert told == {"keep_every": 40}
 
 

@@ -193,7 +193,9 @@ def test_a_member_that_diverges_is_named_and_touches_no_other(noise, tmp_path, c
     assert [member.diverged for member in again] == [None, step]
 
 
-def test_a_member_that_diverges_between_two_lines_of_the_log_takes_no_saved_step_from_the_others(noise, tmp_path):
+def test_a_member_that_diverges_between_two_lines_of_the_log_takes_no_saved_step_from_the_others(
+    noise, tmp_path
+):
     numbers = [{"setting": 0.2, "learning_rate": 0.01}, {"setting": 0.2, "learning_rate": 1e30}]
     folders = [tmp_path / "sound", tmp_path / "wild"]
 
