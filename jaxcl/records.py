@@ -4,7 +4,7 @@ that names the file."""
 from __future__ import annotations
 
 import json
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -26,6 +26,20 @@ def read_text(path: str | Path) -> str:
         raise ValueError(f"{path} is damaged: it is not text (byte {error.start} is not UTF-8).") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def in_utf8(value: Any) -> Any:
+    """A JSON value with "?" for what no file in UTF-8 can hold: halves of surrogate pairs, as JSON may name them, and
+    bytes of a file's name that are no UTF-8.
+
+    >>> in_utf8({"a": ["b", "\\ud800"]})
+    {'a': ['b', '?']}
+    """
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {in_utf8(name): in_utf8(one) for name, one in value.items()}
+    return [in_utf8(one) for one in value] if isinstance(value, list) else value
 
 
 def read_json(path: str | Path, *, kind: type = dict) -> Any:
@@ -81,7 +95,8 @@ def fits(value: Any, hint: Any) -> bool:
     if hint in (None, type(None)):
         return value is None
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        largest = sys.float_info.max  # neither inf, nor nan, nor a whole number of four hundred digits
+        return isinstance(value, int | float) and not isinstance(value, bool) and -largest <= value <= largest
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint) if isinstance(hint, type) else True

@@ -14,7 +14,7 @@ from typing import Any
 
 from jaxcl import plot
 from jaxcl.plot.panels import WIDTH, GridPanel, LinePanel, color_of
-from jaxcl.records import fits
+from jaxcl.records import fits, in_utf8
 from jaxcl.report import html
 from jaxcl.report.figures import (
     accuracy_panels,
@@ -90,7 +90,7 @@ def report_runs(
     study = gather(directories)
     if interactive is None:
         interactive = importlib.util.find_spec("plotly") is not None
-    names = [Path(directory).resolve().name for directory in directories]
+    names = [in_utf8(Path(directory).resolve().name) for directory in directories]
     said = list(study.said)
     shown: list[dict[str, Any]] = []
     pieces = [
@@ -376,7 +376,8 @@ def _pictures(study: Study, said: list[str]) -> list[str]:
     for number, (caption, file) in enumerate(chosen[:MOST_PICTURES], start=1):
         picture = file.read_bytes() if file.stat().st_size <= LARGEST_PICTURE else b""
         if not picture.startswith(b"\x89PNG\r\n\x1a\n"):
-            said.append(f"{file.name} of {file.parent.parent.name} is left out: it is no PNG, or too large.")
+            whose = in_utf8(file.parent.parent.name)
+            said.append(f"{in_utf8(file.name)} of {whose} is left out: it is no PNG, or too large.")
             continue
         width = int.from_bytes(picture[16:20], "big") * 100 // DPI  # of the header
         kind = "whole" if width > 560 else ""

@@ -300,11 +300,11 @@ def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def check_record(record: Any) -> None:
     """Raises ValueError where a line is no record of metrics: {"step": 7, name: a number, null, or a list of them}."""
-    if not isinstance(record, dict) or not fits(record.get("step"), int) or record["step"] < 0:
-        raise ValueError("it has no step, a whole number from 0 on")
+    if not isinstance(record, dict) or not fits(record.get("step"), int) or not 0 <= record["step"] < 2**53:
+        raise ValueError("it has no step, a whole number from 0 to 2^53")
 
     def number(x: Any) -> bool:
-        return x is None or isinstance(x, int | float)
+        return x is None or isinstance(x, float | bool) or fits(x, float)
 
     for name, value in record.items():
         if not (number(value) or (isinstance(value, list) and all(map(number, value)))):

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import warnings
 
@@ -366,3 +367,42 @@ def test_a_metric_that_is_no_number_leaves_a_gap_and_the_page_stands(tmp_path, m
     lines += [json.dumps({"step": 22, "time": -1e300, "loss": 1e308})]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     assert report_runs([folder], interactive=False).page.exists()
+
+
+def test_names_that_utf_8_cannot_hold_are_shown_with_question_marks(tmp_path, make_run, read):
+    for seed in range(2):
+        knobs = {"seed": seed, "loss": "a" + "\ud800" * seed}
+        folder = make_run(tmp_path / f"s/{seed}", knobs=knobs, results={"knn": 50.0}, device="\ud800 x cpu")
+        results = folder / "evaluations/knn.json"
+        results.write_text(results.read_text().replace("knn", "\\ud800"))
+        (folder / "plots").mkdir()
+        (folder / "plots/figure-1.png").write_bytes(b"no picture")
+        (folder / "plots/figures.json").write_text('[{"file": "figure-1.png", "caption": "Views \\ud800"}]')
+    folder.rename(os.fsdecode(os.fsencode(tmp_path) + b"/s/\xff"))
+    made = report_runs([tmp_path / "s"], interactive=False)
+    found = read(made.page)
+    assert "a?" in str(found.tables)
+    assert "? x cpu" in str(found.tables)
+    assert all(sentence.isascii() for sentence in made.left_out)
+
+
+@pytest.mark.parametrize("accuracy", [1e308, -1.0, 100.5])
+def test_an_accuracy_that_is_no_percentage_is_left_out_and_said(tmp_path, make_run, accuracy):
+    folders = [
+        make_run(tmp_path / f"{i}", knobs={"epochs": i}, results={"knn": x})
+        for i, x in ((1, accuracy), (2, 50.0))
+    ]
+    assert (
+        "1: a result is left out"
+        in report_runs(folders, interactive=False, out=tmp_path / "page").left_out[0]
+    )
+
+
+def test_a_step_or_a_number_beyond_all_floats_is_no_record(tmp_path, make_run):
+    folder = make_run(tmp_path / "run", knobs={}, results={"knn": 50.0})
+    with open(folder / "metrics.jsonl", "a") as log:
+        log.write(f'{{"step": 1{"0" * 26}, "loss": 1}}\n{{"step": 21, "loss": 1{"0" * 400}}}\n')
+    said = report_runs([folder], interactive=False).left_out
+    assert "Line 21" in said[0]
+    assert "no step, a whole number from 0 to 2^53" in said[0]
+    assert "Line 22" in said[1]
