@@ -6,7 +6,6 @@ A directory may come from a stranger or be damaged: what cannot be read is left 
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,6 @@ from jaxcl.status import Status, runs_in, status
 from jaxcl.train.log import read_metrics
 from jaxcl.train.population import DIVERGED
 
-# Seconds between two lines of a log, beyond which a run stood still, if it is usually quicker.
-STOOD_STILL = 600.0
 NOT_THERE = "\N{EN DASH}"  # the value of a knob that a run's config does not have
 
 
@@ -104,7 +101,7 @@ def study_of(members: Sequence[Member], said: Sequence[str] = ()) -> Study:
     def place(member: Member) -> tuple[Any, ...]:
         return (
             *(places[name][member.knobs[name]] for name in varying),
-            *in_words(member.knobs.get("seed", "")),
+            *order_of(member.knobs.get("seed", "")),
         )
 
     differ = {"seed", *varying, *along}
@@ -162,10 +159,10 @@ def number(value: str) -> float:
         return math.nan
 
 
-def in_words(value: str) -> tuple[float, str]:
+def order_of(seed: str) -> tuple[float, str]:
     """How seeds are ordered: numbers first."""
-    found = number(value)
-    return (found if math.isfinite(found) else math.inf, value)
+    found = number(seed)
+    return (found if math.isfinite(found) else math.inf, seed)
 
 
 def setting_of(member: Member, varying: Sequence[str]) -> tuple[str, ...]:
@@ -293,37 +290,3 @@ def results_of(study: Study) -> list[dict[str, Any]]:
         for member in study.members
         for row in member.results
     ]
-
-
-def spans(log: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """When a run trained, in seconds since 1970: from its first line to its last, without the times it stood still.
-
-    >>> spans([{"step": 1, "time": 0.0}, {"step": 2, "time": 5.0}, {"step": 3, "time": 9000.0}])
-    [(0.0, 5.0)]
-    """
-    times = sorted(record["time"] for record in log if fits(record.get("time"), float))
-    gaps = sorted(b - a for a, b in zip(times, times[1:], strict=False))
-    most = max(STOOD_STILL, 10 * gaps[(len(gaps) - 1) // 2]) if gaps else 0.0
-    return [(a, b) for a, b in zip(times, times[1:], strict=False) if b - a <= most]
-
-
-def seconds(of: Sequence[tuple[float, float]]) -> float:
-    """How long spans last together; where they overlap, once.
-
-    >>> seconds([(0.0, 5.0), (3.0, 8.0), (10.0, 11.0)])
-    9.0
-    """
-    total, end = 0.0, -math.inf
-    for a, b in sorted(of):
-        total += max(0.0, b - max(a, end))
-        end = max(end, b)
-    return total
-
-
-def when(log: Sequence[Mapping[str, Any]]) -> str:
-    """The day and minute of the first line of a log, in this machine's time; "" without one."""
-    times = [record["time"] for record in log if fits(record.get("time"), float)]
-    try:
-        return time.strftime("%Y-%m-%d %H:%M", time.localtime(min(times))) if times else ""
-    except (OverflowError, ValueError, OSError):
-        return ""
