@@ -4,6 +4,7 @@ that names the file."""
 from __future__ import annotations
 
 import json
+import stat
 import sys
 import types
 import typing
@@ -15,10 +16,11 @@ DEEPEST = 50  # nobody writes so many lists within lists
 
 
 def read_text(path: str | Path) -> str:
-    """A file's text. Raises ValueError where it is a directory, not UTF-8, or cannot be read; FileNotFoundError where
-    it is not there."""
+    """A file's text. Raises ValueError where it is a directory, a pipe or a device, not UTF-8, or cannot be read;
+    FileNotFoundError where it is not there."""
     path = Path(path)
     try:
+        check_ends(path)
         return path.read_bytes().decode()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing.") from None
@@ -26,6 +28,13 @@ def read_text(path: str | Path) -> str:
         raise ValueError(f"{path} is damaged: it is not text (byte {error.start} is not UTF-8).") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def check_ends(path: Path) -> None:
+    """Raises ValueError where reading might never end: of a pipe without a writer, of a device."""
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise ValueError(f"{path} is a pipe or a device; expected a file. Move it away.")
 
 
 def in_utf8(value: Any) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from jaxcl.records import fits, parsed
+from jaxcl.records import check_ends, fits, parsed
 
 FILE = "metrics.jsonl"
 WARNINGS = "warnings.jsonl"
@@ -286,6 +286,7 @@ def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     if file.is_dir():
         raise ValueError(f"{file} is a directory; it should be the file of a run's metrics. Move it away.")
+    check_ends(file)
     # Not splitlines: only "\n" ends a record, and a record without one was never finished.
     *lines, _ = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):

@@ -406,3 +406,17 @@ def test_a_step_or_a_number_beyond_all_floats_is_no_record(tmp_path, make_run):
     assert "Line 21" in said[0]
     assert "no step, a whole number from 0 to 2^53" in said[0]
     assert "Line 22" in said[1]
+
+
+@pytest.mark.parametrize(
+    "file", ["knobs.json", "run.json", "metrics.jsonl", "evaluations/knn.json", "owner.json"]
+)
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, make_run, file):
+    for name in "ab":
+        folder = make_run(tmp_path / f"s/{name}", knobs={"loss": name}, results={"knn": 50.0})
+    (folder / file).unlink(missing_ok=True)
+    os.mkfifo(folder / file)
+    said = report_runs([tmp_path / "s"], interactive=False).left_out
+    assert file == "owner.json" or any(
+        f"{file} is a pipe or a device; expected a file" in sentence for sentence in said
+    )
