@@ -34,42 +34,52 @@ class Knobs(CommonKnobs):
     ] = "nt_xent"
     """NT-Xent; its two terms decoupled; alignment with a sliced Wasserstein distance to one of three priors; and the
     two that SimCLR compares with NT-Xent."""
-    temperature: float = 0.5  # of NT-Logistic
+    temperature: float = 0.2  # of NT-Xent and NT-Logistic
+    weight: float = 5.0  # of a sliced Wasserstein distance beside alignment
     margin: float = 0.4  # of the margin triplet loss
     semi_hard: bool = False  # of these two: only the hardest negative that is less similar than the positive
     head_layers: int = 2  # layers of the projection head
     features: tuple[int, ...] = (16, 32, 64, 128)  # channels of the encoder's convolutions
+    min_area: float = 0.08  # the smallest fraction of the image that a crop may keep
+    flip: bool = True  # digits are not mirrored
     learning_rate: float = 2e-3  # of AdamW, whose step is blind to a factor before the loss
 
 
-def sliced(prior, *, normalized):
-    distance = partial(losses.sliced_wasserstein, prior=prior)
-    return partial(losses.generalized, distribution=distance, weight=5.0, normalized=normalized)
-
-
-LOSSES = {
-    "nt_xent": losses.keyless(losses.nt_xent, temperature=0.2),
-    # The notebook's convention: with the paper's, a weight of 0.1 hardly spreads the rows at all.
-    "decoupled": losses.keyless(losses.decoupled_nt_xent, temperature=1.0, weight=0.1, convention="notebook"),
-    "swd_sphere": sliced(losses.uniform_sphere, normalized=True),
-    "swd_cube": sliced(losses.uniform_cube, normalized=False),
-    "swd_normal": sliced(losses.normal, normalized=False),
+PRIORS = {  # and whether rows are normalized
+    "swd_sphere": (losses.uniform_sphere, True),
+    "swd_cube": (losses.uniform_cube, False),
+    "swd_normal": (losses.normal, False),
 }
+
+
+def loss_of(knobs: Knobs):
+    """The loss that the knobs name."""
+    if knobs.loss in PRIORS:
+        prior, normalized = PRIORS[knobs.loss]
+        distance = partial(losses.sliced_wasserstein, prior=prior)
+        return partial(losses.generalized, distribution=distance, weight=knobs.weight, normalized=normalized)
+    pairs = {"semi_hard": knobs.semi_hard}
+    named = {
+        "nt_xent": losses.keyless(losses.nt_xent, temperature=knobs.temperature),
+        # The notebook's convention: with the paper's, a weight of 0.1 hardly spreads the rows at all.
+        "decoupled": losses.keyless(
+            losses.decoupled_nt_xent, temperature=1.0, weight=0.1, convention="notebook"
+        ),
+        "nt_logistic": losses.keyless(losses.nt_logistic, temperature=knobs.temperature, **pairs),
+        "margin_triplet": losses.keyless(losses.margin_triplet, margin=knobs.margin, **pairs),
+    }
+    return named[knobs.loss]
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
-    views = augment.two_views(augment.simclr(size, strength=0.5, blur=False))
+    views = augment.two_views(
+        augment.simclr(size, strength=0.5, blur=False, flip=knobs.flip, min_area=knobs.min_area)
+    )
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     encoder = lean(nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype))
     head = nets.projection_head(layers=knobs.head_layers, width=256, out=64, norm=norm)
-    pairs = {"semi_hard": knobs.semi_hard}
-    others = {
-        "nt_logistic": losses.keyless(losses.nt_logistic, temperature=knobs.temperature, **pairs),
-        "margin_triplet": losses.keyless(losses.margin_triplet, margin=knobs.margin, **pairs),
-    }
-    loss = {**LOSSES, **others}[knobs.loss]
-    method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
+    method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss_of(knobs), axis_name=axis)
     optimizer = optim.adamw(rate, weight_decay=knobs.weight_decay)
     return Recipe(method, optimizer, rate, views, steps, knobs.batch_size)

@@ -50,6 +50,8 @@ Three commands take it from images to a reported accuracy:
   jaxcl parts configs/quickstart.py                     what a method is made of: its five parts with their settings
   jaxcl sweep configs/quickstart.py --seed 0 1 2 --temperature 0.1 0.5
                                                         every combination, with means and 95 % intervals over seeds
+  jaxcl study                                           the studies that come with jaxcl: questions of papers
+  jaxcl study temperature_and_loss                      its runs, as far as they are not there, and a page of answers
 
 With --debug, as in `jaxcl --debug train ...`, an error shows where in the program it arose.
 """
@@ -123,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "plot": plot,
         "report": report,
         "sweep": sweep,
+        "study": study,
         "replay": replay,
         "views": views,
         "parts": parts,
@@ -144,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ended_by_the_second_interrupt():
             return commands[arguments[0]](arguments[1:])
     except Exception as error:
+        ended_by_another(error)
         # An error of the user's world is a sentence, not a traceback.
         sentence = in_a_sentence(error)
         if sentence is None:
@@ -173,6 +177,8 @@ EXTRAS = {
     "tensorflow_datasets": "tfds",
     "importlib_resources": "tfds",
     "libtpu": "tpu",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
 }
 
 
@@ -214,11 +220,23 @@ def in_a_sentence(error: Exception) -> str | None:
 
 def end_alone(status: int, why: str) -> int:
     """The status to end with; one of several processes tells the others first, and is gone."""
-    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+    if one_of_several():
         from jaxcl.processes import leave
 
         leave(why, status=status)
     return status
+
+
+def ended_by_another(error: Exception) -> None:
+    """One of several processes whose error is that another is gone ends here, with a sentence that says so."""
+    if one_of_several():
+        from jaxcl.processes import wait_for_news
+
+        wait_for_news(error)
+
+
+def one_of_several() -> bool:
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
 @contextmanager
@@ -624,15 +642,15 @@ def embed(arguments: list[str]) -> int:
 
 
 def export(arguments: list[str]) -> int:
-    """`jaxcl export RUN_DIR --to torchvision|safetensors [--out FILE]`"""
+    """`jaxcl export RUN_DIR --to torchvision|timm|safetensors [--out FILE]`"""
     parser = argparse.ArgumentParser(
         "jaxcl export",
         description="The weights of a run's encoder in a file. torchvision: a ResNet by torchvision's names, with the"
-        " lines of Python that load it; safetensors: any encoder by jaxcl's own names. `jaxcl train CONFIG --init FILE`"
-        " starts a run from either.",
+        " lines of Python that load it; timm: the same for timm, with ResNet-D, SE and SK too; safetensors: any encoder"
+        " by jaxcl's own names. `jaxcl train CONFIG --init FILE` starts a run from any.",
     )
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--to", required=True, choices=("torchvision", "safetensors"))
+    parser.add_argument("--to", required=True, choices=("torchvision", "timm", "safetensors"))
     parser.add_argument("--out", type=Path, metavar="FILE", help="a file in RUN_DIR/weights unless given")
     add_trust(parser)
     own = parser.parse_args(arguments)
@@ -885,6 +903,70 @@ def sweep(arguments: list[str]) -> int:
             " either side. Add some, as --seed 0..4."
         )
     print(f"One page of all this: jaxcl report {sweep_dir}")
+    return 0
+
+
+STUDY_HELP = """\
+usage: jaxcl study [NAME] [--small] [--seed SEED ...] [--together N] [--run-dir DIR] [--knob value ...]
+
+Makes the runs of a study, those that are not there yet, and the page of its answer: DIR/NAME.md with tables,
+intervals, differences by seed and a picture. NAME is one that comes with jaxcl, or a file; without it they are listed.
+A study says which knobs vary, which are fixed, and which settings are compared; --seed 0..9 takes other seeds than its
+own, and other knobs, as --data-dir, hold for all runs.
+
+--small       fewer and shorter runs of a smaller encoder, for a CPU, where the study has such
+--together N  as for `jaxcl sweep`
+--run-dir     runs/NAME-study unless given, or runs/NAME-small-study
+"""
+
+
+def study(arguments: list[str]) -> int:
+    """`jaxcl study [NAME] [--small] [--run-dir DIR] [--knob value ...]`"""
+    parser = argparse.ArgumentParser("jaxcl study", add_help=False, allow_abbrev=False)
+    parser.add_argument("study", nargs="?")
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--seed", nargs="+", metavar="SEED")
+    parser.add_argument("--together", type=int, metavar="N")
+    parser.add_argument("--run-dir", type=Path)
+    parser.add_argument("--help", "-h", action="store_true")
+    own, rest = parser.parse_known_args(arguments)
+    if own.help:
+        print(STUDY_HELP)
+        return 0
+    from jaxcl.shipped import about, studies
+
+    if own.study is None:
+        there = studies()
+        for name, path in there.items():
+            print(f"{name:{max(map(len, there))}}  {about(path)}")
+        return 0
+    from jaxcl.study import load_study, run_study, settings
+
+    path = studies().get(own.study, Path(own.study))
+    asked = load_study(path, small=own.small)
+    seeds = None if own.seed is None else [int(seed) for word in own.seed for seed in values_of(word)]
+    varied = {knob for setting in settings(asked) for knob in setting}
+    if taken := [word for word in rest if word[2:].replace("-", "_") in varied]:
+        raise ValueError(
+            f"{', '.join(taken)} is what the study varies. For other values copy {path} and change them, or give"
+            " them to `jaxcl sweep`."
+        )
+
+    def knobs(config: str, combination: Mapping[str, str]) -> Any:
+        return knobs_of("study", config, [*words_of(config, combination), *rest])
+
+    named = f"{path.stem}-small-study" if own.small else f"{path.stem}-study"
+    page = run_study(
+        path,
+        knobs,
+        own.run_dir or Path("runs") / named,
+        small=own.small,
+        seeds=seeds,
+        together=own.together,
+        command=["jaxcl", "study", *arguments],
+    )
+    print(page.read_text(encoding="utf-8"))
+    print(f"Page: {page}")
     return 0
 
 

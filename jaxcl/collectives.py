@@ -164,7 +164,31 @@ def from_next(tree: PyTree, axis_name: str, *, steps: int = 1) -> PyTree:
 
 def mean(tree: PyTree, axis_name: AxisName = None) -> PyTree:
     """The mean over devices of every leaf; with equal shares this is the mean over the global batch."""
-    return tree if axis_name is None else lax.pmean(tree, axis_name)
+    if axis_name is None:
+        return tree
+    # What is known to be the same everywhere is its own mean: gradients that `shard_map` has added up, which would
+    # otherwise be sent again.
+    leaves, structure = jax.tree.flatten(tree)
+    differ = [i for i, leaf in enumerate(leaves) if not is_same(leaf, axis_name)]
+    means = lax.pmean([leaves[i] for i in differ], axis_name)
+    for i, value in zip(differ, means, strict=True):
+        leaves[i] = value
+    return jax.tree.unflatten(structure, leaves)
+
+
+def is_same(x: Array, axis_name: str) -> bool:
+    """Whether x is known to be equal on all devices; never where nothing is known (`vmap`, `pmap`, unchecked)."""
+
+    def varies(x):
+        return axis_name in jax.typeof(x).manual_axis_type.varying
+
+    # A device's own number varies wherever it is known what does.
+    return varies(lax.axis_index(axis_name)) and not varies(x)
+
+
+def total(x: Array, axis_name: AxisName = None) -> Array:
+    """The sum over devices, which each of them gets."""
+    return x if axis_name is None else lax.psum(x, axis_name)
 
 
 def sum_own(x: Array, axis_name: AxisName = None) -> Array:

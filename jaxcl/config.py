@@ -32,7 +32,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxcl import devices
+from jaxcl import devices, neighbors
 from jaxcl.records import check_fits, parsed, read_text
 from jaxcl.typing import About, Array, Method, Net, PyTree, Views
 
@@ -42,7 +42,7 @@ Apply = Callable[[PyTree, PyTree, Array], Array]
 # Kinds of data whose specification ends in a path: folder:PATH.
 PATHS = ("folder", "npz", "npy", "tfrecord")
 # Knobs that a run may be gone on with otherwise than it began.
-MAY_CHANGE = {"keep_every", "nonfinite"}
+MAY_CHANGE = {"keep_every", "nonfinite", "logger"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +101,8 @@ class CommonKnobs:
     and evaluated as "joint". Needs labels."""
     log_every: int = 20
     """Training steps between two lines of the log."""
+    logger: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Who gets the metrics besides metrics.jsonl: tensorboard, wandb (Weights & Biases), mlflow; one or several."""
     save_every: int = 500
     """Training steps between two checkpoints, of which the newest three stay."""
     keep_every: int = 0
@@ -109,7 +111,7 @@ class CommonKnobs:
     """Epochs between two online kNN accuracies; 0: never."""
     init: str | None = None
     """A run directory whose trained encoder this run starts from; or a file of weights, .safetensors or .pth (`jaxcl
-    export`, torchvision, MoCo, lightly, solo-learn)."""
+    export`, torchvision, timm, MoCo, lightly, solo-learn)."""
     learning_rate: float = 2e-3
     """Peak of the learning rate."""
     weight_decay: float = 1e-4
@@ -282,11 +284,14 @@ def steps_across(epochs: float, count: int, batch_size: int) -> int:
     return steps
 
 
-def load_config(path: str | Path, *, text: str | None = None) -> ModuleType:
-    """The config at `path` as a module, checked to have `Knobs` and `recipe`.
+def load_config(
+    path: str | Path, *, text: str | None = None, beside: Mapping[str, str] | None = None
+) -> ModuleType:
+    """The config at `path` as a module, checked to have `Knobs` and `recipe`. It may import files beside it, which are
+    kept with its runs (`jaxcl.neighbors`).
 
-    text
-        of its program, where that was read already: what was looked at is what is executed.
+    text, beside
+        its program and those files, where they were read already: what was looked at is what is executed.
     """
     path = Path(path)
     if not path.is_file():
@@ -294,17 +299,7 @@ def load_config(path: str | Path, *, text: str | None = None) -> ModuleType:
             f"There is no config {path}. A config is a Python file, such as configs/quickstart.py; `jaxcl configs`"
             " lists those that come with jaxcl."
         )
-    name = f"jaxcl_config_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their own module up
-    text = read_text(path) if text is None else text
-    try:
-        # Not by the loader: it would take a compiled program that lies beside the text, whoever made it, and leave one.
-        exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
-    except Exception as error:  # whatever a program may raise
-        raise ValueError(f"{path} cannot be run as a config: {_where(error, path)}.") from error
+    module = executed(path, what="a config", text=text, beside=beside)
     knobs = getattr(module, "Knobs", None)
     if (
         not isinstance(knobs, type)
@@ -315,6 +310,26 @@ def load_config(path: str | Path, *, text: str | None = None) -> ModuleType:
             f"{path} is not a config: it must define a frozen dataclass `Knobs(CommonKnobs)` and a function"
             " `recipe(knobs, about)`."
         )
+    return module
+
+
+def executed(
+    path: Path, *, what: str, text: str | None = None, beside: Mapping[str, str] | None = None
+) -> ModuleType:
+    """A file's program as a module; ValueError, with the line, where it is no text or fails. It says `what` the file
+    should be, as "a config". `text` and `beside` are executed and imported, where the files were read before."""
+    name = f"jaxcl_{what.split()[-1]}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their own module up
+    text = read_text(path) if text is None else text
+    module.__dict__["__neighbors__"] = neighbors.look_beside(path, given=beside)
+    try:
+        # Not by the loader: it would take a compiled program that lies beside the text, whoever made it, and leave one.
+        exec(compile(text, str(path), "exec", dont_inherit=True), module.__dict__)
+    except Exception as error:  # whatever a program may raise
+        raise ValueError(f"{path} cannot be run as {what}: {_where(error, path)}.") from error
     return module
 
 

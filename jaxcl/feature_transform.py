@@ -72,6 +72,9 @@ def extrapolate_positives(
         scale q' and k' to unit length. The authors' code does not.
 
     The draws are the same on any number of devices; under `shard_map` and `pmap` say the axis.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
     shape = (collectives.size(axis_name) * len(q), q.shape[1]) if dimension_wise else ()
     factor = 1 + beta(key, alpha, shape, q.dtype)
@@ -169,6 +172,9 @@ def mixed_nt_xent(
         methods.simclr(..., loss=partial(mixed_nt_xent, temperature=0.1))
 
     With positives=None and negatives=None it is `nt_xent`.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
     scores = batch_scores(
         key,
@@ -201,6 +207,9 @@ def batch_scores(
 
     Returns positives [2n] and negatives [2n, 2N], N the global batch, with -inf where it is the anchor's own image.
     With both sides None the loss is `nt_xent`. Memory grows with the square of the batch.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
     positives_key, permutation_key, factor_key = jax.random.split(key, 3)
     z1, z2 = normalize(z1), normalize(z2)

@@ -35,6 +35,9 @@ def push(queue: Queue, keys: Array, *, axis_name: str | None = None) -> Queue:
 
     Any n will do; of more keys than the queue is long the last are kept. No gradient flows into it.
 
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     >>> queue = Queue(jnp.array([[1.0], [2.0], [3.0]]), jnp.int32(2))
     >>> push(queue, jnp.array([[4.0], [5.0]])).keys.ravel().tolist()
     [5.0, 2.0, 4.0]
@@ -81,6 +84,9 @@ def blend(
 
     An image must not be twice in a batch. A number beyond the bank is left out without a word (nothing can be raised
     inside a compiled step), so give the bank the size of the data set. No gradient flows into it.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
 
     >>> bank = Bank(jnp.array([[1.0, 0.0], [0.0, 1.0]]))
     >>> blend(bank, jnp.array([1]), jnp.array([[1.0, 0.0]]), momentum=0.5).rows.round(3).tolist()

@@ -48,6 +48,9 @@ def contrast_monitor(
 
     The N x N similarities are made `block` columns at a time: every row stays on its device, and memory is that of
     `block` columns.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
     z1, z2, h = (jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (z1, z2, h))
     temperature = 0.1 if temperature is None else jax.lax.stop_gradient(jnp.asarray(temperature, jnp.float32))
@@ -135,6 +138,9 @@ def effective_rank(h: Array, *, axis_name: str | None = None) -> Array:
     The participation ratio: k directions of equal variance count k. It is the exponential of the eigenvalues' Renyi
     entropy of order 2; that of order 1 (Roy & Vetterli 2007) needs the eigenvalues themselves, at every step.
 
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     >>> [round(float(effective_rank(x * jnp.array(scale))), 3) for scale in ([1.0, 1.0], [1.0, 0.0])]
     [2.0, 1.0]
@@ -178,6 +184,9 @@ def score_monitor(
         int [n, s]: rows of `negatives` that belong to the query's own image and are left out of it all.
 
     `negatives` are the same on every device. They are scored `block` at a time.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
     q, k, negatives = (jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (q, k, negatives))
     n, m = len(q), len(negatives)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import re
 import signal
 import socket
 import sys
@@ -27,6 +28,9 @@ WHAT_NOW = "Start all processes again: a run goes on from its newest checkpoint.
 
 _STORE = "jaxcl/processes"
 _PERIODS = 8  # signs of life within the time after which a process counts as lost
+_BROKEN = re.compile(
+    r"(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): "
+)
 _ends = threading.Event()
 _lost_after = 0.0
 
@@ -87,10 +91,19 @@ def leave(why: str, *, status: int = 1, error: BaseException | None = None) -> N
     error
         what ended it. One of jax's may be that of another process which is gone: then there is time to learn of it.
     """
-    if isinstance(error, jax.errors.JaxRuntimeError):
-        time.sleep(_lost_after * (1 + 2 / _PERIODS))
+    wait_for_news(error)
     me, n = _state().process_id, _state().num_processes
     _go(f"Process {me} of {n} ended ({why}).", status)
+
+
+def wait_for_news(error: BaseException | None) -> None:
+    """After an error that may be the end of another process: waits until that would be known, and it ends this one.
+
+    Where an array is fetched, jax raises what a broken connection says as a ValueError that begins with its status.
+    """
+    of_jax = isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED")
+    if of_jax or (isinstance(error, ValueError) and _BROKEN.match(str(error))):
+        time.sleep(_lost_after * (1 + 2 / _PERIODS))
 
 
 def _watch(lost_after: float) -> None:

@@ -176,6 +176,8 @@ def _bytes(each: hlo.Instruction, kind: str, together: int) -> int:
     if starts and kind == "collective-permute":
         return int(max(sizes, default=0))  # what comes in, what goes out, and counters
     total = sum(sizes)
+    if starts and kind in ("all-reduce", "all-to-all", "collective-broadcast") and each.type.startswith("(("):
+        return int(total / 2)  # ((what goes in), what comes out), which are as large
     if starts and kind in ("all-gather", "reduce-scatter"):
         return int(
             total * together / (together + 1)

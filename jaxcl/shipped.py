@@ -23,6 +23,11 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder().glob("*.py")) if path.stem.isidentifier()}
 
 
+def studies() -> dict[str, Path]:
+    """Name -> file of the studies (`jaxcl.study`), in the order of the names."""
+    return {path.stem: path for path in sorted((folder() / "studies").glob("*.py"))}
+
+
 def found(word: str | Path) -> Path:
     """The file that a word of the command line means: itself, where there is such a file; otherwise the shipped config
     of that name, which may be written quickstart, quickstart.py or configs/quickstart.py. A word that means neither

@@ -80,6 +80,9 @@ def dot_with_rows(q: Array, bank: Array, numbers: Array, *, axis_name: str | Non
     As `dot_with_own(q, bank[numbers])`, but only a few rows of q at a time: [n, k, d] would be 2 GiB for 256 queries
     with 16,384 negatives of 128 numbers each. Under an axis q and numbers are this device's, the bank is whole.
 
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     >>> bank = jnp.array([[1.0], [5.0], [3.0]])
     >>> dot_with_rows(jnp.array([[1.0], [2.0]]), bank, jnp.array([[0, 1], [2, 2]])).tolist()
     [[1.0, 5.0], [6.0, 6.0]]

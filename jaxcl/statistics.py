@@ -59,16 +59,30 @@ def paired_difference(
     >>> found.n, round(found.mean, 3), round(found.half, 3), round(found.p, 4)
     (3, 1.0, 1.242, 0.0742)
     """
-    shared = [seed for seed in a if seed in b]
+    return contrast([(b, 1), (a, -1)], level=level)
+
+
+def contrast(parts: Sequence[tuple[Mapping[str, float], float]], *, level: float = 0.95) -> Difference | None:
+    """sum_i weight_i value_i, seed by seed, over the seeds that all parts have: ({seed: value}, weight) each. None
+    where there is no such seed.
+
+    A difference has the weights 1 and -1; how much a difference is larger elsewhere, (a - b) - (c - d), has four. The
+    p value is that of the t test of "its mean is 0".
+
+    >>> a, b = {"0": 1.0, "1": 5.0}, {"0": 3.0, "1": 6.0}
+    >>> contrast([(b, 1), (a, -1)]).mean, contrast([(a, 1), ({}, -1)])
+    (1.5, None)
+    """
+    shared = [seed for seed in parts[0][0] if all(seed in values for values, _ in parts)]
     if not shared:
         return None
-    differences = np.array([b[seed] - a[seed] for seed in shared], float)
-    mean, half, n = mean_interval(differences, level=level)
+    sums = np.array([sum(weight * values[seed] for values, weight in parts) for seed in shared], float)
+    mean, half, n = mean_interval(sums, level=level)
     if n < 2:
         return Difference(mean, half, n, math.nan)
-    if not differences.std():  # the test divides by it
+    if not sums.std():  # the test divides by it
         return Difference(mean, 0.0, n, 1.0 if mean == 0 else 0.0)
-    return Difference(mean, half, n, float(stats.ttest_1samp(differences, 0.0).pvalue))
+    return Difference(mean, half, n, float(stats.ttest_1samp(sums, 0.0).pvalue))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -24,19 +24,33 @@ import jax
 from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, recipe_of
 from jaxcl.plan import DoesNotFit
 from jaxcl.records import read_json
-from jaxcl.runs import evaluate_run, evaluations, train_run, train_runs
+from jaxcl.runs import Members, Opened, evaluate_runs, evaluations, train_run, train_runs
+from jaxcl.runs.directory import silent
 from jaxcl.train.checkpoint import latest
 from jaxcl.train.population import DIVERGED, common_step, mappable
 from jaxcl.typing import About
 
+# After so many runs one after the other, programs are forgotten.
+CLEARED = 8
 
-def combinations(grid: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+# Knob -> its values; of several grids the combinations of each.
+Grid = Mapping[str, Sequence[str]]
+
+
+def combinations(grid: Grid | Sequence[Grid]) -> list[dict[str, str]]:
     """{"seed": ("0", "1"), "bits": ("0",)} -> one dict a combination, the last knob varying fastest.
+
+    Several grids may name different knobs: a loss without a temperature needs no run for each.
 
     >>> combinations({"bits": ["0", "5"], "seed": ["0", "1"]})[1]
     {'bits': '0', 'seed': '1'}
+    >>> combinations([{"loss": ["nt_xent"], "temperature": ["0.1", "0.2"]}, {"loss": ["swd"]}])[1:]
+    [{'loss': 'nt_xent', 'temperature': '0.2'}, {'loss': 'swd'}]
     """
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    found = []
+    for one in [grid] if isinstance(grid, Mapping) else grid:
+        found += [dict(zip(one, values, strict=True)) for values in itertools.product(*one.values())]
+    return [one for i, one in enumerate(found) if one not in found[:i]]
 
 
 class Group(NamedTuple):
@@ -100,6 +114,18 @@ def _recipe(config: ModuleType, knobs: CommonKnobs, about: About, values: Mappin
     return recipe_of(config, dataclasses.replace(knobs, **values), about)
 
 
+# The common knobs that say which images there are.
+DATA = "data data_dir evaluate_on train_on labels layout value_range size encoded".split()
+
+
+def data_of(config: ModuleType, knobs: CommonKnobs, group: Group) -> Any:
+    """The same for runs with the same images to be evaluated on. Of a config with a `data` of its own that is known
+    of a group alone."""
+    if callable(getattr(config, "data", None)):
+        return group
+    return tuple(getattr(knobs, name) for name in DATA)
+
+
 def attributes_of(function: Any) -> set[str]:
     """The names behind a dot in a function's text: what it may read of the knobs."""
     if not inspect.isfunction(function):
@@ -111,22 +137,30 @@ def attributes_of(function: Any) -> set[str]:
 def sweep(
     config: str | Path,
     knobs_of: Callable[[Mapping[str, str]], Any],
-    grid: Mapping[str, Sequence[str]],
+    grid: Grid | Sequence[Grid],
     sweep_dir: str | Path,
     *,
     protocols: Sequence[str] = ("knn", "linear"),
     baselines: Sequence[str] = (),
     together: int | None = None,
+    after: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Trains and evaluates every combination in sweep_dir/knob=value,...; what is there already is not done again.
 
     `knobs_of({"knob": "value", ...})` makes the config's knobs. Returns one result a run, protocol and encoder,
     with the combination under "knobs", and writes them to sweep_dir/sweep.json. A run that diverged has no result.
 
+    grid
+        of several grids all combinations of each; under "knobs" a result has "" for a knob that only others name.
+    after
+        gets the results so far whenever there are new ones.
+
     together
         at most so many runs in one program, of those that differ in numbers alone (`groups`); where the memory does not
         hold them, half as many. 1: one after the other. None: all on an accelerator, where a small run leaves it idle;
         one after the other on a CPU, where together they take as long or longer (benchmarks/results/population-cpu.md).
+        Those of one program are evaluated at once, too, which on a CPU gains nothing either and costs the linear
+        probe 2.6 times as much (members-cpu.md); one after the other they share one compiled program and their images.
     """
     if together is not None and together < 1:
         raise ValueError(f"together is how many runs one program trains, at least 1; got {together}.")
@@ -144,9 +178,16 @@ def sweep(
 
     todo = [i for i, folder in enumerate(folders) if not is_done(folder)]
     knobs = {i: knobs_of(all_of[i]) for i in todo}
-    sorted_out = [Group((j,), ()) for j in range(len(todo))]
-    if together != 1 and len(todo) > 1:
-        sorted_out = groups(load_config(config), [knobs[i] for i in todo])
+    each = [Group((j,), ()) for j in range(len(todo))]
+    sorted_out = each if len(todo) < 2 else groups(load_config(config), [knobs[i] for i in todo])
+    # Those that are trained one after the other share what evaluates them, too.
+    opened, shared = Opened(), dict[int, Members]()
+    for group in sorted_out:
+        own_data = data_of(load_config(config), knobs[todo[group.members[0]]], group)
+        members = Members(group.numbers, opened, own_data)
+        shared |= {todo[j]: members for j in group.members}
+    sorted_out = each if together == 1 else sorted_out
+    since_cleared = 0
     for group in sorted_out:
         for part in _at_one_step([todo[j] for j in group.members], folders):
             left, most = part, together or len(part)
@@ -168,11 +209,22 @@ def sweep(
                     )
                     continue
                 left = left[most:]
-                for i in own:
-                    if not (folders[i] / DIVERGED).exists():
-                        evaluate_run(folders[i], protocols, baselines=baselines)
-                jax.clear_caches()  # programs that no other run will use; over a long sweep they fill the memory
-                _write(sweep_dir, all_of, folders)
+                evaluate_runs(
+                    [folders[i] for i in own if not (folders[i] / DIVERGED).exists()],
+                    protocols,
+                    members=shared[own[0]],
+                    baselines=baselines,
+                    at_once=1 if together == 1 else len(own),
+                    told=partial(print, flush=True) if len(own) > 1 else silent,
+                )
+                since_cleared += len(own)
+                if since_cleared >= CLEARED or len(own) > 1:
+                    # Programs that no other run will use: over a long sweep they fill the memory.
+                    jax.clear_caches()
+                    since_cleared = 0
+                results = _write(sweep_dir, all_of, folders)
+                if after is not None:
+                    after(results)
     return _write(sweep_dir, all_of, folders)
 
 
@@ -206,12 +258,14 @@ def _write(
 ) -> list[dict[str, Any]]:
     """The results of what is evaluated, also as sweep.json."""
     results = []
+    names = dict.fromkeys(name for combination in all_of for name in combination)
     for combination, folder in zip(all_of, folders, strict=True):
+        named = {name: combination.get(name, "") for name in names}
         if (folder / DIVERGED).exists():
             print(f"{folder.name} diverged, and has no result.", file=sys.stderr)
         for row in evaluations(folder):
             encoder = "trained" if row["encoder"] == folder.name else row["encoder"]
-            results.append(row | {"encoder": encoder, "knobs": combination})
+            results.append(row | {"encoder": encoder, "knobs": named})
     (sweep_dir / "sweep.json").write_text(json.dumps(results, indent=2) + "\n")
     return results
 
@@ -220,7 +274,7 @@ def plot_sweep(
     sweep_dir: str | Path,
     *,
     knob: str | None = None,
-    lines: str | None = None,
+    lines: str | Sequence[str] | None = None,
     where: Mapping[str, str] | None = None,
     chance: float | None = None,
     out: str | Path | None = None,
@@ -236,7 +290,8 @@ def plot_sweep(
     free = [
         name for name in knobs if name not in (where or {}) and len({r["knobs"][name] for r in results}) > 1
     ]
-    knob = knob or next((name for name in free if name != lines), knobs[0] if knobs else "seed")
+    told = () if lines is None else (lines,) if isinstance(lines, str) else tuple(lines)
+    knob = knob or next((name for name in free if name not in told), knobs[0] if knobs else "seed")
     kinds = {
         name: {row.get(name) for row in results}
         for name in ("protocol", "labels")

@@ -1,9 +1,11 @@
 """Weights in and out: an encoder as a file of named arrays, for PyTorch or for another run.
 
     jaxcl export runs/RUN --to torchvision --out resnet.safetensors     a ResNet by torchvision's names and layouts
+    jaxcl export runs/RUN --to timm                                     by timm's: ResNet-D, SE and SK as well
     jaxcl export runs/RUN --to safetensors                              any encoder, by jaxcl's own names
-    jaxcl train CONFIG --init FILE.safetensors                          a run that starts from either, or from a file
-                                                                        of torchvision, timm, MoCo, lightly, solo-learn
+    jaxcl train CONFIG --init FILE.safetensors                          a run that starts from any of these, or from a
+                                                                        file of torchvision, timm, MoCo, lightly,
+                                                                        solo-learn, or SimCLR's converted to PyTorch
 
 Of a .pth file PyTorch reads arrays alone (weights_only), so that nothing in it is executed.
 """
@@ -19,19 +21,35 @@ import numpy as np
 
 from jaxcl import tensors
 from jaxcl.encoder import Encoder, encoder_of
+from jaxcl.nets.simclr_v2 import ANCHOR, simclr_v2_names
+from jaxcl.nets.timm import check_file, check_timm, in_timm
 from jaxcl.nets.torchvision import (
+    check_named,
     check_torchvision,
     from_torchvision,
     in_torch,
     to_torchvision,
     without_prefix,
 )
+from jaxcl.nets.torchvision import (
+    names as torchvision_names,
+)
+from jaxcl.records import parsed
 from jaxcl.runs import Run, open_run
 from jaxcl.train.state import TrainState, encoder_parameters, encoder_statistics, with_encoder
 from jaxcl.typing import Made, Method, Net, PyTree
 
 # What an encoder is exported to -> the name of the file.
-NAMES = {"torchvision": "torchvision.safetensors", "safetensors": "encoder.safetensors"}
+NAMES = {
+    "torchvision": "torchvision.safetensors",
+    "timm": "timm.safetensors",
+    "safetensors": "encoder.safetensors",
+}
+# A library of PyTorch -> (module) -> the module, where that library can make it; and -> lines of Python that do.
+LIBRARIES: dict[str, tuple[Callable, Callable]] = {
+    "torchvision": (check_torchvision, in_torch),
+    "timm": (check_timm, in_timm),
+}
 PICKLED = (".pth", ".pt", ".tar", ".ckpt", ".bin")
 
 
@@ -50,25 +68,25 @@ def export_run(
 
     to
         "torchvision": a ResNet's weights by torchvision's names and in its layouts, and `told` gets the lines of Python
-        that make the same network of them there. "safetensors": whatever the representation is made of, under
+        that make the same network of them there. "timm": the same for timm, which also has ResNet-D,
+        squeeze-and-excitation and selective kernels. "safetensors": whatever the representation is made of, under
         "params/..." and "state/...", as in the run's checkpoints.
     out
-        RUN_DIR/weights/torchvision.safetensors or encoder.safetensors unless given; for torchvision also .pth, which
-        needs PyTorch.
+        RUN_DIR/weights/torchvision.safetensors, timm.safetensors or encoder.safetensors unless given; for torchvision
+        and timm also .pth, which needs PyTorch.
 
-    Raises ValueError where the encoder is none of torchvision's, with what it has that those lack.
+    Raises ValueError where the encoder is none of torchvision's (timm's), with what it has that those lack.
     """
     if to not in NAMES:
-        raise ValueError(f"Weights are exported to {' or '.join(NAMES)}; got {to!r}.")
+        raise ValueError(f"Weights are exported to {', '.join(NAMES)}; got {to!r}.")
     run = open_run(run_dir, trust=trust)
     out = Path(out) if out is not None else run.dir / "weights" / NAMES[to]
-    if out.suffix != ".safetensors" and not (to == "torchvision" and out.suffix in (".pth", ".pt")):
-        raise ValueError(
-            f"Weights are written as .safetensors{' or .pth' * (to == 'torchvision')}; got {out}."
-        )
-    made = made_of(run.recipe.method) if to == "torchvision" else None
+    if out.suffix != ".safetensors" and not (to in LIBRARIES and out.suffix in (".pth", ".pt")):
+        raise ValueError(f"Weights are written as .safetensors{' or .pth' * (to in LIBRARIES)}; got {out}.")
+    made = made_of(run.recipe.method) if to in LIBRARIES else None
     if made is not None:
-        check_torchvision(made.module)
+        check, in_python = LIBRARIES[to]
+        check(made.module)
     torch = _torch(f"{out} is written") if out.suffix in (".pth", ".pt") else None
     encoder = encoder_of(run, run.recipe.method.embed)
     about = {"made by": "jaxcl", "config": str(run.record.get("config")), "step": str(encoder.step)}
@@ -77,13 +95,17 @@ def export_run(
         tensors.write(out, {name: np.asarray(x) for name, x in named.items()}, about=about)
         told(f"{len(named)} arrays of step {encoder.step}: {out}")
         return out
-    arrays = to_torchvision(made.module, *_parts(run, encoder))
-    lines = [*in_torch(made.module), *_loading(out), *_scaling(made)]
+    params, state = _parts(run, encoder)
+    arrays = to_torchvision(made.module, params, state)
+    channels = run.about.shape[-1]
+    lines = [*in_python(made.module, channels=channels), *_loading(out), *_scaling(made, channels)]
     if torch is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         torch.save({name: torch.from_numpy(x) for name, x in arrays.items()}, out)
     else:
-        tensors.write(out, arrays, about=about | {"pool": made.module.pool, "python": "\n".join(lines)})
+        about |= {"pool": made.module.pool, "python": "\n".join(lines)}
+        about |= {"selective": "3x3 3x3"} if made.module.selective else {}
+        tensors.write(out, arrays, about=about)
     told(f"{len(arrays)} arrays of step {encoder.step}: {out}\nIn PyTorch:")
     for line in lines:
         told(f"  {line}")
@@ -121,12 +143,11 @@ def _loading(out: Path) -> list[str]:
     return [f"model.load_state_dict(torch.load({str(out)!r}, weights_only=True))"]
 
 
-def _scaling(made: Made) -> list[str]:
+def _scaling(made: Made, channels: int) -> list[str]:
+    takes = f"# It takes images [b, {channels}, h, w] in [0, 1], "
     if not made.mean:
-        return ["# It takes images [b, 3, h, w] in [0, 1], not standardized."]
-    return [
-        f"# It takes images [b, 3, h, w] in [0, 1], standardized by mean {made.mean} and std {made.std}.",
-    ]
+        return [takes + "not standardized."]
+    return [takes + f"standardized by mean {made.mean} and std {made.std}."]
 
 
 # --- in ----------------------------------------------------------------------------------------------------------
@@ -135,6 +156,19 @@ def _scaling(made: Made) -> list[str]:
 def is_file(init: str | Path) -> bool:
     """Whether --init names a file of weights, there or not, and no run directory."""
     return Path(init).suffix in (".safetensors", *PICKLED) and not Path(init).is_dir()
+
+
+def of_tensorflow(init: str | Path) -> str | None:
+    """A sentence about a checkpoint of TensorFlow's, where --init names one: SimCLR's authors publish theirs so."""
+    path = Path(init)
+    if not (
+        Path(f"{path}.index").is_file() or list(path.glob("*.index")) or (path / "saved_model.pb").is_file()
+    ):
+        return None
+    return (
+        f"--init: {init} is a checkpoint of TensorFlow's, which is not read here. SimCLR's are converted by"
+        " tonylins/simclr-converter, SimCLRv2's by Separius/SimCLRv2-Pytorch; --init reads the .pth that they write."
+    )
 
 
 def starting_from(
@@ -160,8 +194,7 @@ def starting_from(
         try:
             loaded = by_our_names(found, params, state)
             if loaded is None:
-                pool = about.get("pool", "torch")
-                loaded = by_torch_names(found, method, params, state, pool=pool, told=told)
+                loaded = by_torch_names(found, method, params, state, about=about, told=told)
         except ValueError as error:
             raise ValueError(f"--init: {path} cannot be started from. {error}") from error
         like = jax.tree.map(lambda x, own: jax.numpy.asarray(x, own.dtype), loaded, (params, state))
@@ -181,7 +214,8 @@ def read(path: str | Path) -> tensors.Tensors:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}; expected weights, or a run directory.")
     if path.suffix == ".safetensors":
-        return tensors.read(path)
+        arrays, about = tensors.read(path)
+        return tensors.Tensors(arrays, _beside(path) | about)
     torch = _torch(f"{path} is read")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -201,7 +235,17 @@ def read(path: str | Path) -> tensors.Tensors:
                 gather(f"{place}.{name}" if place else str(name), inner)
 
     gather("", saved)
-    return tensors.Tensors(found, {})
+    return tensors.Tensors(found, _beside(path))
+
+
+def _beside(path: Path) -> dict[str, str]:
+    """What a config.json beside a file says of its network, as the Hugging Face Hub keeps one beside timm's."""
+    try:
+        said = parsed((path.parent / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    name = said.get("architecture") if isinstance(said, dict) else None
+    return {"architecture": name} if isinstance(name, str) else {}
 
 
 def by_our_names(
@@ -234,27 +278,41 @@ def by_torch_names(
     params: PyTree,
     state: PyTree,
     *,
-    pool: str = "torch",
+    about: Mapping[str, str] | None = None,
     told: Callable[[str], None] = print,
 ) -> tuple[PyTree, PyTree]:
     """The ResNet of a file of PyTorch's, in the form of `params` and `state`.
 
-    pool
-        how the max pool of its stem is padded (`nets.resnet`): "torch", but in a file that `export_run` wrote of a run
-        that pads otherwise.
+    about
+        what the file says of itself: "pool", how the max pool of its stem is padded (`nets.resnet`), which is "torch"
+        but in a file that `export_run` wrote of a run that pads otherwise; "architecture", timm's name of it.
+
+    By the names of torchvision and timm, below a prefix; or those of SimCLRv2's networks converted to PyTorch.
     """
-    made = made_of(method)
-    prefix, inside = without_prefix(found)
-    module = check_torchvision(made.module, whole=False)
+    made, about = made_of(method), about or {}
+    module = check_named(made.module)
+    anchors = [name for name in found if name == ANCHOR or name.endswith(f".{ANCHOR}")]
+    if anchors:  # Google's weights were trained with TensorFlow's padding
+        prefix, names, pool = anchors[0].removesuffix(ANCHOR), simclr_v2_names, "same"
+        inside = {name.removeprefix(prefix): x for name, x in found.items() if name.startswith(prefix)}
+    else:
+        prefix, inside = without_prefix(found)
+        names, pool = torchvision_names, about.get("pool", "torch")
+        check_file(module, inside, about)
     if module.stem == "imagenet" and module.pool != pool:
         raise ValueError(
             f"The max pool of its network is padded as pool={pool!r} of nets.resnet, and that of this config as"
             f" pool={module.pool!r}: what the weights make of images would differ. Give --pool {pool} where the config"
             " has it, or set it in a copy of the config."
         )
-    loaded = from_torchvision(module, params, state, inside)
+    loaded = from_torchvision(module, params, state, inside, names=names)
     if prefix:
         told(f"The ResNet is that of {prefix}* in the file.")
+    if module.variant == "d" and not anchors and "made by" not in about:
+        told(
+            "A shortcut's mean of 2x2 positions counts zeros beyond the edge, and timm's does not: the same for images"
+            " whose side is a multiple of 32."
+        )
     by = f"mean {made.mean} and std {made.std}" if made.mean else "nothing: they are in [0, 1]"
     told(f"The config standardizes images by {by}. See that the network of the file was trained alike.")
     return loaded

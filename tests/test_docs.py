@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from jaxcl.cli import knobs_of, main
-from jaxcl.config import load_config
+from jaxcl.config import executed, load_config
 from jaxcl.evaluate.protocols import PROTOCOLS
 from jaxcl.keys import init_key
 from jaxcl.runs import create_or_resume
+from jaxcl.shipped import studies
 from jaxcl.train import checkpoint, init_state
 from jaxcl.train.state import blank_batch
 from jaxcl.typing import About
@@ -101,7 +102,7 @@ def help_of(command):
     return set(re.findall(r"--[a-z][\w-]*", shown.getvalue()))
 
 
-COMMANDS = "train|evaluate|embed|export|plot|report|plan|sweep|views|parts|replay|status"
+COMMANDS = "train|evaluate|embed|export|plot|report|plan|sweep|study|views|parts|replay|status"
 
 
 def joined(text):
@@ -154,6 +155,9 @@ def test_a_command_has_these_options(page, words):
             assert rest[rest.index("--preset") + 1] in module.PRESETS
     if configs or command in ("evaluate", "embed", "export", "plot", "report", "replay", "status"):
         assert options <= known
+    if command == "study" and rest:
+        assert rest[0] in (*studies(), "NAME")
+        assert "--small" not in rest or hasattr(executed(studies()[rest[0]], what="a study"), "SMALL")
     if command == "evaluate" and "--protocol" in rest:
         for name in itertools.takewhile(lambda word: word[:2] != "--", rest[rest.index("--protocol") + 1 :]):
             assert name in PROTOCOLS
@@ -198,9 +202,17 @@ def photos(tmp_path_factory):
     return folder
 
 
+def test_each_part_of_one_s_own_has_a_complete_example():
+    parts = ("network", "augmentation", "loss", "method", "data set", "config", "logger")
+    assert {f"own: {part}" for part in parts} <= {one.id for one in blocks()}
+
+
 @pytest.mark.parametrize("code", blocks())
 def test_an_example_runs_as_it_stands(code, tmp_path, monkeypatch, request):
     monkeypatch.chdir(request.getfixturevalue("photos") if "runs/photos" in code else tmp_path)
+    for package in ("equinox", "haiku"):  # no dependency: where it is missing, its example is not run
+        if f"import {package}" in code:
+            pytest.importorskip(package)
     exec(compile(code, "docs", "exec"), {"__name__": "own"})
 
 

@@ -1,8 +1,11 @@
 """The shape of the house, read from its source: who may import whom, and what `import jaxcl` may load."""
 
 import ast
+import importlib
 import inspect
 import json
+import pydoc
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +52,7 @@ EDGES = {
     "evaluate": {"evaluate", "augment", "data", "devices", "images", "typing"},
     "train": {"train", "data", "config", "collectives", "devices", "keys", "memory", "records", "typing"},
     "plot": {"plot", "typing"},
-    "config": {"data", "devices", "methods", "nets", "records", "typing"},
+    "config": {"data", "devices", "methods", "neighbors", "nets", "records", "typing"},
     "hlo": set(),
     "programs": {"hlo"},
     "tables": {"statistics", "typing"},
@@ -57,6 +60,7 @@ EDGES = {
     "plan": {"config", "data", "devices", "keys", "machines", "programs", "train", "typing"},
     "owner": set(),
     "records": set(),
+    "neighbors": {"records"},
     "shipped": set(),
     "trust": {"shipped"},
     "identity": {"config", "train", "typing"},
@@ -68,6 +72,7 @@ EDGES = {
         "evaluate",
         "identity",
         "longer",
+        "neighbors",
         "owner",
         "plan",
         "records",
@@ -80,7 +85,7 @@ EDGES = {
     },
     "encoder": {"config", "devices", "keys", "runs", "train", "typing"},
     "tensors": set(),
-    "weights": {"encoder", "nets", "runs", "tensors", "train", "typing"},
+    "weights": {"encoder", "nets", "records", "runs", "tensors", "train", "typing"},
     "features": {"data", "encoder", "evaluate", "runs", "tables", "typing"},
     "report": {
         "augment",
@@ -103,6 +108,7 @@ EDGES = {
     "cost": {"hlo"},
     "sweep": {"config", "plan", "plot", "records", "runs", "train", "typing"},
     "statistics": set(),
+    "study": {"config", "records", "runs", "shipped", "statistics", "sweep", "tables"},
     "status": {"owner", "records", "train"},
     "testing": {"collectives", "cost", "devices", "train", "typing"},
     "five_parts": {"augment", "losses", "similarity", "typing"},
@@ -116,7 +122,9 @@ KEEPERS = {
     "tensorflow_datasets": {"data/tf_read"},
     "tyro": {"cli"},
     "orbax": {"train/checkpoint"},
-    "tensorboardX": {"train/log"},
+    "tensorboardX": {"train/loggers"},
+    "wandb": {"train/loggers"},
+    "mlflow": {"train/loggers"},
     "pyarrow": {"features"},
     "torch": {"weights"},
 }
@@ -204,6 +212,7 @@ ROOMS = (
     "identity",
     "longer",
     "machines",
+    "neighbors",
     "owner",
     "plan",
     "origin",
@@ -211,6 +220,7 @@ ROOMS = (
     "records",
     "replay",
     "shipped",
+    "study",
     "tables",
     "tensors",
     "testing",
@@ -221,8 +231,6 @@ ROOMS = (
 
 def public_functions():
     """Of a room with a list of its public names those; of a room that is one file all that it defines."""
-    import importlib
-
     for room_name in ROOMS:
         module = importlib.import_module(f"jaxcl.{room_name}")
         for name in getattr(module, "__all__", vars(module)):
@@ -232,9 +240,14 @@ def public_functions():
                 yield pytest.param(member, id=f"{room_name}.{name}")
 
 
+# How many arguments are positional of those whose last one, an array or views, is left out where there is none of it.
+POSITIONAL = {"from_arrays": 2, "input_pipeline": 3}
+
+
 @pytest.mark.parametrize("function", public_functions())
 def test_keys_are_given_first_and_never_defaulted_and_defaults_are_keyword_only(function):
     parameters = list(inspect.signature(function).parameters.values())
+    parameters = parameters[POSITIONAL.get(function.__name__, 0) :]
     for position, parameter in enumerate(parameters):
         if parameter.name == "key":
             assert position == 0
@@ -249,6 +262,26 @@ def test_keys_are_given_first_and_never_defaulted_and_defaults_are_keyword_only(
 def test_every_public_function_says_what_it_does(function):
     assert function.__doc__
     assert len(function.__doc__) >= 20
+
+
+@pytest.mark.parametrize("function", public_functions())
+def test_axis_name_and_block_size_are_explained_wherever_they_stand(function):
+    for name in ("axis_name", "block_size"):
+        if name in inspect.signature(function).parameters:
+            assert re.search(rf"\b{name}\b", function.__doc__ + inspect.getmodule(function).__doc__), name
+            assert name != "block_size" or name in function.__doc__
+
+
+@pytest.mark.parametrize(
+    "room", sorted({path.parent.name for path in ROOT.glob("*/__init__.py")} - {"configs"})
+)
+def test_help_on_a_room_lists_what_is_in_it(room):
+    module = importlib.import_module(f"jaxcl.{room}")
+    shown = pydoc.render_doc(module, renderer=pydoc.plaintext)
+    functions = [name for name in module.__all__ if inspect.isfunction(getattr(module, name))]
+    assert functions
+    for name in functions:
+        assert re.search(rf"\b{name}\(", shown), name
 
 
 def test_the_public_names_are_there_and_no_others():

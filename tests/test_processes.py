@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from jaxcl import processes as module
 from jaxcl.evaluate import knn_accuracy
 from jaxcl.processes import WHAT_NOW
 from jaxcl.train.log import read_metrics
@@ -280,6 +282,32 @@ def test_where_one_process_is_killed_the_other_ends_with_a_sentence(tmp_path, wh
     assert ended[1 - who] == status, said
     assert sentence in said[1 - who]
     assert said[1 - who].rstrip().endswith(WHAT_NOW)
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [
+        (
+            ValueError("UNKNOWN: Gloo AllGather failed: Read error [127.0.0.1]:3: Connection reset by peer"),
+            True,
+        ),
+        (
+            jax.errors.JaxRuntimeError(
+                "FAILED_PRECONDITION: Buffer Definition Event: Gloo all-reduce failed"
+            ),
+            True,
+        ),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), False),
+        (ValueError("Image 7 is damaged."), False),
+        (None, False),
+    ],
+)
+def test_only_an_error_that_may_be_the_end_of_another_waits_for_news_of_it(error, waits, monkeypatch):
+    waited = []
+    monkeypatch.setattr(module.time, "sleep", waited.append)
+    monkeypatch.setattr(module, "_lost_after", 8.0)
+    module.wait_for_news(error)
+    assert waited == ([10.0] if waits else [])
 
 
 @pytest.mark.slow

@@ -52,6 +52,8 @@ ENTRY %main (param: f32[256]) -> f32[256] {
   %dealt = ((f32[16,128]{1,0}), f32[2,128]{1,0}) reduce-scatter-start(%y), replica_groups=[1,8]<=[8], to_apply=%add
   %own = f32[2,128]{1,0} reduce-scatter-done(%dealt)
   %pairs = f32[16]{0} all-reduce(%c), replica_groups={{0,1},{2,3},{4,5},{6,7}}, to_apply=%add
+  %sum = ((f32[32]{0}), f32[32]{0}) all-reduce-start(%d), replica_groups={}, to_apply=%add
+  %sums = (f32[8]{0}, f32[24]{0}) all-reduce-start(%d, %e), replica_groups={}, to_apply=%add
   %loop = (s32[], f32[256]) while(%start), condition=%condition, body=%body
   %known = (s32[], f32[256]) while(%start), condition=%c, body=%other_body, "known_trip_count":{"n":"3"}
   %later = ((bf16[64]), bf16[8]) async-start(%p), calls=%wrapped
@@ -62,7 +64,7 @@ ENTRY %main (param: f32[256]) -> f32[256] {
 
 def test_collectives_are_counted_with_their_bytes_and_as_often_as_their_loop_runs():
     assert by_kind(collectives(TEXT, devices=8)) == {
-        "all-reduce": {"count": 9, "bytes": 4 * 3 * 3 * 8 * 16 + 2 * 16 + 4 * 16 + 7 * 4 * 256},
+        "all-reduce": {"count": 11, "bytes": 4 * 3 * 3 * 8 * 16 + 2 * 16 + 4 * 16 + 2 * 4 * 32 + 7 * 4 * 256},
         "all-gather": {"count": 1, "bytes": 4 * 16 * 128},
         "collective-permute": {"count": 3, "bytes": 3 * 4 * 4 * 8},
         "reduce-scatter": {"count": 2, "bytes": 2 * 64 + 4 * 16 * 128},
@@ -71,7 +73,7 @@ def test_collectives_are_counted_with_their_bytes_and_as_often_as_their_loop_run
 
 def test_a_group_of_two_is_a_group_of_two():
     together = [one.devices for one in collectives(TEXT, devices=8) if one.kind == "all-reduce"]
-    assert together == [8, 2, 8]
+    assert together == [8, 2, 8, 8, 8]
 
 
 def test_a_sum_that_all_get_is_sent_twice_and_what_one_device_has_is_not():

@@ -67,7 +67,7 @@ def test_a_wheel_is_told_of_every_package_and_of_the_configs():
     packages = {
         ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "jaxcl").rglob("__init__.py")
     }
-    assert listed == packages | {"jaxcl.configs"}
+    assert listed == packages | {"jaxcl.configs", "jaxcl.configs.studies"}
     assert setup["options"]["package_dir"].split() == ["jaxcl.configs", "=", "configs"]
 
 
@@ -92,6 +92,7 @@ def test_an_installed_wheel_trains_by_name_and_trusts_what_it_trained(tmp_path):
         return subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, check=True)
 
     assert "quickstart" in jaxcl("configs").stdout
+    assert "temperature_and_loss" in jaxcl("study").stdout
     small = ("--epochs", "0.02", "--batch-size", "64", "--features", "4", "8")
     assert "Done." in jaxcl("train", "configs/quickstart.py", *small).stdout
     assert "digits" in jaxcl("embed", "runs/quickstart", "--out", "f.npz").stdout

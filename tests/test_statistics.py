@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from jaxcl.statistics import holm, mean_interval, paired_difference
+from jaxcl.statistics import contrast, holm, mean_interval, paired_difference
 
 
 def test_an_interval_covers_the_true_mean_as_often_as_it_says():
@@ -52,3 +53,16 @@ def test_holm_keeps_false_alarms_below_the_level_and_beats_bonferroni():
     assert corrected[:4] == pytest.approx([0.004, 0.06, 0.08, 0.5])
     assert math.isnan(corrected[4])
     assert all(mine <= min(1, 4 * own) for mine, own in zip(corrected[:4], p[:4], strict=True))
+
+
+def test_a_contrast_of_differences_is_the_difference_of_contrasts():
+    rng = np.random.default_rng(0)
+    a, b, c, d = ({str(seed): float(x) for seed, x in enumerate(rng.normal(size=6))} for _ in range(4))
+    found = contrast([(a, 1), (b, -1), (c, -1), (d, 1)])
+    first = {seed: a[seed] - b[seed] for seed in a}
+    second = {seed: c[seed] - d[seed] for seed in c}
+    assert found == pytest.approx(paired_difference(second, first))
+    # Scipy's own interval of the same sums.
+    sums = np.array([first[seed] - second[seed] for seed in a])
+    low, high = stats.ttest_1samp(sums, 0).confidence_interval()
+    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))

@@ -1,12 +1,15 @@
 """A sweep finds what can be trained together, and each run is the one that it would be alone."""
 
+import json
 import textwrap
 
 import pytest
 
 from jaxcl.cli import main, values_of
 from jaxcl.config import load_config
-from jaxcl.sweep import attributes_of, groups
+from jaxcl.evaluate import features
+from jaxcl.runs import evaluation, evaluations
+from jaxcl.sweep import _write, attributes_of, combinations, groups, name_of
 from jaxcl.tables import differences_table, fewest_seeds, sweep_table
 from jaxcl.train.log import read_metrics
 
@@ -98,19 +101,33 @@ def test_what_shapes_the_program_or_the_images_stands_apart(config):
     ]
 
 
-def test_a_sweep_together_is_the_sweep_one_by_one(config, tmp_path, capsys):
+def test_a_sweep_together_is_the_sweep_one_by_one(config, tmp_path, capsys, monkeypatch):
+    opened = []
+    looked = evaluation.images_to_evaluate
+    monkeypatch.setattr(
+        evaluation, "images_to_evaluate", lambda run, *rest: opened.append(run.dir) or looked(run, *rest)
+    )
     command = ["sweep", str(config), "--protocol", "knn", "--temperature", "0.5", "--seed", "0..1"]
     assert main([*command, "--run-dir", str(tmp_path / "all"), "--together", "4"]) == 0
     out = capsys.readouterr().out
     assert "2 runs together" in out
+    assert "2 encoders are evaluated at once" in out
+    assert len(opened) == 1
+    compiled = features._forward._cache_size()
     assert "Fewer than three seeds" in out
     assert main([*command, "--run-dir", str(tmp_path / "each")]) == 0  # on a CPU one after the other
     assert "runs together" not in capsys.readouterr().out
+    # Their images are read once, and one program embeds them for both.
+    assert len(opened) == 2
+    assert features._forward._cache_size() == compiled + 1
     for folder in sorted((tmp_path / "all").glob("temperature*")):
         one, other = (read_metrics(path) for path in (folder, tmp_path / "each" / folder.name))
         assert [record["step"] for record in one] == [record["step"] for record in other] == [2, 4]
         for mine, theirs in zip(one, other, strict=True):
             assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        (found,), (alone,) = (evaluations(path) for path in (folder, tmp_path / "each" / folder.name))
+        assert found.keys() == alone.keys()
+        assert abs(found["accuracy"] - alone["accuracy"]) < 100 / 12 + 1e-6
     assert main([*command, "--run-dir", str(tmp_path / "all")]) == 0
     assert "==" not in capsys.readouterr().out  # nothing is done twice
 
@@ -149,3 +166,20 @@ def test_of_many_settings_each_stands_against_the_first():
 def test_a_range_of_whole_numbers_is_one_word():
     assert values_of("0..4") == ["0", "1", "2", "3", "4"]
     assert values_of("../runs/a") == ["../runs/a"]
+
+
+def test_of_several_grids_a_result_has_nothing_for_a_knob_that_only_others_name(tmp_path):
+    grid = [{"loss": ["a"], "temperature": ["0.1", "0.2"]}, {"loss": ["b"]}, {"loss": ["b"]}]
+    runs = combinations(grid)
+    assert len(runs) == 3  # none is done twice
+    folders = [tmp_path / name_of(run) for run in runs]
+    for folder in folders:
+        (folder / "evaluations").mkdir(parents=True)
+        row = {"protocol": "knn", "encoder": folder.name, "accuracy": 50.0}
+        (folder / "evaluations" / "knn.json").write_text(json.dumps([row]))
+    found = _write(tmp_path, runs, folders)
+    assert [row["knobs"] for row in found] == [
+        {"loss": "a", "temperature": "0.1"},
+        {"loss": "a", "temperature": "0.2"},
+        {"loss": "b", "temperature": ""},
+    ]

@@ -12,7 +12,8 @@ from jaxcl import augment, keys, losses, methods, nets, tensors, weights
 from jaxcl.cli import main
 from jaxcl.config import load_config
 from jaxcl.encoder import load_encoder
-from jaxcl.nets.torchvision import to_torchvision
+from jaxcl.nets.simclr_v2 import simclr_v2_names
+from jaxcl.nets.torchvision import array_of, to_torchvision
 from jaxcl.runs import create_or_resume
 from jaxcl.train import checkpoint
 from jaxcl.train.state import TrainState, blank_batch
@@ -119,6 +120,27 @@ def test_pytorch_makes_of_an_exported_run_what_the_run_does(world, tmp_path):
     assert np.abs(theirs - ours).max() < 1e-4 * np.abs(ours).max()
 
 
+def test_timm_gets_lines_of_its_own_and_a_run_starts_from_its_file(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(world)
+    file = str(tmp_path / "timm.safetensors")
+    assert main(["export", "large", "--to", "timm", "--out", file]) == 0
+    said = capsys.readouterr().out
+    assert "timm.create_model('resnet18', num_classes=0)" in said
+    method = load_config("large.py").recipe(load_config("large.py").Knobs(), ABOUT).method
+    lines = []
+    theirs = load_encoder("large")
+    params = {"encoder": theirs.params["encoder"], "head": {}}
+    state = jax.tree.map(jnp.zeros_like, {"encoder": theirs.state["encoder"], "head": {}})
+    train = TrainState(jnp.int32(0), params, (), state)
+    began = weights.starting_from(file, method, told=lines.append)(train)
+    for a, b in zip(jax.tree.leaves(began.state), jax.tree.leaves(theirs.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # As the Hugging Face Hub keeps a file: its config says what weights do not show.
+    (tmp_path / "config.json").write_text('{"architecture": "resnetaa18"}')
+    with pytest.raises(ValueError, match="resnetaa18 averages before its strides"):
+        weights.starting_from(file, method)(train)
+
+
 # --- from PyTorch ------------------------------------------------------------------------------------------------
 
 
@@ -207,3 +229,37 @@ def test_without_pytorch_its_files_are_answered_with_a_command(tmp_path, monkeyp
     (tmp_path / "x.pth").touch()
     with pytest.raises(ImportError, match="pip install torch"):
         weights.read(tmp_path / "x.pth")
+
+
+def test_simclr_v2_s_networks_come_in_as_they_were_converted(drawn, tmp_path):
+    module = nets.resnet(
+        50, stem="imagenet", features=4, selective=0.0625, norm=nets.batch_norm()
+    ).made.module.clone(blocks=(1, 1, 1, 1))
+    net = nets.from_linen(module)
+    method = methods.simclr(
+        views=augment.two_views(augment.crop_and_flip(16)),
+        encoder=net,
+        head=nets.mlp_head(norm=nets.no_norm(), hidden=(), out=4),
+        loss=losses.keyless(losses.nt_xent, temperature=0.5),
+    )
+    params, state = drawn(net.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    found = {}
+    for array in simclr_v2_names(module, params):
+        x = np.asarray(array_of(params if array.learnt else state["batch_stats"], array.ours)) + 1
+        found[f"resnet.{array.theirs[0]}"] = x.transpose(3, 2, 0, 1) if x.ndim == 4 else x
+    tensors.write(tmp_path / "r50_1x_sk1.safetensors", found | {"head.layers.0.weight": np.zeros((4, 4))})
+    lines = []
+    train = TrainState(jnp.int32(0), {"encoder": params}, (), {"encoder": state})
+    began = weights.starting_from(tmp_path / "r50_1x_sk1.safetensors", method, told=lines.append)(train)
+    for own, new in (params, began.params["encoder"]), (state, began.state["encoder"]):
+        for a, b in zip(jax.tree.leaves(own), jax.tree.leaves(new), strict=True):
+            np.testing.assert_array_equal(np.asarray(a) + 1, b)
+    assert lines[0] == "The ResNet is that of resnet.* in the file."
+
+
+def test_a_checkpoint_of_tensorflow_is_named_with_who_converts_it(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(world)
+    (tmp_path / "model.ckpt-37535.index").touch()
+    for init in (tmp_path, tmp_path / "model.ckpt-37535"):
+        assert main(["train", "small.py", "--init", str(init), "--run-dir", str(tmp_path / "next")]) == 1
+        assert "is a checkpoint of TensorFlow's, which is not read here" in capsys.readouterr().err

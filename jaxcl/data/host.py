@@ -105,9 +105,9 @@ def crops_whole_images(images: Any, views: Any) -> bool:
 
 
 def crops_of(
+    key: Array,
     images: Pixels,
     views: Views,
-    key: Array,
     rows: Callable[[int], np.ndarray],
     *,
     steps: int,

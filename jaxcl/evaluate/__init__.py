@@ -8,24 +8,33 @@ answers come to, by class and by the best five: `figures`. Which regions of imag
 """
 
 from jaxcl.evaluate.corruptions import CORRUPTIONS, Corruption, corrupt
-from jaxcl.evaluate.features import embed, raw_pixels
+from jaxcl.evaluate.features import embed, embed_each, raw_pixels
 from jaxcl.evaluate.fewshot import FewShot, balanced_subset, few_shot
 from jaxcl.evaluate.figures import Hits, figures, hits, ranked
 from jaxcl.evaluate.finetune import FineTuned, finetune
 from jaxcl.evaluate.grid import finetune_grid
-from jaxcl.evaluate.knn import knn, knn_accuracy, knn_ranked, nearest
+from jaxcl.evaluate.knn import knn, knn_accuracy, knn_ranked, knn_ranked_each, nearest
 from jaxcl.evaluate.mlp import MLPProbe, mlp_probe
 from jaxcl.evaluate.online import online_knn
-from jaxcl.evaluate.probe import LinearPath, LinearProbe, hold_out, linear_path, linear_probe
-from jaxcl.evaluate.protocols import PROTOCOLS
+from jaxcl.evaluate.probe import (
+    LinearPath,
+    LinearProbe,
+    hold_out,
+    linear_path,
+    linear_path_each,
+    linear_probe,
+    linear_probe_each,
+)
+from jaxcl.evaluate.protocols import EACH, PROTOCOLS
 from jaxcl.evaluate.regions import Clusters, k_means, regions
 from jaxcl.evaluate.robustness import Robustness, robustness
 from jaxcl.evaluate.sgd import linear_sgd
-from jaxcl.evaluate.subject import Subject, subjects
+from jaxcl.evaluate.subject import Subject, embed_together, subjects
 from jaxcl.evaluate.transforms import TransformProbe, hue_probe, rotation_probe
 
 __all__ = [
     "CORRUPTIONS",
+    "EACH",
     "PROTOCOLS",
     "Clusters",
     "Corruption",
@@ -41,6 +50,8 @@ __all__ = [
     "balanced_subset",
     "corrupt",
     "embed",
+    "embed_each",
+    "embed_together",
     "few_shot",
     "figures",
     "finetune",
@@ -52,8 +63,11 @@ __all__ = [
     "knn",
     "knn_accuracy",
     "knn_ranked",
+    "knn_ranked_each",
     "linear_path",
+    "linear_path_each",
     "linear_probe",
+    "linear_probe_each",
     "linear_sgd",
     "mlp_probe",
     "nearest",

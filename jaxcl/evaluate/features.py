@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -48,12 +48,58 @@ def embed(
     >>> embed(lambda x: 255 * x.mean(axis=(1, 2)), images, batch_size=2).round(4).tolist()
     [[1.5], [5.5], [9.5]]
     """
+    return _embed(as_partial(encoder), images, _forward, batch_size, dtype, progress)
+
+
+def embed_each(
+    encoders: Sequence[EncoderFn],
+    images: np.ndarray,
+    *,
+    batch_size: int = 512,
+    dtype: Any = jnp.float32,
+    progress: Callable[[float], None] | None = None,
+) -> np.ndarray:
+    """The features float32 [m, n, d] that m encoders of one architecture make of the same images [n, h, w, c], by one
+    program, mapped over the members (`jax.vmap`). Otherwise as `embed`.
+
+    encoders
+        of one function with arrays of the same shapes, as `embed` wants to have them: partial(f, params, state).
+
+    Raises ValueError where they are not.
+
+    >>> def mean(w, x): return w * x.mean(axis=(1, 2))
+    >>> images = np.full((1, 2, 2, 1), 255, np.uint8)
+    >>> embed_each([functools.partial(mean, 1.0), functools.partial(mean, 2.0)], images).tolist()
+    [[[1.0]], [[2.0]]]
+    """
+    members = [as_partial(encoder) for encoder in encoders]
+    kinds = {
+        (jax.tree.structure(one), tuple(np.shape(leaf) for leaf in jax.tree.leaves(one))) for one in members
+    }
+    if len(kinds) != 1:
+        raise ValueError(
+            f"embed_each takes encoders of one function with arrays of the same shapes; got {len(kinds)} kinds among"
+            f" {len(members)} encoders. Embed them one after the other."
+        )
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    return np.moveaxis(_embed(stacked, images, _forward_each, batch_size, dtype, progress), 1, 0)
+
+
+def _embed(
+    encoder: Partial,
+    images: np.ndarray,
+    forward: Callable[..., Array],
+    batch_size: int,
+    dtype: Any,
+    progress: Callable[[float], None] | None,
+) -> np.ndarray:
+    """The rows [n, ...] that `forward` makes of all images, a batch at a time."""
     _check_images(images)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
     mesh = devices.local_mesh()
     batch_size = -(-batch_size // mesh.size) * mesh.size
-    frozen = devices.replicate(as_partial(encoder), mesh)
+    frozen = devices.replicate(encoder, mesh)
 
     whole, own = len(images), devices.own_rows(len(images))
     n = own.stop - own.start
@@ -65,13 +111,13 @@ def embed(
         first, result = running.pop(0)
         out = np.asarray(result)
         if features is None:
-            features = np.empty((n, out.shape[1]), np.float32)
+            features = np.empty((n, *out.shape[1:]), np.float32)
         features[first : first + batch_size] = out[: n - first]
 
     for first in range(0, n, batch_size):
         batch = np.asarray(images[own.start + first : own.start + min(first + batch_size, n)])
         batch = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
-        running.append((first, _forward(frozen, devices.split(batch, mesh), dtype=jnp.dtype(dtype))))
+        running.append((first, forward(frozen, devices.split(batch, mesh), dtype=jnp.dtype(dtype))))
         # The device computes while the host reads the next batch; no more wait than these.
         if len(running) > 2:
             collect()
@@ -102,6 +148,12 @@ def _forward(encoder, images, *, dtype):
             " are made vectors by extract.pool."
         )
     return features.astype(jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def _forward_each(encoders, images, *, dtype):
+    """[b, m, d]: rows first, which the devices share."""
+    return jax.vmap(lambda encoder: _forward(encoder, images, dtype=dtype), out_axes=1)(encoders)
 
 
 def as_partial(encoder: EncoderFn) -> Partial:

@@ -77,12 +77,62 @@ def knn_ranked(
     >>> knn_ranked(bank, labels, np.array([[2.0, 0.1]]), k=3).tolist()
     [[7, 3, -1]]
     """
+    labels = _checked(train_labels, len(train_features), vote, temperature)
+    indices, similarities = nearest(train_features, test_features, k, block=block)
+    return _voted(indices, similarities, labels, vote, temperature)
+
+
+def knn_ranked_each(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    *,
+    k: int,
+    vote: str = "majority",
+    temperature: float = 0.1,
+    block: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """`knn_ranked` of m encoders at once, features [m, n, d] and [m, q, d] of the same images: [m, q, min(5, classes)].
+
+    One program compares the queries of all encoders, each with its own bank; memory holds m banks. In one process.
+    """
+    labels = _checked(train_labels, np.shape(train_features)[1], vote, temperature)
+    checked = [
+        np.stack([check_features(name, own) for own in features])
+        for name, features in (("train_features", train_features), ("test_features", test_features))
+    ]
+    bank, queries = checked
+    _check_query(bank.shape[1:], queries.shape[1:], k)
+    rows, columns = _block(block, k)
+    rows, columns, n = min(rows, queries.shape[1]), min(columns, bank.shape[1]), queries.shape[1]
+    unit_bank = _unit_rows_each(bank)
+    parts = []
+    for first in range(0, n, rows):
+        part = queries[:, first : first + rows]
+        part = np.pad(part, ((0, 0), (0, rows - part.shape[1]), (0, 0)))
+        parts.append(_nearest_each(unit_bank, part, k=k, block=columns))
+        if len(parts) > 4:  # Let no more than a few blocks wait.
+            parts[-5][0].block_until_ready()
+    indices, similarities = (
+        np.concatenate([np.asarray(x) for x in column], axis=1)[:, :n] for column in zip(*parts, strict=True)
+    )
+    return np.stack(
+        [_voted(i, s, labels, vote, temperature) for i, s in zip(indices, similarities, strict=True)]
+    )
+
+
+def _checked(labels: np.ndarray, n: int, vote: str, temperature: float) -> np.ndarray:
     if vote not in VOTES:
         raise ValueError(f"vote must be one of {', '.join(VOTES)}; got {vote!r}.")
     if not temperature > 0:
         raise ValueError(f"temperature must be positive; got {temperature}.")
-    labels = check_labels("kNN", train_labels, len(train_features))
-    indices, similarities = nearest(train_features, test_features, k, block=block)
+    return check_labels("kNN", labels, n)
+
+
+def _voted(
+    indices: np.ndarray, similarities: np.ndarray, labels: np.ndarray, vote: str, temperature: float
+) -> np.ndarray:
+    """The labels [n, min(5, classes)] with the most votes of the neighbors [n, k]."""
     classes, labels = np.unique(labels, return_inverse=True)
     if vote == "majority":
         weights = np.ones_like(similarities)
@@ -135,16 +185,8 @@ def nearest(
     """
     bank = check_features("train_features", train_features)
     queries = check_features("test_features", test_features)
-    if bank.shape[1] != queries.shape[1]:
-        raise ValueError(
-            f"train_features {bank.shape} and test_features {queries.shape} must have the same width: were they made"
-            " by the same encoder?"
-        )
-    if not 1 <= k <= len(bank):
-        raise ValueError(f"k must be between 1 and the size of the bank, {len(bank)}; got {k}.")
-    rows, columns = block or (256, 4096 if k <= 32 else 16384)
-    if rows < 1 or columns < 1:
-        raise ValueError(f"block must be two positive numbers, (queries, bank rows); got {block}.")
+    _check_query(bank.shape, queries.shape, k)
+    rows, columns = _block(block, k)
     n = len(queries)
     queries = queries[devices.own_rows(n)]
     rows = min(rows, len(queries))
@@ -161,6 +203,23 @@ def nearest(
     )
     found = indices[: len(queries)], similarities[: len(queries)]
     return devices.gather_rows(found[0], n), devices.gather_rows(found[1], n)
+
+
+def _check_query(bank: tuple[int, ...], queries: tuple[int, ...], k: int) -> None:
+    if bank[1] != queries[1]:
+        raise ValueError(
+            f"train_features {bank} and test_features {queries} must have the same width: were they made"
+            " by the same encoder?"
+        )
+    if not 1 <= k <= bank[0]:
+        raise ValueError(f"k must be between 1 and the size of the bank, {bank[0]}; got {k}.")
+
+
+def _block(block: tuple[int, int] | None, k: int) -> tuple[int, int]:
+    rows, columns = block or (256, 4096 if k <= 32 else 16384)
+    if rows < 1 or columns < 1:
+        raise ValueError(f"block must be two positive numbers, (queries, bank rows); got {block}.")
+    return rows, columns
 
 
 def _unit_bank(bank: np.ndarray, *, rows: int = 4096) -> Array:
@@ -226,3 +285,12 @@ def _nearest(bank: Array, queries: Array, *, k: int, block: int) -> tuple[Array,
 
     nothing = jnp.zeros((n, k), jnp.int32), jnp.full((n, k), -jnp.inf, bank.dtype)
     return lax.fori_loop(0, -(-m // block), merge, nothing)
+
+
+_unit_rows_each = jax.jit(jax.vmap(_unit_rows))
+
+
+@functools.partial(jax.jit, static_argnames=("k", "block"))
+def _nearest_each(banks: Array, queries: Array, *, k: int, block: int) -> tuple[Array, Array]:
+    """`_nearest` of m banks [m, b, d] and queries [m, n, d]."""
+    return jax.vmap(functools.partial(_nearest, k=k, block=block))(banks, queries)

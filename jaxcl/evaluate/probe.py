@@ -26,6 +26,9 @@ L2 = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Numbers in the features that one device fits alone: those of 8,192 images by 512.
 SHARED = 2**22
 
+# Numbers in an array [problems, classes, images] of logits that a device holds at a time, of which there are several.
+MOST = 2**25
+
 
 class LinearPath(NamedTuple):
     """p linear classifiers, one a strength of regularization. They apply to the features as given: x W + b."""
@@ -87,22 +90,13 @@ def linear_path(
     """
     x = check_features("train_features", train_features, keep_double=True)
     classes, y = numbered_classes("The linear probe", check_labels("The linear probe", train_labels, len(x)))
-    strengths = np.asarray(l2, x.dtype)
-    if strengths.ndim != 1 or not len(strengths) or not (strengths >= 0).all():
-        raise ValueError(f"l2 must be a sequence of numbers, none of them negative; got {l2}.")
-    # Centered in any case: the free bias makes up for it, so the problem is the same and better conditioned.
-    center, scale = x.mean(axis=0, dtype=np.float64), np.ones(x.shape[1])
-    if standardize:
-        std = x.std(axis=0, dtype=np.float64)
-        # A feature that never changes (but for the rounding of its mean) says nothing, and must not be blown up.
-        scale = np.where(std > 1e-6 * np.abs(center), std, 1.0)
-    inputs, targets, mesh = shared_out(
-        (x - center.astype(x.dtype)) / scale.astype(x.dtype), y.astype(np.int32)
-    )
+    strengths = _strengths(l2, x.dtype)
+    center, scale = _scaling(x, standardize)
+    inputs, targets, mesh = shared_out(_scaled(x, center, scale), y.astype(np.int32))
 
-    # As many at a time as keep an array [p, c, n] below 2^25 numbers a device; the last group repeats some to be full.
+    # As many at a time as keep an array [p, c, n] below MOST numbers a device; the last group repeats some to be full.
     sharers = 1 if mesh is None else mesh.size
-    together = int(np.clip(sharers * 2**25 // (len(y) * len(classes)), 1, len(strengths)))
+    together = int(np.clip(sharers * MOST // (len(y) * len(classes)), 1, len(strengths)))
     parts = []
     for first in range(0, len(strengths), together):
         group = np.resize(strengths[first:], together) if first + together > len(strengths) else None
@@ -111,18 +105,105 @@ def linear_path(
         if mesh is not None:
             fit = devices.whole(fit, mesh)
         parts.append([np.asarray(part)[: len(strengths) - first] for part in fit])
-    theta, entropies, gradient, counts, converged = (
-        np.concatenate(column) for column in zip(*parts, strict=True)
-    )
+    fitted = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return _path(fitted, l2, classes, center, scale, len(y), x.dtype)
+
+
+def linear_path_each(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    *,
+    l2: np.ndarray,
+    standardize: bool = True,
+    tolerance: float = 1e-5,
+    iterations: int = 500,
+) -> list[LinearPath]:
+    """`linear_path` of m encoders' features [m, n, d] of the same images, each for its own l2 [m, p].
+
+    One minimizer is mapped over the members; each stops where it would alone, and waits for the last. As many are
+    fitted at a time as keep an array [members, p, c, n] below `MOST` numbers; larger ones, and those that several
+    devices share, one after the other.
+    """
+    x = [check_features("train_features", own, keep_double=True) for own in train_features]
+    labels = check_labels("The linear probe", train_labels, len(x[0]))
+    classes, y = numbered_classes("The linear probe", labels)
+    strengths = np.stack([_strengths(own, x[0].dtype) for own in l2])
+    settings: dict[str, Any] = {"tolerance": tolerance, "iterations": iterations}
+    together = min(MOST // (strengths.shape[1] * len(y) * len(classes)), len(x))
+    if together < 2 or (x[0].size > SHARED and jax.device_count() > 1):
+        pairs = zip(x, l2, strict=True)
+        return [
+            linear_path(one, train_labels, l2=tuple(own), standardize=standardize, **settings)
+            for one, own in pairs
+        ]
+    targets, made = jnp.asarray(y.astype(np.int32)), []
+    for first in range(0, len(x), together):
+        # The last ones again, so that there is one program.
+        members = [min(i, len(x) - 1) for i in range(first, first + together)]
+        scalings = [_scaling(x[i], standardize) for i in members]
+        inputs = jnp.stack([_scaled(x[i], *own) for i, own in zip(members, scalings, strict=True)])
+        fit = _fit_each(inputs, targets, strengths[members], tolerance, iterations, classes=len(classes))
+        fitted = [np.asarray(part) for part in fit]
+        made += [
+            _path([part[j] for part in fitted], l2[i], classes, *scalings[j], len(y), x[0].dtype)
+            for j, i in enumerate(members)
+            if first + j < len(x)
+        ]
+    return made
+
+
+@functools.partial(jax.jit, static_argnames="classes")
+def _fit_each(x, y, l2, tolerance, iterations, *, classes: int):
+    """`fit_logistic` of x [m, n, d] and l2 [m, p], all with the labels y [n]."""
+
+    def fit(x, l2):
+        return fit_logistic(x, y, l2, tolerance, iterations, classes=classes)
+
+    return jax.vmap(fit)(x, l2)
+
+
+def _strengths(l2: Sequence[float] | np.ndarray, dtype: Any) -> np.ndarray:
+    strengths = np.asarray(l2, dtype)
+    if strengths.ndim != 1 or not len(strengths) or not (strengths >= 0).all():
+        raise ValueError(f"l2 must be a sequence of numbers, none of them negative; got {l2}.")
+    return strengths
+
+
+def _scaling(x: np.ndarray, standardize: bool) -> tuple[np.ndarray, np.ndarray]:
+    """What is subtracted from every feature, and what it is divided by."""
+    # Centered in any case: the free bias makes up for it, so the problem is the same and better conditioned.
+    center, scale = x.mean(axis=0, dtype=np.float64), np.ones(x.shape[1])
+    if standardize:
+        std = x.std(axis=0, dtype=np.float64)
+        # A feature that never changes (but for the rounding of its mean) says nothing, and must not be blown up.
+        scale = np.where(std > 1e-6 * np.abs(center), std, 1.0)
+    return center, scale
+
+
+def _scaled(x: np.ndarray, center: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return (x - center.astype(x.dtype)) / scale.astype(x.dtype)
+
+
+def _path(
+    fitted: Sequence[np.ndarray],
+    l2: Sequence[float] | np.ndarray,
+    classes: np.ndarray,
+    center: np.ndarray,
+    scale: np.ndarray,
+    n: int,
+    dtype: Any,
+) -> LinearPath:
+    """What `fit_logistic` found of scaled features, as classifiers of those that were given."""
+    theta, entropies, gradient, counts, converged = fitted
     theta = theta.astype(np.float64)
     penalty = 0.5 * np.asarray(l2, np.float64) * np.square(theta[:, :, :-1]).sum(axis=(1, 2))
-    cross_entropy = entropies[:, : len(y)].mean(axis=1, dtype=np.float64)
+    cross_entropy = entropies[:, :n].mean(axis=1, dtype=np.float64)
     weights = np.swapaxes(theta[:, :, :-1] / scale, 1, 2)
     bias = theta[:, :, -1] - center @ weights
     return LinearPath(
         l2=np.asarray(l2, np.float64),
-        weights=weights.astype(x.dtype),
-        bias=bias.astype(x.dtype),
+        weights=weights.astype(dtype),
+        bias=bias.astype(dtype),
         classes=classes,
         objective=cross_entropy + penalty,
         cross_entropy=cross_entropy,
@@ -181,13 +262,66 @@ def linear_probe(
     fit = functools.partial(linear_path, standardize=standardize, tolerance=tolerance, iterations=iterations)
     fitted, held = hold_out(labels, held_out) if split is None else split
     path = fit(train_features[fitted], labels[fitted], l2=l2)
-    scores = np.mean(path.predict(train_features[held]) == labels[held], axis=1)
-    chosen = float(max(strength for strength, score in zip(l2, scores, strict=True) if score == scores.max()))
+    chosen, scores = _chosen(path, train_features[held], labels[held], l2)
     final = fit(train_features, labels, l2=(chosen,))
+    return _probe(path, final, test_features, test_labels, chosen, scores)
+
+
+def linear_probe_each(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    *,
+    l2: Sequence[float] = L2,
+    held_out: float = 0.1,
+    standardize: bool = True,
+    tolerance: float = 1e-5,
+    iterations: int = 500,
+) -> list[LinearProbe]:
+    """`linear_probe` of m encoders' features [m, n, d] and [m, q, d] of the same images, by `linear_path_each`: each
+    chooses its own l2, and the classifiers are those that it has alone up to rounding."""
+    x = np.asarray(train_features)
+    labels = check_labels("The linear probe", train_labels, x.shape[1])
+    test_labels = check_labels("The linear probe", test_labels, np.shape(test_features)[1])
+    settings: dict[str, Any] = {
+        "standardize": standardize,
+        "tolerance": tolerance,
+        "iterations": iterations,
+    }
+    fitted, held = hold_out(labels, held_out)
+    paths = linear_path_each(
+        x[:, fitted], labels[fitted], l2=np.tile(np.asarray(l2), (len(x), 1)), **settings
+    )
+    choices = [_chosen(path, own, labels[held], l2) for path, own in zip(paths, x[:, held], strict=True)]
+    finals = linear_path_each(x, labels, l2=np.array([[chosen] for chosen, _ in choices]), **settings)
+    return [
+        _probe(path, final, own, test_labels, *choice)
+        for path, final, own, choice in zip(paths, finals, test_features, choices, strict=True)
+    ]
+
+
+def _chosen(
+    path: LinearPath, features: np.ndarray, labels: np.ndarray, l2: Sequence[float]
+) -> tuple[float, np.ndarray]:
+    """The largest l2 that is right most often about held-out images, and how often each is."""
+    scores = np.mean(path.predict(features) == labels, axis=1)
+    chosen = float(max(strength for strength, score in zip(l2, scores, strict=True) if score == scores.max()))
+    return chosen, scores
+
+
+def _probe(
+    path: LinearPath,
+    final: LinearPath,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    chosen: float,
+    scores: np.ndarray,
+) -> LinearProbe:
     accuracy = float(np.mean(final.predict(test_features)[0] == test_labels))
     details = {
         "l2": chosen,
-        "l2_path": [float(strength) for strength in l2],
+        "l2_path": [float(strength) for strength in path.l2],
         "held_out_accuracies": [100 * float(score) for score in scores],
         "iterations": int(final.iterations[0]),
         "converged": bool(final.converged[0]),

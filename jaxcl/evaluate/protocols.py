@@ -46,9 +46,9 @@ from jaxcl.evaluate.fewshot import few_shot
 from jaxcl.evaluate.figures import Hits, figures, hits, ranked
 from jaxcl.evaluate.finetune import FineTuned, finetune
 from jaxcl.evaluate.grid import DECAYS, RATES, finetune_grid
-from jaxcl.evaluate.knn import knn_ranked
+from jaxcl.evaluate.knn import knn_ranked, knn_ranked_each
 from jaxcl.evaluate.mlp import mlp_probe
-from jaxcl.evaluate.probe import L2, LinearProbe, linear_probe
+from jaxcl.evaluate.probe import L2, LinearProbe, linear_probe, linear_probe_each
 from jaxcl.evaluate.progress import Progress, stage
 from jaxcl.evaluate.robustness import robustness
 from jaxcl.evaluate.sgd import linear_sgd
@@ -75,17 +75,39 @@ def _knn(
     progress: Progress | None = None,
 ) -> Result:
     """`knn`. A small data set has fewer neighbors than 200; the k that was used is in the settings."""
-    labels, test_labels = check_sets(protocol, subject.train, subject.test)
-    bank, queries = subject.train_features(progress), subject.test_features(progress)
+    return _knn_each(protocol, [subject], k=k, vote=vote, temperature=temperature, progress=progress)[0]
+
+
+def _knn_each(
+    protocol: str,
+    subjects: Sequence[Subject],
+    *,
+    k: int,
+    vote: str,
+    temperature: float = 0.1,
+    progress: Progress | None = None,
+) -> list[Result]:
+    """ "knn" of subjects that differ in the encoder alone: several in one program."""
+    labels, test_labels = check_sets(protocol, subjects[0].train, subjects[0].test)
+    banks = [subject.train_features(progress) for subject in subjects]
+    queries = [subject.test_features(progress) for subject in subjects]
     stage(progress, "fitting")(0.0)
     start = time.perf_counter()
     k = min(k, len(labels))
-    best = knn_ranked(bank, labels, queries, k=k, vote=vote, temperature=temperature)
-    found = hits(best, test_labels, len(np.unique(labels)))
+    how: dict[str, Any] = {"k": k, "vote": vote, "temperature": temperature}
+    if len(subjects) == 1:
+        ranks = [knn_ranked(banks[0], labels, queries[0], **how)]
+    else:
+        ranks = list(knn_ranked_each(np.stack(banks), labels, np.stack(queries), **how))
     weighted = {"temperature": temperature} if vote == "weighted" else {}
     settings = {"k": k, "vote": vote, "similarity": "cosine", **weighted}
-    more = _figures(found, subject)
-    return _of_features(protocol, subject, float(found.first.mean()), settings, start, more)
+    seconds = (time.perf_counter() - start) / len(subjects)
+    made = []
+    for subject, best in zip(subjects, ranks, strict=True):
+        found = hits(best, test_labels, len(np.unique(labels)))
+        more = _figures(found, subject)
+        made.append(_of_features(protocol, subject, float(found.first.mean()), settings, seconds, more))
+    return made
 
 
 def _linear(
@@ -108,8 +130,30 @@ def _linear(
     cross-entropy (ours: the paper does not say whether against mean or sum). Images keep their size or are resized when
     they are loaded. The paper reports "mean_class_accuracy" for some data sets.
     """
-    labels, test_labels = check_sets(protocol, subject.train, subject.test)
-    train_features, test_features = subject.train_features(progress), subject.test_features(progress)
+    how: dict[str, Any] = {
+        "held_out": held_out,
+        "standardize": standardize,
+        "tolerance": tolerance,
+        "iterations": iterations,
+    }
+    return _linear_each(protocol, [subject], l2=l2, progress=progress, **how)[0]
+
+
+def _linear_each(
+    protocol: str,
+    subjects: Sequence[Subject],
+    *,
+    l2: Sequence[float],
+    held_out: float = 0.1,
+    standardize: bool = True,
+    tolerance: float = 1e-5,
+    iterations: int = 500,
+    progress: Progress | None = None,
+) -> list[Result]:
+    """ "linear" of subjects that differ in the encoder alone: several by one minimizer."""
+    labels, test_labels = check_sets(protocol, subjects[0].train, subjects[0].test)
+    train_features = [subject.train_features(progress) for subject in subjects]
+    test_features = [subject.test_features(progress) for subject in subjects]
     stage(progress, "fitting")(0.0)
     start = time.perf_counter()
     settings: dict[str, Any] = {
@@ -118,9 +162,24 @@ def _linear(
         "tolerance": tolerance,
         "iterations": iterations,
     }
-    probe = linear_probe(train_features, labels, test_features, test_labels, l2=l2, **settings)
-    more = dict(probe.details) | _of_linear(probe, subject)
-    return _of_features(protocol, subject, probe.accuracy, {"optimizer": "L-BFGS", **settings}, start, more)
+    if len(subjects) == 1:
+        probes = [linear_probe(train_features[0], labels, test_features[0], test_labels, l2=l2, **settings)]
+    else:
+        stacked = np.stack(train_features), labels, np.stack(test_features), test_labels
+        probes = linear_probe_each(*stacked, l2=l2, **settings)
+    seconds = (time.perf_counter() - start) / len(subjects)
+    settings = {"optimizer": "L-BFGS", **settings}
+    return [
+        _of_features(
+            protocol,
+            subject,
+            probe.accuracy,
+            settings,
+            seconds,
+            dict(probe.details) | _of_linear(probe, subject),
+        )
+        for subject, probe in zip(subjects, probes, strict=True)
+    ]
 
 
 def _linear_sgd(
@@ -470,11 +529,10 @@ def _seed(key: Array) -> list[int]:
     return np.asarray(jax.random.key_data(key)).tolist()
 
 
-def _of_features(protocol, subject: Subject, accuracy, settings, start: float, more: Mapping) -> Result:
-    """What the protocols that read features return; `start` is when the fit began."""
-    seconds = time.perf_counter() - start + subject.embed_seconds
+def _of_features(protocol, subject: Subject, accuracy, settings, seconds: float, more: Mapping) -> Result:
+    """What the protocols that read features return; `seconds` are those of the fit."""
     return {
-        **_result(protocol, subject, accuracy, settings, seconds),
+        **_result(protocol, subject, accuracy, settings, seconds + subject.embed_seconds),
         "features": int(subject.train_features().shape[1]),
         **more,
         "embed_seconds": subject.embed_seconds,
@@ -523,4 +581,13 @@ PROTOCOLS: dict[str, Callable[..., Result]] = {
     "rotation": functools.partial(_transform, "rotation", transforms.rotation_probe, transforms.ANGLES),
     "hue": functools.partial(_transform, "hue", transforms.hue_probe, transforms.SHIFTS),
     "corruption": _corruption,
+}
+
+# Those that can ask several subjects at once, which differ in the encoder alone: (subjects, *, settings, progress=None)
+# -> a Result each, as PROTOCOLS has them one by one up to rounding. "seconds" is a subject's share.
+EACH: dict[str, Callable[..., list[Result]]] = {
+    "knn": functools.partial(_knn_each, "knn", k=10, vote="majority"),
+    "knn200": functools.partial(_knn_each, "knn200", k=200, vote="weighted"),
+    "linear": functools.partial(_linear_each, "linear", l2=L2),
+    "transfer": functools.partial(_linear_each, "transfer", l2=TRANSFER_L2, standardize=False),
 }

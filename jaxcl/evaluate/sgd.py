@@ -199,7 +199,7 @@ def images_or_views(images: Any, views: Views | None, key: Array) -> Batches:
 
     def read(rows: Callable[[int], np.ndarray], steps: int) -> Generator[dict[str, Any]]:
         if views is not None and data.crops_whole_images(images, views):
-            yield from data.crops_of(images, views, key, rows, steps=steps)
+            yield from data.crops_of(key, images, views, rows, steps=steps)
             return
         for step in range(steps):
             chosen = rows(step)

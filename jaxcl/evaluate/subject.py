@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxcl.evaluate.features import EncoderFn, embed
+from jaxcl.evaluate.features import EncoderFn, embed, embed_each
 from jaxcl.evaluate.progress import Progress, stage
 from jaxcl.typing import Images
 
@@ -115,3 +115,17 @@ def subjects(encoder: EncoderFn, sets: Mapping[str, tuple[Images, Images]]) -> d
                 made[kind] = dataclasses.replace(other, train=train, test=test)
                 break
     return made
+
+
+def embed_together(members: Sequence[Subject], *, progress: Progress | None = None) -> None:
+    """Computes the features of subjects that differ in the encoder alone by one program (`embed_each`), for all
+    protocols that ask for them afterwards. Their seconds are a member's share."""
+    for name, images in (("training", members[0].train), ("test", members[0].test)):
+        if all(name in subject._known for subject in members):
+            continue
+        start = time.perf_counter()
+        encoders = [subject.encoder_for(f"Embedding {name} images") for subject in members]
+        features = embed_each(encoders, images.images, progress=stage(progress, f"embedding {name} images"))
+        seconds = (time.perf_counter() - start) / len(members)
+        for subject, own in zip(members, features, strict=True):
+            subject._known[name] = np.ascontiguousarray(own), seconds

@@ -53,6 +53,12 @@ def nt_xent(
 
     which is the supervised contrastive loss (Khosla et al. 2020, eq. 2) with every image its own class.
 
+    block_size
+        how the sum over all pairs is made: 0 keeps the matrix of similarities, b > 0 makes it b rows at a time, None
+        decides by the size; the value is the same.
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     Raises ValueError where shapes differ or a known temperature is not positive, TypeError for integers.
 
     >>> [round(float(nt_xent(z, z, temperature=1.0)), 4) for z in (jnp.eye(2), jnp.ones((2, 2)))]
@@ -84,6 +90,12 @@ def dcl(
     negatives, which is what makes small batches slow under NT-Xent. May be negative. With more views the positives'
     similarities are averaged. Not the decoupled NT-Xent of `decoupled_nt_xent`, which weighs the two terms.
 
+    block_size
+        how the sum over all pairs is made: 0 keeps the matrix of similarities, b > 0 makes it b rows at a time, None
+        decides by the size; the value is the same.
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     Raises ValueError for a batch of one image: it has no negatives.
 
     >>> round(float(dcl(jnp.eye(2), jnp.eye(2), temperature=1.0)), 4)  # log 2 - 1
@@ -114,6 +126,12 @@ def supervised_contrastive(
     An anchor without positives (possible with one view) is left out of the mean; 0 where none has any. Labels are
     any integers. The authors' code multiplies by temperature / 0.07.
 
+    block_size
+        how the sum over all pairs is made: 0 keeps the matrix of similarities, b > 0 makes it b rows at a time, None
+        decides by the size; the value is the same.
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     >>> z = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     >>> round(float(supervised_contrastive(jnp.array([5, 5, 9]), z, temperature=1.0)), 4)  # log(e + 1) - 1
     0.3133
@@ -131,18 +149,18 @@ def supervised_contrastive(
         views, temperature, similarity, _is_blockwise(views, block_size, axis_name), axis_name
     )
     labels = jnp.repeat(labels, len(views))
-    keys, all_labels = collectives.gather(z, axis_name), collectives.gather(labels, axis_name)
+    all_labels = collectives.gather(labels, axis_name)
     if is_dot:
         # In float32: the positives are among these products, and of nearly collapsed rows rounding would drown them.
         log_z, _ = _log_partition(z, 1, 0, _bound(similarity, known), block_size, axis_name, "highest")
         # The sum over positives needs no pairs: s is linear in the other row, so one sum a class will do.
-        _, classes = jnp.unique(all_labels, return_inverse=True, size=len(all_labels))
-        sums = jax.ops.segment_sum(keys, classes, len(keys))
-        own_class = classes[collectives.rows(len(z), axis_name)]
-        count = jnp.bincount(classes, length=len(keys))[own_class] - 1
-        total = jnp.sum(z * (sums[own_class] - z), axis=1)
+        sums, members = collectives.by_rows(
+            _of_own_class, z, labels, whole=(all_labels,), axis_name=axis_name
+        )
+        count, total = members - 1, jnp.sum(z * (sums - z), axis=1)
     else:
         _refuse_blocks("supervised_contrastive", block_size)
+        keys = collectives.gather(z, axis_name)
         s = similarity(z, keys) / temperature
         is_self = collectives.rows(len(z), axis_name)[:, None] == jnp.arange(len(keys))
         log_z = logsumexp(jnp.where(is_self, -jnp.inf, s), axis=1)
@@ -152,6 +170,15 @@ def supervised_contrastive(
     each = jnp.where(has_positive, log_z - total / jnp.maximum(count, 1), 0)
     fraction = collectives.mean(jnp.mean(has_positive.astype(each.dtype)), axis_name)
     return collectives.mean(jnp.mean(each), axis_name) / jnp.where(fraction > 0, fraction, 1)
+
+
+def _of_own_class(z: Array, labels: Array, all_labels: Array, axis_name: str | None) -> tuple[Array, Array]:
+    """Of each of this device's rows: the sum of all rows of its class, and their number."""
+    known = jnp.sort(all_labels)  # a class is numbered by its first row here
+    own = jnp.searchsorted(known, labels)
+    members = jnp.searchsorted(known, labels, side="right") - own
+    sums = jax.ops.segment_sum(z, own, len(known))
+    return collectives.total(sums, axis_name)[own], members
 
 
 def queue_nce(
@@ -171,6 +198,12 @@ def queue_nce(
     (He et al. 2020, arXiv:1911.05722, eq. 1). Rows are compared as they come, so normalise q and k yourself (the
     queue holds keys that were); `similarity=cosine` does it here. The gradient goes to whatever is not constant: stop
     it at k and queue for MoCo. Under an axis q and k are this device's rows, and the queue is the same everywhere.
+
+    block_size
+        how the sum over all pairs is made: 0 keeps the matrix of similarities, b > 0 makes it b rows at a time, None
+        decides by the size; the value is the same.
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
 
     >>> q = jnp.array([[1.0, 0.0]])
     >>> round(float(queue_nce(q, q, jnp.array([[0.0, 1.0]]), temperature=1.0)), 4)  # log(1 + 1/e)
@@ -225,6 +258,9 @@ def nt_logistic(
         one of 0.1, 0.2, 0.5 and 1.0 for table 4 (B.10), with a learning rate of 0.01, 0.1, 0.3, 0.5 or 1.0; which were
         best is not published.
 
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     >>> round(float(nt_logistic(jnp.eye(2), jnp.eye(2), temperature=1.0)), 4)  # log(1 + 1/e) + log 2
     1.0064
     """
@@ -257,6 +293,9 @@ def margin_triplet(
     margin
         one of 0, 0.4, 0.8 and 1.6 for table 4 (appendix B.10), with a learning rate of 0.01, 0.1, 0.3, 0.5 or 1.0;
         which were best is not published.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
 
     >>> round(float(margin_triplet(jnp.eye(2), jnp.eye(2), margin=1.5)), 4)
     0.5

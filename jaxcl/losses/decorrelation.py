@@ -19,7 +19,11 @@ from jaxcl.typing import Array
 def variance_term(
     z: Array, *, target: float = 1.0, epsilon: float = 1e-4, axis_name: str | None = None
 ) -> Array:
-    """mean_j max(target - sqrt(var(z_j) + epsilon), 0): z [n, d] -> scalar (Bardes et al. 2022, eq. 1)."""
+    """mean_j max(target - sqrt(var(z_j) + epsilon), 0): z [n, d] -> scalar (Bardes et al. 2022, eq. 1).
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+    """
     z, total = _moments("variance_term", z, axis_name)
     variance = collectives.mean(jnp.mean(jnp.square(z), axis=0), axis_name) * (total / (total - 1))
     return jnp.mean(jnp.maximum(target - jnp.sqrt(variance + epsilon), 0))
@@ -27,6 +31,9 @@ def variance_term(
 
 def covariance_term(z: Array, *, axis_name: str | None = None) -> Array:
     """1/d sum_{i != j} cov(z)_ij^2: z [n, d] -> scalar (Bardes et al. 2022, eq. 3).
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
 
     >>> float(covariance_term(jnp.array([[1.0, 1.0], [-1.0, -1.0]])))  # cov is 2 everywhere: (4 + 4) / 2
     4.0
@@ -52,6 +59,9 @@ def vicreg(
 
     with v and c as in `variance_term` and `covariance_term`, of rows as they come (Bardes, Ponce & LeCun 2022,
     arXiv:2105.04906, eq. 6; means, halves and default weights as in the authors' code). ValueError for one image.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
     z1, z2 = checks.views("vicreg", z1, z2)
     checks.several("vicreg", len(z1), axis_name, "it takes variances")
@@ -75,6 +85,9 @@ def barlow_twins(
         C = 1/n sum_b a_b b_b^T,  a = (z1 - mean) / sqrt(var + epsilon), b the same of z2, biased variances
 
     (Zbontar et al. 2021, arXiv:2103.03230, eq. 1; epsilon is the authors' batch norm's). ValueError for one image.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
 
     >>> z = jnp.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     >>> round(float(barlow_twins(z, z)), 6)
@@ -108,6 +121,9 @@ def visreg(
     coordinates with the standard deviations held constant, so that it shapes and never scales. After VISReg (Wu et
     al. 2026, arXiv:2606.02572), whose covariance-free form and scale term this follows; the weights, the centring
     term and the choice of a sampled prior are ours. ValueError for one image.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
     z1, z2 = checks.views("visreg", z1, z2)
     checks.several("visreg", len(z1), axis_name, "it takes variances")

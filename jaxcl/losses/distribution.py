@@ -42,6 +42,9 @@ def alignment(z1: Array, z2: Array, *, per: str = "sample", axis_name: str | Non
         half the mean squared difference over all n d entries, as the authors' notebook computes it. For unit rows
         this is (1 - mean cosine) / d: a weight tuned with the one is d times off with the other.
 
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     >>> z1, z2 = jnp.array([[1.0, 0.0]]), jnp.array([[-1.0, 0.0]])
     >>> float(alignment(z1, z1)), float(alignment(z1, z2)), float(alignment(z1, z2, per="entry"))
     (-1.0, 1.0, 1.0)
@@ -72,6 +75,9 @@ def log_sum_exp(
 
     (arXiv:2011.02803, eq. 2, without its factor temperature, which belongs to the weight). The paper leaves k = i
     out, the authors' notebook keeps it. `block_size` as in `nt_xent`.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
 
     >>> round(float(log_sum_exp(jnp.eye(2), temperature=1.0, mask_self=False)), 4)  # log(e + 1)
     1.3133
@@ -107,6 +113,12 @@ def decoupled_nt_xent(
     alignment), so a weight is worth nothing without its convention. temperature 1.0 and weight 0.1 are the published
     setting, whose convention is not published.
 
+    block_size
+        how the sum over all pairs is made: 0 keeps the matrix of similarities, b > 0 makes it b rows at a time, None
+        decides by the size; the value is the same.
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     >>> z1, z2 = jnp.eye(3), jnp.eye(3)[:, ::-1]
     >>> from jaxcl.losses.contrast import nt_xent
     >>> round(float(decoupled_nt_xent(z1, z2, temperature=0.5, weight=0.5) - 0.5 * nt_xent(z1, z2)), 6)
@@ -137,6 +149,9 @@ def uniformity(
 
     (Wang & Isola 2020, arXiv:2005.10242, eq. 5). `block_size` as in `nt_xent`.
 
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     >>> round(float(uniformity(jnp.array([[1.0, 0.0], [-2.0, 0.0]]))), 4)  # |z_1 - z_2|^2 = 4
     -8.0
     """
@@ -166,6 +181,12 @@ def alignment_uniformity(
     """mean |z1_i - z2_i|^alpha + weight * (uniformity(z1) + uniformity(z2)) / 2: [n, d], [n, d] -> scalar.
 
     Of normalised rows (Wang & Isola 2020, arXiv:2005.10242, eq. 4 to 6).
+
+    block_size
+        how the sum over all pairs is made: 0 keeps the matrix of similarities, b > 0 makes it b rows at a time, None
+        decides by the size; the value is the same.
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
 
     >>> z = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
     >>> round(float(alignment_uniformity(z, z)), 4)
@@ -239,6 +260,9 @@ def sliced_wasserstein(
 
     Under an axis m counts all devices' rows. Each device sorts along its part of the directions, and, under an axis,
     draws the whole sample.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
 
     >>> key = jax.random.key(0)
     >>> own = uniform_sphere(jax.random.split(key)[1], (8, 4))  # the very sample that the key leads to

@@ -74,6 +74,9 @@ def scaled(
     averages them. The scale of a loss is no matter of taste where something stands beside its gradient: weight decay,
     and under LARS the parameters that are not adapted.
 
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     >>> import jax, jax.numpy as jnp
     >>> from functools import partial
     >>> from jaxcl.losses import nt_xent

@@ -27,6 +27,9 @@ def info_nce(
     A score of -inf is no negative. For scores that no ready-made loss forms: nt_xent and queue_nce make theirs from
     vectors, and need less memory. 0 for an anchor without negatives.
 
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     >>> round(float(info_nce(jnp.array([1.0]), jnp.array([[0.0, -jnp.inf]]), temperature=1.0)), 4)  # log(1 + 1/e)
     0.3133
     """
@@ -75,6 +78,9 @@ def looc(
     the mean of s MoCo losses, as in the paper's control MoCo++. With s = 1 it is `queue_nce`.
 
     Rows are compared as they come: normalize them first.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
 
     >>> e = jnp.eye(2)
     >>> one = looc(e[:1][None], e[:1][None, None], e[1:][None], temperature=1.0)

@@ -40,6 +40,9 @@ def map_nce(
         0.05 in the authors' code since July 2019, and in Bolts, whose figures Falcon and Cho (2020) report; 0.04 in the
         authors' before.
 
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     Raises ValueError for a batch of one image, or shapes that do not fit.
 
     >>> s, t = jnp.eye(2), jnp.eye(2)[:, None]
@@ -92,6 +95,9 @@ def patch_nce(
         their scores, and the sums over all patches, are then computed once.
     block_size
         as in `losses.contrast`: None computes blockwise where the matrix of scores would be large, 0 never.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
 
     >>> grid = jnp.array([[1.0, 0.0], [0.0, 1.0]])[None, :, None]          # two patches, one above the other
     >>> round(float(patch_nce(grid[:, ::-1], grid, below=1, scale=1.0)), 4)      # log(1 + 1/e)
@@ -168,6 +174,9 @@ def binary_nce(
 
     The other form in that code, a softmax over the 1 + k scores, is `softmax_nce`.
 
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     >>> round(float(binary_nce(jnp.zeros((1, 3)), 2.0, images=4)), 4)      # P = k/images = 1/2: 3 log 2
     2.0794
     """
@@ -188,6 +197,9 @@ def softmax_nce(scores: Array, partition: Array | float, *, axis_name: str | Non
         loss = 1/n sum_i -log( exp(s_i0) / sum_j exp(s_ij) )
 
     It needs no `partition`, and takes one only to stand where `binary_nce` stands.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
 
     >>> round(float(softmax_nce(jnp.zeros((1, 3)), 1.0)), 4)      # log 3
     1.0986

@@ -19,6 +19,9 @@ def regression(p: Array, z: Array, *, axis_name: str | None = None) -> Array:
     (Grill et al. 2020, arXiv:2006.07733, eq. 2.) One direction; the method adds both. The gradient goes to whatever
     is not constant: stop it at z.
 
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
     >>> round(float(regression(jnp.array([[2.0, 0.0], [0.0, 1.0]]), jnp.array([[1.0, 0.0], [3.0, 0.0]]))), 4)
     1.0
 
@@ -31,6 +34,9 @@ def negative_cosine(p: Array, z: Array, *, axis_name: str | None = None) -> Arra
     """SimSiam's -cos(p_i, z_i), averaged: [n, d], [n, d] -> scalar in [-1, 1].
 
     (Chen and He 2020, arXiv:2011.10566, eq. 1.) It is `regression / 2 - 1`. Stop the gradient at z.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
 
     >>> float(negative_cosine(jnp.array([[2.0, 0.0]]), jnp.array([[3.0, 0.0]])))
     -1.0

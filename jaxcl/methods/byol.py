@@ -131,6 +131,9 @@ def simsiam(
 
     Arguments as in `byol`; the loss is `keyless(negative_cosine)`. Without the predictor, or with a
     gradient through z, all images come to one point (sections 4.1 and 4.2 of the paper).
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
 
     def half(key, p, z, *, axis_name=None):

@@ -62,6 +62,9 @@ def distill(
     State holds the student's statistics as "encoder" and "head", and the teacher as "teacher": {"params", "state"}; it
     travels with every checkpoint, and is filled from the teacher's run by `Recipe.given`. Metrics: "teacher_agreement",
     how often both find the same class most likely (a fraction).
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
     network = classifier("distill", encoder, head, classes, extract, start)
     # A population of runs maps over the weight; where it is known to be 1, batches need no labels.

@@ -40,6 +40,9 @@ def with_probe(
     Returns the new method, whose loss is the sum of both and whose metrics also hold "probe_loss" and
     "probe_accuracy" (of the training batch, a fraction), and `classify(params, state, images) -> logits [b, classes]`.
     Its parameters are {"method": ..., "probe": {"kernel" [d, classes], "bias" [classes]}}.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
     if classes < 2:
         raise ValueError(f"with_probe needs two classes or more; got classes={classes}.")

@@ -49,6 +49,9 @@ def supervised(
     images) -> logits [b, classes]`. Parameters are {"encoder", "head", "probe": {"kernel", "bias"}}, so a run may start
     from the first two of another (`Recipe.carries`), and an optimizer that leaves the head of labels out of adaptation
     (SimCLR's LARS) knows it by "probe".
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
     network = classifier("supervised", encoder, head, classes, extract, start)
 

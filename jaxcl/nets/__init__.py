@@ -1,4 +1,4 @@
-"""Part 2: encoders, heads and their norms. The only room that knows flax.linen.
+"""Part 2: encoders, heads and their norms. The only room that knows flax.
 
 An encoder is a `Net` whose output is a tuple of feature maps, shallow to deep; a head is a `Net` from
 [b, d] to [b, out]. Both are given their norm: `norm = batch_norm(axis_name=axis_name)`.
@@ -9,6 +9,7 @@ from jaxcl.nets.convnet import conv_n, conv_stage, small_convnet
 from jaxcl.nets.cpc import cpc_resnet, masked_context
 from jaxcl.nets.heads import mlp_head, projection_head
 from jaxcl.nets.net import STATISTICS, from_linen, standardized
+from jaxcl.nets.nnx import from_nnx
 from jaxcl.nets.norm import batch_norm, layer_norm, map_norm, no_norm
 from jaxcl.nets.recompute import chunked, remat
 from jaxcl.nets.resnet import resnet, resnet_stage
@@ -24,6 +25,7 @@ __all__ = [
     "conv_stage",
     "cpc_resnet",
     "from_linen",
+    "from_nnx",
     "layer_norm",
     "map_norm",
     "masked_context",

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -102,15 +103,34 @@ class BatchNorm(nn.Module):
     scale_init: Callable[..., Any] = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
-        c = x.shape[-1]
+    def __call__(self, x, *, train: bool, pool: Callable | None = None, kernel: Any = None):
+        """With a max pool: pool(y) of the normalized y. Only what is left of x is then normalized, and neither pass
+        goes through all of y. For a factor f of either sign
+
+            max(f x + offset) = |f| max(sign(f) x) + offset.
+
+        With the kernel w [1, 1, c, d] of a convolution that x has still to go through: y of x w, which neither pass
+        reads. Of a bottleneck's last convolution x has a quarter of its channels. By the mean m and the second moments
+        G [c, c] of x
+
+            mean(x w) = m w,    mean((x w)^2) = diag(w' G w),    y = x (w factor) + offset."""
+        if kernel is not None and not (train and self.is_one_group()):
+            x, kernel = pointwise(x, kernel), None
+        c = x.shape[-1] if kernel is None else kernel.shape[-1]
         dtype = jnp.promote_types(x.dtype, jnp.float32)
+        scale = self.param("scale", self.scale_init, (c,), jnp.float32) if self.use_scale else jnp.ones(c)
+        sign = jnp.ones(c) if pool is None else jnp.where(scale < 0, -1.0, 1.0)
+        if pool is not None:
+            x, scale = x * sign.astype(x.dtype), scale * sign
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
-        if train:
+        if train and kernel is not None:
+            of_x, mean, var = self.statistics_after(x, kernel)
+        elif train:
             mean, var = self.statistics(x.astype(dtype))
+        if train:
             if not self.is_initializing():
-                now = jnp.mean(mean, axis=0), jnp.mean(var, axis=0)
+                now = jnp.mean(mean, axis=0) * sign, jnp.mean(var, axis=0)
                 if self.groups > 1:
                     now = collectives.mean(now, self.axis_name)
                 for running, values in zip((running_mean, running_var), now, strict=True):
@@ -118,19 +138,36 @@ class BatchNorm(nn.Module):
                         new = self.momentum * running.value + (1 - self.momentum) * value
                         running.value = new.astype(running.value.dtype)
         else:
-            mean, var = running_mean.value[None], running_var.value[None]
-        factor = lax.rsqrt(var + self.epsilon)
-        if self.use_scale:
-            factor = factor * self.param("scale", self.scale_init, (c,), jnp.float32)
-        offset = -mean * factor
-        if self.use_bias:
-            offset = offset + self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+            mean, var = running_mean.value[None] * sign, running_var.value[None]
+        factor = lax.rsqrt(var + self.epsilon) * scale
+        bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32) if self.use_bias else 0.0
+        if train and kernel is not None:
+            # The mean by the kernel as it is rounded, so that rounding shifts nothing.
+            kernel = (kernel * factor[0]).astype(x.dtype)
+            offset = bias - jnp.dot(of_x, kernel[0, 0].astype(dtype), precision="highest")
+            return (pointwise(x, kernel).astype(dtype) + offset).astype(x.dtype)
+        offset = bias - mean * factor
         # One multiplication and one addition an entry; factor and offset are [g, 1, (v,) 1, ..., 1, c].
         views = self.views if train else 1
         over = tuple(range(1, x.ndim)) if views == 1 else (1, *range(3, x.ndim + 1))
         factor, offset = jnp.expand_dims(factor, over), jnp.expand_dims(offset, over)
+        x = x if pool is None else pool(x)
         y = split(x, len(factor), views).astype(dtype) * factor + offset
         return y.reshape(x.shape).astype(x.dtype)
+
+    def is_one_group(self) -> bool:
+        """Whether all rows of this device are normalized alike."""
+        return self.views == 1 and self.groups in (1, collectives.size(self.axis_name))
+
+    def statistics_after(self, x, kernel):
+        """Of x w: the mean [c] of x, and mean and variance [1, d] of x w."""
+        w = kernel[0, 0].astype(x.dtype).astype(jnp.promote_types(x.dtype, jnp.float32))
+        mean = jnp.mean(x.astype(w.dtype), axis=tuple(range(x.ndim - 1)))
+        square = jnp.sum(w * jnp.dot(second_moments(x), w, precision="highest"), axis=0)
+        if self.groups == 1:
+            mean, square = collectives.mean((mean, square), self.axis_name)
+        of_y = jnp.dot(mean, w, precision="highest")
+        return mean, of_y[None], jnp.maximum(square - jnp.square(of_y), 0)[None]
 
     def statistics(self, x):
         """Mean and variance [g, c] of the g groups on this device; [g, v, c] of their v views, if there are several."""
@@ -161,6 +198,29 @@ class BatchNorm(nn.Module):
             moments = collectives.mean(moments, self.axis_name)
         mean, square = moments
         return mean, jnp.maximum(square - jnp.square(mean), 0)
+
+
+def pointwise(x, kernel):
+    """The convolution of one position: [b, h, w, c] with [1, 1, c, d]."""
+    return lax.conv_general_dilated(
+        x, kernel.astype(x.dtype), (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@jax.custom_vjp
+def second_moments(x):
+    """The mean of x x' over all but the last axis, in float32 at least: [..., c] -> [c, c]."""
+    rows, dtype = tuple(range(x.ndim - 1)), jnp.promote_types(x.dtype, jnp.float32)
+    total = lax.dot_general(x, x, ((rows, rows), ((), ())), preferred_element_type=dtype)
+    return total / (x.size // x.shape[-1])
+
+
+def _second_moments_backward(x, g):
+    # In x's type, as every other product of a backward pass; left alone, autodiff would make it in float32.
+    return (pointwise(x, ((g + g.T) / (x.size // x.shape[-1]))[None, None]),)
+
+
+second_moments.defvjp(lambda x: (second_moments(x), x), _second_moments_backward)
 
 
 def split(x, groups, views=1):

@@ -9,8 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxcl import collectives
 from jaxcl.nets.channels import Excitation, SelectiveKernel
 from jaxcl.nets.net import from_linen
+from jaxcl.nets.norm import BatchNorm
 from jaxcl.typing import Net, Norm
 
 # depth -> (blocks in each stage, whether they are bottlenecks)
@@ -230,10 +232,12 @@ class Conv(nn.Module):
     kernel_init: Callable[..., Any] = LECUN
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, *, only_kernel=False):
         pad = (self.kernel - 1) // 2
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        if only_kernel:
+            return kernel
         return jax.lax.conv_general_dilated(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
@@ -279,7 +283,7 @@ class Block(nn.Module):
                 y = kernels(y, train=train)
             else:
                 y = nn.relu(self.norm()(conv(wide, 3, self.stride, groups=self.groups)(y), train=train))
-            y = self.norm(scale_init=last)(conv(out, 1)(y), train=train)
+            y = widened(conv(out, 1), self.norm(scale_init=last), y, train=train)
         else:
             y = nn.relu(self.norm()(conv(self.features, 3, self.stride)(x), train=train))
             y = self.norm(scale_init=last)(conv(out, 3)(y), train=train)
@@ -290,8 +294,21 @@ class Block(nn.Module):
             stride = self.stride
             if self.variant == "d" and (stride > 1 or self.selective):
                 x, stride = averaged(x, stride), 1
-            x = self.norm(name="shortcut_norm")(conv(out, 1, stride, "shortcut")(x), train=train)
+            x = widened(conv(out, 1, stride, "shortcut"), self.norm(name="shortcut_norm"), x, train=train)
         return nn.relu(x + y)
+
+
+def widened(conv, norm, x, *, train):
+    """norm(conv(x)) of a 1x1 convolution to four times the channels.
+
+    In bfloat16 on a TPU, whose step waits for memory, the norm is told the kernel and what the convolution writes is
+    made once, normalized. Not in float32: a TPU rounds what goes into a product, so the moments of x w by products
+    would not be those of x w. On a GPU it would save as much memory, and what it does to the time was not measured.
+    """
+    saves = conv.stride == 1 and conv.features >= 4 * x.shape[-1] and isinstance(norm, BatchNorm)
+    if saves and train and conv.dtype == jnp.bfloat16 and collectives.target().platform == "tpu":
+        return norm(x.astype(conv.dtype), train=train, kernel=conv(x, only_kernel=True))
+    return norm(conv(x), train=train)
 
 
 def averaged(x, stride):
@@ -338,14 +355,22 @@ class ResNet(nn.Module):
             x = conv(channels, 3, 1, "stem")(x)
         else:
             x = conv(channels, 7, 2, "stem")(x)
-        x = nn.relu(self.norm(name="stem_norm")(x, train=train))
-        if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), POOLS[self.pool])
+        norm = self.norm(name="stem_norm")
+        if self.stem == "imagenet" and isinstance(norm, BatchNorm):
+            # What relu leaves is the largest of what the norm does, so the norm may pool: a quarter of the stem's map
+            # goes through memory in place of all of it, several times in each pass.
+            x = nn.relu(norm(x, train=train, pool=self.max_pool))
+        else:
+            x = nn.relu(norm(x, train=train))
+            x = self.max_pool(x) if self.stem == "imagenet" else x
         maps = []
         for stage, count in enumerate(self.blocks, start=1):
             x = stage_of_blocks(self, stage, count, x, train=train)
             maps.append(x)
         return tuple(maps)
+
+    def max_pool(self, x):
+        return nn.max_pool(x, (3, 3), (2, 2), POOLS[self.pool])
 
 
 class Stage(nn.Module):

@@ -3,6 +3,13 @@ lightly, solo-learn, VISSL and timm share, below prefixes of their own.
 
     conv1, bn1, layer{1..4}.{block}.conv{1..3}, .bn{1..3}, .downsample.{0, 1}        kernels [out, in / groups, h, w]
 
+timm has names for more (timm/models/resnet.py, sknet.py, layers/squeeze_excite.py, layers/selective_kernel.py):
+
+    conv1.{0, 3, 6}, conv1.{1, 4}         the stem of ResNet-D, and its first two norms
+    downsample.{1, 2}                     a shortcut that averages first
+    se.fc1, se.fc2                        squeeze-and-excitation
+    conv{1, 3}.{conv, bn}, conv2.paths.{0, 1}.{conv, bn}, conv2.attn.{fc_reduce, bn, fc_select}     selective kernels
+
 The stride of a bottleneck is on its 3x3 convolution there ("v1.5") as here; weights do not tell those of a network that
 has it on the first ("v1", as in Caffe's).
 """
@@ -10,8 +17,8 @@ has it on the first ("v1", as in Caffe's).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,28 +38,16 @@ FOLLOWERS = ("momentum", "encoder_k", "target", "teacher", "ema")
 CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 
 
-def check_torchvision(module: Any, *, whole: bool = True) -> ResNet:
-    """The module of a `resnet` that torchvision has as well, but for its width and stem.
-
-    whole
-        with torchvision's own number of channels.
+def check_torchvision(module: Any) -> ResNet:
+    """The module of a `resnet` that torchvision has as well, but for its stem.
 
     Raises ValueError, with what it has that torchvision's lacks.
     """
-    if not isinstance(module, ResNet):
-        raise ValueError(f"Only a `nets.resnet` has torchvision's names; got {type(module).__name__}.")
-    given: Any = module.norm
-    norm = getattr(given, "func", given)
-    other = []
-    if getattr(norm, "__name__", "") != "BatchNorm":
-        other.append(f"the norm {getattr(norm, '__name__', norm)}")
-    elif given.keywords.get("epsilon", 1e-5) != 1e-5:
-        other.append(f"batch norm with epsilon={given.keywords['epsilon']}")
+    other = others("torchvision", module)
     other += [f"variant={module.variant!r}"] * (module.variant != "plain")
     other += [f"selective={module.selective}"] * bool(module.selective)
     other += [f"excite={module.excite}"] * bool(module.excite)
-    other += [f"stages={len(module.blocks)}"] * (len(module.blocks) != 4)
-    if whole and module.features * module.width != 64:
+    if module.features * module.width != 64:
         other.append(f"{module.features * module.width} channels in its first stage")
     if other:
         raise ValueError(
@@ -61,93 +56,189 @@ def check_torchvision(module: Any, *, whole: bool = True) -> ResNet:
     return module
 
 
-def in_torch(module: ResNet) -> list[str]:
-    """Lines of Python that make the same network with torchvision, up to its last average: [b, 3, h, w] -> [b, d]."""
+def others(library: str, module: Any) -> list[str]:
+    """What a module has that no ResNet of a library of PyTorch has. Raises ValueError where it is none at all."""
+    if not isinstance(module, ResNet):
+        raise ValueError(f"Only a `nets.resnet` has {library}'s names; got {type(module).__name__}.")
+    given: Any = module.norm
+    norm = getattr(given, "func", given)
+    other = []
+    if getattr(norm, "__name__", "") != "BatchNorm":
+        other.append(f"the norm {getattr(norm, '__name__', norm)}")
+    elif given.keywords.get("epsilon", 1e-5) != 1e-5:
+        other.append(f"batch norm with epsilon={given.keywords['epsilon']}")
+    return other + [f"stages={len(module.blocks)}"] * (len(module.blocks) != 4)
+
+
+def check_named(module: Any) -> ResNet:
+    """The module of a `resnet` whose arrays have names here, whatever its width. Raises ValueError as others do."""
+    if other := others("torchvision", module):
+        raise ValueError(
+            f"ResNets of PyTorch's libraries have no {', no '.join(other)}, so the weights of this one have no names"
+            " there."
+        )
+    return module
+
+
+def in_torch(module: ResNet, *, channels: int = 3) -> list[str]:
+    """Lines of Python that make the same network with torchvision, up to its last average: [b, channels, h, w] -> [b,
+    d]."""
     kind = "Bottleneck" if module.bottleneck else "BasicBlock"
     more = ""
     if (module.inner, module.groups) != (1, 1):
         more = f", groups={module.groups}, width_per_group={64 * module.inner // module.groups}"
-    lines = [
+    return [
         "import torch, torchvision",
         "from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet",
         f"model = ResNet({kind}, {list(module.blocks)}{more}).eval()",
         "model.fc = torch.nn.Identity()",
+        *stem_in_torch(module, channels=channels),
     ]
+
+
+def stem_in_torch(module: ResNet, *, channels: int = 3, takes: int = 3) -> list[str]:
+    """Lines that make of the stem of `model`, of torchvision or of timm, what that of the module is.
+
+    takes
+        channels of the images that `model` takes as it is.
+    """
+    lines = []
     if module.stem == "cifar":
         lines += [
-            "model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)",
+            f"model.conv1 = torch.nn.Conv2d({channels}, 64, 3, 1, 1, bias=False)",
             "model.maxpool = torch.nn.Identity()",
         ]
-    elif module.pool == "same":  # what is pooled is not negative, so zeros count as nothing; of even sizes
+    elif channels != takes:
+        lines.append(f"model.conv1 = torch.nn.Conv2d({channels}, 64, 7, 2, 3, bias=False)")
+    if module.stem == "imagenet" and module.pool == "same":
+        # What is pooled is not negative, so zeros count as nothing; of even sizes.
         lines.append(
             "model.maxpool = torch.nn.Sequential(torch.nn.ZeroPad2d((0, 1, 0, 1)), torch.nn.MaxPool2d(3, 2))"
         )
     return lines
 
 
-def names(module: ResNet, params: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, str], bool, str]]:
-    """Of every array of such a network: (module of ours, its layer and array), whether it is learnt, torchvision's
-    name."""
+class Array(NamedTuple):
+    """An array of a ResNet and its name elsewhere.
 
-    def layer(path: tuple[str, ...], conv: str, norm: str, torch: tuple[str, str]):
-        place = "/".join(path)
-        yield place, (conv, "kernel"), True, f"{torch[0]}.weight"
-        for ours, (learnt, theirs) in NORM.items():
-            yield place, (norm, ours), learnt, f"{torch[1]}.{theirs}"
+    ours      modules of ours, one in the other, and the array's name
+    learnt    whether it is a parameter, and no statistic
+    theirs    its name there; several where its output channels are those of several arrays, one after the other
+    """
 
-    yield from layer((), "stem", "stem_norm", ("conv1", "bn1"))
+    ours: tuple[str, ...]
+    learnt: bool
+    theirs: tuple[str, ...]
+
+
+# (module, parameters) -> its arrays
+Names = Callable[[ResNet, Mapping[str, Any]], Iterator[Array]]
+
+
+def kernel(path: tuple[str, ...], *theirs: str) -> Array:
+    return Array((*path, "kernel"), True, tuple(f"{name}.weight" for name in theirs))
+
+
+def norm(path: tuple[str, ...], *theirs: str) -> Iterator[Array]:
+    for ours, (learnt, torch) in NORM.items():
+        yield Array((*path, ours), learnt, tuple(f"{name}.{torch}" for name in theirs))
+
+
+def names(module: ResNet, params: Mapping[str, Any]) -> Iterator[Array]:
+    """The arrays of such a network by torchvision's names, and timm's."""
+    deep = module.variant == "d" and module.stem == "imagenet"
+    for k in (1, 2) if deep else ():
+        yield kernel((f"stem_{k}",), f"conv1.{3 * k - 3}")
+        yield from norm((f"stem_norm_{k}",), f"conv1.{3 * k - 2}")
+    yield kernel(("stem",), "conv1.6" if deep else "conv1")
+    yield from norm(("stem_norm",), "bn1")
+    # Behind a mean of positions, which has a number but no array.
+    shortcut = (1, 2) if module.variant == "d" else (0, 1)
     for stage, blocks in enumerate(module.blocks, start=1):
         for i in range(blocks):
             ours, theirs = f"stage{stage}_block{i + 1}", f"layer{stage}.{i}"
-            for k in range(3 if module.bottleneck else 2):
-                torch = f"{theirs}.conv{k + 1}", f"{theirs}.bn{k + 1}"
-                yield from layer((ours,), f"Conv_{k}", f"BatchNorm_{k}", torch)
+            if module.selective:
+                yield from selective(ours, theirs)
+            else:
+                for k in range(3 if module.bottleneck else 2):
+                    yield kernel((ours, f"Conv_{k}"), f"{theirs}.conv{k + 1}")
+                    yield from norm((ours, f"BatchNorm_{k}"), f"{theirs}.bn{k + 1}")
+            if module.excite:
+                for own, other in (("squeeze", "fc1"), ("excite", "fc2")):
+                    yield kernel((ours, "excitation", own), f"{theirs}.se.{other}")
+                    yield Array((ours, "excitation", own, "bias"), True, (f"{theirs}.se.{other}.bias",))
             if "shortcut" in params[ours]:
-                torch = f"{theirs}.downsample.0", f"{theirs}.downsample.1"
-                yield from layer((ours,), "shortcut", "shortcut_norm", torch)
+                yield kernel((ours, "shortcut"), f"{theirs}.downsample.{shortcut[0]}")
+                yield from norm((ours, "shortcut_norm"), f"{theirs}.downsample.{shortcut[1]}")
+
+
+def selective(ours: str, theirs: str) -> Iterator[Array]:
+    """The arrays of a block with selective kernels, whose first two convolutions are one of ours."""
+    for k, number in ((0, 1), (1, 3)):
+        yield kernel((ours, f"Conv_{k}"), f"{theirs}.conv{number}.conv")
+        yield from norm((ours, f"BatchNorm_{k}"), f"{theirs}.conv{number}.bn")
+    inside, there = (ours, "selective"), f"{theirs}.conv2"
+    paths = f"{there}.paths.0", f"{there}.paths.1"
+    yield kernel((*inside, "both"), *(f"{path}.conv" for path in paths))
+    yield from norm((*inside, "norm"), *(f"{path}.bn" for path in paths))
+    yield kernel((*inside, "squeeze"), f"{there}.attn.fc_reduce")
+    yield from norm((*inside, "squeeze_norm"), f"{there}.attn.bn")
+    yield kernel((*inside, "select"), f"{there}.attn.fc_select")
 
 
 def to_torchvision(module: ResNet, params: PyTree, state: PyTree) -> dict[str, np.ndarray]:
-    """The parameters and batch statistics of a `resnet` -> torchvision's state_dict, without its classifier."""
-    check_torchvision(module, whole=False)
+    """The parameters and batch statistics of a `resnet` -> torchvision's (or timm's) state_dict, without its
+    classifier."""
+    check_named(module)
     made = {}
-    for place, (name, array), learnt, torch in names(module, params):
-        tree = params if learnt else state["batch_stats"]
-        x = np.array((tree[place] if place else tree)[name][array], np.float32)
-        made[torch] = np.ascontiguousarray(x.transpose(3, 2, 0, 1)) if x.ndim == 4 else x
+    for array in names(module, params):
+        x = np.array(array_of(params if array.learnt else state["batch_stats"], array.ours), np.float32)
+        for name, part in zip(array.theirs, np.split(_in_torch(x), len(array.theirs)), strict=True):
+            made[name] = np.ascontiguousarray(part)
     return made
 
 
 def from_torchvision(
-    module: ResNet, params: PyTree, state: PyTree, found: Mapping[str, np.ndarray]
+    module: ResNet,
+    params: PyTree,
+    state: PyTree,
+    found: Mapping[str, np.ndarray],
+    *,
+    names: Names = names,
 ) -> tuple[PyTree, PyTree]:
-    """The parameters and statistics of torchvision's names, in the form of `params` and `state`, a network's own.
+    """The parameters and statistics of torchvision's names (or timm's, or what `names` says), in the form of `params`
+    and `state`, a network's own.
 
     Raises ValueError for a name that is missing or too much (a classifier is left out), and for a shape that differs,
     with the first few.
     """
-    check_torchvision(module, whole=False)
+    check_named(module)
     new: tuple[dict, dict] = ({}, {})
-    known = {torch for *_, torch in names(module, params)}
-    known |= {name.rpartition(".")[0] + ".num_batches_tracked" for name in known}  # which torch counts
+    known = {name for array in names(module, params) for name in array.theirs}
     # Of a deeper network some blocks would be left over.
     wrong = [
-        f"{name} is too much" for name in found if name not in known and re.match(r"layer\d|conv1|bn1", name)
+        f"{name} is too much"
+        for name in found
+        if name not in known
+        and re.match(r"layer\d|conv1|bn1|maxpool|net\.", name)
+        and not name.endswith("num_batches_tracked")  # which torch counts
     ]
-    for place, (name, array), learnt, torch in names(module, params):
-        tree = params if learnt else state["batch_stats"]
-        own = (tree[place] if place else tree)[name][array]
-        x = found.get(torch)
-        if x is None:
-            wrong.append(f"{torch} is missing")
+    for array in names(module, params):
+        own = array_of(params if array.learnt else state["batch_stats"], array.ours)
+        if missing := [name for name in array.theirs if name not in found]:
+            wrong.append(f"{missing[0]} is missing")
             continue
-        x = np.asarray(x).transpose(2, 3, 1, 0) if np.ndim(x) == 4 else np.asarray(x)
-        if x.shape != own.shape:
-            wrong.append(f"{torch} is {list(found[torch].shape)}, and would be {_theirs(own.shape)}")
+        parts = [np.asarray(found[name]) for name in array.theirs]
+        shape = _theirs(own.shape, len(parts))
+        if other := [i for i, part in enumerate(parts) if list(part.shape) != shape]:
+            wrong.append(f"{array.theirs[other[0]]} is {list(parts[other[0]].shape)}, and would be {shape}")
             continue
-        into = new[0 if learnt else 1]
-        into = into.setdefault(place, {}) if place else into
-        into.setdefault(name, {})[array] = np.ascontiguousarray(x, np.float32)
+        x = np.concatenate(parts)
+        x = x.transpose(2, 3, 1, 0) if x.ndim == 4 else x
+        into = new[0 if array.learnt else 1]
+        for module_name in array.ours[:-1]:
+            into = into.setdefault(module_name, {})
+        into[array.ours[-1]] = np.ascontiguousarray(x.reshape(own.shape), np.float32)
     if wrong:
         raise ValueError(
             f"These are the weights of another network: {'; '.join(wrong[:4])}"
@@ -157,8 +248,23 @@ def from_torchvision(
     return new[0], {**state, "batch_stats": new[1]}
 
 
-def _theirs(shape: tuple[int, ...]) -> list[int]:
-    return [shape[3], shape[2], shape[0], shape[1]] if len(shape) == 4 else list(shape)
+def array_of(tree: PyTree, path: tuple[str, ...]) -> Any:
+    for name in path:
+        tree = tree[name]
+    return tree
+
+
+def _in_torch(x: np.ndarray) -> np.ndarray:
+    """A kernel in PyTorch's layout; that of a dense layer as of a 1x1 convolution."""
+    x = x[None, None] if x.ndim == 2 else x
+    return x.transpose(3, 2, 0, 1) if x.ndim == 4 else x
+
+
+def _theirs(shape: tuple[int, ...], parts: int) -> list[int]:
+    """The shape in PyTorch of one of so many parts of an array."""
+    shape = (1, 1, *shape) if len(shape) == 2 else shape
+    shape = (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape
+    return [shape[0] // parts, *shape[1:]]
 
 
 def without_prefix(found: Mapping[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
@@ -174,11 +280,13 @@ def without_prefix(found: Mapping[str, np.ndarray]) -> tuple[str, dict[str, np.n
     >>> without_prefix(some)
     ('module.encoder_q.', {'conv1.weight': 0, 'layer1.0.conv1.weight': 0})
     """
-    named = _prefixes(found, r"layer1\.0\.conv1\.weight", "conv1.weight")
-    counted = _prefixes(found, r"4\.0\.conv1\.weight", "0.weight")
+    named = _prefixes(found, r"layer1\.0\.conv1\.(?:conv\.)?weight", ("conv1.weight", "conv1.0.weight"))
+    counted = _prefixes(found, r"4\.0\.conv1\.(?:conv\.)?weight", ("0.weight", "0.0.weight"))
     if not named and not counted:
         some = ", ".join(sorted(found)[:4])
-        raise ValueError(f"There is no ResNet by torchvision's names in the file; it has {some}, ...")
+        raise ValueError(
+            f"There is no ResNet by torchvision's names in the file{_instead(found)}; it has {some}, ..."
+        )
     leading = [p for p in named + counted if not any(word in p for word in FOLLOWERS)] or named + counted
     if len(leading) > 1:
         raise ValueError(f"There are several ResNets in the file: {', '.join(map(repr, leading))}; keep one.")
@@ -194,6 +302,18 @@ def without_prefix(found: Mapping[str, np.ndarray]) -> tuple[str, dict[str, np.n
     }
 
 
-def _prefixes(found: Iterable[str], ending: str, beside: str) -> list[str]:
+def _instead(found: Iterable[str]) -> str:
+    """What networks there are in place of one."""
+    if any(re.search(r"(^|\.)layer0\.conv1\.weight$", name) for name in found):
+        return (
+            ", but one of timm's legacy_se*, whose max pool is padded otherwise and whose bottlenecks may have their"
+            ' stride on the first convolution ("v1"), as no resnet here'
+        )
+    if any(re.search(r"(^|\.)stages\.\d\.blocks\.\d", name) for name in found):
+        return ", but one of timm's resnetv2 (normalized before each convolution) or another of its families"
+    return ""
+
+
+def _prefixes(found: Iterable[str], ending: str, beside: tuple[str, ...]) -> list[str]:
     prefixes = [m[1] for name in found if (m := re.fullmatch(rf"((?:.*\.)?){ending}", name))]
-    return [prefix for prefix in prefixes if prefix + beside in found]
+    return [prefix for prefix in prefixes if any(prefix + name in found for name in beside)]

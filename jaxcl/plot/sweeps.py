@@ -21,7 +21,7 @@ def sweep_curves(
     results: Results,
     *,
     knob: str,
-    lines: str | None = None,
+    lines: str | Sequence[str] | None = None,
     where: Mapping[str, Any] | None = None,
     chance: float | None = None,
 ) -> Figure:
@@ -30,7 +30,8 @@ def sweep_curves(
     results  what `jaxcl sweep` leaves in sweep.json: a list of dicts with "knobs" (name -> value), "protocol",
              "encoder", "accuracy", and "labels" where several kinds of them were asked for
     knob     the knob on the x axis; numbers are spaced as numbers, words evenly
-    lines    what distinguishes the lines: another knob ("loss"), or "labels", "protocol" or "encoder"; one line if None
+    lines    what distinguishes the lines: another knob ("loss"), or "labels", "protocol" or "encoder"; several of
+             them; one line if None
     where    which results are shown, by knob or by those three names, as {"protocol": "linear", "loss": "swd"}; the
              encoder is "trained" unless said otherwise here or by `lines`
     chance   the accuracy of guessing, in percent, as a dashed line
@@ -42,7 +43,8 @@ def sweep_curves(
     averaged.
     """
     wanted = dict(where or {})
-    if lines != "encoder":
+    told = () if lines is None else (lines,) if isinstance(lines, str) else tuple(lines)
+    if "encoder" not in told:
         wanted.setdefault("encoder", "trained")
     chosen = [row for row in results if knob in row["knobs"]]
     chosen = [row for row in chosen if all(_value(row, name) == str(value) for name, value in wanted.items())]
@@ -53,19 +55,27 @@ def sweep_curves(
     names = dict.fromkeys([*KINDS, *(name for row in chosen for name in row["knobs"])])
     for name in names:
         values = list(dict.fromkeys(_value(row, name) for row in chosen))
-        if name not in (knob, lines, "seed") and len(values) > 1:
+        if name not in (knob, *told, "seed") and len(values) > 1:
             raise ValueError(
                 f"The results differ in {name} ({', '.join(values)}) and are not to be averaged over it: choose one"
                 f" with where={{{name!r}: {values[0]!r}}}, or make lines of them with lines={name!r}."
             )
 
+    # A result that has no value of the knob, as a loss without a temperature, is the same all along the axis.
+    all_along = [row for row in chosen if row["knobs"][knob] == ""]
+    chosen = [row for row in chosen if row["knobs"][knob] != ""] or all_along
     positions = _positions([row["knobs"][knob] for row in chosen])
+    own = {_line(row, told) for row in chosen}
+    chosen = chosen + [
+        {**row, "knobs": {**row["knobs"], knob: at}}
+        for row in all_along
+        if row not in chosen and _line(row, told) not in own
+        for at in positions
+    ]
     groups: dict[str, dict[float, list[float]]] = {}
     for row in chosen:
         at = positions[str(row["knobs"][knob])]
-        groups.setdefault("" if lines is None else _value(row, lines), {}).setdefault(at, []).append(
-            float(row["accuracy"])
-        )
+        groups.setdefault(_line(row, told), {}).setdefault(at, []).append(float(row["accuracy"]))
 
     figure = style.new_figure(4.6, 3.0)
     ax = style.tidy(figure.add_subplot())
@@ -110,13 +120,13 @@ def sweep_curves(
     ax.set_xticks(list(positions.values()), list(positions), parse_math=False)
     ax.set_xlabel(knob.replace("_", " "), fontsize=style.LABEL, color=style.GRAY, parse_math=False)
     ax.set_ylabel("accuracy, %", fontsize=style.LABEL, color=style.GRAY)
-    title = "" if lines == "protocol" else f"Protocol: {chosen[0]['protocol']}"
+    title = "" if "protocol" in told else f"Protocol: {chosen[0]['protocol']}"
     ax.set_title(title, loc="left", fontsize=style.TITLE, color=style.INK, pad=6, parse_math=False)
     low, high = ax.get_ylim()
     ax.set_ylim(max(low, 0) if low > -5 else low, min(high, 101))
     if any(groups):
         legend = ax.legend(
-            title=None if lines is None else lines.replace("_", " "),
+            title=", ".join(told).replace("_", " ") or None,
             frameon=False,
             fontsize=style.LABEL,
             labelcolor=style.INK,
@@ -127,6 +137,11 @@ def sweep_curves(
         style.plain([*legend.get_texts(), legend.get_title()])
         legend.get_title().set_color(style.GRAY)
     return figure
+
+
+def _line(row: Mapping[str, Any], told: Sequence[str]) -> str:
+    """What a result's line is called."""
+    return " ".join(value for value in (_value(row, name) for name in told) if value)
 
 
 def _value(row: Mapping[str, Any], name: str) -> str:

@@ -2,9 +2,11 @@
 
 RUN_DIR/
   config.py  knobs.json      what was run: the config's text, the value of every knob
+  beside/                    the files that the config imports from its own folder
   run.json                   "about" the training images, versions, devices, when, by which command
   trained_on.txt             the files that were trained on, below the folder that --data names; of images in files
   metrics.jsonl  events.*    the curves, as JSON lines and for TensorBoard
+  loggers.json  wandb/       what the run is called by Weights & Biases and MLflow (--logger), and the former's files
   warnings.jsonl             what the run was warned of, and at which step
   checkpoints/               the newest states, each with a sha256 manifest
   evaluations/NAME.json      a protocol's result with its settings
@@ -16,16 +18,29 @@ from any directory, and without its images.
 """
 
 from jaxcl.runs.directory import Run, create_or_resume, device, evaluations, open_run, trained_on
-from jaxcl.runs.evaluation import BASELINES, Unevaluated, evaluate_run, fitting, other_images, side_of
+from jaxcl.runs.evaluation import (
+    BASELINES,
+    Members,
+    Opened,
+    Unevaluated,
+    evaluate_run,
+    evaluate_runs,
+    fitting,
+    other_images,
+    side_of,
+)
 from jaxcl.runs.training import train_run, train_runs
 
 __all__ = [
     "BASELINES",
+    "Members",
+    "Opened",
     "Run",
     "Unevaluated",
     "create_or_resume",
     "device",
     "evaluate_run",
+    "evaluate_runs",
     "evaluations",
     "fitting",
     "open_run",

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxcl import neighbors
 from jaxcl.config import (
     CommonKnobs,
     Recipe,
@@ -78,6 +79,7 @@ def create_or_resume(
     files: Sequence[str] = (),
     *,
     besides: Collection[str] = (),
+    beside: Mapping[str, str] | None = None,
 ) -> Path:
     """Makes a run directory, or checks that the one there is the same run. One in which nothing was learnt yet, as it
     ended before its first line of the log, is made anew.
@@ -86,16 +88,19 @@ def create_or_resume(
         the training images' own, where they have any (`Images.files`).
     besides
         knobs that may differ from the run's.
+    beside
+        the files that the config imports from its folder (`neighbors.of`), to be kept with the run.
 
     Raises ValueError where a knob, the config's program or the training images differ from the run's.
     """
-    run_dir, text = Path(run_dir), read_text(config)
-    if check_same_run(run_dir, config, knobs, about, files, besides=besides):
+    run_dir, text, beside = Path(run_dir), read_text(config), beside or {}
+    if check_same_run(run_dir, config, knobs, about, files, besides=besides, beside=beside):
         return run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
         (run_dir / "config.py").write_text(text)
-        if not vouch(run_dir, text):
+        neighbors.keep(run_dir, beside)
+        if not vouch(run_dir, neighbors.program(text, beside)):
             warnings.warn(unmarked(run_dir), stacklevel=2)
         (run_dir / FILES).unlink(missing_ok=True)
         if files:
@@ -121,6 +126,7 @@ def check_same_run(
     files: Sequence[str] = (),
     *,
     besides: Collection[str] = (),
+    beside: Mapping[str, str] | None = None,
 ) -> bool:
     """Whether there is a run that can be gone on with; an error, as of `create_or_resume`, where it is another one."""
     if not (run_dir / "knobs.json").exists() or nothing_learnt(run_dir):
@@ -133,9 +139,11 @@ def check_same_run(
             + "\nGive the knobs of that run, or another --run-dir (which --init"
             + f" {run_dir} starts from this one's encoder)."
         )
-    if not same_program(read_text(run_dir / "config.py"), read_text(config)):
+    mine = neighbors.program(read_text(config), beside or {})
+    if not same_program(_program(run_dir), mine):
+        of = f"{config} or of what it imports" if beside else config
         raise ValueError(
-            f"{run_dir} holds a run of another version of {config}. Go on with `jaxcl train {run_dir}/config.py"
+            f"{run_dir} holds a run of another version of {of}. Go on with `jaxcl train {run_dir}/config.py"
             f" --run-dir {run_dir}`, or choose another --run-dir."
         )
     recorded = _about(run_dir, read_json(run_dir / "run.json"))
@@ -188,7 +196,8 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
     record = read_json(run_dir / "run.json")
     about = _about(run_dir, record)
     check_fits(run_dir / "run.json", record, {"config": str, "device": str})
-    config = load_config(run_dir / "config.py", text=trusted(run_dir, trust=trust))
+    text, beside = trusted(run_dir, trust=trust)
+    config = load_config(run_dir / "config.py", text=text, beside=beside)
     try:
         knobs = knobs_from_json(config, read_text(run_dir / "knobs.json"))
     except ValueError as error:
@@ -202,10 +211,11 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
     return Run(run_dir, config, knobs, about, record, recipe)
 
 
-def trusted(run_dir: Path, *, trust: bool) -> str:
-    """The text of a run's config. Raises ValueError where it is a stranger's; `trust` makes it one's own. Process 0
-    decides for all."""
-    text, refused = read_text(run_dir / "config.py"), False
+def trusted(run_dir: Path, *, trust: bool) -> tuple[str, dict[str, str]]:
+    """The text of a run's config, and those of the files that it imports. Raises ValueError where they are a
+    stranger's; `trust` makes them one's own. Process 0 decides for all."""
+    config, beside, refused = read_text(run_dir / "config.py"), neighbors.kept(run_dir), False
+    text = neighbors.program(config, beside)
     if jax.process_index() == 0:
         refused = not trust and not is_own(run_dir, text)
         if trust:
@@ -214,7 +224,12 @@ def trusted(run_dir: Path, *, trust: bool) -> str:
         refused = bool(multihost_utils.broadcast_one_to_all(np.int32(refused)))
     if refused:
         raise ValueError(stranger(run_dir))
-    return text
+    return config, beside
+
+
+def _program(run_dir: Path) -> str:
+    """All that is executed where a run is opened: its config, and what that imports."""
+    return neighbors.program(read_text(run_dir / "config.py"), neighbors.kept(run_dir))
 
 
 def _about(run_dir: Path, record: Mapping[str, Any]) -> About:

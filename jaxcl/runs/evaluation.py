@@ -11,14 +11,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
-from jaxcl.config import resolved
+from jaxcl.config import recipe_of, resolved
 from jaxcl.runs.directory import Run, open_run, silent, trained_on
-from jaxcl.typing import Array, Images
+from jaxcl.typing import Array, Images, PyTree
+
+if TYPE_CHECKING:
+    from jaxcl.encoder import Encoder
+    from jaxcl.evaluate import Subject
 
 BASELINES = ("raw pixels", "untrained encoder")
 
@@ -32,6 +37,134 @@ class Unevaluated(ValueError):
     def __init__(self, why: str, results: list[dict[str, Any]]):
         super().__init__(why)
         self.results = results
+
+
+# What the features of several encoders may take of memory at a time, on the host and as banks on the device; and how
+# large images may be that are kept from one evaluation to the next.
+MOST_BYTES = 2**31
+
+
+@dataclasses.dataclass(eq=False)
+class Opened:
+    """Images that evaluations of several runs have in common, read once; those of one data set at a time."""
+
+    key: Any = None  # which data set it is
+    sets: dict[str, tuple[Images, Images]] = dataclasses.field(default_factory=dict, repr=False)
+
+    def get(
+        self, key: Any, make: Callable[[], dict[str, tuple[Images, Images]]]
+    ) -> dict[str, tuple[Images, Images]]:
+        """The images of `key`, by `make` where they are others; very large ones are not kept."""
+        if key is None or key != self.key:
+            self.key, self.sets = None, {}  # the others go before these come
+            made = make()
+            if sum(images.images.nbytes for pair in made.values() for images in pair) > MOST_BYTES:
+                return made
+            self.key, self.sets = key, made
+        return self.sets
+
+
+@dataclasses.dataclass(eq=False)
+class Members:
+    """What evaluations share of runs that differ in the seed and in numeric knobs alone (`sweep.groups`): one program,
+    compiled once, for the encoders of all, and what was computed of several at once.
+
+    numbers
+        the knobs, which the program takes as arguments, as a population's training step does.
+    opened, data
+        where images are kept, and what is the same for runs with the same images.
+    """
+
+    numbers: Sequence[str] = ()
+    opened: Opened = dataclasses.field(default_factory=Opened, repr=False)
+    data: Any = None
+    _programs: dict[str, Callable[..., Array]] = dataclasses.field(default_factory=dict, repr=False)
+    _subjects: dict[Path, dict[str, Subject]] = dataclasses.field(default_factory=dict, repr=False)
+    _results: dict[tuple[Path, str, str], dict[str, Any]] = dataclasses.field(
+        default_factory=dict, repr=False
+    )
+
+    def sets(self, run: Run, told: Callable[[str], None]) -> dict[str, tuple[Images, Images]]:
+        """A kind of label -> training and test images that carry it, for a run's evaluation."""
+
+        def make() -> dict[str, tuple[Images, Images]]:
+            return _without_trained_on(run, images_to_evaluate(run, None, None), None, told)
+
+        return self.opened.get(self.data, make)
+
+    def embed(self, run: Run, what: str, encoder: Encoder) -> Partial:
+        """The encoder as arguments of the program of all members; `what` is "embed" or "classify"."""
+        if what not in self._programs:
+            config, knobs, about = run.config, run.knobs, run.about
+
+            def program(numbers: Mapping[str, Any], params: PyTree, state: PyTree, images: Array) -> Array:
+                recipe = recipe_of(config, dataclasses.replace(knobs, **numbers), about)
+                apply = recipe.method.embed if what == "embed" else recipe.classify
+                assert apply is not None
+                return apply(params, state, images)
+
+            self._programs[what] = program
+        numbers = {name: np.float32(getattr(run.knobs, name)) for name in self.numbers}
+        return Partial(self._programs[what], numbers, encoder.params, encoder.state)
+
+
+def evaluate_runs(
+    run_dirs: Sequence[str | Path],
+    protocols: Sequence[str] = ("knn", "linear"),
+    *,
+    members: Members,
+    baselines: Sequence[str] = BASELINES,
+    at_once: int = 1,
+    told: Callable[[str], None] = silent,
+) -> list[list[dict[str, Any]]]:
+    """`evaluate_run` of runs that differ in the seed and in numbers alone, with the same results and files.
+
+    at_once
+        of how many encoders features are computed, and "knn", "knn200", "linear" and "transfer" are run, by one
+        program mapped over them (`jax.vmap`); fewer where their features would take more than `MOST_BYTES`. 1: one
+        after the other. Other protocols are always run so.
+    """
+    from jaxcl import evaluate
+    from jaxcl.encoder import encoder_of
+
+    folders = [Path(run_dir) for run_dir in run_dirs]
+    made = []
+    while folders:
+        part = folders[:1]
+        if at_once > 1 and len(folders) > 1 and jax.process_count() == 1:
+            part = folders[:at_once]
+            runs = [open_run(folder) for folder in part]
+            sets = members.sets(runs[0], silent)
+            encoders = [members.embed(run, "embed", encoder_of(run, run.recipe.method.embed)) for run in runs]
+            part = part[: _fit_at_once(encoders[0], sets)]
+            if len(part) > 1:
+                told(f"{len(part)} encoders are evaluated at once.")
+                everyone = [evaluate.subjects(encoder, sets) for encoder in encoders[: len(part)]]
+                for folder, own in zip(part, everyone, strict=True):
+                    members._subjects[folder] = own
+                for kind in sets:
+                    subjects = [own[kind] for own in everyone]
+                    evaluate.embed_together(subjects)
+                    for protocol in [name for name in protocols if name in evaluate.EACH]:
+                        try:
+                            results = evaluate.EACH[protocol](subjects)
+                        except (ValueError, FloatingPointError):
+                            continue  # whose it is, and why, is said where they are run one by one
+                        for folder, result in zip(part, results, strict=True):
+                            members._results[folder, protocol, kind] = result
+        for folder in part:
+            made.append(evaluate_run(folder, protocols, baselines=baselines, members=members, told=told))
+            members._subjects.pop(folder, None)  # with the features
+        folders = folders[len(part) :]
+    return made
+
+
+def _fit_at_once(encoder: Partial, sets: Mapping[str, tuple[Images, Images]]) -> int:
+    """Of how many encoders the features fit, thrice: as computed, stacked, and on the device."""
+    images = [images for pair in sets.values() for images in pair]
+    shape = (1, *images[0].images.shape[1:])
+    width = jax.eval_shape(encoder, jax.ShapeDtypeStruct(shape, np.float32)).shape[1]
+    return max(1, MOST_BYTES // (3 * 4 * width * sum(len(one.images) for one in images)))
 
 
 def evaluate_run(
@@ -50,6 +183,7 @@ def evaluate_run(
     progress: Progress | None = None,
     told: Callable[[str], None] = silent,
     trust: bool = False,
+    members: Members | None = None,
 ) -> list[dict[str, Any]]:
     """Runs each protocol on the run's encoder, and on those of `BASELINES` that are asked for.
 
@@ -86,6 +220,8 @@ def evaluate_run(
 
     trust
         execute the run's config whoever made it (`open_run`).
+    members
+        what it shares with evaluations of other runs that differ in numbers alone (`evaluate_runs`).
 
     Raises `Unevaluated`, a ValueError, at the end where some protocols could not be run.
     With several processes all of them must call it: they share the images among them, and process 0 writes.
@@ -99,11 +235,16 @@ def evaluate_run(
     taken = _settings_taken(evaluate.PROTOCOLS, protocols, settings)
     run = open_run(run_dir, trust=trust)
     recipe = run.recipe
-    sets = images_to_evaluate(run, data, data_dir, evaluate_on=evaluate_on, labels=labels)
-    sets = _without_trained_on(run, sets, data, told)
     encoder = encoder_of(run, recipe.method.embed)
+    if members is None:
+        sets = images_to_evaluate(run, data, data_dir, evaluate_on=evaluate_on, labels=labels)
+        sets = _without_trained_on(run, sets, data, told)
+        own_embed = encoder.embed
+    else:
+        sets = members.sets(run, told)
+        own_embed = members.embed(run, "embed", encoder)
     # One's own first: the answer that one waits for.
-    named: dict[str, Callable[[Array], Array]] = {run_dir.name: encoder.embed}
+    named: dict[str, Callable[[Array], Array]] = {run_dir.name: own_embed}
     if parts:
         if not recipe.parts:
             raise ValueError(f"The config of {run_dir} names no parts of its representation (Recipe.parts).")
@@ -143,15 +284,20 @@ def evaluate_run(
     where = "" if data is None else "@" + re.sub(r"[^\w.-]+", "_", data)
     for name, embed_fn in named.items():
         # One encoder after the other: its features serve all protocols, and only those of one are kept.
-        subjects = evaluate.subjects(embed_fn, sets)
+        mine = members is not None and name == run_dir.name
+        subjects = members._subjects.get(run_dir) if members is not None and mine else None
+        subjects = subjects or evaluate.subjects(embed_fn, sets)
         for protocol, rows in found.items():
             for kind, subject in subjects.items():
                 if protocol in failed:
                     continue
                 key = jax.random.key(run.knobs.seed)
                 report = None if progress is None else partial(progress, f"{protocol}, {name}")
+                known = None
+                if members is not None and mine:
+                    known = members._results.pop((run_dir, protocol, kind), None)
                 try:
-                    result = evaluate.PROTOCOLS[protocol](
+                    result = known or evaluate.PROTOCOLS[protocol](
                         key, subject, views=recipe.probe_views, progress=report, **taken[protocol]
                     )
                 except (ValueError, FloatingPointError) as error:
@@ -170,7 +316,8 @@ def evaluate_run(
                     (folder / f"{protocol}{where}.json").write_text(json.dumps(rows, indent=2) + "\n")
     results = [row for rows in found.values() for row in rows]
     if recipe.classify is not None and data is None:
-        classify = encoder_of(run, recipe.classify).embed
+        classifier = encoder_of(run, recipe.classify)
+        classify = classifier.embed if members is None else members.embed(run, "classify", classifier)
         test = next(iter(sets.values()))[1]
         row = {"encoder": run_dir.name, "step": encoder.step, **joint(classify, test)}
         if first:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from jaxcl import longer
+from jaxcl import longer, neighbors
 from jaxcl.config import CommonKnobs, Recipe, check_knobs, load_config, open_data, recipe_of, resolved
 from jaxcl.identity import check_processes, check_same, fingerprint, identity
 from jaxcl.owner import owned
@@ -56,19 +56,20 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
             f"Of images with {images.images.shape[3]} channels grayscale, saturation and hue are left as they are;"
             " brightness and contrast of each channel are changed."
         )
-    run_dir, text = Path(run_dir), read_text(config)
+    beside = neighbors.of(module)
+    run_dir, text = Path(run_dir), neighbors.program(read_text(config), beside)
     with owned(run_dir) if first else nullcontext():
         mine = identity(text, knobs, fingerprint(images))
         check_processes(run_dir, mine)
         more = longer.longer(run_dir, module, knobs, data.about)
         besides = {"epochs"} if more else set()
-        check_same_run(run_dir, config, knobs, data.about, images.files, besides=besides)
+        check_same_run(run_dir, config, knobs, data.about, images.files, besides=besides, beside=beside)
         check_same(run_dir, mine, knobs, besides=besides)
         if more:
             told(longer.said(more))
 
         def begin() -> None:
-            create_or_resume(run_dir, config, knobs, data.about, images.files, besides=besides)
+            create_or_resume(run_dir, config, knobs, data.about, images.files, besides=besides, beside=beside)
             if more and first:
                 longer.record(run_dir, knobs, more)
 
@@ -85,6 +86,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
             save_every=knobs.save_every,
             keep_every=knobs.keep_every,
             callbacks=callbacks,
+            loggers=knobs.logger,
             init=init,
             run_dir=run_dir,
             identity=mine,
@@ -111,6 +113,8 @@ def starting_point(knobs: CommonKnobs, recipe: Recipe) -> Path | Callable[[Any],
         return weights.starting_from(knobs.init, recipe.method, carries=recipe.carries, told=told)
     init = Path(knobs.init) / "checkpoints"
     if checkpoint.latest(init) is None:
+        if said := weights.of_tensorflow(knobs.init):
+            raise ValueError(said)
         raise FileNotFoundError(
             f"--init: there is no checkpoint in {init}; expected a run directory, or a file of weights"
             " (.safetensors, .pth)."
@@ -143,7 +147,9 @@ def train_runs(
         return recipe_of(module, dataclasses.replace(members[0], **values), data.about)
 
     recipes = [recipe_of(module, knobs, data.about) for knobs in members]
-    images, text, folders = data.train, read_text(config), [Path(folder) for folder in run_dirs]
+    beside = neighbors.of(module)
+    text = neighbors.program(read_text(config), beside)
+    images, folders = data.train, [Path(folder) for folder in run_dirs]
     for line in (describe(images), *images.notes):
         print(line, flush=True)
     callbacks = [online_knn(knobs, recipe, data) for knobs, recipe in zip(members, recipes, strict=True)]
@@ -153,13 +159,13 @@ def train_runs(
 
     def begin() -> None:
         for folder, knobs in pairs:
-            create_or_resume(folder, config, knobs, data.about, images.files)
+            create_or_resume(folder, config, knobs, data.about, images.files, beside=beside)
 
     with ExitStack() as owners:
         for folder, knobs in pairs:
             owners.enter_context(owned(folder))
             identities.append(identity(text, knobs, seen))
-            check_same_run(folder, config, knobs, data.about, images.files)
+            check_same_run(folder, config, knobs, data.about, images.files, beside=beside)
             check_same(folder, identities[-1], knobs)
         print(
             f"{len(members)} runs together, {recipes[0].steps} steps of {recipes[0].batch_size} images each, on"
@@ -175,6 +181,7 @@ def train_runs(
             save_every=members[0].save_every,
             keep_every=members[0].keep_every,
             callbacks=callbacks,
+            loggers=members[0].logger,
             run_dirs=folders,
             identities=identities,
             begin=begin,

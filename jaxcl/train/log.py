@@ -1,4 +1,4 @@
-"""What a run leaves to be read: metrics.jsonl, TensorBoard's events, and a line or a bar on the screen."""
+"""What a run leaves to be read: metrics.jsonl, what loggers make of it, and a line or a bar on the screen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from jaxcl.records import check_ends, fits, parsed
+from jaxcl.train.loggers import PACKAGES, Logger, open_logger
 
 FILE = "metrics.jsonl"
 WARNINGS = "warnings.jsonl"
@@ -33,15 +34,20 @@ class Log:
 
     run_dir
         gets metrics.jsonl (one JSON object a line: "step", "time" in seconds since 1970, the metrics; a value that is
-        not finite is null) and events.* for TensorBoard. None: only the screen is written to.
+        not finite is null) and events.* for TensorBoard. None: only the screen is written to, and one's own loggers.
     start_step
         the step that the run goes on from. What an earlier life of the run wrote of later steps is dropped from
         metrics.jsonl and declared void for TensorBoard, so no step stands twice; 0 drops all.
     steps
         where the run ends, for the bar and the time left.
+    loggers
+        who else gets what is a finite number: names (`train.loggers.PACKAGES`), or objects with `write(step, metrics)`
+        and `close()`. One that raises an error is told of once, and then left out.
     console
         a rich console; by default standard output. A terminal gets a bar, anything else (a file, a pipe, a notebook)
         a line per `write`.
+    told
+        who is told where a logger fails; the console unless given.
     """
 
     def __init__(
@@ -50,11 +56,15 @@ class Log:
         *,
         start_step: int = 0,
         steps: int | None = None,
+        loggers: Sequence[str | Logger] = ("tensorboard",),
         console: Console | None = None,
+        told: Callable[[str], None] | None = None,
     ):
+        self._told = told or self.say
         self._active = jax.process_index() == 0
-        self._lines = self._events = self._bar = None
-        self._told = False
+        self._lines = self._bar = None
+        self._unwritable = False
+        self._loggers: dict[str, Logger] = {}
         if not self._active:
             return
         self._steps = steps
@@ -62,6 +72,7 @@ class Log:
         # A pipe gets lines even where FORCE_COLOR makes rich take it for a terminal.
         self._console = console or Console(force_interactive=None if sys.stdout.isatty() else False)
         self._pace = _Pace(start_step)
+        purge: int | None = None
         if run_dir is not None:
             run_dir = Path(run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -72,16 +83,9 @@ class Log:
                 b"",
             )
             forget_warnings(run_dir, start_step)
-            purge = start_step + 1 if start_step else 0
-            self._events = _events(run_dir, purge_step=purge if resumed else None)
-            if self._events is None:
-                self._console.print(
-                    f"Without TensorBoard's events, as tensorboardX is not installed (pip install tensorboardX);"
-                    f" the metrics are in {run_dir / FILE}.",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
+            if resumed:
+                purge = start_step + 1 if start_step else 0
+        self._open(loggers, None if run_dir is None else Path(run_dir), start_step, purge)
         if self._console.is_interactive and not self._console.is_jupyter:
             self._bar = Progress(
                 TextColumn("step"),
@@ -114,14 +118,9 @@ class Log:
         if self._lines is not None:
             finite = {name: _or_none(value) for name, value in values.items()}
             self._put(json.dumps({"step": step, "time": now, **finite}, allow_nan=False) + "\n")
-        if self._events is not None:
-            for name, value in numbers.items():
-                if math.isfinite(value):
-                    self._events.add_scalar(name, value, step, walltime=now)
-            try:
-                self._events.flush()
-            except OSError as error:
-                self._cannot_write(error)
+        finite_numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        for name in list(self._loggers):
+            self._try(name, lambda logger: logger.write(step, finite_numbers), f"at step {step}")
         shown = _shown(numbers, seconds_left)
         if self._bar is not None and "loss" in values:
             self._bar.update(self._task, completed=step, shown=shown)
@@ -150,10 +149,9 @@ class Log:
 
     def _cannot_write(self, error: OSError) -> None:
         """Says so once, and trains on: a run is more than its log."""
-        if self._events is not None:
-            self._events = None  # not closed, which would write
-        if not self._told:
-            self._told = True
+        self._loggers.pop("tensorboard", None)  # not closed, which would write
+        if not self._unwritable:
+            self._unwritable = True
             self.say(
                 f"Warning: {self._file} cannot be written ({error.strerror}). The run goes on, and writes what it logs"
                 " when it can; TensorBoard's events end here."
@@ -204,27 +202,56 @@ class Log:
 
     def close(self) -> None:
         """May be called twice."""
-        bar, events, lines = self._bar, self._events, self._lines
-        self._bar = self._events = self._lines = None
-        self._active = False
-        for stop in (bar and bar.stop, events and events.close, lines and lines.close):
+        bar, lines = self._bar, self._lines
+        self._bar = self._lines = None
+        for stop in (bar and bar.stop, lines and lines.close):
             if stop:
                 stop()
+        for name in list(self._loggers):
+            self._try(name, lambda logger: logger.close(), "when it was closed")
+        self._loggers = {}
+        self._active = False
+
+    def _open(
+        self, loggers: Sequence[str | Logger], run_dir: Path | None, start_step: int, purge_step: int | None
+    ) -> None:
+        for i, given in enumerate(loggers):
+            if not isinstance(given, str):
+                self._loggers[f"logger {i + 1} ({type(given).__name__})"] = given
+                continue
+            try:
+                made = open_logger(given, run_dir, start_step=start_step, purge_step=purge_step)
+            except ModuleNotFoundError:
+                package, brings = PACKAGES[given]
+                self._told(
+                    f"Without {given}, as {package} is not installed (pip install {brings}); {_instead(run_dir)}"
+                )
+            except Exception as error:  # whatever another library raises, a network that is down
+                self._told(
+                    f"Without {given}, which failed at the start ({_in_short(error)}); {_instead(run_dir)}"
+                )
+            else:
+                if made is not None:
+                    self._loggers[given] = made
+
+    def _try(self, name: str, do: Callable[[Logger], None], when: str) -> None:
+        """A logger that fails must not end a run of days."""
+        try:
+            do(self._loggers[name])
+        except Exception as error:
+            if name == "tensorboard" and isinstance(error, OSError) and self._lines is not None:
+                self._cannot_write(error)  # the disk, which is that of the other files
+                return
+            del self._loggers[name]
+            self._told(f"{name} failed {when} and gets no more of this run: {_in_short(error)}")
 
 
-def _events(run_dir: Path, *, purge_step: int | None) -> Any:
-    """A writer of TensorBoard's events; None where tensorboardX is missing."""
-    try:
-        # Here, as it imports PyTorch where there is one.
-        from tensorboardX import SummaryWriter
-    except ModuleNotFoundError:
-        return None
-    return SummaryWriter(
-        str(run_dir),
-        purge_step=purge_step,
-        # Files are named by the second; a run that goes on within one would overwrite its former self.
-        filename_suffix=f".{time.time_ns()}",
-    )
+def _instead(run_dir: Path | None) -> str:
+    return "the run goes on." if run_dir is None else f"the metrics are in {run_dir / FILE}."
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:

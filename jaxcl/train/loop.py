@@ -27,6 +27,7 @@ from jaxcl.train import checkpoint, finite
 from jaxcl.train.callbacks import Callback
 from jaxcl.train.health import Health, seen
 from jaxcl.train.log import Log, set_aside
+from jaxcl.train.loggers import Logger, check_loggers
 from jaxcl.train.placement import layout, place, resident
 from jaxcl.train.saver import Saver
 from jaxcl.train.state import TrainState, fill, init_state, start_from
@@ -67,6 +68,7 @@ def train(
     save_every: int = 1000,
     keep_every: int = 0,
     callbacks: Sequence[Callback] = (),
+    loggers: Sequence[str | Logger] = ("tensorboard",),
     init: str | Path | Callable[[TrainState], TrainState] | None = None,
     run_dir: str | Path | None = None,
     identity: Mapping[str, Any] | None = None,
@@ -98,11 +100,14 @@ def train(
         of the checkpoints the newest three stay, and those at multiples of so many training steps; 0: no others.
     callbacks
         what else happens between training steps, as online kNN; what they return is logged.
+    loggers
+        who gets the metrics besides metrics.jsonl: "tensorboard", "wandb", "mlflow", or an object with `write(step,
+        metrics)` and `close()` (`train.loggers`). None of them can end the run.
     init
         the checkpoints of another run, whose encoder this one starts from (`start_from`); or a function of the state
         before the first step.
     run_dir
-        the run logs (metrics.jsonl, TensorBoard) and saves itself there, and goes on from the newest good checkpoint
+        the run logs (metrics.jsonl, `loggers`) and saves itself there, and goes on from the newest good checkpoint
         that it finds, bit for bit as if it had never stopped (on the same number of devices). The number of the step
         is the only state of the input: order and augmentation are functions of (seed, step, sample index).
     identity
@@ -125,6 +130,7 @@ def train(
     """
     mesh = make_mesh()
     check(recipe.batch_size, mesh.size, steps_per_call, log_every, save_every, callbacks)
+    check_loggers(loggers)
     init_key, run_key = keys.init_key(seed), keys.run_key(seed)
     pipeline = input if isinstance(input, InputPipeline) else input_pipeline(input, images, recipe.views)
     if recipe.classify is not None and recipe.labelled:
@@ -158,7 +164,11 @@ def train(
         anew = set_aside(run_dir)
     with (
         Log(
-            run_dir, start_step=start, steps=recipe.steps, console=Console(quiet=True) if quiet else None
+            run_dir,
+            start_step=start,
+            steps=recipe.steps,
+            loggers=loggers,
+            console=Console(quiet=True) if quiet else None,
         ) as log,
         preemption(interrupts=run_dir is not None) as (preempted, interrupted),
         closing(

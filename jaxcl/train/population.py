@@ -37,6 +37,7 @@ from jaxcl.train import checkpoint, finite
 from jaxcl.train.callbacks import Callback
 from jaxcl.train.health import Health, seen_of_members
 from jaxcl.train.log import Log
+from jaxcl.train.loggers import check_loggers
 from jaxcl.train.loop import Interrupted, Preempted, fetch_mean, listed, preemption, unlogged
 from jaxcl.train.saver import Saver
 from jaxcl.train.state import TrainState, blank_batch, init_state
@@ -82,6 +83,7 @@ def train_together(
     save_every: int = 1000,
     keep_every: int = 0,
     callbacks: Sequence[Sequence[Callback]] = (),
+    loggers: Sequence[str] = ("tensorboard",),
     run_dirs: Sequence[str | Path] = (),
     identities: Sequence[Mapping[str, Any]] = (),
     quiet: bool = False,
@@ -105,14 +107,15 @@ def train_together(
         the newest step that all of them have saved.
     identities
         of each member, kept with its checkpoints.
-    keep_every, begin, ahead
-        as for `train`.
+    keep_every, loggers, begin, ahead
+        as for `train`; loggers by name alone, each of which every member has.
 
     A member whose loss, gradient or parameters are no longer finite keeps the state before that step, is named on the
     screen and in its run directory (diverged.json), and touches no other. Raises as `train` does after SIGTERM and
     SIGINT, all members having saved.
     """
     members = len(numbers)
+    check_loggers(loggers)
     _check(numbers, seeds, callbacks, run_dirs, identities)
     recipes = [recipe_of(one) for one in numbers]
     steps, batch_size = recipes[0].steps, recipes[0].batch_size
@@ -146,9 +149,18 @@ def train_together(
 
     with ExitStack() as stack:
         screen = Console(quiet=True) if quiet else None
-        overall = stack.enter_context(Log(start_step=start, steps=steps, console=screen))
+        overall = stack.enter_context(Log(start_step=start, steps=steps, loggers=(), console=screen))
         logs = [
-            stack.enter_context(Log(run_dir, start_step=start, steps=steps, console=Console(quiet=True)))
+            stack.enter_context(
+                Log(
+                    run_dir,
+                    start_step=start,
+                    steps=steps,
+                    loggers=loggers,
+                    console=Console(quiet=True),
+                    told=overall.say,
+                )
+            )
             for run_dir in run_dirs
         ]
         preempted, interrupted = stack.enter_context(preemption(interrupts=bool(run_dirs)))

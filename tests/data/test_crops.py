@@ -47,7 +47,7 @@ def published_boxes(n=20000):
 def batches(opened, views, *, steps, batch=16, rows=None):
     images = opened.train.images
     rows = rows or (lambda step: np.zeros(batch, np.int32) + step % len(images))
-    return list(data.crops_of(images, views, KEY, rows, steps=steps))
+    return list(data.crops_of(KEY, images, views, rows, steps=steps))
 
 
 @pytest.fixture(scope="module")

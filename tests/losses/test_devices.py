@@ -226,7 +226,7 @@ def rows_of_all(name):
     views = 3 if "three" in name else 1 if name.startswith(("log_sum_exp", "uniformity")) else 2
     views = 6 if name.startswith("patch_nce") else views  # of six patches each
     # The sums of all classes and their gradient.
-    copies = 5 if name.startswith("supervised") else 2
+    copies = 4 if name.startswith("supervised") else 2
     return 4 * IMAGES * views * (copies * WIDTH + 6)
 
 
@@ -321,3 +321,22 @@ def test_the_law_catches_negatives_without_a_gradient(example):
 
     with pytest.raises(AssertionError, match="differs from one device"):
         assert_same_everywhere(forgetful, *example, placements=["shard_map"])
+
+
+@pytest.mark.parametrize("placement", ["shard_map", "shard_map_unchecked", "pmap", "vmap"])
+def test_a_loss_that_ignores_its_axis_is_told_so(placement, example):
+    def deaf(w, b, axis_name):
+        return losses.nt_xent(b["x"] @ w, b["y"] @ w)
+
+    with pytest.raises(AssertionError, match="ignores its axis_name: it sends nothing between devices"):
+        assert_same_everywhere(deaf, *example, placements=[placement])
+
+
+def test_a_loss_that_is_wrong_otherwise_is_not_told_that_it_ignores_its_axis(example):
+    from jaxcl import collectives
+
+    def eightfold(w, b, axis_name):
+        return collectives.size(axis_name) * losses.nt_xent(b["x"] @ w, b["y"] @ w, axis_name=axis_name)
+
+    with pytest.raises(AssertionError, match="8 times that of one.$"):
+        assert_same_everywhere(eightfold, *example, placements=["pmap"])

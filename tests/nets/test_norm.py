@@ -1,5 +1,9 @@
 """Batch statistics mean what the config says, in every placement."""
 
+from functools import partial
+
+import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -208,3 +212,68 @@ def test_no_norm_adds_a_bias_where_one_is_wanted(x):
     assert jax.tree.map(jnp.shape, params) == {"bias": (4,)}
     np.testing.assert_array_equal(layer.apply({"bias": jnp.ones(4)}, state, x, train=True)[0], x + 1)
     assert from_linen(no_norm()(use_bias=False)).init(jax.random.key(0), x) == ({}, {})
+
+
+# --- what the norm makes less of --------------------------------------------------------------------------------------
+
+
+def pooled(x):
+    return nn.max_pool(x, (3, 3), (2, 2), "SAME")
+
+
+def convolved(x, kernel):
+    return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
+
+
+def both(norm, x, kernel, alone, inside):
+    """The layer's output, state, and gradients by everything, with what stands beside it outside of it and inside."""
+    layer = norm()
+    made = layer.init(jax.random.key(0), alone(x, kernel), train=False)
+    draws = iter(jax.random.split(jax.random.key(1), 4))
+    params = jax.tree.map(lambda w: w - 2 * jax.random.uniform(next(draws), w.shape), made["params"])
+
+    def loss(params, x, kernel, apply):
+        y, state = apply({**made, "params": params}, x, kernel)
+        return jnp.mean(jnp.sin(3 * y) * jnp.arange(y.shape[-1])), (y, state)
+
+    def outside(variables, x, kernel):
+        y, state = layer.apply(variables, alone(x, kernel), train=True, mutable=["batch_stats"])
+        return pooled(y) if inside == {"pool"} else y, state
+
+    def within(variables, x, kernel):
+        given = {"pool": pooled} if inside == {"pool"} else {"kernel": kernel}
+        return layer.apply(variables, x, train=True, mutable=["batch_stats"], **given)
+
+    of = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
+    return (jax.jit(partial(of, apply=apply))(params, x, kernel) for apply in (within, outside))
+
+
+@pytest.mark.parametrize("settings", [{}, {"views": 2}, {"groups": 2}])
+def test_a_norm_that_pools_does_what_pooling_behind_it_does_for_scales_of_either_sign(settings, x):
+    kernel = np.zeros((1, 1, 4, 4), np.float32)
+    got, want = both(batch_norm(**settings), x, kernel, lambda x, kernel: x, {"pool"})
+    chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"views": 2}, {"groups": 2}])
+def test_a_norm_that_is_told_a_kernel_does_what_it_does_behind_the_convolution(settings, x):
+    with jax.enable_x64(True):
+        kernel = np.asarray(jax.random.normal(jax.random.key(2), (1, 1, 4, 16), np.float64))
+        got, want = both(batch_norm(**settings), x.astype(np.float64), kernel, convolved, {"kernel"})
+        chex.assert_trees_all_close(got, want, rtol=1e-6, atol=1e-8)  # parameters and averages are float32
+
+
+def test_a_norm_that_pools_or_is_told_a_kernel_sees_the_global_batch_everywhere(x):
+    def loss(params, batch, axis_name):
+        kernel, variables = params
+        total = 0
+        for groups, factor in ((1, 1), (8, 2)):
+            layer = batch_norm(axis_name=axis_name, groups=groups)()
+            y, _ = layer.apply(variables, factor * batch, train=True, kernel=kernel, mutable=["batch_stats"])
+            y, _ = layer.apply(variables, y, train=True, pool=pooled, mutable=["batch_stats"])
+            total += factor * collectives.mean(jnp.mean(jnp.sin(y)), axis_name)
+        return total
+
+    kernel = jax.random.normal(jax.random.key(2), (1, 1, 4, 16))
+    variables = batch_norm()().init(jax.random.key(0), convolved(x, kernel), train=False)
+    assert_same_everywhere(loss, (kernel, variables), x, placements=["jit", "shard_map"])

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl import collectives, devices, nets, testing
+from jaxcl import collectives, devices, nets, programs, testing
 from jaxcl.train import placement
 from jaxcl.typing import Net
 
@@ -149,6 +149,29 @@ def test_each_of_eight_devices_does_an_eighth_of_each_chunk():
     # Each also has the loss's products with all rows, and sums.
     assert eight.cost_analysis()["flops"] < one.cost_analysis()["flops"] / 8 * 1.2
     assert temporaries(eight) < temporaries(one) / 4
+
+
+def test_under_shard_map_gradients_of_all_chunks_go_to_other_devices_once():
+    """Read from the compiled program."""
+    place, axis_name = "shard_map", devices.AXIS
+    net = nets.remat(nets.mlp_head(norm=nets.batch_norm(axis_name=axis_name), hidden=(32,), out=64))
+    x = jax.ShapeDtypeStruct((512, 64), jnp.float32)
+    begun = jax.eval_shape(net.init, jax.random.key(0), x)
+    in_four = nets.chunked(net, 4)
+
+    def step(carry, begun, x):
+        def loss(params):
+            h = in_four.apply(params, begun[1], x, train=True)[0]
+            return collectives.mean(jnp.mean(jnp.sin(h)), axis_name)
+
+        return carry, collectives.mean(jax.grad(loss)(begun[0]), axis_name)
+
+    placed = placement.place(step, place, devices.make_mesh(devices=8))
+    program = placed.lower(np.zeros(()), begun, x).compile()
+    found = programs.by_kind(programs.collectives(program.as_text(), devices=8))
+    parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(begun[0]))
+    # Beside them the moments of each norm, once a chunk and pass, which are small.
+    assert parameters <= found["all-reduce"]["bytes"] < 1.5 * parameters
 
 
 @pytest.mark.parametrize(("platform", "placements"), [("cpu", ("jit", "shard_map")), ("gpu", ("jit",))])

@@ -41,7 +41,7 @@ def test_there_and_back_nothing_changes(drawn, depth):
 
 def test_every_array_has_one_name_of_its_own(drawn):
     net, params, state = drawn_net(drawn, 50, features=4)
-    listed = [torch for *_, torch in names(net.made.module, params)]
+    listed = [torch for array in names(net.made.module, params) for torch in array.theirs]
     assert len(set(listed)) == len(listed) == len(jax.tree.leaves((params, state)))
 
 

@@ -75,3 +75,20 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_averaged():
 def test_nothing_to_draw_is_an_error():
     with pytest.raises(ValueError, match="None of the 36 results has a knob 'width'"):
         sweep_curves(results(), knob="width")
+
+
+def test_several_knobs_tell_the_lines_apart():
+    figure = sweep_curves(results(seeds=1), knob="bits", lines=("loss", "protocol"))
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert names == ["nt_xent linear", "swd linear"]
+
+
+def test_what_has_no_value_of_the_knob_is_a_level_line():
+    with_bits = results(losses=("nt_xent",))
+    without = [
+        row | {"knobs": row["knobs"] | {"loss": "swd", "bits": ""}} for row in results(bits=("5",))[:6]
+    ]
+    figure = sweep_curves([*with_bits, *without], knob="bits", lines="loss")
+    first, second = means(figure)
+    np.testing.assert_allclose(first, [81, 56, 31])
+    np.testing.assert_allclose(second, [56, 56, 56])

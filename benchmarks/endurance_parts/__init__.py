@@ -1,0 +1,1 @@
+"""What `benchmarks/endurance.py` does to runs, a subject a file."""

@@ -1,0 +1,137 @@
+"""Runs that are killed (SIGKILL) five times each, and gone on with to the end.
+
+A case is a kill. It passes if all that was saved before is there after it, the next life goes on from the newest
+checkpoint, and the run ends with the state, the log and the files of the unbroken one, bit for bit. Of two processes
+one is killed, and the other must end by itself within a minute and say why; or both are.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+from endurance_parts import lives
+from endurance_parts.lives import Life
+from endurance_parts.world import Emit, Row, World
+
+ALONE = 60.0  # seconds in which the other process must have ended
+
+
+def run(world: World, number: int, emit: Emit, kills: int) -> None:
+    """One run. Its kills are told when it has come to its end."""
+    draw = random.Random(f"kills {world.processes} {number}")
+    folder = world.work / f"kills-{world.processes}-{number}"
+    shutil.rmtree(folder, ignore_errors=True)
+    run_dir, rows = folder / "run", []
+    for k in range(kills):
+        aim = ("save", "moment")[(number + k) % 2]
+        row = one(world, run_dir, folder / f"said-{k}", draw, aim, first=k == 0, kills=kills)
+        if row is None:
+            break  # it was at its end before
+        rows.append({"kind": "kill", "processes": world.processes, "run": number, "kill": k, **row})
+    why = finish(world, run_dir, folder / "said-end")
+    for row in rows:
+        row["why"] = row["why"] or why
+        emit(row | {"passed": not row["why"]})
+    if not any(row["why"] for row in rows):
+        shutil.rmtree(folder)
+
+
+def one(
+    world: World, run_dir: Path, file: Path, draw: random.Random, aim: str, *, first: bool, kills: int
+) -> Row | None:
+    """One life that is killed; None where it came to its end before."""
+    before, begun = lives.steps_saved(run_dir), time.monotonic()
+    who = 0 if world.processes == 1 else draw.choice([0, 1])
+    both = world.processes > 1 and draw.random() < 0.4
+    delay = draw.choice([0.0, draw.uniform(0, 0.05)])
+    hook, at = None, ""
+    if aim == "save":
+        # Of a life's first save or its second; in a run's first life also what makes its directory.
+        save = draw.choice([0, 1, 1, 2, 2, 2] if first else [1, 1, 2])
+        event = draw.randint(1, world.saves[who][save])
+        if who:  # what it writes is written out of sight of Python
+            delay = draw.uniform(0, 0.3)
+        hook = lives.killed_at(run_dir, save, event, delay)
+        at = f"event {event} of {world.saves[who][save]} of save {save}"
+    elif draw.random() < 0.25:
+        delay = draw.uniform(0, 3.0)
+        at = f"{delay:.2f} s after its start"
+    else:
+        newest = max([0, *before])
+        step = newest + draw.randint(1, max(2, 2 * world.steps // (kills + 1)))
+        at = f"after step {step}"
+    started = lives.several(
+        world.words(run_dir),
+        processes=world.processes,
+        file=file,
+        before=lambda process: hook if process == who else None,
+    )
+    if aim == "moment":
+        if at.startswith("after step"):
+            started[0].reach(step)
+        time.sleep(delay)
+        started[who].send(signal.SIGKILL)
+    status = started[who].wait()
+    if both and status == -signal.SIGKILL:
+        started[1 - who].send(signal.SIGKILL)
+    why = "" if status == -signal.SIGKILL else f"it ended with {status}: {started[who].said()[-300:]}"
+    row: Row = {"aim": aim, "at": at, "delay": round(delay, 3), "who": "both" if both else who}
+    if world.processes > 1:
+        killed = time.monotonic()
+        other = started[1 - who].wait(2 * ALONE)
+        row["other"] = other
+        if status == other == 0:
+            return None
+        if not both:
+            row["alone"] = round(time.monotonic() - killed, 1)
+            why = why or alone(started[1 - who], other, row["alone"])
+    elif status == 0:
+        return None
+    after = lives.steps_saved(run_dir)
+    row |= {"saved": max(after, default=0), "seconds": round(time.monotonic() - begun, 1)}
+    if max(after, default=0) < max(before, default=0):
+        why = why or f"saved were {before}, and after the kill {after}"
+    if not first:
+        why = why or goes_on(started[0], before, killed=True)
+    return row | {"why": why}
+
+
+def alone(life: Life, status: int | None, seconds: float) -> str:
+    """What is wrong with the end of the process that was not killed."""
+    said = life.said()
+    if status is None or seconds > ALONE:
+        return f"the other process had not ended after {seconds:g} s"
+    if status == 0:
+        return ""  # it had just come to its end
+    if not re.search(
+        r"^jaxcl.*(start again|Start all processes again|start the others|processes have come)", said, re.M
+    ):
+        return f"the other process ended with {status} and no sentence: {said[-300:]}"
+    return ""
+
+
+def goes_on(life: Life, saved: list[int], *, killed: bool = False) -> str:
+    """What is wrong with how a life began; nothing where it was killed before it could say."""
+    found = re.search(r"^Goes on from step (\d+) of|^Step (\d+) was the last", life.said(), re.M)
+    if found is None:
+        return "" if killed or not saved else f"it did not go on from {saved[-1]}: {life.said()[-300:]}"
+    step = int(found[1] or found[2])
+    return "" if saved and step == saved[-1] else f"it went on from step {step}, and saved are {saved}"
+
+
+def finish(world: World, run_dir: Path, file: Path) -> str:
+    """Goes on with a run to its end, and says how that differs from the unbroken one's; "" if in nothing."""
+    saved = lives.steps_saved(run_dir)
+    started = lives.several(world.words(run_dir), processes=world.processes, file=file)
+    statuses = [life.wait() for life in started]
+    if any(statuses):
+        return f"the last life ended with {statuses}: {started[0].said()[-300:]}"
+    try:
+        return goes_on(started[0], saved) or lives.end_of(run_dir, world.work).differs(world.unbroken)
+    except ValueError as error:
+        return str(error)

@@ -1,0 +1,444 @@
+"""A study: a named question, the runs that answer it, and the page of their answer.
+
+A study is a small Python file with a docstring, which says what is asked and where a paper answers it, and a `STUDY`.
+Those that come with jaxcl are configs/studies/*.py; `jaxcl study NAME` makes the runs of one by `sweep`, goes on where
+it was stopped, and leaves the page beside them: NAME.md and NAME.png. Which settings are compared with which is in the
+file, so it is decided before there are results; all comparisons of a study are corrected together (Holm).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxcl.config import executed
+from jaxcl.records import read_json, read_text
+from jaxcl.runs import device
+from jaxcl.shipped import found
+from jaxcl.statistics import contrast, holm
+from jaxcl.sweep import combinations, plot_sweep, sweep
+from jaxcl.tables import Table, column, mean_and_interval
+
+# While the runs are made their page is written anew at most so often: a picture takes as long as a small run's steps.
+SECONDS_BETWEEN_PAGES = 60.0
+
+Setting = Mapping[str, str]  # knob -> value as a word of the command line, "" where the knob is not named
+
+
+class Compare(NamedTuple):
+    """Values of a knob, each with one of them, where all other knobs are the same; seed by seed.
+
+    A setting that does not name a knob, as a loss without a temperature, is compared with all values of that.
+    """
+
+    knob: str
+    minus: Any = None  # with which the others are compared; None: the first
+    values: Sequence[Any] = ()  # which are compared with it; (): all others
+    where: Mapping[str, Any] = {}  # knobs that both settings must have
+    across: str | None = None  # how that difference differs between this knob's values and its first
+
+
+class Published(NamedTuple):
+    """Figures to stand beside: those of `where`, under the name of `what`."""
+
+    what: str  # the column's title: the quantity and its source
+    figures: Sequence[
+        tuple[Mapping[str, Any], Any]
+    ]  # (knobs that a setting must have, what is published of it)
+
+
+class Study(NamedTuple):
+    """The runs of a study, and what is made of them. Values of knobs are as in Python: 0.1, True, (16, 32).
+
+    config      the name of a config that comes with jaxcl, or the path of one, from the study's own folder
+    grid        knob -> its values; or several of those, for knobs that matter in a part of the runs alone
+    seeds       all of them for each setting, so that differences are taken seed by seed
+    fixed       knobs that all runs share
+    protocols   what is evaluated, as for `jaxcl evaluate`
+    compare     which settings are compared
+    published   figures of papers to stand beside
+    picture     how accuracy is drawn: what `sweep.plot_sweep` takes
+    """
+
+    config: str
+    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
+    seeds: Sequence[int]
+    fixed: Mapping[str, Any] = {}
+    protocols: Sequence[str] = ("knn", "linear")
+    baselines: Sequence[str] = ()
+    compare: Sequence[Compare] = ()
+    published: Published | None = None
+    picture: Mapping[str, Any] = {}
+
+
+def load_study(path: str | Path, *, small: bool = False) -> Study:
+    """The study in a file; `small`: the smaller one that it has for a laptop, its SMALL.
+
+    Raises ValueError where the file is no study, or has no small one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no study {path}; `jaxcl study` lists those that come with jaxcl.")
+    module = executed(path, what="a study")
+    name = "SMALL" if small else "STUDY"
+    study = getattr(module, name, None)
+    if not isinstance(study, Study):
+        raise ValueError(f"{path} has no {name}: a study's file says `{name} = Study(...)`.")
+    config = path.parent / study.config
+    return study._replace(config=str(config if config.is_file() else found(study.config)))
+
+
+def question(path: str | Path) -> tuple[str, str]:
+    """The title of a study and what it asks: the first line of its docstring, and the rest."""
+    text = ast.get_docstring(ast.parse(read_text(path))) or ""
+    title, _, rest = text.partition("\n")
+    return title, rest.strip()
+
+
+def word(value: Any) -> str:
+    """A knob's value as a word of a sweep.
+
+    >>> word((16, 32)), word(True), word(0.1), word("swd")
+    ('16,32', 'True', '0.1', 'swd')
+    """
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def grids(study: Study) -> list[dict[str, list[str]]]:
+    """The study's grids in words, of one seed after the other: one that is stopped has all settings, of fewer seeds.
+
+    >>> grids(Study("config", {"layers": [2, 3]}, seeds=(0, 1)))
+    [{'seed': ['0'], 'layers': ['2', '3']}, {'seed': ['1'], 'layers': ['2', '3']}]
+    """
+    return [
+        {"seed": [str(seed)], **{knob: [word(value) for value in values] for knob, values in grid.items()}}
+        for seed in study.seeds
+        for grid in ([study.grid] if isinstance(study.grid, Mapping) else study.grid)
+    ]
+
+
+def settings(study: Study) -> list[dict[str, str]]:
+    """Every setting of the study, in order, with "" for a knob that its grid does not name."""
+    found_there = combinations([{k: v for k, v in grid.items() if k != "seed"} for grid in grids(study)])
+    knobs = dict.fromkeys(knob for setting in found_there for knob in setting)
+    return [{knob: setting.get(knob, "") for knob in knobs} for setting in found_there]
+
+
+# --- what is compared --------------------------------------------------------------------------------------------
+
+
+def comparisons(study: Study) -> list[tuple[str, list[tuple[int, int]]]]:
+    """(in words, (number of a setting, its sign) ...) of every comparison: what its signs add up to is estimated.
+
+    >>> asked = Study("c", {"loss": ["a", "b"], "layers": [2, 3]}, (0,), compare=(Compare("loss", across="layers"),))
+    >>> comparisons(asked)
+    [('loss b - a: layers 3 - 2', [(3, 1), (1, -1), (2, -1), (0, 1)])]
+    """
+    there = settings(study)
+    made: list[tuple[str, list[tuple[int, int]]]] = []
+    for asked in study.compare:
+        pairs = _pairs(there, asked)
+        if asked.across is None:
+            made += [(f"{words}{_at(rest)}", [(i, 1), (j, -1)]) for words, rest, i, j in pairs]
+            continue
+        values = [rest.get(asked.across) for _, rest, _, _ in pairs]
+        first = next((value for value in values if value), None)
+        if first is None:
+            raise ValueError(f"The study compares across {asked.across!r}, which its grid does not vary.")
+
+        def of(words: str, rest: Setting, across: str = asked.across) -> tuple[Any, ...]:
+            return words, *((knob, value) for knob, value in rest.items() if knob != across)
+
+        base = {of(words, rest): (i, j) for words, rest, i, j in pairs if rest.get(asked.across) == first}
+        for (words, rest, i, j), value in zip(pairs, values, strict=True):
+            if value and value != first and of(words, rest) in base:
+                k, l = base[of(words, rest)]
+                others = {knob: at for knob, at in rest.items() if knob != asked.across}
+                said = f"{words}: {asked.across} {value} - {first}{_at(others)}"
+                made.append((said, [(i, 1), (j, -1), (k, -1), (l, 1)]))
+    return made
+
+
+def _pairs(there: Sequence[Setting], asked: Compare) -> list[tuple[str, dict[str, str], int, int]]:
+    """(in words, the other knobs of both, the one, the other) of all settings that differ in this knob alone, and of
+    which the other has the value that is subtracted."""
+    values = list(dict.fromkeys(setting[asked.knob] for setting in there if setting.get(asked.knob)))
+    if not values:
+        raise ValueError(f"The study compares {asked.knob!r}, which its grid does not name.")
+    minus = values[0] if asked.minus is None else word(asked.minus)
+    chosen = [word(value) for value in asked.values] or [value for value in values if value != minus]
+    if strange := [value for value in (minus, *chosen) if value not in values]:
+        raise ValueError(
+            f"The study compares {asked.knob} {', '.join(strange)}, and its grid has {', '.join(values)}."
+        )
+    pairs = []
+    for i, one in enumerate(there):
+        for j, other in enumerate(there):
+            rest = {knob: value or other[knob] for knob, value in one.items() if knob != asked.knob}
+            alike = all(rest[knob] == (other[knob] or rest[knob]) for knob in rest)
+            wanted = all(rest.get(knob) == word(value) for knob, value in asked.where.items())
+            if one[asked.knob] in chosen and other[asked.knob] == minus and alike and wanted:
+                pairs.append((f"{asked.knob} {one[asked.knob]} - {minus}", rest, i, j))
+    return pairs
+
+
+def _at(rest: Setting) -> str:
+    """The other knobs of a comparison, in words."""
+    said = ", ".join(f"{knob} {value}" for knob, value in rest.items() if value)
+    return f" at {said}" if said else ""
+
+
+def compared_table(study: Study, results: Sequence[Mapping[str, Any]]) -> Table:
+    """A comparison a row: the mean over seeds with its 95 % interval and p value (paired t test; Holm's correction for
+    all cells of the table), in points of percent."""
+    there, protocols = settings(study), _columns(study, results)
+    by_seed = _by_seed(results)
+    cells = {}
+    for words, signs in comparisons(study):
+        for protocol in protocols:
+            parts = [(by_seed.get((tuple(there[i].items()), protocol), {}), sign) for i, sign in signs]
+            cells[words, protocol] = contrast(parts)
+    corrected = dict(
+        zip(cells, holm([math.nan if one is None else one.p for one in cells.values()]), strict=True)
+    )
+
+    def said(words: str, protocol: str) -> str:
+        one, p = cells[words, protocol], corrected[words, protocol]
+        if one is None:
+            return ""
+        if math.isnan(one.half):
+            return f"{one.mean:+.1f} (n=1)"
+        return f"{one.mean:+.1f} ± {one.half:.1f}, p {p:.2g} (n={one.n})"
+
+    rows = dict.fromkeys(words for words, _ in cells)
+    return ("difference", *protocols), [(words, *(said(words, one) for one in protocols)) for words in rows]
+
+
+def settings_table(study: Study, results: Sequence[Mapping[str, Any]]) -> Table:
+    """A setting a row: mean and 95 % interval over its seeds, in percent, and what is published of it."""
+    protocols = _columns(study, results)
+    by_seed, there, rows = _by_seed(results), settings(study), []
+    for setting in there:
+        reached = [by_seed.get((tuple(setting.items()), protocol), {}) for protocol in protocols]
+        row = [*setting.values(), *(mean_and_interval(list(one.values())) for one in reached)]
+        rows.append((*row, *([] if study.published is None else [_published(study.published, setting)])))
+    more = () if study.published is None else (study.published.what,)
+    return (*there[0], *protocols, *more), rows
+
+
+def _published(published: Published, setting: Setting) -> str:
+    for where, figure in published.figures:
+        if all(setting.get(knob) == word(value) for knob, value in where.items()):
+            return word(figure)
+    return ""
+
+
+def _columns(study: Study, results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was evaluated, in the order of the study; what comes along, as a classifier trained along, at the end."""
+    order = {protocol: i for i, protocol in enumerate(study.protocols)}
+    return sorted(
+        dict.fromkeys(map(column, results)), key=lambda one: order.get(one.split(", ")[0], len(order))
+    )
+
+
+def _by_seed(results: Sequence[Mapping[str, Any]]) -> dict[Any, dict[str, float]]:
+    """(a setting's knobs, protocol) -> seed -> accuracy, of the trained encoders."""
+    made: dict[Any, dict[str, float]] = {}
+    for row in results:
+        if row["encoder"] == "trained":
+            setting = tuple((knob, value) for knob, value in row["knobs"].items() if knob != "seed")
+            made.setdefault((setting, column(row)), {})[row["knobs"]["seed"]] = row["accuracy"]
+    return made
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def run_study(
+    path: str | Path,
+    knobs_of: Callable[[str, Mapping[str, str]], Any],
+    run_dir: str | Path,
+    *,
+    small: bool = False,
+    seeds: Sequence[int] | None = None,
+    together: int | None = None,
+    command: Sequence[str] = (),
+) -> Path:
+    """Makes the runs of a study in run_dir, those that are not there yet, and returns its page, run_dir/NAME.md.
+
+    knobs_of
+        (config, {"knob": "value", ...}) -> the config's knobs.
+    seeds
+        in place of the study's own; more may be added later.
+    together
+        as for `sweep`.
+    command
+        the words of the command line, for the page.
+
+    Raises ValueError where run_dir holds the runs of another study, or of this one with other settings.
+    """
+    path, run_dir = Path(path), Path(run_dir)
+    study = load_study(path, small=small)
+    study = study if seeds is None else study._replace(seeds=tuple(seeds))
+    comparisons(study)  # what is wrong with them is said before the first run
+    fixed = {knob: word(value) for knob, value in study.fixed.items()}
+
+    def knobs(combination: Mapping[str, str]) -> Any:
+        return knobs_of(study.config, {**fixed, **combination})
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    record = _record(run_dir, path, study, knobs({}), small=small)
+    session: dict[str, Any] = {"began": time.strftime("%Y-%m-%d %H:%M:%S"), "device": device()}
+    record["sessions"].append(session)
+    started, drawn = (time.perf_counter(), time.process_time()), [-math.inf]
+
+    def after(results: list[dict[str, Any]]) -> None:
+        session["seconds"] = round(time.perf_counter() - started[0], 1)
+        session["processor_seconds"] = round(time.process_time() - started[1], 1)
+        _write(run_dir / "study.json", json.dumps(record, indent=2) + "\n")
+        if time.perf_counter() - drawn[0] > SECONDS_BETWEEN_PAGES:
+            write_page(path, study, results, run_dir, command=command)
+            drawn[0] = time.perf_counter()
+
+    results = sweep(
+        study.config,
+        knobs,
+        grids(study),
+        run_dir,
+        protocols=study.protocols,
+        baselines=study.baselines,
+        together=together,
+        after=after,
+    )
+    if not results:
+        raise ValueError(
+            "Every run of the study diverged, so there is nothing to report; lower --learning-rate."
+        )
+    if "seconds" not in session:
+        record["sessions"].remove(session)  # all was there
+    return write_page(path, study, results, run_dir, command=command)
+
+
+def _record(run_dir: Path, path: Path, study: Study, knobs: Any, *, small: bool) -> dict[str, Any]:
+    """What study.json says, or will say: which study it is, and when it was worked at, on which device."""
+    varied = {knob for setting in settings(study) for knob in setting} | {"seed", "data_dir"}
+    shared = {name: value for name, value in vars(knobs).items() if name not in varied}
+    shared = json.loads(json.dumps(shared))
+    mine = {"study": path.stem, "small": small, "config": Path(study.config).name, "knobs": shared}
+    file = run_dir / "study.json"
+    if not file.exists():
+        return {**mine, "sessions": []}
+    there = read_json(file)
+    other = [f"{name} {there.get(name)!r}, not {mine[name]!r}" for name in mine if name != "knobs"]
+    other = [said for said, name in zip(other, mine, strict=False) if there.get(name) != mine[name]]
+    before = there.get("knobs", {})
+    other += [
+        f"--{name.replace('_', '-')} {before.get(name)!r}, not {value!r}"
+        for name, value in shared.items()
+        if before.get(name) != value
+    ]
+    if other:
+        raise ValueError(
+            f"{run_dir} holds the runs of another study: {'; '.join(other)}. Choose another --run-dir."
+        )
+    return there
+
+
+def _write(file: Path, text: str) -> None:
+    """Whole or not at all: the command may be stopped at any time."""
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
+
+
+# --- the page ----------------------------------------------------------------------------------------------------
+
+
+def write_page(
+    path: str | Path,
+    study: Study,
+    results: Sequence[Mapping[str, Any]],
+    run_dir: str | Path,
+    *,
+    command: Sequence[str] = (),
+) -> Path:
+    """Writes run_dir/NAME.md and, where matplotlib is installed, run_dir/NAME.png: question, command, table,
+    comparisons, picture, and how long it took on which device."""
+    path, run_dir = Path(path), Path(run_dir)
+    title, asked = question(path)
+    runs = len(settings(study)) * len(study.seeds)
+    finished = len({tuple(row["knobs"].items()) for row in results if row["encoder"] == "trained"})
+    parts = [f"# {title}"]
+    if command:
+        parts.append("```\n" + " ".join(command) + "\n```")
+    parts += [asked] if asked else []
+    if finished < runs:
+        parts.append(f"{finished} of {runs} runs so far.")
+    parts.append(
+        f"Test accuracy in percent: mean and 95 % confidence interval (Student's t) over"
+        f" {_number(len(study.seeds), 'seed')}."
+        + (" Fewer than three seeds say next to nothing." if len(study.seeds) < 3 else "")
+    )
+    parts.append(markdown(*settings_table(study, results)))
+    header, rows = compared_table(study, results)
+    if rows:
+        parts.append(
+            "Differences seed by seed, in points: mean, 95 % interval, p value of a paired t test with Holm's"
+            f" correction for all {len(rows) * (len(header) - 1)} of them. They were chosen before the first run."
+        )
+        parts.append(markdown(header, rows))
+    try:
+        plot_sweep(run_dir, out=run_dir / f"{path.stem}.png", **study.picture)
+        parts.append(f"![accuracy]({path.stem}.png)")
+    except (ImportError, ValueError) as error:
+        print(f"The picture is left out: {error}", file=sys.stderr)
+    parts.append(_time_spent(run_dir, runs=finished))
+    page = run_dir / f"{path.stem}.md"
+    _write(page, "\n\n".join(parts) + "\n")
+    return page
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown.
+
+    >>> print(markdown(("loss", "knn"), [("swd", "44.6")]))
+    | loss | knn |
+    |---|---|
+    | swd | 44.6 |
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    made = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    made[1] = "|" + "---|" * len(header)
+    return "\n".join(made)
+
+
+def _number(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
+def _time_spent(run_dir: Path, *, runs: int) -> str:
+    """How long the sessions took, on which devices, and with which versions."""
+    file = run_dir / "study.json"
+    sessions = read_json(file)["sessions"] if file.exists() else []
+    by_device: dict[str, list[float]] = {}
+    for session in sessions:
+        spent = by_device.setdefault(session["device"], [0.0, 0.0])
+        spent[0] += session.get("seconds", 0.0) / 60
+        spent[1] += session.get("processor_seconds", 0.0) / 60
+    said = "; ".join(
+        f"{device_name}: {minutes:.0f} minutes by the clock, {processor:.0f} of processor time"
+        for device_name, (minutes, processor) in by_device.items()
+    )
+    versions = {}
+    for record in sorted(run_dir.glob("*/run.json"))[:1]:
+        versions = read_json(record).get("versions", {})
+    made_by = ", ".join(f"{name} {versions[name]}" for name in ("jaxcl", "jax", "python") if name in versions)
+    date = sessions[-1]["began"][:10] if sessions else time.strftime("%Y-%m-%d")
+    return f"{_number(runs, 'run')}. {said}. {made_by}; {date}."
