@@ -46,6 +46,7 @@ from jaxcl.tables import (
 
 MOST_PICTURES = 24
 MOST_NAMES = 40  # of settings beside their colors
+MOST_WARNINGS = 10  # of training
 LARGEST_PICTURE = 4_000_000  # bytes
 
 INTERVALS = (
@@ -191,7 +192,12 @@ def missing(study: Study) -> list[str]:
     ]
     if old:
         sentences.append(f"Results of before the run went on: {_listed(old)}.")
-    return sentences
+    told: dict[str, list[str]] = {}
+    for member in study.members:
+        for step, warning in member.status.warnings:
+            told.setdefault(in_utf8(warning), []).append(f"{member.name} at step {step}")
+    warned = [f"Warned of {_listed(who)}: {warning}" for warning, who in told.items()]
+    return sentences + warned[:MOST_WARNINGS]
 
 
 def _count(members: Sequence[Member]) -> str:

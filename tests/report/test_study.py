@@ -369,6 +369,16 @@ def test_a_metric_that_is_no_number_leaves_a_gap_and_the_page_stands(tmp_path, m
     assert report_runs([folder], interactive=False).page.exists()
 
 
+def test_what_runs_were_warned_of_stands_on_top_once_for_all(tmp_path, make_run, read):
+    for seed in range(3):
+        folder = make_run(tmp_path / f"s/seed={seed}", knobs={"seed": seed}, results={"knn": 50.0})
+        said = {"step": 10 + seed, "warning": "the loss has been <0> for 100 steps."}
+        (folder / "warnings.jsonl").write_text(json.dumps(said) + "\n")
+    found = read(report_runs([tmp_path / "s"], interactive=False).page)
+    who = "seed=0 at step 10, seed=1 at step 11, seed=2 at step 12"
+    assert found.words.count(f"Warned of {who}: the loss has been <0> for 100 steps.") == 1
+
+
 def test_names_that_utf_8_cannot_hold_are_shown_with_question_marks(tmp_path, make_run, read):
     for seed in range(2):
         knobs = {"seed": seed, "loss": "a" + "\ud800" * seed}
