@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxcl.cli import knobs_of, main
+from jaxcl.cli import HELP, knobs_of, main
 from jaxcl.config import executed, load_config
 from jaxcl.evaluate.protocols import PROTOCOLS
 from jaxcl.keys import init_key
@@ -112,12 +112,13 @@ def joined(text):
 
 def commands():
     """(page, words) of every `jaxcl COMMAND ...` of the pages, in blocks and in lines, and of a config's name with
-    options behind it; not of the changelog, where old names stand too. And of the docstrings of configs and of jaxcl,
-    line by line."""
-    for page in [ROOT / "jaxcl" / "cli.py", *sorted((ROOT / "configs").glob("*.py"))]:
-        docstring = ast.get_docstring(ast.parse(page.read_text())) or ""
+    options behind it; not of the changelog, where old names stand too. And of the docstrings of configs and of
+    `jaxcl --help`, line by line."""
+    configs = sorted((ROOT / "configs").glob("*.py"))
+    docstrings = {page.name: ast.get_docstring(ast.parse(page.read_text())) or "" for page in configs}
+    for name, docstring in {"jaxcl --help": HELP, **docstrings}.items():
         for command, words in re.findall(rf"^ *jaxcl ({COMMANDS}) (.+)$", docstring, re.MULTILINE):
-            yield page.name, (command, *re.split(r"   | \(", words)[0].split())
+            yield name, (command, *re.split(r"   | \(", words)[0].split())
     for page in PAGES:
         if page.name == "CHANGELOG.md":
             continue

@@ -1,0 +1,107 @@
+"""What went wrong, in a sentence, and how the program ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# A package that may be missing -> the extra that brings it.
+EXTRAS = {
+    "matplotlib": "plot",
+    "plotly": "report",
+    "tensorflow": "tfds",
+    "tensorflow_datasets": "tfds",
+    "importlib_resources": "tfds",
+    "libtpu": "tpu",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+}
+
+
+def in_a_sentence(error: Exception) -> str | None:
+    """What went wrong, for whoever can mend it; None for an error of the program, which deserves its traceback."""
+    text = " ".join(str(error).split())
+    if "No space left on device" in text or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        name = getattr(error, "filename", None)
+        where = f" while {name} was written" if name else ""
+        return f"the disk is full{where}. What was saved before stays; make room and give the same command. ({text})"
+    if isinstance(error, ImportError):
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        return str(error) + (f". Install it: pip install 'jaxcl[{extra}]'" if extra else "")
+    if isinstance(error, PermissionError):
+        return f"there is no permission to use {error.filename or 'a file'} ({error.strerror or text})."
+    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError) and error.filename:
+        return f"{error.filename} is in the way: {error.strerror}. Move it, or give another place."
+    if getattr(error, "errno", None) == errno.EROFS:
+        name = error.filename or "a file"  # type: ignore[attr-defined]
+        return (
+            f"{name} cannot be written, as its disk can only be read. Give another place (--run-dir, --out)."
+        )
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    if isinstance(error, ValueError | OSError | FloatingPointError):
+        return str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
+        return (
+            f"there was not enough memory: {text[:300]} A smaller --batch-size, --chunks N or --remat needs less;"
+            " `jaxcl plan CONFIG.py` says how much. Images that do not fit may stay in their files: --encoded --size N."
+        )
+    if isinstance(error, RuntimeError) and ("initialize backend" in text or "Unknown backend" in text):
+        return (
+            f"{text} JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}: unset it, or install what it names"
+            " (pip install 'jaxcl[cuda]', 'jaxcl[tpu]')."
+        )
+    return None
+
+
+def end_alone(status: int, why: str) -> int:
+    """The status to end with; one of several processes tells the others first, and is gone."""
+    if one_of_several():
+        from jaxcl.processes import leave
+
+        leave(why, status=status)
+    return status
+
+
+def ended_by_another(error: Exception) -> None:
+    """One of several processes whose error is that another is gone ends here, with a sentence that says so."""
+    if one_of_several():
+        from jaxcl.processes import wait_for_news
+
+        wait_for_news(error)
+
+
+def one_of_several() -> bool:
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
+@contextmanager
+def ended_by_the_second_interrupt() -> Iterator[None]:
+    """Ctrl-C twice ends the program even where Python cannot listen, as while XLA compiles."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    listening, told = os.pipe()
+    os.set_blocking(told, False)
+    previous = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+
+    def listen() -> None:
+        interrupts = 0
+        while numbers := os.read(listening, 64):
+            interrupts += numbers.count(signal.SIGINT)
+            if interrupts > 1:
+                os.write(2, b"\njaxcl: ended at once, unsaved.\n")
+                os._exit(130)
+        os.close(listening)
+
+    threading.Thread(target=listen, name="jaxcl-interrupts", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(told)

@@ -1,0 +1,230 @@
+"""The commands that read a run: evaluate, embed, export, status, plot."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from jaxcl.cli.shows import progress_bar, show
+from jaxcl.cli.words import add_processes, add_trust, join_processes, settings_of, speaks
+
+
+def evaluate(arguments: list[str]) -> int:
+    """`jaxcl evaluate RUN_DIR [--protocol NAME ...] [--data SPEC] [--set NAME=VALUE ...]`"""
+    from jaxcl.evaluate import PROTOCOLS
+    from jaxcl.runs import BASELINES, Unevaluated, evaluate_run
+    from jaxcl.tables import accuracy_table, classes_table, robustness_table
+
+    parser = argparse.ArgumentParser("jaxcl evaluate", description="Accuracy of a run's representation.")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument(
+        "--protocol",
+        nargs="+",
+        default=["knn", "linear"],
+        metavar="NAME",
+        help=f"among {', '.join(PROTOCOLS)}",
+    )
+    named = {name.split()[0]: name for name in BASELINES}  # raw, untrained
+    parser.add_argument(
+        "--baselines",
+        nargs="*",
+        choices=(*named, "none"),
+        help="what stands beside it: raw pixels, the untrained encoder; both unless said, none or nothing for neither",
+    )
+    parser.add_argument("--no-baselines", action="store_true", help="the same as --baselines none")
+    parser.add_argument(
+        "--parts", action="store_true", help="also each part of the representation that the config names"
+    )
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="RUN_DIR",
+        help="other runs to compare with, as a supervised one",
+    )
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="K",
+        help="also these layers of the projection head: 1 is the first, -1 the last, which the loss sees",
+    )
+    parser.add_argument(
+        "--data", metavar="SPEC", help="another data set: tfds:NAME, folder:PATH, npz:PATH or digits"
+    )
+    parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
+    parser.add_argument("--evaluate-on", metavar="SPLIT", help="another split to test on, as val")
+    parser.add_argument("--labels", metavar="FILE", help="another file of labels, FILE or FILE:COLUMN")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the protocol, as epochs=10"
+    )
+    add_trust(parser)
+    add_processes(parser)
+    own = parser.parse_args(arguments)
+    if own.distributed is not None:
+        join_processes(own.distributed, timeout=own.join_timeout)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # jax keeps it for a training loop that saves
+    baselines = [*named] if own.baselines is None else [word for word in own.baselines if word != "none"]
+    failed = None
+    with progress_bar() if speaks(own) else nullcontext() as bar:
+        more: dict[str, Any] = {} if bar is None else {"progress": bar.progress, "told": bar.told}
+        try:
+            results = evaluate_run(
+                own.run_dir,
+                own.protocol,
+                baselines=() if own.no_baselines else [named[word] for word in baselines],
+                parts=own.parts,
+                layers=own.layers,
+                beside=own.beside,
+                data=own.data,
+                data_dir=own.data_dir,
+                evaluate_on=own.evaluate_on,
+                labels=own.labels,
+                settings=settings_of(own.set),
+                trust=own.trust,
+                **more,
+            )
+        except Unevaluated as error:
+            if not error.results:
+                raise
+            results, failed = error.results, error
+    if speaks(own):
+        show(f"Accuracy on test images, percent ({results[0]['step']} steps)", *accuracy_table(results))
+        header, rows = classes_table(results)
+        if rows:
+            show("The same by class, percent", header, rows)
+        header, rows = robustness_table(results)
+        if rows:
+            show("Accuracy on corrupted test images, percent", header, rows)
+    if failed is not None:
+        raise failed
+    return 0
+
+
+def embed(arguments: list[str]) -> int:
+    """`jaxcl embed RUN_DIR [--data SPEC] --out FILE`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl embed",
+        description="Features of images by a run's encoder, with their file names and classes, in a file for other"
+        " tools: .npz (features [n, d], files, splits, classes, labels), .csv or .parquet (file, split, class, f0, f1,"
+        " ...). Needs none of the images that the run was trained on.",
+    )
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument(
+        "--data",
+        metavar="SPEC",
+        help="folder:PATH, npz:PATH, npy:PATH, tfds:NAME or digits, all splits of it; the run's own unless given",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
+    parser.add_argument(
+        "--labels", metavar="FILE", help="the classes of a folder's images, FILE or FILE:COLUMN"
+    )
+    parser.add_argument("--layout", choices=("auto", "splits", "classes"), default="auto")
+    parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"))
+    parser.add_argument(
+        "--layer", type=int, metavar="K", help="of the head: 1 is the first, -1 the projection z"
+    )
+    parser.add_argument("--untrained", action="store_true", help="by the encoder as it was initialised")
+    add_trust(parser)
+    own = parser.parse_args(arguments)
+    from jaxcl.features import check_file, embed_run, write
+
+    check_file(own.out)
+    with progress_bar() as bar:
+        found = embed_run(
+            own.run_dir,
+            data=own.data,
+            data_dir=own.data_dir,
+            labels=own.labels,
+            layout=own.layout,
+            value_range=None if own.value_range is None else tuple(own.value_range),
+            layer=own.layer,
+            untrained=own.untrained,
+            trust=own.trust,
+            progress=lambda name, fraction: bar.progress(name, "embedding", fraction),
+            told=bar.told,
+        )
+    print(f"{found.features.shape[0]} features of {found.features.shape[1]} numbers: {write(own.out, found)}")
+    return 0
+
+
+def export(arguments: list[str]) -> int:
+    """`jaxcl export RUN_DIR --to torchvision|timm|safetensors [--out FILE]`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl export",
+        description="The weights of a run's encoder in a file. torchvision: a ResNet by torchvision's names, with the"
+        " lines of Python that load it; timm: the same for timm, with ResNet-D, SE and SK too; safetensors: any encoder"
+        " by jaxcl's own names. `jaxcl train CONFIG --init FILE` starts a run from any.",
+    )
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--to", required=True, choices=("torchvision", "timm", "safetensors"))
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a file in RUN_DIR/weights unless given")
+    add_trust(parser)
+    own = parser.parse_args(arguments)
+    from jaxcl.weights import export_run
+
+    export_run(own.run_dir, own.to, out=own.out, trust=own.trust)
+    return 0
+
+
+def status(arguments: list[str]) -> int:
+    """`jaxcl status DIR ...`"""
+    parser = argparse.ArgumentParser(
+        "jaxcl status",
+        description="How runs stand, also while they train: step, speed, time left, last save. Nothing is executed.",
+    )
+    parser.add_argument("directory", type=Path, nargs="+", help="of a run, or of a sweep")
+    own = parser.parse_args(arguments)
+    from jaxcl.status import lines, runs_in
+    from jaxcl.status import status as status_of
+
+    for directory in own.directory:
+        for run_dir in runs_in(directory):
+            print("\n".join(lines(status_of(run_dir))), flush=True)
+    return 0
+
+
+def plot(arguments: list[str]) -> int:
+    """`jaxcl plot RUN_DIR [--data SPEC]`, or `jaxcl plot SWEEP_DIR [--knob NAME] [--lines NAME] [--where ...]`"""
+    from jaxcl.report import plot_run
+    from jaxcl.sweep import plot_sweep
+
+    parser = argparse.ArgumentParser(
+        "jaxcl plot",
+        description="Pictures of a run, and a report that shows them; or accuracy against a knob of a sweep.",
+    )
+    parser.add_argument("run_dir", type=Path, help="of a run, or of a sweep")
+    of_run = parser.add_argument_group("of a run")
+    of_run.add_argument("--data", metavar="SPEC", help="other images to show than the run's own")
+    of_run.add_argument("--data-dir", help="where TFDS prepared them (that of the run, if not given)")
+    add_trust(of_run)
+    of_sweep = parser.add_argument_group("of a sweep")
+    of_sweep.add_argument("--knob", metavar="NAME", help="on the x axis; the first that varies unless given")
+    of_sweep.add_argument(
+        "--lines", metavar="NAME", help="tells the lines apart: another knob, labels, protocol"
+    )
+    of_sweep.add_argument(
+        "--where", nargs="+", default=[], metavar="NAME=VALUE", help="which runs, as protocol=knn"
+    )
+    of_sweep.add_argument("--chance", type=float, help="the accuracy of guessing, in percent")
+    of_sweep.add_argument("--out", type=Path, help="SWEEP_DIR/sweep.png unless given")
+    own = parser.parse_args(arguments)
+    if (own.run_dir / "sweep.json").is_file():
+        where = dict(word.split("=", 1) for word in own.where if "=" in word)
+        if len(where) < len(own.where):
+            raise ValueError(f"--where takes NAME=VALUE, as protocol=knn; got {' '.join(own.where)}.")
+        picture = plot_sweep(
+            own.run_dir, knob=own.knob, lines=own.lines, where=where, chance=own.chance, out=own.out
+        )
+        print(f"Picture: {picture}")
+        return 0
+    made = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir, trust=own.trust)
+    for sentence in made.left_out:
+        print(sentence)
+    print(f"Report: {made.page}")
+    return 0

@@ -1,0 +1,153 @@
+"""Words of the command line, and what they mean: knobs, presets, settings, several processes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def knobs_of(
+    command: str, config: str | Path, words: Sequence[str], *, run_dir: str | Path | None = None
+) -> Any:
+    """A config's knobs as the words of a command line set them; --help among them prints the knobs and exits.
+
+    run_dir
+        of a run that is trained: its own config.py begins with the knobs that the run has.
+    """
+    import tyro
+
+    from jaxcl.config import check_knobs, knobs_from_json, load_config, preset
+    from jaxcl.records import read_text
+
+    name, words = preset_among(words)
+    module = load_config(config)
+    presets, before = getattr(module, "PRESETS", {}), preset(module, name)
+    had = Path(run_dir or "") / "knobs.json"
+    if run_dir is not None and name is None and had.exists() and Path(config).parent.samefile(run_dir):
+        before = knobs_from_json(module, read_text(had))
+    knobs = tyro.cli(
+        module.Knobs,
+        args=words,
+        default=before,
+        prog=f"jaxcl {command} {config}" + ("" if name is None else f" --preset {name}"),
+        description=f"--preset NAME sets all knobs at once: {', '.join(presets)}." if presets else None,
+    )
+    check_knobs(knobs)
+    return knobs
+
+
+def preset_among(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The preset that the words of a command line name, and the other words.
+
+    >>> preset_among(["--seed", "1", "--preset", "stl10"]), preset_among(["--seed", "1"])
+    (('stl10', ['--seed', '1']), (None, ['--seed', '1']))
+    """
+    parser = argparse.ArgumentParser("jaxcl", add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset")
+    own, rest = parser.parse_known_args(words)
+    return own.preset, rest
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--distributed",
+        nargs="*",
+        metavar="WORD",
+        help="as one of several processes: nothing where jax knows the cluster, or HOST:PORT PROCESSES PROCESS",
+    )
+    parser.add_argument(
+        "--join-timeout", type=float, default=120.0, metavar="SECONDS", help="to wait for the others; 120"
+    )
+
+
+def add_trust(parser: Any) -> None:
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="execute the run's config.py whoever made it (your own, and those of jaxcl, need no word)",
+    )
+
+
+def speaks(own: argparse.Namespace) -> bool:
+    """Whether this process is the one that prints: the only one, or the first of several."""
+    if own.distributed is None:
+        return True
+    import jax
+
+    return jax.process_index() == 0
+
+
+def join_processes(words: Sequence[str], *, timeout: float) -> None:
+    """Makes this process one of several; must come before anything else touches a device."""
+    from jaxcl.processes import join
+
+    if not words:
+        join(timeout=timeout)
+        return
+    if len(words) != 3 or not (words[1].isdigit() and words[2].isdigit()):
+        raise ValueError(
+            f"--distributed takes nothing, or HOST:PORT, the number of processes and this one's number; got {words}."
+        )
+    join(words[0], int(words[1]), int(words[2]), timeout=timeout)
+
+
+def settings_of(words: Sequence[str]) -> dict[str, Any]:
+    """["epochs=10", "drops=[0.5]", "schedule=steps"] -> {"epochs": 10, "drops": [0.5], "schedule": "steps"}"""
+    settings = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not value:
+            raise ValueError(
+                "--set takes NAME=VALUE, with a number, a word, true, false or a list for VALUE, as epochs=10 or"
+                f" schedule=steps; got {word!r}."
+            )
+        try:
+            settings[name.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            settings[name.replace("-", "_")] = value
+    return settings
+
+
+def found_config(word: str | Path) -> Path:
+    """The config that a word of the command line means: a file, or the name of one that comes with jaxcl."""
+    from jaxcl.shipped import found
+
+    return found(word)
+
+
+def values_of(word: str) -> list[str]:
+    """A word of a sweep: a value, or whole numbers from the first to the last.
+
+    >>> values_of("0..3"), values_of("0.5")
+    (['0', '1', '2', '3'], ['0.5'])
+    """
+    first, dots, last = word.partition("..")
+    if dots and first.isdigit() and last.isdigit():
+        return [str(value) for value in range(int(first), int(last) + 1)]
+    return [word]
+
+
+def words_of(config: str | Path, combination: Mapping[str, str]) -> list[str]:
+    """One value for each of some knobs of a config, as the words of a command line."""
+    from jaxcl.config import load_config
+
+    defaults = {field.name: field.default for field in dataclasses.fields(load_config(config).Knobs)}
+    return [word for knob, value in combination.items() for word in option(knob, value, defaults.get(knob))]
+
+
+def option(knob: str, value: str, default: Any) -> list[str]:
+    """One value of a sweep as the words of a command line.
+
+    >>> option("features", "16,32", (8, 8)), option("fused", "False", True), option("min_area", "0.3", 0.2)
+    (['--features', '16', '32'], ['--no-fused'], ['--min-area', '0.3'])
+    """
+    name = knob.replace("_", "-")
+    if isinstance(default, bool):
+        if value not in ("True", "False"):
+            raise ValueError(f"--{name} is True or False in a sweep; got {value!r}.")
+        return [f"--{name}" if value == "True" else f"--no-{name}"]
+    return [f"--{name}", *(value.split(",") if isinstance(default, tuple) else [value])]
