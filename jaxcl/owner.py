@@ -100,7 +100,8 @@ def _is_deleted(descriptor: int, run_dir: Path) -> bool:
 def owner(run_dir: str | Path) -> dict | None:
     """Who trains in a run directory, {"host", "process", "since"}; None: nobody on this host, as far as can be seen."""
     try:
-        descriptor = os.open(Path(run_dir) / FILE, os.O_RDONLY)
+        # A stranger's may be a pipe, whose other end nobody opens.
+        descriptor = os.open(Path(run_dir) / FILE, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
     try:
@@ -144,7 +145,7 @@ def _taken(run_dir: Path, other: dict) -> str:
 def _read(descriptor: int) -> dict:
     try:
         said = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
-    except (ValueError, RecursionError):  # being written, or not ours
+    except (OSError, ValueError, RecursionError):  # being written, or not ours
         return {}
     return said if isinstance(said, dict) else {}
 

@@ -4,7 +4,8 @@ that names the file."""
 from __future__ import annotations
 
 import json
-import math
+import stat
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -15,10 +16,11 @@ DEEPEST = 50  # nobody writes so many lists within lists
 
 
 def read_text(path: str | Path) -> str:
-    """A file's text. Raises ValueError where it is a directory, not UTF-8, or cannot be read; FileNotFoundError where
-    it is not there."""
+    """A file's text. Raises ValueError where it is a directory, a pipe or a device, not UTF-8, or cannot be read;
+    FileNotFoundError where it is not there."""
     path = Path(path)
     try:
+        check_ends(path)
         return path.read_bytes().decode()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing.") from None
@@ -26,6 +28,27 @@ def read_text(path: str | Path) -> str:
         raise ValueError(f"{path} is damaged: it is not text (byte {error.start} is not UTF-8).") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def check_ends(path: Path) -> None:
+    """Raises ValueError where reading might never end: of a pipe without a writer, of a device."""
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise ValueError(f"{path} is a pipe or a device; expected a file. Move it away.")
+
+
+def in_utf8(value: Any) -> Any:
+    """A JSON value with "?" for what no file in UTF-8 can hold: halves of surrogate pairs, as JSON may name them, and
+    bytes of a file's name that are no UTF-8.
+
+    >>> in_utf8({"a": ["b", "\\ud800"]})
+    {'a': ['b', '?']}
+    """
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {in_utf8(name): in_utf8(one) for name, one in value.items()}
+    return [in_utf8(one) for one in value] if isinstance(value, list) else value
 
 
 def read_json(path: str | Path, *, kind: type = dict) -> Any:
@@ -81,7 +104,8 @@ def fits(value: Any, hint: Any) -> bool:
     if hint in (None, type(None)):
         return value is None
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        largest = sys.float_info.max  # neither inf, nor nan, nor a whole number of four hundred digits
+        return isinstance(value, int | float) and not isinstance(value, bool) and -largest <= value <= largest
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint) if isinstance(hint, type) else True

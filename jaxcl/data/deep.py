@@ -1,4 +1,7 @@
-"""Colors of 16 bits a channel, of which Pillow would give the upper 8: a PNG is read whole here, others are refused."""
+"""Colors of 16 bits a channel, of which Pillow would give the upper 8: a PNG is read whole here, TIFF and PPM refused.
+
+Of a JPEG 2000 or AVIF Pillow does not say how many bits it had; it comes with 8.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,14 @@ PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), 
 
 def is_deep_color(image: Image.Image) -> bool:
     """Whether an image that was opened, and not yet loaded, has 16 bits in each of several channels."""
+    if len(image.getbands()) == 1:
+        return False
+    told = [tile[3] for tile in getattr(image, "tile", ())]
+    # ("RGB", the highest level): a lower one than that of 16 bits is the range, which Pillow makes 0 to 255.
+    if image.format == "PPM":
+        return any(isinstance(one, tuple) and one[-1] == 65535 for one in told)
     # Pillow's word for how pixels lie in the file ends in the bits of a channel: RGB;16B.
-    return len(image.getbands()) > 1 and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    return any(";16" in str(one) for one in told)
 
 
 def levels_of(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
@@ -50,20 +59,22 @@ def read_png(file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None]:
     PNG specification (W3C, third edition): chunks in section 5, interlacing in 8, filters in 9. Raises ValueError where
     it is damaged.
     """
-    header, data, transparent = b"", [], None
+    header, data, transparent = b"", [], b""
     for name, content in chunks(file):
         if name == b"IHDR":
             header = content
         elif name == b"IDAT":
             data.append(content)
         elif name == b"tRNS":
-            transparent = np.frombuffer(content, ">u2")
+            transparent = content
     w, h, depth, color, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     if depth != 16 or color not in CHANNELS:
         raise ValueError(
             f"expected a PNG of 16 bits and several channels; got {depth} bits, color type {color}"
         )
     c = CHANNELS[color]
+    if color == 2 and len(transparent) not in (0, 2 * c):
+        raise ValueError(f"its tRNS, a color of {c} levels, has {len(transparent)} bytes and not {2 * c}")
     passes = [one for one in PASSES if one[0] < h and one[1] < w] if interlaced else [(0, 0, 1, 1)]
     shapes = [(-(-(h - top) // down), -(-(w - left) // right)) for top, left, down, right in passes]
     wanted = sum(rows * (1 + 2 * c * columns) for rows, columns in shapes)
@@ -81,7 +92,7 @@ def read_png(file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None]:
         start += n
         samples = unfiltered(part[:, 0], part[:, 1:].reshape(rows, columns, 2 * c))
         levels[top::down, left::right] = samples.view(">u2")
-    return levels, transparent if color == 2 else None
+    return levels, np.frombuffer(transparent, ">u2") if color == 2 and transparent else None
 
 
 def chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
@@ -103,19 +114,38 @@ def chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
         yield name, content
 
 
+# Lines that are made together: what they take beside the image is a few times these lines, however high it is.
+BAND = 512
+
+
 def unfiltered(filters: np.ndarray, lines: np.ndarray) -> np.ndarray:
     """Bytes [h, w, b] as they were before each line was filtered in its way [h] (0 to 4: none, left, up, mean, Paeth).
+
+    Raises ValueError where a filter is none of these.
+    """
+    if filters.max() > 4:
+        raise ValueError(f"it names a filter {filters.max()}; there are 0 to 4")
+    made, above = np.empty_like(lines), np.zeros_like(lines[0])
+    for top in range(0, len(lines), BAND):
+        band = slice(top, top + BAND)
+        made[band] = _unfiltered_below(above, filters[band], lines[band])
+        above = made[band][-1]
+    return made
+
+
+def _unfiltered_below(above: np.ndarray, filters: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """The same of some lines [h, w, b] below one that is made already [w, b].
 
     A byte needs those to the left, above, and above to the left. So all pixels of one diagonal are made at once, and
     the work of Python is h + w steps.
     """
-    if filters.max() > 4:
-        raise ValueError(f"it names a filter {filters.max()}; there are 0 to 4")
     h, w, b = lines.shape
-    row, column = np.indices((h, w))
-    # Entry [d + 2, r + 1] is pixel (r, d - r); what lies outside the image is 0.
+    # Entry [d + 2, r + 1] is pixel (r, d - r), row -1 is the line above; what lies outside the image is 0.
     slanted = np.zeros((h + w + 1, h + 1, b), np.int16)
-    slanted[row + column + 2, row + 1] = lines
+    slanted[1 : w + 1, 0] = above
+    down, across, byte = slanted.strides
+    upright = np.lib.stride_tricks.as_strided(slanted[2:, 1:], lines.shape, (down + across, down, byte))
+    upright[:] = lines
     kind = filters[:, None]
     for d in range(h + w - 1):
         r = slice(max(0, d - w + 1), min(h, d + 1))
@@ -127,4 +157,4 @@ def unfiltered(filters: np.ndarray, lines: np.ndarray) -> np.ndarray:
         )
         guess = np.select([kind[r] == k for k in (1, 2, 3, 4)], [left, up, (left + up) // 2, paeth], 0)
         slanted[d + 2, here] = (slanted[d + 2, here] + guess) & 255
-    return np.ascontiguousarray(slanted[row + column + 2, row + 1].astype(np.uint8))
+    return upright.astype(np.uint8)

@@ -92,10 +92,10 @@ def load(
     among the tenth that is "test" or among the others, so files that are added later move none; of a class of ten or
     more one at least is held out. PNG, JPEG, WebP, BMP, GIF (its first frame), TIFF, PPM, JPEG 2000, AVIF and TGA
     become RGB: gray is repeated, CMYK and palettes converted, transparency laid over white; EXIF orientation is
-    applied. Colors of 16 bits a channel are read from PNG; a TIFF of them is left out, with a way to convert it. Hidden
-    files are ignored. A file that is no image, is damaged, or holds more pixels than Pillow's `Image.MAX_IMAGE_PIXELS`
-    is left out, named in `Images.skipped` with the reason, and counted in one warning. The order of the images is that
-    of their paths, and leaving one out moves the later ones up.
+    applied. Colors of 16 bits a channel are read from PNG; a TIFF or PPM of them is left out, with a way to convert
+    it. Hidden files are ignored. A file that is no image, is damaged, or holds more pixels than Pillow's
+    `Image.MAX_IMAGE_PIXELS` is left out, named in `Images.skipped` with the reason, and counted in one warning. The
+    order of the images is that of their paths, and leaving one out moves the later ones up.
 
     Archives without a split of their own ("images", "labels") hold every tenth image out, in their order. Names of the
     classes may lie beside, as "classes". Pickled objects are refused. Images may have any number of channels.

@@ -64,20 +64,21 @@ def finetune_grid(
     labels, _ = check_sets("Fine-tuning", subject.train, subject.test)
     grids = {"learning_rates": learning_rates, "weight_decays": weight_decays}
     for name, grid in grids.items():
-        if not len(grid) or not all(np.isfinite(value) and value >= 0 for value in grid):
-            raise ValueError(
-                f"{name} is a list of at least one number, none of them negative; got {tuple(grid)}."
-            )
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1; got {steps}.")
+        values = np.asarray(grid)
+        if values.ndim != 1 or not values.size or values.dtype.kind not in "iuf" or not (values >= 0).all():
+            raise ValueError(f"{name} is a list of at least one number, none of them negative; got {grid}.")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} are finite numbers; got {grid}.")
+    if steps < 1 or batch_size < 1:
+        raise ValueError(f"steps and batch_size must be at least 1; got {steps} and {batch_size}.")
     fitted, held = hold_out(labels, held_out)
     part = Subject(subject.encoder, data.take(subject.train, fitted), data.take(subject.train, held))
     settings: dict[str, Any] = {"views": views, "momentum": momentum, "nesterov": nesterov}
     settings |= {"fraction": 1.0, "batch_size": batch_size, "schedule": schedule}
 
     def trained(on: Subject, rate: float, decay: float, progress: Progress | None = None) -> FineTuned:
-        a_epoch = max(1, len(on.train.images) // batch_size)
-        epochs = max(1, round(steps / a_epoch))
+        steps_an_epoch = max(1, len(on.train.images) // batch_size)
+        epochs = max(1, round(steps / steps_an_epoch))
         return finetune(
             key, on, learning_rate=rate, weight_decay=decay, epochs=epochs, progress=progress, **settings
         )

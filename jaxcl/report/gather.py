@@ -6,20 +6,17 @@ A directory may come from a stranger or be damaged: what cannot be read is left 
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxcl.records import fits, read_json
+from jaxcl.records import fits, in_utf8, read_json
 from jaxcl.runs import BASELINES, evaluations
 from jaxcl.status import Status, runs_in, status
 from jaxcl.train.log import read_metrics
 from jaxcl.train.population import DIVERGED
 
-# Seconds between two lines of a log, beyond which a run stood still, if it is usually quicker.
-STOOD_STILL = 600.0
 NOT_THERE = "\N{EN DASH}"  # the value of a knob that a run's config does not have
 
 
@@ -68,7 +65,7 @@ def gather(directories: Sequence[str | Path]) -> Study:
     members: list[Member] = []
     said: list[str] = []
     for folder in folders:
-        name = folder.name if alone else f"{folder.parent.name}/{folder.name}"
+        name = in_utf8(folder.name if alone else f"{folder.parent.name}/{folder.name}")
         try:
             members.append(read_member(folder, name=name, said=said))
         except (ValueError, OSError, TypeError, ArithmeticError) as error:  # what damaged numbers may come to
@@ -93,7 +90,7 @@ def study_of(members: Sequence[Member], said: Sequence[str] = ()) -> Study:
         members = [member._replace(knobs=member.knobs | {"directory": member.name}) for member in members]
         varying = (*varying, "directory")
         values["directory"] = [member.name for member in members]
-    said = list(said)
+    said = [in_utf8(sentence) for sentence in said]
     if follows_the_seed("init", members, varying):
         varying = tuple(name for name in varying if name != "init")
         said.append("The runs start from others (--init), each setting and seed from its own.")
@@ -104,7 +101,7 @@ def study_of(members: Sequence[Member], said: Sequence[str] = ()) -> Study:
     def place(member: Member) -> tuple[Any, ...]:
         return (
             *(places[name][member.knobs[name]] for name in varying),
-            *in_words(member.knobs.get("seed", "")),
+            *order_of(member.knobs.get("seed", "")),
         )
 
     differ = {"seed", *varying, *along}
@@ -162,10 +159,10 @@ def number(value: str) -> float:
         return math.nan
 
 
-def in_words(value: str) -> tuple[float, str]:
+def order_of(seed: str) -> tuple[float, str]:
     """How seeds are ordered: numbers first."""
-    found = number(value)
-    return (found if math.isfinite(found) else math.inf, value)
+    found = number(seed)
+    return (found if math.isfinite(found) else math.inf, seed)
 
 
 def setting_of(member: Member, varying: Sequence[str]) -> tuple[str, ...]:
@@ -179,10 +176,10 @@ def read_member(folder: Path, *, name: str, said: list[str]) -> Member:
         warnings.simplefilter("always")
         stands, log = status(folder), read_metrics(folder)
     said += [f"{name}: {one.message}" for one in noticed]
-    knobs = {knob: word(value) for knob, value in read_json(folder / "knobs.json").items()}
+    knobs = {knob: word(value) for knob, value in in_utf8(read_json(folder / "knobs.json")).items()}
     record = {}
     try:
-        record = read_json(folder / "run.json")
+        record = in_utf8(read_json(folder / "run.json"))
     except (ValueError, OSError) as error:
         said.append(f"{name}: where and when it ran is not known. {error}")
     if fits(record.get("config"), str):
@@ -191,7 +188,7 @@ def read_member(folder: Path, *, name: str, said: list[str]) -> Member:
     if (folder / DIVERGED).exists():
         diverged = _said_of(folder / DIVERGED)
     try:
-        found = evaluations(folder)
+        found = in_utf8(evaluations(folder))
     except (ValueError, OSError) as error:
         said.append(f"{name}: its results are left out. {error}")
         found = []
@@ -203,7 +200,9 @@ def read_member(folder: Path, *, name: str, said: list[str]) -> Member:
         status=stands,
         diverged=diverged,
         log=log,
-        results=own_called_trained(folder.name, [row for row in found if _is_result(row, name, said)]),
+        results=own_called_trained(
+            in_utf8(folder.name), [row for row in found if _is_result(row, name, said)]
+        ),
         pictures=pictures_in(folder),
     )
 
@@ -219,7 +218,7 @@ def word(value: Any) -> str:
 
 def _said_of(file: Path) -> str:
     try:
-        found = read_json(file)
+        found = in_utf8(read_json(file))
     except (ValueError, OSError) as error:
         return str(error)
     at = f"at step {found['step']}: " if fits(found.get("step"), int) else ""
@@ -231,6 +230,7 @@ def _is_result(row: Any, name: str, said: list[str]) -> bool:
     free = {"labels": str, "data": str, "interval": float | None, "step": int, "seconds": float}
     free |= {"top5_accuracy": float | None, "mean_class_accuracy": float, "standard_error": float}
     good = isinstance(row, dict) and all(fits(row.get(key), kind) for key, kind in needed.items())
+    good = good and 0 <= row["accuracy"] <= 100
     good = good and all(fits(row[key], kind) for key, kind in free.items() if key in row)
     for key in ("by_class", "groups"):
         if good and key in row:
@@ -264,11 +264,15 @@ def pictures_in(folder: Path) -> list[tuple[str, Path]]:
     try:
         for row in read_json(plots / FIGURES, kind=list):
             if isinstance(row, dict) and fits(row.get("file"), str) and fits(row.get("caption"), str):
-                captions[row["file"]] = row["caption"]
+                captions[row["file"]] = in_utf8(row["caption"])
     except (ValueError, OSError):  # an older jaxcl drew them, or none are drawn
         pass
     files = {file.name: file for file in sorted(plots.glob("figure-*.png")) if file.is_file()}
-    named = captions if captions else {name: name.removesuffix(".png").replace("-", " ") for name in files}
+    named = (
+        captions
+        if captions
+        else {name: in_utf8(name.removesuffix(".png").replace("-", " ")) for name in files}
+    )
     return [
         (caption, files[name])
         for name, caption in named.items()
@@ -286,37 +290,3 @@ def results_of(study: Study) -> list[dict[str, Any]]:
         for member in study.members
         for row in member.results
     ]
-
-
-def spans(log: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """When a run trained, in seconds since 1970: from its first line to its last, without the times it stood still.
-
-    >>> spans([{"step": 1, "time": 0.0}, {"step": 2, "time": 5.0}, {"step": 3, "time": 9000.0}])
-    [(0.0, 5.0)]
-    """
-    times = sorted(record["time"] for record in log if fits(record.get("time"), float))
-    gaps = sorted(b - a for a, b in zip(times, times[1:], strict=False))
-    most = max(STOOD_STILL, 10 * gaps[(len(gaps) - 1) // 2]) if gaps else 0.0
-    return [(a, b) for a, b in zip(times, times[1:], strict=False) if b - a <= most]
-
-
-def seconds(of: Sequence[tuple[float, float]]) -> float:
-    """How long spans last together; where they overlap, once.
-
-    >>> seconds([(0.0, 5.0), (3.0, 8.0), (10.0, 11.0)])
-    9.0
-    """
-    total, end = 0.0, -math.inf
-    for a, b in sorted(of):
-        total += max(0.0, b - max(a, end))
-        end = max(end, b)
-    return total
-
-
-def when(log: Sequence[Mapping[str, Any]]) -> str:
-    """The day and minute of the first line of a log, in this machine's time; "" without one."""
-    times = [record["time"] for record in log if fits(record.get("time"), float)]
-    try:
-        return time.strftime("%Y-%m-%d %H:%M", time.localtime(min(times))) if times else ""
-    except (OverflowError, ValueError, OSError):
-        return ""

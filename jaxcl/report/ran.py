@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxcl.records import fits
 from jaxcl.report import html
 from jaxcl.report.figures import spread_of
-from jaxcl.report.gather import Member, Study, seconds, spans, when
+from jaxcl.report.gather import Member, Study
 from jaxcl.status import duration
 from jaxcl.tables import column
+
+# Seconds between two lines of a log, beyond which a run stood still, if it is usually quicker.
+STOOD_STILL = 600.0
 
 
 def runs_tables(study: Study) -> list[str]:
@@ -105,3 +110,37 @@ def _sum(members: Sequence[Member]) -> str:
 
 def _evaluated(members: Sequence[Member]) -> str:
     return duration(sum(row.get("seconds", 0.0) for member in members for row in member.results))
+
+
+def spans(log: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """When a run trained, in seconds since 1970: from its first line to its last, without the times it stood still.
+
+    >>> spans([{"step": 1, "time": 0.0}, {"step": 2, "time": 5.0}, {"step": 3, "time": 9000.0}])
+    [(0.0, 5.0)]
+    """
+    times = sorted(record["time"] for record in log if fits(record.get("time"), float))
+    gaps = sorted(b - a for a, b in zip(times, times[1:], strict=False))
+    most = max(STOOD_STILL, 10 * gaps[(len(gaps) - 1) // 2]) if gaps else 0.0
+    return [(a, b) for a, b in zip(times, times[1:], strict=False) if b - a <= most]
+
+
+def seconds(of: Sequence[tuple[float, float]]) -> float:
+    """How long spans last together; where they overlap, once.
+
+    >>> seconds([(0.0, 5.0), (3.0, 8.0), (10.0, 11.0)])
+    9.0
+    """
+    total, end = 0.0, -math.inf
+    for a, b in sorted(of):
+        total += max(0.0, b - max(a, end))
+        end = max(end, b)
+    return total
+
+
+def when(log: Sequence[Mapping[str, Any]]) -> str:
+    """The day and minute of the first line of a log, in this machine's time; "" without one."""
+    times = [record["time"] for record in log if fits(record.get("time"), float)]
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(min(times))) if times else ""
+    except (OverflowError, ValueError, OSError):
+        return ""

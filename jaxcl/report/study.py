@@ -14,7 +14,7 @@ from typing import Any
 
 from jaxcl import plot
 from jaxcl.plot.panels import WIDTH, GridPanel, LinePanel, color_of
-from jaxcl.records import fits
+from jaxcl.records import fits, in_utf8
 from jaxcl.report import html
 from jaxcl.report.figures import (
     accuracy_panels,
@@ -46,6 +46,7 @@ from jaxcl.tables import (
 
 MOST_PICTURES = 24
 MOST_NAMES = 40  # of settings beside their colors
+MOST_WARNINGS = 10  # of training
 LARGEST_PICTURE = 4_000_000  # bytes
 
 INTERVALS = (
@@ -90,7 +91,7 @@ def report_runs(
     study = gather(directories)
     if interactive is None:
         interactive = importlib.util.find_spec("plotly") is not None
-    names = [Path(directory).resolve().name for directory in directories]
+    names = [in_utf8(Path(directory).resolve().name) for directory in directories]
     said = list(study.said)
     shown: list[dict[str, Any]] = []
     pieces = [
@@ -191,7 +192,12 @@ def missing(study: Study) -> list[str]:
     ]
     if old:
         sentences.append(f"Results of before the run went on: {_listed(old)}.")
-    return sentences
+    told: dict[str, list[str]] = {}
+    for member in study.members:
+        for step, warning in member.status.warnings:
+            told.setdefault(in_utf8(warning), []).append(f"{member.name} at step {step}")
+    warned = [f"Warned of {_listed(who)}: {warning}" for warning, who in told.items()]
+    return sentences + warned[:MOST_WARNINGS]
 
 
 def _count(members: Sequence[Member]) -> str:
@@ -376,7 +382,8 @@ def _pictures(study: Study, said: list[str]) -> list[str]:
     for number, (caption, file) in enumerate(chosen[:MOST_PICTURES], start=1):
         picture = file.read_bytes() if file.stat().st_size <= LARGEST_PICTURE else b""
         if not picture.startswith(b"\x89PNG\r\n\x1a\n"):
-            said.append(f"{file.name} of {file.parent.parent.name} is left out: it is no PNG, or too large.")
+            whose = in_utf8(file.parent.parent.name)
+            said.append(f"{in_utf8(file.name)} of {whose} is left out: it is no PNG, or too large.")
             continue
         width = int.from_bytes(picture[16:20], "big") * 100 // DPI  # of the header
         kind = "whole" if width > 560 else ""

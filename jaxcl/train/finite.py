@@ -261,15 +261,19 @@ def read(run_dir: str | Path) -> list[dict[str, Any]]:
     return found
 
 
-def keep_state(run_dir: Path, state: TrainState, identity: Mapping[str, Any] | None = None) -> int:
+def keep_state(
+    run_dir: Path, state: TrainState, identity: Mapping[str, Any] | None = None, *, keep_every: int = 0
+) -> int:
     """Saves a halted state, which is the one before the failing step, and returns its number; it is a checkpoint to go
-    on from as well. With several processes all must call it."""
+    on from as well, beside those that `keep_every` keeps. With several processes all must call it."""
     at = halted_at(state)
     assert at is not None
     state = state._replace(step=jax.jit(jnp.invert)(state.step))
-    for folder, keep in ((run_dir / FOLDER, 1), (run_dir / "checkpoints", 3)):
-        if at not in checkpoint.steps(folder):
-            checkpoint.save(folder, at, state, keep=keep, beside={"identity": identity})
+    beside = {"identity": identity}
+    if at not in checkpoint.steps(run_dir / FOLDER):
+        checkpoint.save(run_dir / FOLDER, at, state, keep=1, beside=beside)
+    if at not in checkpoint.steps(run_dir / "checkpoints"):
+        checkpoint.save(run_dir / "checkpoints", at, state, keep_every=keep_every, beside=beside)
     return at
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from jaxcl.records import fits, parsed
+from jaxcl.records import check_ends, fits, parsed
 from jaxcl.train.loggers import PACKAGES, Logger, open_logger
 
 FILE = "metrics.jsonl"
@@ -313,6 +313,7 @@ def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     if file.is_dir():
         raise ValueError(f"{file} is a directory; it should be the file of a run's metrics. Move it away.")
+    check_ends(file)
     # Not splitlines: only "\n" ends a record, and a record without one was never finished.
     *lines, _ = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
@@ -327,11 +328,11 @@ def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def check_record(record: Any) -> None:
     """Raises ValueError where a line is no record of metrics: {"step": 7, name: a number, null, or a list of them}."""
-    if not isinstance(record, dict) or not fits(record.get("step"), int) or record["step"] < 0:
-        raise ValueError("it has no step, a whole number from 0 on")
+    if not isinstance(record, dict) or not fits(record.get("step"), int) or not 0 <= record["step"] < 2**53:
+        raise ValueError("it has no step, a whole number from 0 to 2^53")
 
     def number(x: Any) -> bool:
-        return x is None or isinstance(x, int | float)
+        return x is None or isinstance(x, float | bool) or fits(x, float)
 
     for name, value in record.items():
         if not (number(value) or (isinstance(value, list) and all(map(number, value)))):

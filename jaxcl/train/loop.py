@@ -202,7 +202,7 @@ def train(
                 saver.wait()
                 at = saved
                 if run_dir is not None and finite.halted_at(state) is not None:
-                    at = finite.keep_state(Path(run_dir), state, identity)
+                    at = finite.keep_state(Path(run_dir), state, identity, keep_every=keep_every)
                 raise FloatingPointError(finite.sentence(bad[-1], spoilt, run_dir, at, nonfinite))
 
         for step in ends:

@@ -175,6 +175,12 @@ def train_together(
         logged, timed = start - len(kept), start
         since, per_step = time.perf_counter(), 0.0
         health = [Health(recipe, len(images.images), start) for recipe in recipes]
+
+        def mark_diverged(fetched: Sequence[Mapping[str, Any]]) -> None:
+            for i, ended in _new_failures(fetched, logged, known).items():
+                known[i] = ended
+                _say_diverged(overall, run_dirs, numbers, seeds, i, ended)
+
         overall.say("Compiling the training step; a large network takes minutes.")
         for step in range(start + 1, steps + 1):
             arguments = (pixels, lengthwise, state, run_keys, next(batches))
@@ -199,9 +205,7 @@ def train_together(
                 if not made:  # the first step alone, which was timed by itself
                     seconds, made = per_step, 1
                 each = made * batch_size / seconds
-                for i, ended in _new_failures(fetched, logged, known).items():
-                    known[i] = ended
-                    _say_diverged(overall, run_dirs, numbers, seeds, i, ended)
+                mark_diverged(fetched)
                 alive = [i for i in range(members) if i not in known]
                 queues = seen_of_members(state.state, members)
                 for i in alive:
@@ -233,7 +237,10 @@ def train_together(
                         since = time.perf_counter()
             stopping = preempted(step)
             if folders and (step % save_every == 0 or last or stopping):
-                write = partial(_save, jax.device_get(kept), folders, step, identities, keep_every)
+                fetched = jax.device_get(kept)
+                # Before the save, which leaves them out: else no step is there that all are said to have.
+                mark_diverged(fetched)
+                write = partial(_save, fetched, folders, step, identities, keep_every)
                 saver.run(write, state)
                 since = time.perf_counter()
             if stopping and not last:
@@ -402,6 +409,8 @@ def _restored(state: TrainState, folders: Sequence[Path], step: int) -> TrainSta
 
 def _new_failures(fetched: Sequence[Mapping[str, Any]], before: int, known: Mapping[int, int]):
     """{member: the first step that was not taken} of members that were, until the step `before`."""
+    if not fetched:
+        return {}
     taken = np.array([metrics["taken"] for metrics in fetched])
     return {
         i: before + 1 + int(np.argmin(taken[:, i]))

@@ -2,13 +2,14 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcl.data import as_images, find_images, load
+from jaxcl.data import as_images, deep, find_images, load
 from jaxcl.data.decode import read_rgb
 from jaxcl.data.deep import PASSES, read_png
 
@@ -50,9 +51,11 @@ def png(levels, *, interlaced=False, kinds=(0, 1, 2, 3, 4), more=()):
     return b"\x89PNG\r\n\x1a\n" + whole
 
 
+@pytest.mark.parametrize("band", [3, 512])
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("shape", [(11, 13, 3), (5, 2, 4), (1, 9, 2), (9, 1, 3)])
-def test_a_png_of_16_bits_comes_back_whole_whatever_its_filters(shape, interlaced):
+def test_a_png_of_16_bits_comes_back_whole_whatever_its_filters(shape, interlaced, band, monkeypatch):
+    monkeypatch.setattr(deep, "BAND", band)
     levels = np.random.default_rng(0).integers(0, 65536, shape, np.uint16)
     file = png(levels, interlaced=interlaced)
     np.testing.assert_array_equal(read_png(io.BytesIO(file))[0], levels)
@@ -61,6 +64,16 @@ def test_a_png_of_16_bits_comes_back_whole_whatever_its_filters(shape, interlace
         pixels = np.asarray(theirs)
     pixels = pixels[..., [0, 3]] if shape[2] == 2 else pixels  # gray with alpha it makes RGBA
     np.testing.assert_array_equal(pixels, levels >> 8)
+
+
+def test_a_high_image_takes_memory_by_its_pixels_and_not_by_the_square_of_its_height():
+    lines = np.full((4000, 2, 6), 1, np.uint8)
+    tracemalloc.start()
+    made = deep.unfiltered(np.full(4000, 2, np.uint8), lines)  # each byte is one more than that above
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(made[:, 1, 5], np.arange(1, 4001) % 256)
+    assert peak < 10e6
 
 
 def write(folder, files):
@@ -129,6 +142,22 @@ def test_a_tiff_of_16_bits_in_color_is_refused_by_name_with_a_way_out(tmp_path):
     np.save(tmp_path / "all.npy", np.full((20, 8, 8, 3), 4000, np.uint16))
     as_array = load(f"npy:{tmp_path}/all.npy", "train")
     np.testing.assert_array_equal(as_array.images[0], train.images[0])
+
+
+@pytest.mark.parametrize("maximum", [4095, 65535])
+def test_a_ppm_of_16_bits_in_color_is_refused_where_it_does_not_say_its_range(maximum):
+    file = f"P6 1 1 {maximum}\n".encode() + np.full(3, 2048, ">u2").tobytes()
+    if maximum == 4095:
+        assert read_rgb(file).tolist() == [[[128] * 3]]
+    else:
+        with pytest.raises(ValueError, match="it is a PPM with colors of 16 bits"):
+            read_rgb(file)
+
+
+def test_a_transparent_color_of_too_many_levels_is_told():
+    file = png(np.zeros((2, 2, 3), np.uint16), more=[(b"tRNS", bytes(8))])
+    with pytest.raises(ValueError, match="tRNS, a color of 3 levels, has 8 bytes and not 6"):
+        read_rgb(file)
 
 
 @pytest.mark.parametrize("where", range(0, 500, 7))

@@ -120,7 +120,11 @@ def test_a_protocol_tells_what_was_chosen():
         ({"rates": ()}, "learning_rates is a list of at least one number"),
         ({"decays": (-1.0,)}, "weight_decays is a list"),
         ({"rates": (float("nan"),)}, "learning_rates"),
-        ({"steps": 0}, "steps must be at least 1"),
+        ({"rates": 0.1}, "learning_rates is a list .* got 0.1"),
+        ({"rates": ("high",)}, "learning_rates is a list"),
+        ({"rates": (float("inf"),)}, "learning_rates are finite numbers"),
+        ({"steps": 0}, "steps and batch_size must be at least 1"),
+        ({"batch_size": 0}, "steps and batch_size must be at least 1"),
         ({"held_out": 1.5}, "fraction held out"),
     ],
 )

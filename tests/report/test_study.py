@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import warnings
 
@@ -366,3 +367,66 @@ def test_a_metric_that_is_no_number_leaves_a_gap_and_the_page_stands(tmp_path, m
     lines += [json.dumps({"step": 22, "time": -1e300, "loss": 1e308})]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     assert report_runs([folder], interactive=False).page.exists()
+
+
+def test_what_runs_were_warned_of_stands_on_top_once_for_all(tmp_path, make_run, read):
+    for seed in range(3):
+        folder = make_run(tmp_path / f"s/seed={seed}", knobs={"seed": seed}, results={"knn": 50.0})
+        said = {"step": 10 + seed, "warning": "the loss has been <0> for 100 steps."}
+        (folder / "warnings.jsonl").write_text(json.dumps(said) + "\n")
+    found = read(report_runs([tmp_path / "s"], interactive=False).page)
+    who = "seed=0 at step 10, seed=1 at step 11, seed=2 at step 12"
+    assert found.words.count(f"Warned of {who}: the loss has been <0> for 100 steps.") == 1
+
+
+def test_names_that_utf_8_cannot_hold_are_shown_with_question_marks(tmp_path, make_run, read):
+    for seed in range(2):
+        knobs = {"seed": seed, "loss": "a" + "\ud800" * seed}
+        folder = make_run(tmp_path / f"s/{seed}", knobs=knobs, results={"knn": 50.0}, device="\ud800 x cpu")
+        results = folder / "evaluations/knn.json"
+        results.write_text(results.read_text().replace("knn", "\\ud800"))
+        (folder / "plots").mkdir()
+        (folder / "plots/figure-1.png").write_bytes(b"no picture")
+        (folder / "plots/figures.json").write_text('[{"file": "figure-1.png", "caption": "Views \\ud800"}]')
+    folder.rename(os.fsdecode(os.fsencode(tmp_path) + b"/s/\xff"))
+    made = report_runs([tmp_path / "s"], interactive=False)
+    found = read(made.page)
+    assert "a?" in str(found.tables)
+    assert "? x cpu" in str(found.tables)
+    assert all(sentence.isascii() for sentence in made.left_out)
+
+
+@pytest.mark.parametrize("accuracy", [1e308, -1.0, 100.5])
+def test_an_accuracy_that_is_no_percentage_is_left_out_and_said(tmp_path, make_run, accuracy):
+    folders = [
+        make_run(tmp_path / f"{i}", knobs={"epochs": i}, results={"knn": x})
+        for i, x in ((1, accuracy), (2, 50.0))
+    ]
+    assert (
+        "1: a result is left out"
+        in report_runs(folders, interactive=False, out=tmp_path / "page").left_out[0]
+    )
+
+
+def test_a_step_or_a_number_beyond_all_floats_is_no_record(tmp_path, make_run):
+    folder = make_run(tmp_path / "run", knobs={}, results={"knn": 50.0})
+    with open(folder / "metrics.jsonl", "a") as log:
+        log.write(f'{{"step": 1{"0" * 26}, "loss": 1}}\n{{"step": 21, "loss": 1{"0" * 400}}}\n')
+    said = report_runs([folder], interactive=False).left_out
+    assert "Line 21" in said[0]
+    assert "no step, a whole number from 0 to 2^53" in said[0]
+    assert "Line 22" in said[1]
+
+
+@pytest.mark.parametrize(
+    "file", ["knobs.json", "run.json", "metrics.jsonl", "evaluations/knn.json", "owner.json"]
+)
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, make_run, file):
+    for name in "ab":
+        folder = make_run(tmp_path / f"s/{name}", knobs={"loss": name}, results={"knn": 50.0})
+    (folder / file).unlink(missing_ok=True)
+    os.mkfifo(folder / file)
+    said = report_runs([tmp_path / "s"], interactive=False).left_out
+    assert file == "owner.json" or any(
+        f"{file} is a pipe or a device; expected a file" in sentence for sentence in said
+    )

@@ -194,6 +194,24 @@ def test_a_run_stops_before_the_image_that_spoils_it_names_it_and_can_be_gone_on
     assert int(gone_on.step) == 20
 
 
+def test_a_run_that_stops_keeps_the_checkpoints_that_it_was_to_keep(spoilt, tmp_path, monkeypatch):
+    def state(step):
+        return TrainState(jnp.int32(step), {"w": jnp.ones(2)}, (), ())
+
+    for step in (10, 13, 14, 15):
+        checkpoint.save(tmp_path / "checkpoints", step, state(step), keep_every=10)
+    assert finite.keep_state(tmp_path, state(~17), keep_every=10) == 17
+    assert checkpoint.steps(tmp_path / "checkpoints") == [10, 14, 15, 17]
+    # The loop tells it which.
+    told = {}
+    monkeypatch.setattr(finite, "keep_state", lambda *_, **settings: told.update(settings) or 0)
+    with pytest.raises(FloatingPointError):
+        loop(
+            recipe(), spoilt, log_every=20, save_every=20, keep_every=40, run_dir=tmp_path / "run", quiet=True
+        )
+    assert told == {"keep_every": 40}
+
+
 def test_steps_that_are_left_out_are_counted_in_every_line_of_the_log(spoilt, tmp_path, capsys):
     loop(recipe(), spoilt, log_every=5, save_every=20, run_dir=tmp_path, nonfinite="skip")
     records = read_metrics(tmp_path)

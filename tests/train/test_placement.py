@@ -1,5 +1,6 @@
 """A state that the devices share is trained as one that each has whole."""
 
+import signal
 from functools import partial
 
 import chex
@@ -113,9 +114,16 @@ def test_where_each_device_runs_its_own_program_it_is_refused(batch, where):
     placement.place(make_step(METHOD, OPTIMIZER), where, MESH, carry=whole)
 
 
-def test_a_run_with_it_is_the_run_without(batch, monkeypatch):
+def test_a_run_with_it_is_the_run_without_also_where_it_was_saved_and_gone_on_with(
+    batch, monkeypatch, tmp_path
+):
     monkeypatch.setattr(loop, "layout", partial(placement.layout, small=64))
     whole_in_callback = []
+
+    def stop(step, params, state):
+        if step == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return {}
 
     def look(step, params, state):
         whole_in_callback.extend(x.sharding.is_fully_replicated for x in jax.tree.leaves(state))
@@ -130,3 +138,8 @@ def test_a_run_with_it_is_the_run_without(batch, monkeypatch):
     ]
     chex.assert_trees_all_close(*map(jax.device_get, ends), rtol=1e-5, atol=1e-6)
     assert all(whole_in_callback)
+    # What is saved is a copy, of parts from all devices.
+    again = {"shard_state": True, "quiet": True, "run_dir": tmp_path}
+    with pytest.raises(loop.Preempted):
+        loop.train(recipe, images, callbacks=[Callback(1, stop)], **again)
+    chex.assert_trees_all_equal(*map(jax.device_get, (loop.train(recipe, images, **again), ends[1])))

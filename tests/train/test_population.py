@@ -18,7 +18,7 @@ from jaxcl.losses import generalized, keyless, nt_xent, queue_nce, regression, s
 from jaxcl.methods import byol, looc, moco, simclr
 from jaxcl.train import Callback, Preempted, checkpoint, health, init_state, make_step, train_together
 from jaxcl.train.log import read_metrics
-from jaxcl.train.population import DIVERGED, mappable
+from jaxcl.train.population import DIVERGED, common_step, mappable
 from jaxcl.typing import About, Images, Method
 
 
@@ -191,6 +191,33 @@ def test_a_member_that_diverges_is_named_and_touches_no_other(noise, tmp_path, c
     # A second time: it is not begun anew.
     again = train_together(build, numbers, noise, seeds=[0, 0], run_dirs=folders, quiet=True)
     assert [member.diverged for member in again] == [None, step]
+
+
+def test_a_member_that_diverges_between_two_lines_of_the_log_takes_no_saved_step_from_the_others(
+    noise, tmp_path
+):
+    numbers = [{"setting": 0.2, "learning_rate": 0.01}, {"setting": 0.2, "learning_rate": 1e30}]
+    folders = [tmp_path / "sound", tmp_path / "wild"]
+
+    def stop(step, params, state):
+        if step == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    with pytest.raises(Preempted):
+        train_together(
+            partial(recipe_of, of_simclr, steps=8),
+            numbers,
+            noise,
+            seeds=[0, 0],
+            run_dirs=folders,
+            log_every=8,
+            save_every=8,
+            callbacks=[[Callback(1, stop)], []],
+            quiet=True,
+        )
+    assert (folders[1] / DIVERGED).exists()
+    assert common_step([folder / "checkpoints" for folder in folders]) == 3
 
 
 def test_a_member_is_warned_of_by_name(noise, capsys, monkeypatch):
