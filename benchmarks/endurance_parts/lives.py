@@ -192,7 +192,8 @@ def end_of(run_dir: Path, work: Path) -> End:
 
 def left(run_dir: Path) -> list[str]:
     """Files and folders of a run directory, without the insides of its checkpoints, TensorBoard's files, and the log
-    that is kept of a life that ended before its first save."""
+    that is kept of a life that ended before its first save. Of which steps the checkpoints are is not told: the newest
+    three stay, and one that was asked for by a signal is one of them."""
     found = [*run_dir.iterdir(), *(run_dir / "checkpoints").glob("*"), *(run_dir / "checkpoints").glob(".*")]
     return sorted(
         path.relative_to(run_dir).as_posix()
