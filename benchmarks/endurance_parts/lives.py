@@ -192,13 +192,13 @@ def end_of(run_dir: Path, work: Path) -> End:
 
 def left(run_dir: Path) -> list[str]:
     """Files and folders of a run directory, without the insides of its checkpoints, TensorBoard's files, and the log
-    that is kept of a life that ended before its first save."""
+    that is kept of a life that ended before its first save. Of which steps the checkpoints are is not told: the newest
+    three stay, and one that was asked for by a signal is one of them."""
     found = [*run_dir.iterdir(), *(run_dir / "checkpoints").glob("*"), *(run_dir / "checkpoints").glob(".*")]
-    return sorted(
-        path.relative_to(run_dir).as_posix()
-        for path in found
-        if not re.search("tfevents|jsonl.aside", path.name)
-    )
+    names = [
+        re.sub(r"checkpoints/\d+$", "checkpoints/STEP", x.relative_to(run_dir).as_posix()) for x in found
+    ]
+    return sorted(name for name in names if not re.search("tfevents|jsonl.aside", name))
 
 
 def _print_state(directory: Path) -> None:

@@ -119,6 +119,8 @@ def _beside(rows: Sequence[Row]) -> list[str]:
                 f" {row['threads'][0]} to {row['threads'][1]} threads, {row['files'][0]} to {row['files'][1]}"
                 " open files."
             )
+    notes = collections.Counter(f"{row['kind']}: {row['note']}" for row in rows if "note" in row)
+    found += [f"{n} of the rows of kind {note}." for note, n in notes.items()]
     return [f"- {line}" for line in found]
 
 
