@@ -1,5 +1,6 @@
 """Pages in a browser without a window: on a phone nothing is cut and nothing but a table scrolls sideways, panels
-answer, and what is printed is the drawn pictures. Skipped where there is no Chromium (JAXCL_BROWSER names one)."""
+answer, and what is printed is the drawn pictures. Slow tests, skipped where there is no Chromium (JAXCL_BROWSER names
+one)."""
 
 import json
 import os
@@ -11,6 +12,8 @@ from html import unescape
 import pytest
 
 from jaxcl.report import report_runs
+
+pytestmark = pytest.mark.slow
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -112,7 +115,7 @@ def asked(folder, *words):
     command = [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
     command += [
         f"--user-data-dir={folder / 'profile'}",
-        "--virtual-time-budget=240000",
+        "--virtual-time-budget=86400000",
         "--window-size=1300,1000",
         *words,
     ]
