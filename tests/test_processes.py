@@ -221,7 +221,7 @@ def test_two_processes_train_what_one_trains_and_go_on_with_its_run(tmp_path):
 ENDLESS = """
 import signal
 from unittest import mock
-from jaxcl import cli
+from jaxcl.cli import command
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its children to ignore it
 
 def go(words):
@@ -236,8 +236,8 @@ def go(words):
     callbacks = [Callback(1, beat)]
     train(recipe("jit", 10000), images, save_every=10000, run_dir=folder / "run", callbacks=callbacks, quiet=True)
 
-with mock.patch.object(cli, "train", go):
-    sys.exit(cli.main(["train"]))
+with mock.patch.object(command, "train", go):
+    sys.exit(command.main(["train"]))
 """
 
 
@@ -335,15 +335,15 @@ def test_who_waits_in_vain_for_the_others_says_so(tmp_path, who, sentence):
 DEAF = """
 import hashlib, signal, sys, threading
 from unittest import mock
-from jaxcl import cli
+from jaxcl.cli import command
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def deaf(words):  # inside a library for minutes, as while XLA compiles
     threading.Timer(1.0, print, ("here",), {"flush": True}).start()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 
-with mock.patch.object(cli, "train", deaf):
-    sys.exit(cli.main(["train"]))
+with mock.patch.object(command, "train", deaf):
+    sys.exit(command.main(["train"]))
 """
 
 
