@@ -103,7 +103,8 @@ def wait_for_news(error: BaseException | None) -> None:
     """
     of_jax = isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED")
     if of_jax or (isinstance(error, ValueError) and _BROKEN.match(str(error))):
-        time.sleep(_lost_after * (1 + 2 / _PERIODS))
+        # Until it must be known, and until process 0, which waits for the others' last words, must have ended.
+        time.sleep(_lost_after * (1 + 2 / _PERIODS) + _last_words() + 2)
 
 
 def _watch(lost_after: float) -> None:
@@ -140,12 +141,17 @@ def _end(sentence: str, *, tell: bool = True) -> None:
         _exit(1)
 
 
+def _last_words() -> float:
+    """Seconds that process 0 leaves the others to read why all end."""
+    return 2 * _lost_after / _PERIODS + 1
+
+
 def _go(sentence: str, status: int) -> NoReturn:
     """Leaves the sentence to the others and ends, process 0 last: where it ends, the store does."""
     client, me, n = _state().client, _state().process_id, _state().num_processes
     try:
         client.key_value_set(f"{_STORE}/left/{me}", sentence, allow_overwrite=True)
-        until = time.monotonic() + 2 * _lost_after / _PERIODS + 1
+        until = time.monotonic() + _last_words()
         while me == 0 and time.monotonic() < until and len(client.key_value_dir_get(f"{_STORE}/left")) < n:
             time.sleep(0.2)
         time.sleep(0.5 if me == 0 else 0)  # who has just said that it goes is still there
