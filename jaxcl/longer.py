@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from jaxcl.config import CommonKnobs, changed_knobs, knobs_to_json, recipe_of
-from jaxcl.records import read_json
+from jaxcl.records import read_json, write_whole
 from jaxcl.train import checkpoint
 from jaxcl.typing import About
 
@@ -98,6 +98,4 @@ def record(run_dir: str | Path, knobs: CommonKnobs, more: Longer) -> None:
         "run.json": json.dumps(about, indent=2) + "\n",
         "knobs.json": knobs_to_json(knobs),
     }.items():
-        part = run_dir / f".{name}"
-        part.write_text(text)
-        part.replace(run_dir / name)
+        write_whole(run_dir / name, text)

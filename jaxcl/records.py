@@ -1,5 +1,5 @@
 """What is read from a run directory, or from any file that may be damaged: whole and of the right kind, or a sentence
-that names the file."""
+that names the file. And what is written there: whole, or not at all."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ def read_text(path: str | Path) -> str:
         raise ValueError(f"{path} is damaged: it is not text (byte {error.start} is not UTF-8).") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Writes a file in UTF-8; who is stopped in between, or finds the disk full, leaves the one that was there."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}")
+    part.write_bytes(text.encode())
+    part.replace(path)
 
 
 def check_ends(path: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxcl.config import executed
-from jaxcl.records import read_json, read_text
+from jaxcl.records import read_json, read_text, write_whole
 from jaxcl.runs import device
 from jaxcl.shipped import found
 from jaxcl.statistics import contrast, holm
 from jaxcl.sweep import combinations, plot_sweep, sweep
-from jaxcl.tables import Table, column, mean_and_interval
+from jaxcl.tables import Table, column, mean_and_interval, word
 
 # While the runs are made their page is written anew at most so often: a picture takes as long as a small run's steps.
 SECONDS_BETWEEN_PAGES = 60.0
@@ -100,15 +99,6 @@ def question(path: str | Path) -> tuple[str, str]:
     text = ast.get_docstring(ast.parse(read_text(path))) or ""
     title, _, rest = text.partition("\n")
     return title, rest.strip()
-
-
-def word(value: Any) -> str:
-    """A knob's value as a word of a sweep.
-
-    >>> word((16, 32)), word(True), word(0.1), word("swd")
-    ('16,32', 'True', '0.1', 'swd')
-    """
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def grids(study: Study) -> list[dict[str, list[str]]]:
@@ -302,7 +292,7 @@ def run_study(
     def after(results: list[dict[str, Any]]) -> None:
         session["seconds"] = round(time.perf_counter() - started[0], 1)
         session["processor_seconds"] = round(time.process_time() - started[1], 1)
-        _write(run_dir / "study.json", json.dumps(record, indent=2) + "\n")
+        write_whole(run_dir / "study.json", json.dumps(record, indent=2) + "\n")
         if time.perf_counter() - drawn[0] > SECONDS_BETWEEN_PAGES:
             write_page(path, study, results, run_dir, command=command)
             drawn[0] = time.perf_counter()
@@ -351,13 +341,6 @@ def _record(run_dir: Path, path: Path, study: Study, knobs: Any, *, small: bool)
     return there
 
 
-def _write(file: Path, text: str) -> None:
-    """Whole or not at all: the command may be stopped at any time."""
-    part = file.with_name(f".{file.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
-
-
 # --- the page ----------------------------------------------------------------------------------------------------
 
 
@@ -401,7 +384,7 @@ def write_page(
         print(f"The picture is left out: {error}", file=sys.stderr)
     parts.append(_time_spent(run_dir, runs=finished))
     page = run_dir / f"{path.stem}.md"
-    _write(page, "\n\n".join(parts) + "\n")
+    write_whole(page, "\n\n".join(parts) + "\n")
     return page
 
 

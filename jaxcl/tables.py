@@ -24,6 +24,15 @@ def column(row: Mapping[str, Any]) -> str:
     return ", ".join(row[name] for name in ("protocol", "labels", "data") if name in row)
 
 
+def word(value: Any) -> str:
+    """A knob's value as a word of the command line.
+
+    >>> word((16, 32)), word([8]), word(True), word(None), word(0.1), word("swd")
+    ('16,32', '8', 'True', 'None', '0.1', 'swd')
+    """
+    return ",".join(map(word, value)) if isinstance(value, tuple | list) else str(value)
+
+
 def cell(row: Mapping[str, Any]) -> str:
     """An accuracy in percent, with its confidence interval where a protocol gives one.
 

@@ -21,9 +21,9 @@ from jaxcl.study import (
     question,
     settings,
     settings_table,
-    word,
 )
 from jaxcl.sweep import combinations
+from jaxcl.tables import word
 from jaxcl.train import init_state, make_step
 from jaxcl.train.state import blank_batch
 from jaxcl.typing import About

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from jaxcl.records import fits, in_utf8, read_json
 from jaxcl.runs import BASELINES, evaluations
 from jaxcl.status import Status, runs_in, status
+from jaxcl.tables import word
 from jaxcl.train.log import read_metrics
 from jaxcl.train.population import DIVERGED
 
@@ -205,15 +206,6 @@ def read_member(folder: Path, *, name: str, said: list[str]) -> Member:
         ),
         pictures=pictures_in(folder),
     )
-
-
-def word(value: Any) -> str:
-    """A knob's value as a word of the command line.
-
-    >>> word([8, 16]), word(None), word(0.1)
-    ('8,16', 'None', '0.1')
-    """
-    return ",".join(map(word, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _said_of(file: Path) -> str:

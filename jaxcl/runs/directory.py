@@ -30,7 +30,7 @@ from jaxcl.config import (
     recipe_of,
     same_program,
 )
-from jaxcl.records import check_fits, read_json, read_text
+from jaxcl.records import check_fits, read_json, read_text, write_whole
 from jaxcl.trust import is_own, stranger, unmarked, vouch
 from jaxcl.typing import About
 
@@ -113,8 +113,7 @@ def create_or_resume(
         record["started"] = time.strftime("%Y-%m-%d %H:%M:%S")
         (run_dir / "run.json").write_text(json.dumps(record, indent=2) + "\n")
         # Last, and whole at once: its presence makes this a run, which another process may be looking for.
-        (run_dir / ".knobs.json").write_text(knobs_to_json(knobs))
-        (run_dir / ".knobs.json").replace(run_dir / "knobs.json")
+        write_whole(run_dir / "knobs.json", knobs_to_json(knobs))
     return run_dir
 
 

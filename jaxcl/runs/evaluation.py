@@ -18,6 +18,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxcl.config import recipe_of, resolved
+from jaxcl.records import write_whole
 from jaxcl.runs.directory import Run, open_run, silent, trained_on
 from jaxcl.typing import Array, Images, PyTree
 
@@ -313,7 +314,7 @@ def evaluate_run(
                 rows.sort(key=lambda row: shown.index(row["encoder"]))
                 told(f"{protocol}, {name}{f', {kind}' if kind else ''}: {result['accuracy']:.1f} %")
                 if first:
-                    (folder / f"{protocol}{where}.json").write_text(json.dumps(rows, indent=2) + "\n")
+                    write_whole(folder / f"{protocol}{where}.json", json.dumps(rows, indent=2) + "\n")
     results = [row for rows in found.values() for row in rows]
     if recipe.classify is not None and data is None:
         classifier = encoder_of(run, recipe.classify)
@@ -321,7 +322,7 @@ def evaluate_run(
         test = next(iter(sets.values()))[1]
         row = {"encoder": run_dir.name, "step": encoder.step, **joint(classify, test)}
         if first:
-            (folder / "joint.json").write_text(json.dumps([row], indent=2) + "\n")
+            write_whole(folder / "joint.json", json.dumps([row], indent=2) + "\n")
         results.append(row)
     if failed:
         raise Unevaluated(" ".join(failed.values()), results)

@@ -29,7 +29,7 @@ from jax.experimental import multihost_utils
 
 from jaxcl import keys
 from jaxcl.data import InputPipeline
-from jaxcl.records import parsed, read_text
+from jaxcl.records import parsed, read_text, write_whole
 from jaxcl.train import checkpoint
 from jaxcl.train.state import TrainState
 from jaxcl.typing import Array, Batch, PyTree
@@ -182,8 +182,7 @@ def keep(
         folder = Path(run_dir) / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         known = {entry["step"]: entry for entry in read(run_dir)} | {bad.step: record}
-        (folder / "steps.new").write_text("".join(json.dumps(known[step]) + "\n" for step in sorted(known)))
-        (folder / "steps.new").replace(folder / "steps.jsonl")
+        write_whole(folder / "steps.jsonl", "".join(json.dumps(known[step]) + "\n" for step in sorted(known)))
     return images
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from jaxcl.records import check_ends, fits, parsed
+from jaxcl.records import check_ends, fits, parsed, write_whole
 from jaxcl.train.loggers import PACKAGES, Logger, open_logger
 
 FILE = "metrics.jsonl"
@@ -77,11 +77,8 @@ class Log:
             run_dir = Path(run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
             resumed = _forget_after(run_dir / FILE, start_step)
-            self._lines, self._file, self._unwritten = (
-                open(run_dir / FILE, "ab", buffering=0),
-                run_dir / FILE,
-                b"",
-            )
+            self._file, self._unwritten = run_dir / FILE, b""
+            self._lines = open(self._file, "ab", buffering=0)
             forget_warnings(run_dir, start_step)
             if resumed:
                 purge = start_step + 1 if start_step else 0
@@ -287,7 +284,7 @@ def forget_warnings(run_dir: Path, step: int) -> None:
         kept = [
             {"step": at, "warning": said} for at, said in read_warnings(run_dir) if 0 < step and at <= step
         ]
-        file.write_text("".join(json.dumps(one) + "\n" for one in kept), encoding="utf-8")
+        write_whole(file, "".join(json.dumps(one) + "\n" for one in kept))
 
 
 def set_aside(run_dir: str | Path) -> str | None:
@@ -345,9 +342,7 @@ def _forget_after(file: Path, step: int) -> bool:
         return False
     kept = "".join(f"{line}\n" for line, record in _read(file) if 0 < step and record["step"] <= step)
     if kept.encode() != file.read_bytes():
-        new = file.with_suffix(".new")
-        new.write_bytes(kept.encode())
-        os.replace(new, file)  # a kill in between leaves the old file or the new one
+        write_whole(file, kept)
     return True
 
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from jaxcl.records import parsed
+from jaxcl.records import parsed, write_whole
 
 # Under which names a run is known elsewhere, so that it goes on there: {"wandb": id, "mlflow": id}.
 FILE = "loggers.json"
@@ -189,9 +189,7 @@ def ids(run_dir: Path | None) -> dict[str, str]:
 
 def keep(run_dir: Path | None, **new: str) -> None:
     if run_dir is not None:
-        part = run_dir / f".{FILE}"
-        part.write_text(json.dumps(ids(run_dir) | new) + "\n")
-        part.replace(run_dir / FILE)
+        write_whole(run_dir / FILE, json.dumps(ids(run_dir) | new) + "\n")
 
 
 def knobs(run_dir: Path | None) -> dict[str, Any]:
