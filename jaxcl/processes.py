@@ -33,6 +33,7 @@ _BROKEN = re.compile(
 )
 _ends = threading.Event()
 _lost_after = 0.0
+_waited_for: BaseException | None = None
 
 
 def join(
@@ -100,7 +101,12 @@ def wait_for_news(error: BaseException | None) -> None:
     """After an error that may be the end of another process: waits until that would be known, and it ends this one.
 
     Where an array is fetched, jax raises what a broken connection says as a ValueError that begins with its status.
+    For the same error it waits once: the command line asks, and then the end of the program does.
     """
+    global _waited_for
+    if error is not None and error is _waited_for:
+        return
+    _waited_for = error
     of_jax = isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED")
     if of_jax or (isinstance(error, ValueError) and _BROKEN.match(str(error))):
         # Until it must be known, and until process 0, which waits for the others' last words, must have ended.
