@@ -177,13 +177,16 @@ def sweep(
         return wanted <= done or (folder / DIVERGED).exists()
 
     todo = [i for i, folder in enumerate(folders) if not is_done(folder)]
+    if not todo:
+        return _write(sweep_dir, all_of, folders)
     knobs = {i: knobs_of(all_of[i]) for i in todo}
     each = [Group((j,), ()) for j in range(len(todo))]
-    sorted_out = each if len(todo) < 2 else groups(load_config(config), [knobs[i] for i in todo])
+    module = load_config(config)
+    sorted_out = each if len(todo) == 1 else groups(module, [knobs[i] for i in todo])
     # Those that are trained one after the other share what evaluates them, too.
     opened, shared = Opened(), dict[int, Members]()
     for group in sorted_out:
-        own_data = data_of(load_config(config), knobs[todo[group.members[0]]], group)
+        own_data = data_of(module, knobs[todo[group.members[0]]], group)
         members = Members(group.numbers, opened, own_data)
         shared |= {todo[j]: members for j in group.members}
     sorted_out = each if together == 1 else sorted_out
