@@ -118,10 +118,16 @@ class BatchNorm(nn.Module):
             x, kernel = pointwise(x, kernel), None
         c = x.shape[-1] if kernel is None else kernel.shape[-1]
         dtype = jnp.promote_types(x.dtype, jnp.float32)
-        scale = self.param("scale", self.scale_init, (c,), jnp.float32) if self.use_scale else jnp.ones(c)
-        sign = jnp.ones(c) if pool is None else jnp.where(scale < 0, -1.0, 1.0)
-        if pool is not None:
+        scale: Any = self.param("scale", self.scale_init, (c,), jnp.float32) if self.use_scale else None
+        sign: Any = None
+        if pool is not None and scale is not None:
+            sign = jnp.where(scale < 0, -1.0, 1.0)
             x, scale = x * sign.astype(x.dtype), scale * sign
+
+        def turned(m):
+            """The mean of x as it came, of that of sign(f) x; or the other way round."""
+            return m if sign is None else m * sign
+
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
         if train and kernel is not None:
@@ -130,7 +136,7 @@ class BatchNorm(nn.Module):
             mean, var = self.statistics(x.astype(dtype))
         if train:
             if not self.is_initializing():
-                now = jnp.mean(mean, axis=0) * sign, jnp.mean(var, axis=0)
+                now = turned(jnp.mean(mean, axis=0)), jnp.mean(var, axis=0)
                 if self.groups > 1:
                     now = collectives.mean(now, self.axis_name)
                 for running, values in zip((running_mean, running_var), now, strict=True):
@@ -138,8 +144,9 @@ class BatchNorm(nn.Module):
                         new = self.momentum * running.value + (1 - self.momentum) * value
                         running.value = new.astype(running.value.dtype)
         else:
-            mean, var = running_mean.value[None] * sign, running_var.value[None]
-        factor = lax.rsqrt(var + self.epsilon) * scale
+            mean, var = turned(running_mean.value[None]), running_var.value[None]
+        factor = lax.rsqrt(var + self.epsilon)
+        factor = factor if scale is None else factor * scale
         bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32) if self.use_bias else 0.0
         if train and kernel is not None:
             # The mean by the kernel as it is rounded, so that rounding shifts nothing.
