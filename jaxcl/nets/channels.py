@@ -15,6 +15,15 @@ from jaxcl.typing import Norm
 FEWEST = 32
 
 
+def squeezed(channels: int, ratio: float) -> int:
+    """How many of them there are for so many channels.
+
+    >>> squeezed(64, 0.0625), squeezed(1024, 0.0625)
+    (32, 64)
+    """
+    return max(int(channels * ratio), FEWEST)
+
+
 class Excitation(nn.Module):
     """Squeeze-and-excitation (Hu, Shen and Sun, 2017, arXiv:1709.01507): x [b, h, w, c] times a weight a channel,
 
@@ -57,9 +66,9 @@ class SelectiveKernel(nn.Module):
             self.norm(name="norm")(self.conv(2 * self.features, 3, self.stride, name="both")(x), train=train)
         )
         u = halves.reshape(*halves.shape[:-1], 2, self.features)
-        squeezed = max(int(self.features * self.ratio), FEWEST)
+        fewer = squeezed(self.features, self.ratio)
         s = jnp.mean(jnp.sum(u, axis=3), axis=(1, 2), keepdims=True)
-        s = nn.relu(self.norm(name="squeeze_norm")(self.conv(squeezed, 1, 1, name="squeeze")(s), train=train))
+        s = nn.relu(self.norm(name="squeeze_norm")(self.conv(fewer, 1, 1, name="squeeze")(s), train=train))
         scores = self.conv(2 * self.features, 1, 1, name="select")(s)
         weights = jax.nn.softmax(scores.reshape(*scores.shape[:-1], 2, self.features), axis=3)
         return jnp.sum(u * weights, axis=3)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxcl.nets.channels import FEWEST
+from jaxcl.nets.channels import FEWEST, squeezed
 from jaxcl.nets.resnet import DEPTHS, ResNet
-from jaxcl.nets.torchvision import others, stem_in_torch
+from jaxcl.nets.torchvision import deep, others, stem_in_torch
 
 # (inner, groups, depth) -> timm's name; of ResNeXt and of wide networks
 NAMED = {
@@ -48,20 +48,11 @@ def check_timm(module: Any) -> ResNet:
     return module
 
 
-def squeezed(channels: int, ratio: float) -> int:
-    return max(int(channels * ratio), FEWEST)
-
-
 def squeezed_by_timm(channels: int, ratio: float) -> int:
     """timm's make_divisible(channels * ratio, 32)."""
     v = channels * ratio
     new = max(FEWEST, int(v + FEWEST / 2) // FEWEST * FEWEST)
     return new + FEWEST if new < 0.9 * v else new
-
-
-def deep(module: ResNet) -> bool:
-    """Whether its stem is three convolutions."""
-    return module.variant == "d" and module.stem == "imagenet"
 
 
 def in_timm(module: ResNet, *, channels: int = 3) -> list[str]:

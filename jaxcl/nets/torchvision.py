@@ -144,13 +144,17 @@ def norm(path: tuple[str, ...], *theirs: str) -> Iterator[Array]:
         yield Array((*path, ours), learnt, tuple(f"{name}.{torch}" for name in theirs))
 
 
+def deep(module: ResNet) -> bool:
+    """Whether its stem is three convolutions."""
+    return module.variant == "d" and module.stem == "imagenet"
+
+
 def names(module: ResNet, params: Mapping[str, Any]) -> Iterator[Array]:
     """The arrays of such a network by torchvision's names, and timm's."""
-    deep = module.variant == "d" and module.stem == "imagenet"
-    for k in (1, 2) if deep else ():
+    for k in (1, 2) if deep(module) else ():
         yield kernel((f"stem_{k}",), f"conv1.{3 * k - 3}")
         yield from norm((f"stem_norm_{k}",), f"conv1.{3 * k - 2}")
-    yield kernel(("stem",), "conv1.6" if deep else "conv1")
+    yield kernel(("stem",), "conv1.6" if deep(module) else "conv1")
     yield from norm(("stem_norm",), "bn1")
     # Behind a mean of positions, which has a number but no array.
     shortcut = (1, 2) if module.variant == "d" else (0, 1)
