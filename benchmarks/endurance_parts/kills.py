@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import random
 import re
-import shutil
 import signal
 import time
 from pathlib import Path
 
-from endurance_parts import lives
+from endurance_parts import broken, lives
+from endurance_parts.broken import goes_on
 from endurance_parts.lives import Life
 from endurance_parts.world import Emit, Row, World
 
@@ -23,22 +23,12 @@ ALONE = 60.0  # seconds in which the other process must have ended
 
 def run(world: World, number: int, emit: Emit, kills: int) -> None:
     """One run. Its kills are told when it has come to its end."""
-    draw = random.Random(f"kills {world.processes} {number}")
-    folder = world.work / f"kills-{world.processes}-{number}"
-    shutil.rmtree(folder, ignore_errors=True)
-    run_dir, rows = folder / "run", []
-    for k in range(kills):
+
+    def killed(k: int, run_dir: Path, file: Path, draw: random.Random) -> Row | None:
         aim = ("save", "moment")[(number + k) % 2]
-        row = one(world, run_dir, folder / f"said-{k}", draw, aim, first=k == 0, kills=kills)
-        if row is None:
-            break  # it was at its end before
-        rows.append({"kind": "kill", "processes": world.processes, "run": number, "kill": k, **row})
-    why = finish(world, run_dir, folder / "said-end")
-    for row in rows:
-        row["why"] = row["why"] or why
-        emit(row | {"passed": not row["why"]})
-    if not any(row["why"] for row in rows):
-        shutil.rmtree(folder)
+        return one(world, run_dir, file, draw, aim, first=k == 0, kills=kills)
+
+    broken.run(world, "kill", number, emit, kills, killed)
 
 
 def one(
@@ -113,25 +103,3 @@ def alone(life: Life, status: int | None, seconds: float) -> str:
     ):
         return f"the other process ended with {status} and no sentence: {said[-300:]}"
     return ""
-
-
-def goes_on(life: Life, saved: list[int], *, killed: bool = False) -> str:
-    """What is wrong with how a life began; nothing where it was killed before it could say."""
-    found = re.search(r"^Goes on from step (\d+) of|^Step (\d+) was the last", life.said(), re.M)
-    if found is None:
-        return "" if killed or not saved else f"it did not go on from {saved[-1]}: {life.said()[-300:]}"
-    step = int(found[1] or found[2])
-    return "" if saved and step == saved[-1] else f"it went on from step {step}, and saved are {saved}"
-
-
-def finish(world: World, run_dir: Path, file: Path) -> str:
-    """Goes on with a run to its end, and says how that differs from the unbroken one's; "" if in nothing."""
-    saved = lives.steps_saved(run_dir)
-    started = lives.several(world.words(run_dir), processes=world.processes, file=file)
-    statuses = [life.wait() for life in started]
-    if any(statuses):
-        return f"the last life ended with {statuses}: {started[0].said()[-300:]}"
-    try:
-        return goes_on(started[0], saved) or lives.end_of(run_dir, world.work).differs(world.unbroken)
-    except ValueError as error:
-        return str(error)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import random
 import re
-import shutil
 import signal
 import time
 from pathlib import Path
 
-from endurance_parts import lives
-from endurance_parts.kills import finish, goes_on
+from endurance_parts import broken, lives
+from endurance_parts.broken import goes_on
 from endurance_parts.world import Emit, Row, World
 
 STATUS = {"SIGTERM": 75, "SIGINT": 130}
@@ -23,23 +22,13 @@ STATUS = {"SIGTERM": 75, "SIGINT": 130}
 
 def run(world: World, number: int, emit: Emit, signals: int) -> None:
     """One run. Its signals are told when it has come to its end."""
-    draw = random.Random(f"signals {world.processes} {number}")
-    folder = world.work / f"signals-{world.processes}-{number}"
-    shutil.rmtree(folder, ignore_errors=True)
-    run_dir, rows = folder / "run", []
-    for k in range(signals):
+
+    def asked(k: int, run_dir: Path, file: Path, draw: random.Random) -> Row | None:
         what = ("SIGTERM", "SIGINT", "SIGTERM", "SIGINT twice")[k % 4]
         what = "SIGINT" if world.processes > 1 and "twice" in what else what
-        row = one(world, run_dir, folder / f"said-{k}", draw, what, signals=signals)
-        if row is None:
-            break  # it was at its end before
-        rows.append({"kind": "signal", "processes": world.processes, "run": number, "signal": k, **row})
-    why = finish(world, run_dir, folder / "said-end")
-    for row in rows:
-        row["why"] = row["why"] or why
-        emit(row | {"passed": not row["why"]})
-    if not any(row["why"] for row in rows):
-        shutil.rmtree(folder)
+        return one(world, run_dir, file, draw, what, signals=signals)
+
+    broken.run(world, "signal", number, emit, signals, asked)
 
 
 def one(
