@@ -14,6 +14,7 @@ from jaxcl.cli import in_a_sentence, main, progress_bar, settings_of
 from jaxcl.config import CommonKnobs, check_knobs, resolved
 from jaxcl.evaluate import few_shot
 from jaxcl.runs import evaluation
+from jaxcl.runs.images import without_trained_on
 from jaxcl.typing import About, Images
 
 CONFIG = '''
@@ -163,19 +164,19 @@ def test_test_images_that_were_trained_on_are_left_out_or_said(home):
     (home / "trained_on.txt").write_text("a/1.png\nb/2.png\nb/9.png\n")
     run = SimpleNamespace(dir=home, knobs=CommonKnobs(data="folder:/data"))
     said = []
-    left = evaluation._without_trained_on(run, {"": (test, test)}, None, said.append)[""][1]
+    left = without_trained_on(run, {"": (test, test)}, None, said.append)[""][1]
     assert left.files == ("a/0.png", "b/3.png")
     assert left.images.ravel().tolist() == [0, 3]
     assert left.labels.tolist() == [0, 1]
     assert said == ["2 of 4 test images were trained on, and are left out."]
     # The same names elsewhere are other files.
-    other = evaluation._without_trained_on(run, {"": (test, test)}, "folder:/other", said.append)
+    other = without_trained_on(run, {"": (test, test)}, "folder:/other", said.append)
     assert other[""][1] is test
     seen = test._replace(files=("a/1.png", "b/2.png", "b/9.png", "a/1.png"))
-    assert evaluation._without_trained_on(run, {"": (test, seen)}, None, said.append)[""][1] is seen
+    assert without_trained_on(run, {"": (test, seen)}, None, said.append)[""][1] is seen
     assert said[-1].startswith("All 4 test images were trained on")
     (home / "trained_on.txt").unlink()
-    evaluation._without_trained_on(run, {"": (test, test)}, None, said.append)
+    without_trained_on(run, {"": (test, test)}, None, said.append)
     assert "does not record which files" in said[-1]
 
 

@@ -1,4 +1,5 @@
-"""A run directory: made and opened (`directory`), trained in (`training`) and evaluated (`evaluation`).
+"""A run directory: made and opened (`directory`), trained in (`training`) and evaluated (`evaluation`, on the
+images of `images`).
 
 RUN_DIR/
   config.py  knobs.json      what was run: the config's text, the value of every knob
@@ -25,10 +26,8 @@ from jaxcl.runs.evaluation import (
     Unevaluated,
     evaluate_run,
     evaluate_runs,
-    fitting,
-    other_images,
-    side_of,
 )
+from jaxcl.runs.images import fitting, other_images, side_of
 from jaxcl.runs.training import train_run, train_runs
 
 __all__ = [
