@@ -32,7 +32,6 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
     Before the first step it prints what a step needs of this machine. Raises ValueError where that does not fit, unless
     it is to be trained `anyway`.
     """
-    from jaxcl import plan
     from jaxcl.train import train
 
     check_knobs(knobs)
@@ -91,13 +90,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
             run_dir=run_dir,
             identity=mine,
             begin=begin,
-            ahead=partial(
-                plan.ahead,
-                batch_size=recipe.batch_size,
-                config=str(config),
-                refuse=not anyway,
-                told=partial(print, flush=True),
-            ),
+            ahead=planned_ahead(config, recipe, anyway=anyway),
         )
 
 
@@ -135,7 +128,6 @@ def train_runs(
     Each is afterwards a run as `train_run` leaves it. Raises `plan.DoesNotFit` where one program of so many is too
     large for this machine, unless it is to be trained `anyway`.
     """
-    from jaxcl import plan
     from jaxcl.train import train_together
 
     for knobs in members:
@@ -185,14 +177,17 @@ def train_runs(
             run_dirs=folders,
             identities=identities,
             begin=begin,
-            ahead=partial(
-                plan.ahead,
-                batch_size=recipes[0].batch_size,
-                config=str(config),
-                refuse=not anyway,
-                told=partial(print, flush=True),
-            ),
+            ahead=planned_ahead(config, recipes[0], anyway=anyway),
         )
+
+
+def planned_ahead(config: str | Path, recipe: Recipe, *, anyway: bool) -> Callable[..., Callable]:
+    """What compiles the training step before its first call, says what it needs of this machine, and refuses what does
+    not fit."""
+    from jaxcl import plan
+
+    told = partial(print, flush=True)
+    return partial(plan.ahead, batch_size=recipe.batch_size, config=str(config), refuse=not anyway, told=told)
 
 
 def online_knn(
