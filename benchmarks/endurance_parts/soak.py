@@ -93,9 +93,11 @@ def run(work: Path, seconds: float, emit: Emit) -> None:
     samples: list[Sample] = []
     with open(folder / "samples.jsonl", "w") as out:
         while time.monotonic() - begun < seconds:
-            time.sleep(min(EVERY, seconds / 20))
+            if life.gone(min(EVERY, seconds / 20)):
+                break  # of itself, or somebody else ended it: its status tells below
             samples.append(look(life.pid, begun, run_dir))
             print(json.dumps(samples[-1]._asdict()), file=out, flush=True)
+    early = life.gone()
     life.send(signal.SIGTERM)
     status = life.wait()
     row = judged(samples, warm_up=min(WARM_UP, seconds / 6))
@@ -103,15 +105,15 @@ def run(work: Path, seconds: float, emit: Emit) -> None:
     logged = [line["step"] for line in steps if "loss" in line]
     looked = [line["step"] for line in steps if "knn_accuracy" in line]
     saved = lives.steps_saved(run_dir)
-    why = "" if status == 75 else f"it ended with {status}: {life.said()[-300:]}"
+    why = "" if status == 75 and not early else f"it ended with {status}: {life.said()[-300:]}"
     if len(set(logged)) != len(logged) or len(set(looked)) != len(looked):
         why = why or "a step stands twice in the log"
-    kept = len(saved)
+    last = max(saved, default=0)
     row |= {
-        "seconds": round(samples[-1].seconds),
-        "steps": saved[-1],
-        "saves": saved[-1] // 400,
-        "kept": kept,
+        "seconds": round(time.monotonic() - begun),
+        "steps": last,
+        "saves": last // 400,
+        "kept": len(saved),
     }
-    row |= {"knn": len(looked), "looks": len(samples), "why": row["why"] or why}
+    row |= {"knn": len(looked), "looks": len(samples), "why": why or row["why"]}
     emit({"kind": "soak", **row, "passed": not row["why"]})
