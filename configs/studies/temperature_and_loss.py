@@ -4,8 +4,8 @@ SimCLR (arXiv:2002.05709, section 5.1) finds NT-Xent far ahead of NT-Logistic, e
 4, without semi-hard mining), and says why: with the right temperature the cross entropy weighs negatives by how hard
 they are, which the logistic loss does not. Table 5 shows how much the temperature matters for NT-Xent. Both are
 ResNet-50s after 100 epochs of ImageNet, one run each. Here a small encoder sees the embedded digits, in
-views that do not share the colors behind them (configs/quickstart.py says why), for 620 steps of 128 images: a minute of
-one core a run, 50 runs, and far from where the paper measures.
+views that do not share the colors behind them (configs/quickstart.py says why), for 620 steps of 128 images: 50 runs of
+a minute of one core, and far from where the paper measures.
 """
 
 from jaxcl.study import Compare, Published, Study
