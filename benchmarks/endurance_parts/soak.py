@@ -23,6 +23,7 @@ from endurance_parts.world import CONFIG, Emit, Row, images
 EVERY = 30.0  # seconds between two looks
 WARM_UP = 600.0
 MOST = 1.0  # MB in ten minutes
+SAVES = 1000  # steps between two
 
 
 class Sample(NamedTuple):
@@ -87,8 +88,8 @@ def run(work: Path, seconds: float, emit: Emit) -> None:
     folder = work / "soak"
     shutil.rmtree(folder, ignore_errors=True)
     run_dir = folder / "run"
-    words = ["train", str(CONFIG), "--run-dir", str(run_dir), "--data", images(work), "--epochs", "2.5e5"]
-    words += ["--log-every", "100", "--save-every", "400", "--knn-every", "500", "--keep-every", "4000"]
+    words = ["train", str(CONFIG), "--run-dir", str(run_dir), "--data", images(work), "--epochs", "5e6"]
+    words += ["--log-every", "200", "--save-every", str(SAVES), "--knn-every", "500", "--keep-every", "40000"]
     life, begun = lives.command(words, file=folder / "said"), time.monotonic()
     samples: list[Sample] = []
     with open(folder / "samples.jsonl", "w") as out:
@@ -112,7 +113,7 @@ def run(work: Path, seconds: float, emit: Emit) -> None:
     row |= {
         "seconds": round(time.monotonic() - begun),
         "steps": last,
-        "saves": last // 400,
+        "saves": last // SAVES,
         "kept": len(saved),
     }
     row |= {"knn": len(looked), "looks": len(samples), "why": why or row["why"]}
