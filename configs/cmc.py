@@ -26,7 +26,7 @@ class Knobs(CommonKnobs):
     log_every: int = 50
     space: Literal["lab", "ycbcr", "ydbdr"] = "lab"  # which brightness, and which color
     parts: Literal["two", "three"] = "two"  # brightness and color; or color in its two channels
-    pairs: Literal["all", "core"] = "all"  # of three: all are told from each other, or each from brightness
+    pairs: Literal["all", "core"] = "all"  # of three: all pairs are contrasted, or brightness with each
     loss: Literal["softmax", "nce"] = "nce"  # the paper's binary NCE of the scores, or a softmax over them
     depth: int = 18  # of each ResNet
     features: int = 32  # channels of its first stage; 64 is a whole ResNet, 32 one of half the width

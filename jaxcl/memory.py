@@ -82,7 +82,7 @@ def blend(
 
         row <- normalize(momentum row + (1 - momentum) new)                      for the images of the batch
 
-    An image must not be twice in a batch. A number beyond the bank is left out without a word (nothing can be raised
+    An image must not be twice in a batch. A number beyond the bank is left out silently (nothing can be raised
     inside a compiled step), so give the bank the size of the data set. No gradient flows into it.
 
     axis_name

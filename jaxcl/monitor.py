@@ -1,4 +1,4 @@
-"""What one may watch while training, whatever the method. Nothing here has a gradient.
+"""Metrics of a training run, whatever the method. Nothing here has a gradient.
 
 The equations are Chen et al. 2020 (contrastive accuracy and entropy, as their code logs them) and Wang & Isola 2020
 (alignment and uniformity, arXiv:2005.10242).
@@ -177,7 +177,7 @@ def score_monitor(
     negative_exp        mean of exp(q.n / temperature)
     score_accuracy      fraction of queries whose positive scores above all their negatives
     positive_histogram, negative_histogram
-                        shares [bins] of the scores in equal intervals from -1 to 1; what lies beyond counts for the
+                        fractions [bins] of the scores in equal intervals from -1 to 1; what lies beyond counts for the
                         first or the last. Of very many negatives about a million scores, evenly spread, are counted.
 
     own

@@ -69,7 +69,7 @@ def replay(
         bad = finite.read(run_dir)
         if not bad:
             raise FileNotFoundError(
-                f"All training steps of {run_dir} were taken; there is none to make again. --step makes any."
+                f"All training steps of {run_dir} were taken; there is none to repeat. --step N repeats any step."
             )
         step = bad[-1]["step"]
     if not 1 <= step <= recipe.steps:
@@ -151,11 +151,11 @@ def lines(found: Replay) -> list[str]:
         )
     if found.taken:
         said.append(
-            "All of it is finite here. It was made by another program, on other devices or of other images than these."
+            "All of it is finite now. The step was computed by another program, on other devices, or from other images."
         )
     elif found.origin is None:
         said.append(
-            "Made operation by operation all of it is finite: it is the compiled whole that leaves the range of its"
+            "Computed operation by operation all of it is finite: only the compiled program leaves the range of its"
             " numbers. float32 or a lower learning rate may help."
         )
     else:

@@ -48,7 +48,7 @@ def fuse(recipe: Op, *, dtype: Any = jnp.float32) -> Op:
     any op of the run clips). Other ops are done as they are. What differs from the exact form:
 
     - a jitter's hue is a rotation in YIQ (about the grays, keeping luma), and its saturation a mixture with the gray
-      of the same luma; the exact form turns the hue in HSV, and scales the saturation there unless its colors are
+      of the same luma; the exact form rotates the hue in HSV, and scales the saturation there unless its colors are
       torchvision's, whose saturation is that mixture;
     - nothing is clipped on the way; and the mean color about which contrast is changed is that of unclipped pixels.
 

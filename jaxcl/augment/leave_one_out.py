@@ -54,7 +54,7 @@ def leave_one_out(
     before, after
         what every view draws anew, and no space is made for: crop, flip, blur.
 
-    Key i repeats *all* that the query drew for augmentation i, its coin included (whether it is done at all), and
+    Key i repeats *all* that the query drew for augmentation i, whether it is applied at all included, and
     draws everything else anew. So two keys may agree by chance: with `rotate90()`, which rotates half of the images, a
     key has the query's angle with probability 1/4 + 3/36 = 1/3. `collisions` tells where.
 
@@ -125,7 +125,7 @@ def query_and_keys(params: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def same_effect(a: PyTree, b: PyTree) -> Array:
-    """Whether two draws of an op do the same: all parameters agree, or the coins of both fell against it."""
+    """Whether two draws of an op do the same: all parameters agree, or neither applies it."""
 
     def same(x, y):
         rest = [jnp.all(u == v) for name, u, v in zip(x._fields, x, y, strict=True) if name != "on"]

@@ -49,9 +49,9 @@ def simclr(
     brightness_form
         "multiply" as in SimCLRv2, "add" as in the first version.
     hue
-        how far hues are turned, as a fraction of the color circle; None is 0.2 s. 0.5 is any hue.
+        the largest shift of the hue, as a fraction of the color circle; None is 0.2 s, 0.5 is any hue.
     grayscale
-        how many of the views are gray: for images that colors tell apart better than what is in them.
+        the probability that a view is gray. Raise it where colors alone tell the images apart.
     """
     jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength if hue is None else hue)
     steps = [
@@ -159,7 +159,7 @@ def cpc_patches(size: int, stride: int, *, drop: Number = 0.5) -> Op:
 
     Each patch is shifted by up to an eighth of its size, jittered (0.4, 0.4, 0.4, 0.1; p 0.8), made gray (p 0.25), and
     loses two of its channels with probability `drop`. That CPC v2 (Henaff et al. 2019, arXiv:1905.09272) changes its
-    patches one by one is known; with what, and how strongly, was not at hand: this choice is ours. Falcon and Cho's
+    patches one by one is known; which changes, and how strong, was not found: this choice is ours. Falcon and Cho's
     runs had none of it.
     """
     change = compose(

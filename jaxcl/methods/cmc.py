@@ -42,7 +42,7 @@ def cmc(
         the same cut of images [b, h, w, 3] in [0, 1] as they are, for what is evaluated:
         `augment.split_channels(augment.color_space("lab"), (1, 2))`.
     pairs
-        which parts are told from which, of more than two (the paper's section 3.2): "all", its full graph, the sum
+        which pairs of parts are contrasted, of more than two (the paper's section 3.2): "all", its full graph, the sum
         over all pairs; "core", its core view, the first part with each of the others.
     encoders, heads
         one of each a part; f = normalize(head(extract(encoder(x)))). The paper's are two ResNets of half the width,
@@ -70,7 +70,7 @@ def cmc(
     """
     if len(encoders) < 2 or pairs not in ("all", "core"):
         raise ValueError(
-            f'cmc tells two parts or more from each other, "all" pairs of them or those of the "core" view; got'
+            f'cmc contrasts two parts or more, "all" pairs of them or those of the "core" view; got'
             f" {len(encoders)} encoders and pairs={pairs!r}."
         )
     count = len(encoders)

@@ -301,8 +301,8 @@ class Block(nn.Module):
 def widened(conv, norm, x, *, train):
     """norm(conv(x)) of a 1x1 convolution to four times the channels.
 
-    In bfloat16 on a TPU, whose step waits for memory, the norm is told the kernel and what the convolution writes is
-    made once, normalized. Not in float32: a TPU rounds what goes into a product, so the moments of x w by products
+    In bfloat16 on a TPU, whose step waits for memory, the norm is given the kernel, and the convolution's output is
+    written once, normalized. Not in float32: a TPU rounds what goes into a product, so the moments of x w by products
     would not be those of x w. On a GPU it would save as much memory, and what it does to the time was not measured.
     """
     saves = conv.stride == 1 and conv.features >= 4 * x.shape[-1] and isinstance(norm, BatchNorm)

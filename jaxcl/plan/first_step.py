@@ -21,8 +21,8 @@ class DoesNotFit(ValueError):
 def ahead(
     step: Any, *arguments: Any, batch_size: int, config: str, refuse: bool = True, told=print
 ) -> Callable:
-    """Compiles a placed training step for the arguments of its first call, tells in a line what it needs of this
-    machine, and returns it compiled: nothing is compiled twice.
+    """Compiles a placed training step for the arguments of its first call, says in a line what it needs of
+    this machine, and returns it compiled: nothing is compiled twice.
 
     Raises DoesNotFit (a ValueError), with what to do; not if `refuse` is False. Arguments of other shapes than
     those of the first call go to `step` itself; so does everything under pmap, which cannot be asked.

@@ -136,7 +136,7 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
         )
     elif costs.accessed is None:
         notes.append(
-            "Compilers for GPUs do not tell the bytes accessed, so memory's time is not in the floor."
+            "Compilers for GPUs do not report the bytes accessed, so memory's time is not in the floor."
         )
     if knobs.placement == "pmap":
         notes.append("Planned as shard_map, of which pmap is a form.")

@@ -347,7 +347,7 @@ def _read_manifest(folder: Path) -> dict:
     for name, pair in pairs.items():
         for entry, value in manifest[name].items():
             if not fits(value, pair):
-                raise ValueError(f"manifest.json says of {name} {entry!r} what cannot be: {value!r}")
+                raise ValueError(f"manifest.json has an impossible {entry!r} of {name}: {value!r}")
     return manifest
 
 

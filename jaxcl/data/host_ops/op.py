@@ -13,7 +13,7 @@ Implementation = Callable[..., Apply]
 
 
 def where_on(tf: Any, params: Any, changed: Callable[[], Any], image: Any) -> Any:
-    """The changed image where an op's coin says so, else the image; only one of them is computed."""
+    """The changed image where the op is applied, else the image; only one of them is computed."""
     return tf.ensure_shape(tf.cond(params.on, changed, lambda: tf.identity(image)), image.shape)
 
 
