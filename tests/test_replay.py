@@ -90,4 +90,4 @@ def test_there_is_nothing_to_make_again_where_all_steps_were_taken(world, tmp_pa
     run = tmp_path / "run"
     assert train(world, run, "--seed", "1") == 0  # no batch is all black
     assert main(["replay", str(run)]) == 1
-    assert "there is none to make again" in capfd.readouterr().err
+    assert "there is none to repeat" in capfd.readouterr().err
