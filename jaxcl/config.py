@@ -147,7 +147,7 @@ class Basics(NamedTuple):
     size: int  # pixels a side of an image
     steps: int  # training steps, of --epochs
     axis: str | None  # the devices' axis under --placement, for the method and its norms
-    dtype: Any  # what the encoder computes in
+    dtype: jnp.dtype  # what the encoder computes in
     lean: Callable[[Net], Net]  # an encoder -> the same with as little memory as --remat and --chunks ask
 
 

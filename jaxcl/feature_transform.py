@@ -16,9 +16,11 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxcl import collectives
 from jaxcl.losses import info_nce
+from jaxcl.shapes import check
 from jaxcl.similarity import normalize
 from jaxcl.typing import Array
 
@@ -76,6 +78,7 @@ def extrapolate_positives(
     axis_name
         the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
+    check("extrapolate_positives", q=(q, "nd"), k=(k, "nd"))
     shape = (collectives.size(axis_name) * len(q), q.shape[1]) if dimension_wise else ()
     factor = 1 + beta(key, alpha, shape, q.dtype)
     if dimension_wise:
@@ -95,6 +98,7 @@ def interpolate_negatives(
     `dimension_wise` every entry has an l of its own; otherwise there is one for the whole step. `negatives` must be
     the same on every device, as a queue is.
     """
+    check("interpolate_negatives", negatives=(negatives, "md"))
     permutation_key, factor_key = jax.random.split(key)
     others = negatives[jax.random.permutation(permutation_key, len(negatives))]
     shape = negatives.shape if dimension_wise else ()
@@ -211,6 +215,7 @@ def batch_scores(
     axis_name
         the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
+    check("batch_scores", z1=(z1, "nd"), z2=(z2, "nd"))
     positives_key, permutation_key, factor_key = jax.random.split(key, 3)
     z1, z2 = normalize(z1), normalize(z2)
     a, b = z1, z2
@@ -245,7 +250,7 @@ def among(dimension_wise: bool | str, side: str) -> bool:
     return dimension_wise in (True, side)
 
 
-def beta(key: Array, alpha: float | Array, shape: tuple[int, ...], dtype) -> Array:
+def beta(key: Array, alpha: float | Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """Beta(alpha, alpha), drawn in float32 always: with 64 bits switched on the same numbers are drawn.
 
     (1 + cos(2 pi V) sqrt(1 - U^(2 / (2 alpha - 1)))) / 2 for uniform U and V (Ulrich 1984), which holds for

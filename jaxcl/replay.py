@@ -22,6 +22,7 @@ from jaxcl.train import TrainState, checkpoint, finite, init_state, make_step
 from jaxcl.train.loop import device_batches, with_labels
 from jaxcl.train.placement import place
 from jaxcl.train.state import start_from
+from jaxcl.typing import Batch
 
 
 class Replay(NamedTuple):
@@ -122,7 +123,7 @@ def replay(
     )
 
 
-def state_before(run: Run, step: int, first) -> tuple[TrainState, int]:
+def state_before(run: Run, step: int, first: Batch) -> tuple[TrainState, int]:
     """The newest state that is kept of a run before the training step `step`, and the number of steps behind it."""
     recipe, knobs = run.recipe, run.knobs
     state = init_state(keys.init_key(knobs.seed), recipe.method, recipe.optimizer, first)

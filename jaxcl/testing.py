@@ -47,7 +47,9 @@ def step_of(loss: PlacedLoss) -> Callable[[str | None], Callable]:
     return make
 
 
-def value_and_grad(loss: PlacedLoss, params: PyTree, batch: PyTree, *, placement: str, devices: int = 8):
+def value_and_grad(
+    loss: PlacedLoss, params: PyTree, batch: PyTree, *, placement: str, devices: int = 8
+) -> tuple[Array, PyTree]:
     """The loss and its gradient with respect to `params`, as a training step would compute them.
 
     placement is one of "one" (a single device), "jit", "shard_map", "shard_map_unchecked" (check_vma=False), "pmap",

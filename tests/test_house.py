@@ -22,15 +22,16 @@ EDGES = {
     "typing": set(),
     "collectives": {"typing"},
     "devices": {"typing"},
+    "shapes": {"typing"},
     "processes": set(),
     "keys": {"typing"},
-    "similarity": {"collectives", "typing"},
+    "similarity": {"collectives", "shapes", "typing"},
     "images": {"typing"},
     "extract": {"collectives", "typing"},
-    "monitor": {"collectives", "similarity", "typing"},
-    "memory": {"collectives", "similarity", "typing"},
-    "feature_transform": {"losses", "collectives", "similarity", "typing"},
-    "augment": {"augment", "collectives", "images", "typing"},
+    "monitor": {"collectives", "shapes", "similarity", "typing"},
+    "memory": {"collectives", "shapes", "similarity", "typing"},
+    "feature_transform": {"losses", "collectives", "shapes", "similarity", "typing"},
+    "augment": {"augment", "collectives", "images", "shapes", "typing"},
     "nets": {"nets", "collectives", "typing"},
     "losses": {"losses", "similarity", "collectives", "typing"},
     "methods": {
@@ -116,7 +117,7 @@ EDGES = {
         "typing",
     },
     "origin": {"typing"},
-    "replay": {"config", "data", "devices", "keys", "origin", "runs", "train"},
+    "replay": {"config", "data", "devices", "keys", "origin", "runs", "train", "typing"},
     "cost": {"hlo"},
     "sweep": {"config", "plan", "plot", "records", "runs", "train", "typing"},
     "statistics": set(),
@@ -254,6 +255,7 @@ ROOMS = (
     "programs",
     "records",
     "replay",
+    "shapes",
     "shipped",
     "study",
     "tables",
@@ -291,6 +293,14 @@ def test_keys_are_given_first_and_never_defaulted_and_defaults_are_keyword_only(
             assert parameter.kind is parameter.KEYWORD_ONLY, (
                 f"{parameter.name} has a default and is positional"
             )
+
+
+@pytest.mark.parametrize("function", public_functions())
+def test_every_public_function_says_what_it_takes_and_gives(function):
+    signature = inspect.signature(function)
+    untyped = [name for name, given in signature.parameters.items() if given.annotation is given.empty]
+    assert not untyped
+    assert signature.return_annotation is not signature.empty
 
 
 @pytest.mark.parametrize("function", public_functions())

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from jaxcl.augment.blur import blur_of_lines
 from jaxcl.augment.color import JITTERS, Grayscale, Jitter
@@ -40,7 +41,7 @@ class Linear(NamedTuple):
     clips: bool = False
 
 
-def fuse(recipe: Op, *, dtype: Any = jnp.float32) -> Op:
+def fuse(recipe: Op, *, dtype: DTypeLike = jnp.float32) -> Op:
     """The fast form of a recipe: an op that draws the same, parameter for parameter, and does nearly the same.
 
     Every run of crops, flips, shifts, blurs, jitters, grayscales and clips is done at once, as R x Cᵀ with one matrix
@@ -123,7 +124,7 @@ class Run(NamedTuple):
                 after_columns = lines(op.columns, after_columns[:, None], width)[:, 0]
         return Run(self.start, rows, columns, color, after_rows, after_columns, self.clips or op.clips)
 
-    def image(self, dtype: Any) -> Array:
+    def image(self, dtype: DTypeLike) -> Array:
         """Does it all: [H, W, c]."""
         # Planes in front: then both products are plain ones of matrices, and a pixel's neighbors are its neighbors.
         x = jnp.moveaxis(self.start, 2, 0)
@@ -150,7 +151,7 @@ def lines(does: Any, matrix: Array | None, n: int) -> Any:
     return does if matrix is None else jnp.dot(does, matrix, precision="highest")
 
 
-def contract(what: str, x: Array, y: Array, dtype: Any) -> Array:
+def contract(what: str, x: Array, y: Array, dtype: DTypeLike) -> Array:
     # The highest precision: an accelerator's default would round float32 to about three digits.
     return jnp.einsum(
         what,

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from jaxcl.augment.composition import compose, leaves, shape_after
 from jaxcl.augment.op import Op
@@ -43,7 +44,7 @@ def leave_one_out(
     *,
     before: Op | None = None,
     after: Op | None = None,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     chunk: int | None = None,
 ) -> LeaveOneOut:
     """A query, a key drawn on its own, and for each of n named augmentations a key that shares it with the query.

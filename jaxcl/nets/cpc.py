@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxcl.nets.net import from_linen
 from jaxcl.nets.norm import map_norm
@@ -21,7 +21,7 @@ def cpc_resnet(
     norm: Norm | None = None,
     blocks: Sequence[int] = (3, 4, 46, 3),
     features: int = 64,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> Net:
     """The residual encoder of CPC v2: patches [n, p, p, c] -> the maps of its stages.
 
@@ -43,7 +43,12 @@ def cpc_resnet(
 
 
 def masked_context(
-    *, hidden: int = 256, blocks: int = 5, top: float = 1.0, sides: str = "late", dtype: Any = jnp.float32
+    *,
+    hidden: int = 256,
+    blocks: int = 5,
+    top: float = 1.0,
+    sides: str = "late",
+    dtype: DTypeLike = jnp.float32,
 ) -> Net:
     """A grid of patches -> what is known above: [b, h, w, c] -> [b, h, w, c], where row r sees rows r - blocks to r.
 
@@ -71,7 +76,7 @@ class CPCResNet(nn.Module):
     norm: Norm
     blocks: tuple[int, ...]
     features: int
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -97,7 +102,7 @@ class Bottleneck(nn.Module):
     outer: int
     stride: int
     norm: Norm
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -117,7 +122,7 @@ class MaskedContext(nn.Module):
     blocks: int
     top: float
     sides: str
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):

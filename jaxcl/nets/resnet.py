@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxcl import collectives
 from jaxcl.nets.channels import Excitation, SelectiveKernel
@@ -49,7 +50,7 @@ def resnet(
     inner: int = 1,
     groups: int = 1,
     stages: int = 4,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     zero_init_last_gamma: bool = True,
     initialization: str = "lecun",
     variant: str = "plain",
@@ -149,7 +150,7 @@ def resnet_stage(
     features: int = 64,
     inner: int = 1,
     groups: int = 1,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     zero_init_last_gamma: bool = True,
     initialization: str = "lecun",
     variant: str = "plain",
@@ -227,7 +228,7 @@ class Conv(nn.Module):
     features: int
     kernel: int
     stride: int = 1
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     groups: int = 1
     kernel_init: Callable[..., Any] = LECUN
 
@@ -255,7 +256,7 @@ class Block(nn.Module):
     stride: int
     bottleneck: bool
     norm: Norm
-    dtype: Any
+    dtype: DTypeLike
     zero_init_last_gamma: bool
     inner: int = 1
     groups: int = 1
@@ -330,7 +331,7 @@ class ResNet(nn.Module):
     features: int = 64
     inner: int = 1
     groups: int = 1
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     zero_init_last_gamma: bool = True
     initialization: str = "lecun"
     variant: str = "plain"
@@ -384,7 +385,7 @@ class Stage(nn.Module):
     features: int = 64
     inner: int = 1
     groups: int = 1
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     zero_init_last_gamma: bool = True
     initialization: str = "lecun"
     variant: str = "plain"

@@ -19,7 +19,12 @@ class DoesNotFit(ValueError):
 
 
 def ahead(
-    step: Any, *arguments: Any, batch_size: int, config: str, refuse: bool = True, told=print
+    step: Any,
+    *arguments: Any,
+    batch_size: int,
+    config: str,
+    refuse: bool = True,
+    told: Callable[[str], None] = print,
 ) -> Callable:
     """Compiles a placed training step for the arguments of its first call, says in a line what it needs of
     this machine, and returns it compiled: nothing is compiled twice.

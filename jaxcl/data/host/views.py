@@ -78,7 +78,7 @@ def host_views(
     return start
 
 
-def crops_whole_images(images: Any, views: Any) -> bool:
+def crops_whole_images(images: object, views: object) -> bool:
     """Whether `crops_of` can make the views: of encoded images, by recipes that begin with a crop."""
     return (
         isinstance(images, Pixels)
