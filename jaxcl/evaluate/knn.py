@@ -157,7 +157,7 @@ def knn_accuracy(
     train_labels: np.ndarray,
     test_features: np.ndarray,
     test_labels: np.ndarray,
-    **settings,
+    **settings: Any,
 ) -> float:
     """The fraction, in [0, 1], of the test features that `knn` labels correctly; `settings` as there (k is needed).
 
