@@ -266,8 +266,12 @@ def nt_logistic(
     """
     checks.positive("nt_logistic", "temperature", temperature)
     s, positive, negatives = _triplets("nt_logistic", z1, z2, sides, similarity, axis_name)
-    push = _over_negatives(jax.nn.softplus(s / temperature), s, positive, negatives, semi_hard)
-    return collectives.mean(jnp.mean(jax.nn.softplus(-positive / temperature) + push), axis_name)
+
+    def push(s):
+        return jax.nn.softplus(s / temperature)
+
+    each = push(-positive) + _over_negatives(push, s, positive, negatives, sides, semi_hard)
+    return collectives.mean(jnp.mean(each), axis_name)
 
 
 def margin_triplet(
@@ -302,8 +306,12 @@ def margin_triplet(
     """
     checks.positive("margin_triplet", "margin", margin, or_zero=True)
     s, positive, negatives = _triplets("margin_triplet", z1, z2, sides, similarity, axis_name)
-    hinge = jnp.maximum(s - positive[:, None] + margin, 0)
-    return collectives.mean(jnp.mean(_over_negatives(hinge, s, positive, negatives, semi_hard)), axis_name)
+
+    def push(s):
+        return jnp.maximum(s - positive[:, :, None] + margin, 0)
+
+    each = _over_negatives(push, s, positive, negatives, sides, semi_hard)
+    return collectives.mean(jnp.mean(each), axis_name)
 
 
 # --- what they use --------------------------------------------------------------------------------------------
@@ -414,29 +422,31 @@ def _row_by_row(similarity: Similarity, q: Array, k: Array) -> Array:
 
 
 def _triplets(name, z1, z2, sides, similarity, axis_name):
-    """Similarities [2n, 2N] of all local rows to all rows, their positives [2n], and which are negatives."""
+    """Of the rows of each view: similarities [2, n, m] to all rows of the other view, or of both; their positives
+    [2, n]; and which are negatives [n, m]."""
     if sides not in (1, 2):
         raise ValueError(f"{name} has negatives of one side, the other view, or of 2; got sides={sides!r}.")
     views = checks.views(name, z1, z2)
     checks.several(name, len(z1), axis_name, "the negatives are other images")
-    z = interleave(views)
+    everyone = collectives.gather(jnp.stack(views, axis=1), axis_name)
+    own = collectives.rows(len(z1), axis_name)
+    if sides == 1:
+        keys, partner = everyone[:, ::-1], jnp.stack([own, own])
+    else:
+        keys, partner = everyone.reshape(-1, everyone.shape[2]), jnp.stack([2 * own + 1, 2 * own])
     # In float32 on every device: these losses compare single products of nearly equal rows.
     with jax.default_matmul_precision("highest"):
-        s = similarity(z, collectives.gather(z, axis_name))
-    own = collectives.rows(len(z), axis_name)
-    positive = jnp.take_along_axis(s, (own ^ 1)[:, None], axis=1)[:, 0]  # rows 2i and 2i + 1 are one image's
-    negatives = _outside(len(z), s, 2, axis_name)
-    if sides == 1:
-        negatives &= own[:, None] % 2 != jnp.arange(s.shape[1]) % 2
-    return s, positive, negatives
+        s = jax.vmap(similarity, in_axes=(0, 1 if sides == 1 else None))(jnp.stack(views), keys)
+    positive = jnp.take_along_axis(s, partner[:, :, None], axis=2)[:, :, 0]
+    return s, positive, own[:, None] != jnp.repeat(jnp.arange(len(everyone)), sides)
 
 
-def _over_negatives(terms, s, positive, negatives, semi_hard):
-    """The terms' mean over each row's negatives, or the term of its semi-hard one."""
+def _over_negatives(term, s, positive, negatives, sides, semi_hard):
+    """The mean over each row's negatives of term(s), or the term of its semi-hard one: [2, n, m] -> [2, n]."""
     if not semi_hard:
-        return jnp.sum(jnp.where(negatives, terms, 0), axis=1) / jnp.sum(negatives, axis=1)
-    candidates = jnp.where(negatives & (s < positive[:, None]), s, -jnp.inf)
-    hardest = jnp.argmax(candidates, axis=1)[:, None]
-    found = jnp.take_along_axis(candidates, hardest, axis=1)[:, 0] > -jnp.inf
+        return jnp.sum(jnp.where(negatives, term(s), 0), axis=2) / (s.shape[2] - sides)
+    candidates = jnp.where(negatives & (s < positive[:, :, None]), s, -jnp.inf)
+    hardest = jnp.argmax(candidates, axis=2)[:, :, None]
+    found = jnp.take_along_axis(candidates, hardest, axis=2)[:, :, 0] > -jnp.inf
     # 0 * positive, not 0: an anchor that is nan has found nothing.
-    return jnp.where(found, jnp.take_along_axis(terms, hardest, axis=1)[:, 0], 0 * positive)
+    return jnp.where(found, term(jnp.take_along_axis(s, hardest, axis=2))[:, :, 0], 0 * positive)
