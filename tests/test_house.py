@@ -49,7 +49,7 @@ EDGES = {
         "typing",
     },
     "data": {"data", "augment", "images", "keys", "typing"},
-    "evaluate": {"evaluate", "augment", "data", "devices", "images", "typing"},
+    "evaluate": {"evaluate", "augment", "data", "devices", "images", "nets", "typing"},
     "train": {"train", "data", "config", "collectives", "devices", "keys", "memory", "records", "typing"},
     "plot": {"plot", "typing"},
     "config": {"data", "devices", "methods", "neighbors", "nets", "records", "typing"},

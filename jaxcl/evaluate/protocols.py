@@ -9,6 +9,7 @@
     linear_sgd         the same by SGD on augmented images            class, from features where there are no views
     linear_moco        so with MoCo's settings                        class
     mlp                one hidden layer, as AMDIM's second probe      class, from features where there are no views
+    deep               a residual network on a grid of features       class, from features where there are no views
     fewshot5, 10       5 or 10 labelled images a class                class, from features, by the key
     finetune1, 10      the whole encoder on 1 or 10 % of the labels   class
     finetune100        on all: transfer, where the data is another    class
@@ -42,6 +43,7 @@ from jaxcl import augment
 from jaxcl.evaluate import transforms
 from jaxcl.evaluate.checks import check_sets
 from jaxcl.evaluate.corruptions import CORRUPTIONS
+from jaxcl.evaluate.deep import deep_probe
 from jaxcl.evaluate.fewshot import few_shot
 from jaxcl.evaluate.figures import Hits, figures, hits, ranked
 from jaxcl.evaluate.finetune import FineTuned, finetune
@@ -277,6 +279,66 @@ def _mlp(
     }
 
 
+def _deep(
+    key: Array,
+    subject: Subject,
+    *,
+    views: Views | None = None,
+    side: int = 1,
+    fraction: float = 1.0,
+    blocks: int = 11,
+    inner: int | None = None,
+    epochs: int = 60,
+    batch_size: int = 256,
+    learning_rate: float = 0.1,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    schedule: str = "cosine",
+    drops: Sequence[float] = (0.6, 0.8),
+    drop_factor: float = 0.1,
+    weight_decay: float = 1e-4,
+    augmentation: str = "recipe",
+    progress: Progress | None = None,
+) -> Result:
+    """`deep_probe`: CPC's classifier on the grid. Fewer labelled images than the batch are one batch; the augmentation
+    as for "linear_sgd"."""
+    labels, _ = check_sets("deep", subject.train, subject.test)
+    start = time.perf_counter()
+    views = _chosen(augmentation, views, subject)
+    classes = len(np.unique(labels))
+    shown = len(labels) if fraction == 1 else classes * max(1, round(fraction * len(labels) / classes))
+    settings: dict[str, Any] = {
+        "side": side,
+        "fraction": fraction,
+        "blocks": blocks,
+        "inner": inner,
+        "epochs": epochs,
+        "batch_size": min(batch_size, shown),
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "nesterov": nesterov,
+        "schedule": schedule,
+        "drops": [float(drop) for drop in drops],
+        "drop_factor": drop_factor,
+        "weight_decay": weight_decay,
+    }
+    probe = deep_probe(key, subject, views=views, progress=progress, **settings)
+    told = {
+        "optimizer": "SGD",
+        "augmentation": augmentation,
+        "augmented": views is not None,
+        "seed": _seed(key),
+    }
+    seconds = time.perf_counter() - start
+    return {
+        **_result("deep", subject, probe.accuracy, {**told, **_of_schedule(settings)}, seconds),
+        "labelled_images": len(probe.rows),
+        "features": int(subject.test_features().shape[1]),
+        **_figures(probe.hits, subject),
+        **probe.details,
+    }
+
+
 def _few_shot(
     protocol: str,
     key: Array,
@@ -325,8 +387,11 @@ def _finetune(
     epochs: int | None = None,
     batch_size: int = 128,
     learning_rate: float = 0.05,
+    rate_rule: str = "linear",
+    optimizer: str = "sgd",
     momentum: float = 0.9,
-    nesterov: bool = True,
+    nesterov: bool | None = None,
+    trust_coefficient: float = 0.001,
     schedule: str = "cosine",
     drops: Sequence[float] = (0.6, 0.8),
     drop_factor: float = 0.1,
@@ -344,8 +409,11 @@ def _finetune(
         "epochs": (60 if percent == 1 else 30) if epochs is None else epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "rate_rule": rate_rule,
+        "optimizer": optimizer,
         "momentum": momentum,
-        "nesterov": nesterov,
+        "nesterov": optimizer == "sgd" if nesterov is None else nesterov,
+        "trust_coefficient": trust_coefficient,
         "schedule": schedule,
         "drops": [float(drop) for drop in drops],
         "drop_factor": drop_factor,
@@ -366,8 +434,11 @@ def _finetune_grid(
     steps: int = 20_000,
     batch_size: int = 256,
     held_out: float = 0.1,
+    rate_rule: str = "linear",
+    optimizer: str = "sgd",
     momentum: float = 0.9,
-    nesterov: bool = True,
+    nesterov: bool | None = None,
+    trust_coefficient: float = 0.001,
     schedule: str = "cosine",
     augmentation: str = "recipe",
     progress: Progress | None = None,
@@ -380,15 +451,18 @@ def _finetune_grid(
         "steps": steps,
         "batch_size": batch_size,
         "held_out": held_out,
+        "rate_rule": rate_rule,
+        "optimizer": optimizer,
         "momentum": momentum,
-        "nesterov": nesterov,
+        "nesterov": optimizer == "sgd" if nesterov is None else nesterov,
+        "trust_coefficient": trust_coefficient,
         "schedule": schedule,
     }
     augmentation, views = _for_finetuning(augmentation, views, subject)
     grid: dict[str, Any] = {"learning_rates": learning_rates, "weight_decays": weight_decays}
     tuned = finetune_grid(key, subject, views=views, progress=progress, **grid, **settings)
     settings |= {name: tuned.details[name] for name in ("learning_rate", "weight_decay")}
-    return _of_finetuned("finetune_grid", key, subject, tuned, settings, augmentation, start)
+    return _of_finetuned("finetune_grid", key, subject, tuned, _of_schedule(settings), augmentation, start)
 
 
 def _for_finetuning(augmentation: str, views: Views | None, subject: Subject) -> tuple[str, Views | None]:
@@ -400,7 +474,7 @@ def _for_finetuning(augmentation: str, views: Views | None, subject: Subject) ->
 
 def _of_finetuned(protocol, key, subject: Subject, tuned: FineTuned, settings, augmentation, start) -> Result:
     """What the protocols that fine-tune return; `start` is when they began."""
-    told = {"optimizer": "SGD", "augmentation": augmentation, "batch_statistics": "of pretraining"}
+    told = {"augmentation": augmentation, "batch_statistics": "of pretraining"}
     seconds = time.perf_counter() - start
     return {
         **_result(protocol, subject, tuned.accuracy, {**told, "seed": _seed(key), **settings}, seconds),
@@ -519,8 +593,9 @@ def _as_they_are(key: Array, batch: Batch) -> tuple[Array, ...]:
 
 
 def _of_schedule(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without what a schedule that does not fall in steps has no use for."""
-    unused = () if settings["schedule"] == "steps" else ("drops", "drop_factor")
+    """Without what has no use: drops where the schedule does not fall in steps, LARS's coefficient where it is SGD."""
+    unused = [] if settings["schedule"] == "steps" else ["drops", "drop_factor"]
+    unused += ["trust_coefficient"] if settings.get("optimizer") == "sgd" else []
     return {name: value for name, value in settings.items() if name not in unused}
 
 
@@ -563,7 +638,7 @@ MOCO: dict[str, Any] = {
 }
 
 # name -> (key, subject, *, settings of its own, views=None, progress=None) -> Result. `views` matters to "linear_sgd",
-# "mlp" and the "finetune"s alone; the key to what draws: not to "knn", "linear" and their kin.
+# "mlp", "deep" and the "finetune"s alone; the key to what draws: not to "knn", "linear" and their kin.
 PROTOCOLS: dict[str, Callable[..., Result]] = {
     "knn": functools.partial(_knn, "knn", k=10, vote="majority"),
     "knn200": functools.partial(_knn, "knn200", k=200, vote="weighted"),
@@ -572,6 +647,7 @@ PROTOCOLS: dict[str, Callable[..., Result]] = {
     "linear_sgd": functools.partial(_linear_sgd, "linear_sgd"),
     "linear_moco": functools.partial(_linear_sgd, "linear_moco", **MOCO),
     "mlp": _mlp,
+    "deep": _deep,
     "fewshot5": functools.partial(_few_shot, "fewshot5", shots=5),
     "fewshot10": functools.partial(_few_shot, "fewshot10", shots=10),
     "finetune1": functools.partial(_finetune, 1),

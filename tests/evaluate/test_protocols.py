@@ -37,7 +37,7 @@ def as_is(key, batch):
 # Which ask for the class, and which for what was done to the image.
 UNLABELLED = ("rotation", "hue")
 # Which need no encoder where the features are known.
-OF_FEATURES = ("knn", "knn200", "linear", "transfer", "fewshot5", "fewshot10", "linear_sgd", "mlp")
+OF_FEATURES = ("knn", "knn200", "linear", "transfer", "fewshot5", "fewshot10", "linear_sgd", "mlp", "deep")
 OF_CLASS = [name for name in PROTOCOLS if name not in UNLABELLED]
 # Settings that make a test short; the corruptions have a test of their own.
 FEW = {"views": as_is, "epochs": 100, "learning_rate": 2.0}
@@ -55,6 +55,7 @@ SHORT = {
         "weight_decays": [0.0],
     },
     "mlp": SMALL,
+    "deep": {"blocks": 1, "epochs": 10, "batch_size": 64},
     "corruption": {"images": 20, "names": ["brightness", "contrast"]},
 }
 
@@ -80,6 +81,7 @@ def test_the_table_names_the_protocols():
         "linear_sgd",
         "linear_moco",
         "mlp",
+        "deep",
         "fewshot5",
         "fewshot10",
         "finetune1",
@@ -165,7 +167,7 @@ def test_protocols_that_share_a_subject_run_its_encoder_once_and_find_the_same(r
         shared = PROTOCOLS[name](jax.random.key(0), subject, **SHORT.get(name, {}))
         assert untimed(shared) == untimed(results[name])
         assert len(batches) == 2, f"{name} after {batches}"  # the training images, and the test images
-        assert shared["seconds"] > subject.embed_seconds > 0 or name in ("linear_sgd", "mlp")
+        assert shared["seconds"] > subject.embed_seconds > 0 or name in ("linear_sgd", "mlp", "deep")
     # Whole sets again only of what it has made: ten times the test images, corrupted.
     PROTOCOLS["corruption"](jax.random.key(0), subject, names=["brightness", "contrast"])
     assert len(batches) == 2 + 10
