@@ -60,6 +60,11 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--evaluate-on", metavar="SPLIT", help="another split to test on, as val")
     parser.add_argument("--labels", metavar="FILE", help="another file of labels, FILE or FILE:COLUMN")
     parser.add_argument(
+        "--test-data",
+        metavar="SPEC",
+        help="other test images of classes with the same names; objectnet13:PATH for ImageNet-100",
+    )
+    parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the protocol, as epochs=10"
     )
     add_trust(parser)
@@ -84,6 +89,7 @@ def evaluate(arguments: list[str]) -> int:
                 data_dir=own.data_dir,
                 evaluate_on=own.evaluate_on,
                 labels=own.labels,
+                test_data=own.test_data,
                 settings=settings_of(own.set),
                 trust=own.trust,
                 **more,

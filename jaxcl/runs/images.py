@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -64,6 +64,49 @@ def other_images(
         for split in ("train", evaluate_on)
     ]
     return sets[0], sets[1]
+
+
+def with_test_images(
+    run: Run,
+    sets: Mapping[str, tuple[Images, Images]],
+    spec: str,
+    data_dir: str | None,
+    *,
+    evaluate_on: str = "test",
+) -> dict[str, tuple[Images, Images]]:
+    """The same training images, and in place of the test images others of some of their classes: classifiers are asked
+    about images of another kind.
+
+    spec
+        as for `data.load`, whose classes are called as the training images' are; or objectnet13:PATH.
+    """
+    from jaxcl.data import load, objectnet13
+    from jaxcl.data.lazy import EVALUATED_FRACTION
+
+    kind, _, where = spec.partition(":")
+    if kind == "objectnet13":
+        fraction = EVALUATED_FRACTION if run.knobs.encoded else 1.0
+        images = objectnet13(where, size=side_of(run), fraction=fraction)
+    else:
+        images = load(spec, evaluate_on, data_dir=data_dir or run.knobs.data_dir, size=side_of(run))
+    images = fitting(images, run.about.shape)
+    return {kind: (train, in_classes_of(train, images)) for kind, (train, _) in sets.items()}
+
+
+def in_classes_of(train: Images, images: Images) -> Images:
+    """Images labelled by the numbers that the training images' classes have, found by their names."""
+    if images.labels is None or train.labels is None:
+        raise ValueError(f"Both {train.name} and {images.name} need labels for a test on other images.")
+    own = [images.classes[k] if images.classes else str(k) for k in range(int(np.max(images.labels)) + 1)]
+    numbers = {name: k for k, name in enumerate(train.classes)}
+    strange = sorted({own[k] for k in np.unique(images.labels)} - set(numbers))
+    if strange:
+        raise ValueError(
+            f"The test images of {images.name} have {len(strange)} classes that the training images of {train.name} do"
+            f" not have: {', '.join(strange[:3])}; theirs are {', '.join(train.classes[:3]) or 'not named'}, ..."
+        )
+    place = np.array([numbers.get(name, -1) for name in own], np.int32)
+    return images._replace(labels=place[images.labels], classes=train.classes)
 
 
 def side_of(run: Run) -> int:
