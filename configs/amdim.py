@@ -10,6 +10,9 @@ a network that is not published; this one is that of Falcon and Cho, who report 
 README's command, "a bit over 62 %" after 50 epochs on four V100s. imagenet_large: 626 M parameters and 68.1 %, with
 100 epochs and, unlike here, Fast AutoAugment's policy. The authors also train two classifiers along, on what they take
 for constant: `jaxcl evaluate --protocol` has both. Not run here.
+
+Feature transformation (--mix) is not offered: its authors extrapolate vectors of length 1, where only the angle becomes
+harder. Scores here are products of vectors of any length, and extrapolation would add l (1 - l) |q - k|^2.
 """
 
 from dataclasses import dataclass

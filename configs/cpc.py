@@ -14,6 +14,9 @@ changed one by one. The schedule was not at hand (batch, rate and epochs are tho
 augmentation of patches is made of (`augment.cpc_patches`). Their second evaluation, a residual classifier on the grid
 of patches for few labels, is the protocol "deep": with --represent flat and the grid's side (7, or 6 of the last two
 presets). Not run here.
+
+Feature transformation (--mix) is not offered: its authors extrapolate vectors of length 1, where only the angle becomes
+harder. Scores here are products of vectors of any length, and extrapolation would add l (1 - l) |q - k|^2.
 """
 
 from dataclasses import dataclass
