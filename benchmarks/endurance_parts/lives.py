@@ -66,10 +66,18 @@ class Life(NamedTuple):
         """Waits until it has told of this step; False where it ended before, or takes too long."""
         until = time.monotonic() + seconds
         while self.step() < step:
-            gone = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if gone or time.monotonic() > until:
+            if self.gone() or time.monotonic() > until:
                 return False
             time.sleep(WAIT)
+        return True
+
+    def gone(self, seconds: float = 0.0) -> bool:
+        """Whether it has ended, or does within so many seconds; its status stays to be asked for."""
+        until = time.monotonic() + seconds
+        while not os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if time.monotonic() >= until:
+                return False
+            time.sleep(min(1.0, max(0.0, until - time.monotonic())))
         return True
 
     def wait(self, seconds: float = LONGEST) -> int | None:

@@ -28,6 +28,8 @@ def simclr(
     max_area: Number = 1.0,
     distribution: CropDistribution = uniform_height,
     brightness_form: str = "multiply",
+    hue: Number | None = None,
+    grayscale: Number = 0.2,
 ) -> Op:
     """SimCLR's augmentation (Chen et al. 2020, appendix A), in the order and with the clips of its code:
 
@@ -46,13 +48,17 @@ def simclr(
         larger on average.
     brightness_form
         "multiply" as in SimCLRv2, "add" as in the first version.
+    hue
+        how far hues are turned, as a fraction of the color circle; None is 0.2 s. 0.5 is any hue.
+    grayscale
+        how many of the views are gray: for images that colors tell apart better than what is in them.
     """
-    jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
+    jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength if hue is None else hue)
     steps = [
         geometry.random_resized_crop(size, area=(min_area, max_area), distribution=distribution),
         *([geometry.flip()] if flip else []),
         color.color_jitter(*jitter, brightness_form=brightness_form),
-        color.grayscale(),
+        color.grayscale(probability=grayscale),
         color.clip(),
         *([gaussian_blur()] if blur else []),
     ]

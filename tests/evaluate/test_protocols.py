@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxcl import augment
-from jaxcl.evaluate import PROTOCOLS, Subject, embed, features, protocols, subjects
+from jaxcl.evaluate import PROTOCOLS, Subject, embed, features, subjects
+from jaxcl.evaluate.protocols.augmentation import probe_views
 from jaxcl.typing import Images
 
 
@@ -200,7 +201,7 @@ def test_mocos_protocol_has_the_settings_of_its_code():
     moco |= {"weight_decay": 0, "schedule": "steps", "drop_factor": 0.1, "start_std": 0.01}
     assert moco.items() <= defaults.items()
     assert [drop * 100 for drop in defaults["drops"]] == [60, 80]
-    views = protocols._probe_views(8, defaults["augmentation"])
+    views = probe_views(8, defaults["augmentation"])
     crop = dict(dict(views.recipes[0].settings)["steps"][0].settings)
     assert crop["distribution"] is augment.uniform_area_log_ratio
     assert (crop["area"], crop["method"], crop["antialias"]) == ((0.08, 1.0), "bilinear", True)
