@@ -180,6 +180,8 @@ def evaluate_run(
     data_dir: str | None = None,
     evaluate_on: str | None = None,
     labels: str | None = None,
+    layout: str = "auto",
+    encoded: bool = False,
     test_data: str | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -212,6 +214,9 @@ def evaluate_run(
         run's own knobs serves.
     evaluate_on, labels
         another split to test on, and another file of labels, than the run's knobs name.
+    layout, encoded
+        of `data`: how a folder is read; and whether its images stay encoded, so that crops (of "linear_moco" and
+        fine-tuning) are of whole images, and tests see the 7/8 in the middle, not all of the centre square.
     test_data
         other images of some of the same classes, by their names, in place of the test images, as for `data.load`:
         another kind of photograph, or "objectnet13:PATH" (`data.objectnet13`), as LooC is tested. What classifiers are
@@ -244,7 +249,9 @@ def evaluate_run(
     encoder = encoder_of(run, recipe.method.embed)
     if members is None:
         own_split = evaluate_on if test_data is None else None
-        sets = images_to_evaluate(run, data, data_dir, evaluate_on=own_split, labels=labels)
+        sets = images_to_evaluate(
+            run, data, data_dir, evaluate_on=own_split, labels=labels, layout=layout, encoded=encoded
+        )
         sets = without_trained_on(run, sets, data, told)
         if test_data is not None:
             sets = with_test_images(run, sets, test_data, data_dir, evaluate_on=evaluate_on or "test")
