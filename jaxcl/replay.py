@@ -87,10 +87,7 @@ def replay(
     placed = place(finite.guarded(made, nonfinite="skip"), knobs.placement, mesh)
     told(f"From the state of step {start}: {step - start} training steps.")
     before = jax.device_get(state)
-    ends = range(start + 1, step + 1)
-    with closing(
-        device_batches(pipeline, mesh, recipe.batch_size, knobs.seed, start, ends, many=False)
-    ) as batches:
+    with closing(device_batches(pipeline, mesh, recipe.batch_size, knobs.seed, start, step, 1)) as batches:
         for batch in batches:
             before = jax.device_get(state)
             state, metrics = placed(state, replicate(run_key, mesh), batch)
