@@ -52,7 +52,7 @@ EDGES = {
         "typing",
     },
     "data": {"data", "augment", "images", "keys", "typing"},
-    "evaluate": {"evaluate", "augment", "data", "devices", "images", "typing"},
+    "evaluate": {"evaluate", "augment", "data", "devices", "images", "nets", "typing"},
     "train": {
         "train",
         "data",
