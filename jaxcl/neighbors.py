@@ -10,6 +10,7 @@ itself.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -86,12 +87,15 @@ def look_beside(config: Path, *, given: Mapping[str, str] | None = None) -> dict
     for name in [name for name in sys.modules if name in _FINDER.names]:
         del sys.modules[name]
     folder = folder_of(config)
+    start = os.path.normpath(folder)
     for name, module in list(sys.modules.items()):  # imported already, as by a notebook
         file = getattr(module, "__file__", None)
-        if (
-            name not in NEVER
-            and file
-            and Path(file) in (folder / f"{name}.py", folder / name / "__init__.py")
+        if name in NEVER or not file:
+            continue
+        # As strings: a program that has imported TensorFlow has thousands of modules.
+        inside, within = os.path.split(os.path.normpath(file))
+        if (inside, within) == (start, f"{name}.py") or (
+            within == "__init__.py" and inside == os.path.join(start, name)
         ):
             del sys.modules[name]
     _FINDER.folder, _FINDER.given, _FINDER.found, _FINDER.names = folder, given, {}, set()
