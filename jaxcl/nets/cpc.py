@@ -71,7 +71,7 @@ def masked_context(
 
 
 def residual_classifier(
-    *, classes: int, norm: Norm, blocks: int = 11, inner: int | None = None, dtype: Any = jnp.float32
+    *, classes: int, norm: Norm, blocks: int = 11, inner: int | None = None, dtype: DTypeLike = jnp.float32
 ) -> Net:
     """A classifier of grids: [b, h, w, c] -> logits [b, classes].
 
@@ -167,7 +167,7 @@ class ResidualClassifier(nn.Module):
     norm: Norm
     blocks: int
     inner: int | None
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):
