@@ -5,13 +5,15 @@ arXiv:2108.02982). With MoCo it is one line,
 
     moco(..., transform=mixing(positives=2.0, negatives=1.6))
 
-with SimCLR `partial(mixed_nt_xent, temperature=0.1)` in place of its loss, and the parts are there to be used alone;
-`MIXES` names the settings that configs offer as --mix. What was read of this paper is its abstract and its authors'
-code; the code applies it to MoCo only, so the form for SimCLR's in-batch negatives (`batch_scores`) is ours.
+with SimCLR `partial(mixed_nt_xent, temperature=0.1)` in place of its loss, with CMC `cmc(...,
+transform=mixing_scores())`, and the parts are there to be used alone; `MIXES` names the settings that configs offer as
+--mix. What was read of this paper is its abstract and its authors' code; the code applies it to MoCo only, so the forms
+for SimCLR's in-batch negatives (`batch_scores`) and for CMC's are ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -156,6 +158,52 @@ def mixing(
             return mixed
         pairs = zip(mixed, (q, k, queue), strict=True)
         return tuple(jnp.where(step >= start, new, old) for new, old in pairs)
+
+    return transform
+
+
+class ScoresTransform(Protocol):
+    """(key, q [n, d], k [n, d], scored, axis_name=None) -> scores [n, 1 + m], the positive first."""
+
+    def __call__(
+        self,
+        key: Array,
+        q: Array,
+        k: Array,
+        scored: Callable[[Array], Array],
+        /,
+        *,
+        axis_name: str | None = None,
+    ) -> Array: ...
+
+
+def mixing_scores(
+    *, positives: float | Array | None = 2.0, negatives: float | Array | None = 1.6
+) -> ScoresTransform:
+    """The transform that `cmc` takes, whose queries have negatives of their own each: extrapolated pairs q', k',
+
+        scores = (q'.k', q'.n'_1, ..., q'.n'_m),      n'_j = l n_j + (1 - l) n_permutation(j)
+
+    with one permutation of the columns and one l for the whole step. What is mixed are the scores, which is the same
+    as mixing the negatives.
+
+    positives, negatives
+        alpha of each Beta distribution, as in `mixing`; None leaves that side as it is. (A factor for every entry would
+        need the negatives themselves, as many as n m.)
+
+    The transform is given `scored`, q -> its products [n, 1 + m] with its own key and with its negatives. That the
+    paper's authors apply theirs to CMC is not known: this form is ours.
+    """
+
+    def transform(key, q, k, scored, *, axis_name=None):
+        positives_key, permutation_key, factor_key = jax.random.split(key, 3)
+        if positives is not None:
+            q, k = extrapolate_positives(positives_key, q, k, alpha=positives, axis_name=axis_name)
+        others = scored(q)[:, 1:]
+        if negatives is not None:
+            order = jax.random.permutation(permutation_key, others.shape[1])
+            others = lerp(beta(factor_key, negatives, (), others.dtype), others, others[:, order])
+        return jnp.concatenate([jnp.sum(q * k, axis=1, keepdims=True), others], axis=1)
 
     return transform
 

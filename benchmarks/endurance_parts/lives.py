@@ -64,8 +64,12 @@ class Life(NamedTuple):
 
     def reach(self, step: int, seconds: float = LONGEST) -> bool:
         """Waits until it has told of this step; False where it ended before, or takes too long."""
+        return self.until(lambda: self.step() >= step, seconds)
+
+    def until(self, holds: Callable[[], bool], seconds: float = LONGEST) -> bool:
+        """Waits until something holds; False where it ended before, or takes too long."""
         until = time.monotonic() + seconds
-        while self.step() < step:
+        while not holds():
             if self.gone() or time.monotonic() > until:
                 return False
             time.sleep(WAIT)
@@ -285,6 +289,16 @@ def killed_at(run_dir: Path, save: int, event: int, delay: float) -> Callable[[]
                 timer.start()
             else:
                 os.kill(os.getpid(), signal.SIGKILL)
+
+    return partial(Watch, run_dir, meets)
+
+
+def told_at(run_dir: Path, save: int, event: int, file: Path) -> Callable[[], Any]:
+    """To be called in a process: makes a file before that event of that save."""
+
+    def meets(now: int, number: int) -> None:
+        if (now, number) == (save, event):
+            file.touch()
 
     return partial(Watch, run_dir, meets)
 

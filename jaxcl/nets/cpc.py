@@ -1,4 +1,4 @@
-"""CPC's networks: an encoder of patches without batch statistics, and a context that sees what is above."""
+"""CPC's networks: an encoder of patches without batch statistics, a context that sees what is above, a classifier."""
 
 from __future__ import annotations
 
@@ -70,6 +70,25 @@ def masked_context(
     return from_linen(MaskedContext(hidden, blocks, top, sides, dtype))
 
 
+def residual_classifier(
+    *, classes: int, norm: Norm, blocks: int = 11, inner: int | None = None, dtype: DTypeLike = jnp.float32
+) -> Net:
+    """A classifier of grids: [b, h, w, c] -> logits [b, classes].
+
+        `blocks` bottlenecks of c channels, `inner` within > mean over the grid > dense
+
+    CPC v2's for few labels (Henaff et al., arXiv:1905.09272, "efficient classification"): 11 blocks of 4096 channels,
+    1024 within, which is a quarter (None). No stride; zeros stand beside the grid; the dense layer starts at 0, so that
+    at first all classes are equally likely. Those last three are ours.
+    """
+    if blocks < 1 or classes < 2 or (inner is not None and inner < 1):
+        raise ValueError(
+            "residual_classifier needs a block and an inner channel at least, and two classes; got"
+            f" blocks={blocks}, inner={inner}, classes={classes}."
+        )
+    return from_linen(ResidualClassifier(classes, norm, blocks, inner, dtype))
+
+
 class CPCResNet(nn.Module):
     """The module behind `cpc_resnet`."""
 
@@ -139,6 +158,24 @@ class MaskedContext(nn.Module):
             y = nn.relu(conv(self.hidden, (2, 1))(y))
             x = x + nn.Dense(x.shape[-1], dtype=self.dtype)(y)
         return nn.relu(x)
+
+
+class ResidualClassifier(nn.Module):
+    """The module behind `residual_classifier`."""
+
+    classes: int
+    norm: Norm
+    blocks: int
+    inner: int | None
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        c = x.shape[-1]
+        for _ in range(self.blocks):
+            x = Bottleneck(self.inner or max(1, c // 4), c, 1, self.norm, self.dtype)(x, train=train)
+        pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        return nn.Dense(self.classes, kernel_init=nn.initializers.zeros)(pooled)
 
 
 def convolution(features, kernel, stride, dtype):

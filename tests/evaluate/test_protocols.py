@@ -38,7 +38,7 @@ def as_is(key, batch):
 # Which ask for the class, and which for what was done to the image.
 UNLABELLED = ("rotation", "hue")
 # Which need no encoder where the features are known.
-OF_FEATURES = ("knn", "knn200", "linear", "transfer", "fewshot5", "fewshot10", "linear_sgd", "mlp")
+OF_FEATURES = ("knn", "knn200", "linear", "transfer", "fewshot5", "fewshot10", "linear_sgd", "mlp", "deep")
 OF_CLASS = [name for name in PROTOCOLS if name not in UNLABELLED]
 # Settings that make a test short; the corruptions have a test of their own.
 FEW = {"views": as_is, "epochs": 100, "learning_rate": 2.0}
@@ -56,6 +56,7 @@ SHORT = {
         "weight_decays": [0.0],
     },
     "mlp": SMALL,
+    "deep": {"blocks": 1, "epochs": 10, "batch_size": 64},
     "corruption": {"images": 20, "names": ["brightness", "contrast"]},
 }
 
@@ -81,6 +82,7 @@ def test_the_table_names_the_protocols():
         "linear_sgd",
         "linear_moco",
         "mlp",
+        "deep",
         "fewshot5",
         "fewshot10",
         "finetune1",
@@ -166,7 +168,7 @@ def test_protocols_that_share_a_subject_run_its_encoder_once_and_find_the_same(r
         shared = PROTOCOLS[name](jax.random.key(0), subject, **SHORT.get(name, {}))
         assert untimed(shared) == untimed(results[name])
         assert len(batches) == 2, f"{name} after {batches}"  # the training images, and the test images
-        assert shared["seconds"] > subject.embed_seconds > 0 or name in ("linear_sgd", "mlp")
+        assert shared["seconds"] > subject.embed_seconds > 0 or name in ("linear_sgd", "mlp", "deep")
     # Whole sets again only of what it has made: ten times the test images, corrupted.
     PROTOCOLS["corruption"](jax.random.key(0), subject, names=["brightness", "contrast"])
     assert len(batches) == 2 + 10
@@ -216,6 +218,8 @@ def test_every_setting_of_a_protocol_is_in_its_result(name, results):
     recorded = results[name]["settings"]
     unused = {"drop_factor"} if recorded.get("schedule") == "cosine" else set()
     unused |= {"temperature"} if recorded.get("vote") == "majority" else set()
+    unused |= {"min_area"} if recorded.get("augmentation") in ("recipe", "none") else set()
+    unused |= {"trust_coefficient"} if recorded.get("optimizer") == "sgd" else set()
     assert known.keys() - unused <= recorded.keys()
 
 

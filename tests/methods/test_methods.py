@@ -16,7 +16,7 @@ import pytest
 
 from jaxcl import augment, collectives, devices, keys, losses, methods, nets
 from jaxcl.extract import last, of_widths
-from jaxcl.feature_transform import mixing
+from jaxcl.feature_transform import mixing, mixing_scores
 from jaxcl.losses import (
     binary_nce,
     keyless,
@@ -216,7 +216,9 @@ def tiny_yadim(axis_name, views=as_it_is, *, clip=20.0, penalty=0.05):
     )
 
 
-def tiny_cmc(axis_name, views=as_it_is, *, negatives=32, temperature=0.07, momentum=0.5, epsilon=1e-7):
+def tiny_cmc(
+    axis_name, views=as_it_is, *, negatives=32, temperature=0.07, momentum=0.5, epsilon=1e-7, transform=None
+):
     norm = nets.batch_norm(axis_name=axis_name)
 
     def halves(key, batch):
@@ -233,6 +235,7 @@ def tiny_cmc(axis_name, views=as_it_is, *, negatives=32, temperature=0.07, momen
         temperature=temperature,
         momentum=momentum,
         loss=keyless(binary_nce, images=256, epsilon=epsilon),
+        transform=transform,
         scores=seen,
         axis_name=axis_name,
     )
@@ -282,7 +285,7 @@ METHODS = {
     "amdim": tiny_amdim,
     "byol": tiny_byol,
     "cmc": tiny_cmc,
-    "cmc, negatives of the batch": partial(tiny_cmc, negatives="batch"),
+    "cmc, negatives of the batch, mixed": partial(tiny_cmc, negatives="batch", transform=mixing_scores()),
     "cpc": tiny_cpc,
     "distill": tiny_distill,
     "looc": tiny_looc,

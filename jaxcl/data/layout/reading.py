@@ -6,12 +6,19 @@ from pathlib import Path
 
 from jaxcl.data.layout.classes import classes_of, untested, with_labels
 from jaxcl.data.layout.parts import Layout, Part
-from jaxcl.data.layout.splits import held_out, in_classes, parts_of, split_folders, splits_inside
-from jaxcl.data.layout.words import sentence, shown
+from jaxcl.data.layout.splits import (
+    held_out,
+    in_classes,
+    in_deepest,
+    parts_of,
+    split_folders,
+    splits_inside,
+)
+from jaxcl.data.layout.words import listed, sentence, shown
 from jaxcl.data.splits import kind_of
 from jaxcl.data.tree import Node, tree
 
-LAYOUTS = ("auto", "splits", "classes")
+LAYOUTS = ("auto", "splits", "classes", "deepest")
 
 
 def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") -> Layout:
@@ -20,8 +27,9 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
     labels
         a file that says the classes, FILE or FILE:COLUMN; relative to the folder or to where the command is given.
     layout
-        "splits": folders called train, test, val, ... are splits; "classes": they are classes as any others; "auto":
-        as they look, and an error where that leaves a doubt.
+        "splits": folders called train, test, val, ... are splits; "classes": they are classes as any others; "deepest":
+        all folders that images lie in are classes, however deep; "auto": as they look, and an error where that leaves a
+        doubt.
     """
     check_layout(layout)
     root = tree(path)
@@ -29,9 +37,12 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
         layouts = "PATH/*.png, PATH/CLASS/*.png, or PATH/train/CLASS/*.png and PATH/test/CLASS/*.png"
         raise ValueError(f"there are no files in {path}. Expected images as {layouts}.")
     node = top(root, layout)
-    inside = splits_inside(node, layout)
-    folders = inside or split_folders(node, layout)
-    if folders:
+    deepest = layout == "deepest"
+    inside = {} if deepest else splits_inside(node, layout)
+    folders = {} if deepest else inside or split_folders(node, layout)
+    if deepest:
+        parts = {"": Part(path, *in_deepest(node))}
+    elif folders:
         parts = parts_of(folders)
         if inside:  # no folder is a split's alone
             parts = {name: part._replace(folder=path) for name, part in parts.items()}
@@ -54,8 +65,21 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
             name: part._replace(files=[(None, f) for _, f in part.files]) for name, part in parts.items()
         }
     found += untested(parts, classes, said)
+    if layout == "auto" and not folders and not said:
+        found += deeper(node)
     left = [one.path.name for one in node.folders if folders and not inside and one not in folders.values()]
     return Layout(path, parts, tuple(classes), own, sentence(path, parts, own, said + found, left))
+
+
+def deeper(node: Node) -> list[str]:
+    """Where classes hold several folders each: that these may be meant, as iNaturalist's species in its kingdoms."""
+    several = [one for one in node.folders if len(one.through().folders) > 1 and not one.through().images]
+    if len(node.folders) < 2 or not several:
+        return []
+    inner = [one.path.name for one in several[0].through().folders]
+    return [
+        f"{several[0].path.name} holds {listed(inner, 2)}: --layout deepest makes such folders the classes"
+    ]
 
 
 def check_layout(layout: str) -> None:

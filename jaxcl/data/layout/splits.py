@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from jaxcl.data.arrays import HOLD_OUT_EVERY
@@ -155,6 +155,26 @@ def in_classes(
     ]
     skipped += [(path, "lies beside the folders of the classes, so it has no label") for path in node.images]
     return files, skipped
+
+
+def in_deepest(root: Node) -> tuple[list[tuple[str | None, Path]], list[tuple[Path, str]]]:
+    """The same where every folder that images lie in is a class, however deep, as Birds/202 and Fungi/7 of iNaturalist:
+    called by its own name (202) where that is the only one, otherwise by its path (Birds/202)."""
+
+    def walked(node: Node) -> Iterator[Node]:
+        if node.images:
+            yield node
+        for one in node.folders:
+            yield from walked(one)
+
+    found = [node for node in walked(root) if node.path != root.path]
+    times = Counter(node.path.name for node in found)
+    files: list[tuple[str | None, Path]] = []
+    for node in found:
+        path = node.path.relative_to(root.path).as_posix()
+        files += [(node.path.name if times[node.path.name] == 1 else path, file) for file in node.images]
+    beside = [(path, "lies beside the folders of the classes, so it has no label") for path in root.images]
+    return files, [*root.left_out(), *beside]
 
 
 def held_out(node: Node, part: Part) -> dict[str, Part]:

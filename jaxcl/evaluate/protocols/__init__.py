@@ -9,6 +9,7 @@
     linear_sgd         the same by SGD on augmented images            class, from features where there are no views
     linear_moco        so with MoCo's settings                        class
     mlp                one hidden layer, as AMDIM's second probe      class, from features where there are no views
+    deep               a residual network on a grid of features       class, from features where there are no views
     fewshot5, 10       5 or 10 labelled images a class                class, from features, by the key
     finetune1, 10      the whole encoder on 1 or 10 % of the labels   class
     finetune100        on all: transfer, where the data is another    class

@@ -17,8 +17,14 @@ def for_finetuning(augmentation: str, views: Views | None, subject: Subject) -> 
     return augmentation, as_they_are if augmentation == "none" else chosen(augmentation, views, subject)
 
 
-def chosen(augmentation: str, views: Views | None, subject: Subject) -> Views | None:
-    """The views that a classifier is trained on; None where it sees the images as they are."""
+def chosen(
+    augmentation: str, views: Views | None, subject: Subject, *, min_area: float = 0.08
+) -> Views | None:
+    """The views that a classifier is trained on; None where it sees the images as they are.
+
+    min_area
+        of crops that are asked for by a library's name: the least fraction of the image that one keeps.
+    """
     choices = {"recipe": views, "none": None}
     if augmentation not in (*choices, "tensorflow", "torchvision"):
         raise ValueError(
@@ -27,13 +33,13 @@ def chosen(augmentation: str, views: Views | None, subject: Subject) -> Views | 
     if augmentation in choices:
         return choices[augmentation]
     subject.encoder_for("A probe on augmented images")
-    return probe_views(subject.train.images.shape[1], augmentation)
+    return probe_views(subject.train.images.shape[1], augmentation, min_area)
 
 
 # The same object at every call, so that the step is compiled once.
 @functools.cache
-def probe_views(size: int, library: str) -> Views:
-    return augment.probe_views(size, library=library)
+def probe_views(size: int, library: str, min_area: float = 0.08) -> Views:
+    return augment.probe_views(size, library=library, min_area=min_area)
 
 
 def as_they_are(key: Array, batch: Batch) -> tuple[Array, ...]:

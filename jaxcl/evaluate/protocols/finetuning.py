@@ -25,8 +25,11 @@ def finetune_result(
     epochs: int | None = None,
     batch_size: int = 128,
     learning_rate: float = 0.05,
+    rate_rule: str = "linear",
+    optimizer: str = "sgd",
     momentum: float = 0.9,
-    nesterov: bool = True,
+    nesterov: bool | None = None,
+    trust_coefficient: float = 0.001,
     schedule: str = "cosine",
     drops: Sequence[float] = (0.6, 0.8),
     drop_factor: float = 0.1,
@@ -35,7 +38,8 @@ def finetune_result(
     progress: Progress | None = None,
 ) -> Result:
     """`finetune` on so many percent of the labels: 60 epochs for 1 %, 30 for more. The augmentation as for
-    "linear_sgd", and crop and flip where the recipe has none."""
+    "linear_sgd", and crop and flip where the recipe has none. SimCLRv2's optimizer is optimizer="lars",
+    learning_rate=0.005, rate_rule="sqrt", batch_size=1024."""
     protocol = f"finetune{percent}"
     check_sets(protocol, subject.train, subject.test)
     start = time.perf_counter()
@@ -44,8 +48,11 @@ def finetune_result(
         "epochs": (60 if percent == 1 else 30) if epochs is None else epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "rate_rule": rate_rule,
+        "optimizer": optimizer,
         "momentum": momentum,
-        "nesterov": nesterov,
+        "nesterov": optimizer == "sgd" if nesterov is None else nesterov,
+        "trust_coefficient": trust_coefficient,
         "schedule": schedule,
         "drops": [float(drop) for drop in drops],
         "drop_factor": drop_factor,
@@ -66,8 +73,11 @@ def grid_result(
     steps: int = 20_000,
     batch_size: int = 256,
     held_out: float = 0.1,
+    rate_rule: str = "linear",
+    optimizer: str = "sgd",
     momentum: float = 0.9,
-    nesterov: bool = True,
+    nesterov: bool | None = None,
+    trust_coefficient: float = 0.001,
     schedule: str = "cosine",
     augmentation: str = "recipe",
     progress: Progress | None = None,
@@ -80,20 +90,23 @@ def grid_result(
         "steps": steps,
         "batch_size": batch_size,
         "held_out": held_out,
+        "rate_rule": rate_rule,
+        "optimizer": optimizer,
         "momentum": momentum,
-        "nesterov": nesterov,
+        "nesterov": optimizer == "sgd" if nesterov is None else nesterov,
+        "trust_coefficient": trust_coefficient,
         "schedule": schedule,
     }
     augmentation, views = for_finetuning(augmentation, views, subject)
     grid: dict[str, Any] = {"learning_rates": learning_rates, "weight_decays": weight_decays}
     tuned = finetune_grid(key, subject, views=views, progress=progress, **grid, **settings)
     settings |= {name: tuned.details[name] for name in ("learning_rate", "weight_decay")}
-    return of_finetuned("finetune_grid", key, subject, tuned, settings, augmentation, start)
+    return of_finetuned("finetune_grid", key, subject, tuned, of_schedule(settings), augmentation, start)
 
 
 def of_finetuned(protocol, key, subject: Subject, tuned: FineTuned, settings, augmentation, start) -> Result:
     """What the protocols that fine-tune return; `start` is when they began."""
-    told = {"optimizer": "SGD", "augmentation": augmentation, "batch_statistics": "of pretraining"}
+    told = {"augmentation": augmentation, "batch_statistics": "of pretraining"}
     seconds = time.perf_counter() - start
     return {
         **result(protocol, subject, tuned.accuracy, {**told, "seed": seed_of(key), **settings}, seconds),

@@ -120,10 +120,12 @@ def sgd_result(
     drop_factor: float = 0.1,
     start_std: float = 0.0,
     augmentation: str = "recipe",
+    min_area: float = 0.08,
     progress: Progress | None = None,
 ) -> Result:
     """`linear_sgd`. The augmentation is that of the recipe ("recipe": its `probe_views`), crop and flip by
-    "tensorflow" (SimCLR's) or by "torchvision" (MoCo's), or "none": features of the images as they are.
+    "tensorflow" (SimCLR's) or by "torchvision" (MoCo's), whose crops keep a fraction of `min_area` at least, or "none":
+    features of the images as they are.
 
     "linear_moco" is the protocol of MoCo's code (main_lincls.py), by which LooC and feature transformation are
     evaluated as well: 100 epochs (LooC on ImageNet-100: 200), batches of 256, learning rate 30, times 0.1 at 3/5 and
@@ -132,7 +134,7 @@ def sgd_result(
     """
     check_sets(protocol, subject.train, subject.test)
     start = time.perf_counter()
-    views = chosen(augmentation, views, subject)
+    views = chosen(augmentation, views, subject, min_area=min_area)
     settings: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": min(batch_size, len(subject.train.images)),
@@ -150,6 +152,7 @@ def sgd_result(
         "optimizer": "SGD",
         "augmentation": augmentation,
         "augmented": views is not None,
+        **({"min_area": min_area} if augmentation in ("tensorflow", "torchvision") else {}),
         **of_schedule(settings),
     }
     seconds = time.perf_counter() - start

@@ -59,6 +59,7 @@ def result(protocol: str, subject: Subject, accuracy: float, settings, seconds: 
 
 
 def of_schedule(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without what a schedule that does not fall in steps has no use for."""
-    unused = () if settings["schedule"] == "steps" else ("drops", "drop_factor")
+    """Without what has no use: drops where the schedule does not fall in steps, LARS's coefficient where it is SGD."""
+    unused = [] if settings["schedule"] == "steps" else ["drops", "drop_factor"]
+    unused += ["trust_coefficient"] if settings.get("optimizer") == "sgd" else []
     return {name: value for name, value in settings.items() if name not in unused}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from jaxcl.evaluate import transforms
 from jaxcl.evaluate.probe import L2
 from jaxcl.evaluate.protocols.corruption import corruption_result
+from jaxcl.evaluate.protocols.deep import deep_result
 from jaxcl.evaluate.protocols.fewshot import few_shot_result
 from jaxcl.evaluate.protocols.finetuning import finetune_result, grid_result
 from jaxcl.evaluate.protocols.linear import MOCO, TRANSFER_L2, linear_result, linear_results, sgd_result
@@ -17,7 +18,7 @@ from jaxcl.evaluate.protocols.results import Result
 from jaxcl.evaluate.protocols.transforms import transform_result
 
 # name -> (key, subject, *, settings of its own, views=None, progress=None) -> Result. `views` matters to "linear_sgd",
-# "mlp" and the "finetune"s alone; the key to what draws: not to "knn", "linear" and their kin.
+# "mlp", "deep" and the "finetune"s alone; the key to what draws: not to "knn", "linear" and their kin.
 PROTOCOLS: dict[str, Callable[..., Result]] = {
     "knn": functools.partial(knn_result, "knn", k=10, vote="majority"),
     "knn200": functools.partial(knn_result, "knn200", k=200, vote="weighted"),
@@ -26,6 +27,7 @@ PROTOCOLS: dict[str, Callable[..., Result]] = {
     "linear_sgd": functools.partial(sgd_result, "linear_sgd"),
     "linear_moco": functools.partial(sgd_result, "linear_moco", **MOCO),
     "mlp": mlp_result,
+    "deep": deep_result,
     "fewshot5": functools.partial(few_shot_result, "fewshot5", shots=5),
     "fewshot10": functools.partial(few_shot_result, "fewshot10", shots=10),
     "finetune1": functools.partial(finetune_result, 1),
