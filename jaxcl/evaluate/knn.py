@@ -6,6 +6,7 @@ Wu et al. (2018, arXiv:1805.01978, section 3.4) made the weighted vote the usual
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
