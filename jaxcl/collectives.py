@@ -197,7 +197,7 @@ def order_of(before: Array, after: Array) -> Array:
 
 
 def from_next(tree: PyTree, axis_name: str, *, steps: int = 1) -> PyTree:
-    """What the device `steps` further on has, the devices standing in a ring; -1 is the one before."""
+    """What the device `steps` further along the ring of devices has; -1 is the one before."""
     n = size(axis_name)
     ring = [(i, (i - steps) % n) for i in range(n)]
     return jax.tree.map(lambda x: lax.ppermute(x, axis_name, ring), tree)
@@ -235,7 +235,7 @@ def total(x: Array, axis_name: AxisName = None) -> Array:
 def sum_own(x: Array, axis_name: AxisName = None) -> Array:
     """The sum over the devices, of which each gets its own rows: [D n, ...] on each of D devices -> [n, ...].
 
-    It is what `gather` does, turned round.
+    It is the transpose of `gather`.
     """
     return x if axis_name is None else lax.psum_scatter(x, axis_name, tiled=True)
 

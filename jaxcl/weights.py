@@ -117,8 +117,8 @@ def made_of(method: Method) -> Made:
     net = None if method.five_parts is None else method.five_parts.encoder.get("encoder")
     if not isinstance(net, Net) or net.made is None:
         raise ValueError(
-            "The method does not say of what one encoder it was made (of several, or of a network that is not of"
-            " jaxcl.nets), so it has no names elsewhere. `jaxcl embed` writes the features instead."
+            "The method has no single encoder of jaxcl.nets, so its weights have no names elsewhere. `jaxcl embed`"
+            " writes the features instead."
         )
     return net.made
 

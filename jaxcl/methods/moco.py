@@ -94,13 +94,11 @@ def moco(
         for direction, (x, other) in enumerate([(x1, x2), (x2, x1)] if symmetric else [(x1, x2)]):
             shuffle_key, mix_key, loss_key = jax.random.split(direction_keys[direction], 3)
             h, q, query_stats = forward(params, query_stats, x)
-            k, key_stats = shuffled(
-                shuffle_key,
-                lambda x, stats=key_stats: forward(target, stats, x)[1:],
-                other,
-                shuffle=shuffle,
-                axis_name=axis_name,
-            )
+
+            def keys_of(images, stats=key_stats):
+                return forward(target, stats, images)[1:]
+
+            k, key_stats = shuffled(shuffle_key, keys_of, other, shuffle=shuffle, axis_name=axis_name)
             k = jax.lax.stop_gradient(k)
             seen = (q, k, queue.keys)
             if transform is not None:
