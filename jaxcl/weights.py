@@ -50,6 +50,7 @@ LIBRARIES: dict[str, tuple[Callable, Callable]] = {
     "torchvision": (check_torchvision, in_torch),
     "timm": (check_timm, in_timm),
 }
+# The endings of files that PyTorch writes.
 PICKLED = (".pth", ".pt", ".tar", ".ckpt", ".bin")
 
 
