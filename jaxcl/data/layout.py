@@ -33,7 +33,7 @@ class Part(NamedTuple):
 
 class Layout(NamedTuple):
     """A folder, understood: its splits by the names they were given ("train", "Testing", "val"), its classes in the
-    order of their numbers, and a sentence or two that say how it was read."""
+    order of their numbers, and a sentence or two that say how it was read; `labels_by` those about files of labels."""
 
     root: Path
     splits: dict[str, Part]
@@ -42,6 +42,7 @@ class Layout(NamedTuple):
         bool  # whether it has folders or a column for them; otherwise files are held out by their names
     )
     says: str
+    labels_by: tuple[str, ...] = ()
 
     def name_of(self, split: str) -> str:
         """Which of `splits` is asked for: by its own name or its kind. "test" is a validation split where there is no
@@ -118,9 +119,11 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
         parts = {
             name: part._replace(files=[(None, f) for _, f in part.files]) for name, part in parts.items()
         }
+    labels_by = (*said, *found)
     found += untested(parts, classes, said)
     left = [one.path.name for one in node.folders if folders and not inside and one not in folders.values()]
-    return Layout(path, parts, tuple(classes), own, sentence(path, parts, own, said + found, left))
+    says = sentence(path, parts, own, said + found, left)
+    return Layout(path, parts, tuple(classes), own, says, labels_by)
 
 
 def check_layout(layout: str) -> None:
