@@ -2,9 +2,13 @@
 
 import ast
 import importlib.util
-import inspect
 from functools import cache
 from pathlib import Path
+
+try:
+    from sphinx.pycode import ModuleAnalyzer
+except ImportError:  # the tests read constants without it
+    pass
 
 LONGEST = 90  # characters of a value that is shown
 
@@ -33,39 +37,23 @@ def constants(source: str) -> dict[str, list[str]]:
 @cache
 def of(module: str) -> dict[str, list[str]]:
     """The same of a module by its name, with those that a room takes from its files."""
-    source = Path(importlib.util.find_spec(module).origin).read_text()
-    imported = {}
-    if source and Path(importlib.util.find_spec(module).origin).name == "__init__.py":
-        for node in ast.parse(source).body:
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxcl."):
-                theirs = of(node.module)
-                imported |= {name.name: theirs[name.name] for name in node.names if name.name in theirs}
+    file = Path(importlib.util.find_spec(module).origin)
+    source, imported = file.read_text(), {}
+    for node in ast.parse(source).body if file.name == "__init__.py" else ():
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{module}."):
+            theirs = of(node.module)
+            imported |= {name.name: theirs[name.name] for name in node.names if name.name in theirs}
     return imported | constants(source)
 
 
-def lines_of(name: str) -> list[str] | None:
-    module, _, constant = name.rpartition(".")
-    return (
-        of(module).get(constant) if module.startswith("jaxcl") and importlib.util.find_spec(module) else None
-    )
-
-
-def skip(app, what, name, obj, skipped, options):
-    """A constant with a comment is no member without documentation."""
-    module = app.env.current_document.get("autodoc:module") if hasattr(app.env, "current_document") else None
-    module = module or app.env.ref_context.get("py:module")
-    if what != "module" or inspect.ismodule(obj) or inspect.isroutine(obj) or not module:
-        return None
-    return False if name in of(module) else None
-
-
-def process(app, what, name, obj, options, lines):
-    if what == "data":
-        lines[:] = lines_of(name) or []
-
-
 def setup(app):
-    app.connect("autodoc-skip-member", skip)
-    # Before `docstrings` makes reStructuredText of it.
-    app.connect("autodoc-process-docstring", process, priority=400)
+    analyze = ModuleAnalyzer.analyze
+
+    def with_constants(analyzer):
+        """As if the comments were those that Sphinx knows, which begin with a colon."""
+        analyze(analyzer)
+        if analyzer.modname.partition(".")[0] == "jaxcl":
+            analyzer.attr_docs |= {("", name): [*lines, ""] for name, lines in of(analyzer.modname).items()}
+
+    ModuleAnalyzer.analyze = with_constants
     return {"parallel_read_safe": True, "parallel_write_safe": True}
