@@ -111,7 +111,7 @@ def load_encoder(
     run = open_run(run_dir, trust=trust)
     if layer is not None:
         if part is not None:
-            raise ValueError(f"An encoder is that of a part or of a layer; got part={part!r}, layer={layer}.")
+            raise ValueError(f"Give either part or layer, not both; got part={part!r}, layer={layer}.")
         return encoder_of(run, at_layer(run, layer), untrained=untrained)
     if part is None:
         return encoder_of(run, run.recipe.method.embed, untrained=untrained)
@@ -145,8 +145,8 @@ def encoder_of(run: Run, apply: Apply, *, untrained: bool = False) -> Encoder:
         raise ValueError(
             f"The encoder of {run.dir} at step {step} has numbers that are not finite, in {len(broken)} of"
             f" {len(jax.tree.leaves(found))} arrays ({', '.join(broken[:3])}{', ...' * (len(broken) > 3)}), so what it"
-            " makes of images means nothing. Train it anew, with a lower learning rate or in float32; `jaxcl train`"
-            " stops today before a state becomes such."
+            " makes of images means nothing. Train it anew, with a lower learning rate or in float32; since it was"
+            " made, `jaxcl train` stops before it saves such a state."
         )
     return Encoder(apply, found["params"], found["state"], about, step)
 

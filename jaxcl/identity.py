@@ -56,8 +56,8 @@ def check_same(
     run_dir: str | Path, mine: Mapping[str, Any], knobs: Any, *, besides: Collection[str] = ()
 ) -> None:
     """Raises ValueError, with what differs, where the newest checkpoint of a run is of another identity than `mine`:
-    another config, other knobs or images; the knobs named `besides` may differ. One that says nothing of them (of an
-    older jaxcl) is believed."""
+    another config, other knobs or images; the knobs named `besides` may differ. A checkpoint without
+    an identity, of an older jaxcl, is accepted."""
     checkpoints = Path(run_dir) / "checkpoints"
     newest = checkpoint.latest(checkpoints)
     try:

@@ -48,7 +48,9 @@ def step_of(loss: PlacedLoss) -> Callable[[str | None], Callable]:
     return make
 
 
-def value_and_grad(loss: PlacedLoss, params: PyTree, batch: PyTree, *, placement: str, devices: int = 8):
+def value_and_grad(
+    loss: PlacedLoss, params: PyTree, batch: PyTree, *, placement: str, devices: int = 8
+) -> tuple[Array, PyTree]:
     """The loss and its gradient with respect to `params`, as a training step would compute them.
 
     placement is one of "one" (a single device), "jit", "shard_map", "shard_map_unchecked" (check_vma=False), "pmap",
@@ -80,8 +82,8 @@ def assert_same_everywhere(
 ) -> None:
     """Raises AssertionError where a placement's value or gradient differs from that of a single device.
 
-    Differences are relative to the largest entry of each array. A loss that ignores its axis is told so. To pretend
-    devices on a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count=8 before jax is imported;
+    Differences are relative to the largest entry of each array. Where a loss ignores its axis, the message says so. To
+    pretend devices on a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count=8 before jax is imported;
     `placements=("vmap",)` needs no second device.
     """
     truth = value_and_grad(loss, params, batch, placement="one")

@@ -156,6 +156,22 @@ def test_a_report_without_images_draws_the_rest_and_says_what_it_leaves_out(worl
     assert (without_images / "plots/report.html").read_text().count("data:image/png;base64") >= 5
 
 
+def test_classifiers_are_asked_about_other_images_of_some_of_the_same_classes(world, tmp_path):
+    """Ten light images, whose file calls them 0, are of the training images' class 1."""
+    light = np.full((10, 16, 16, 3), 180, np.uint8)
+    arrays = {f"{split}_images": light for split in ("train", "test")}
+    arrays |= {f"{split}_labels": np.zeros(10, int) for split in ("train", "test")}
+    np.savez(tmp_path / "other.npz", classes=["light"], **arrays)
+    spec = f"npz:{tmp_path}/other.npz"
+    (row,) = evaluate_run(world / "run", ("linear",), baselines=(), test_data=spec)
+    assert (row["train_images"], row["test_images"], row["accuracy"]) == (64, 10, 100.0)
+    assert row["data"] == f"tested on {spec}"
+    assert row["by_class"] == {"light": 100.0}
+    np.savez(tmp_path / "other.npz", classes=["green"], **arrays)
+    with pytest.raises(ValueError, match="have 1 classes that the training images .* not have: green"):
+        evaluate_run(world / "run", ("linear",), baselines=(), test_data=spec)
+
+
 def test_other_images_than_the_run_began_with_are_refused(world, tmp_path, capsys):
     shutil.copytree(world / "run", tmp_path / "run")
     record = json.loads((tmp_path / "run/run.json").read_text())

@@ -231,6 +231,8 @@ def by_extremes(low: float, high: float) -> tuple[tuple[float, float], str]:
 
 
 def missing(path: Path, what: str) -> FileNotFoundError:
+    if path.is_symlink():
+        return FileNotFoundError(f"{path} is a link to {os.readlink(path)}, where there is no {what}.")
     parent = next((p for p in path.absolute().parents if p.is_dir()), Path("/"))
     try:
         near = (

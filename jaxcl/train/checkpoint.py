@@ -23,7 +23,7 @@ import re
 import shutil
 import stat
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -53,12 +53,30 @@ def save(
     beside
         what else is kept with it, as JSON; the function `beside` reads it.
 
-    Returns when all is on the disk, a few seconds for 400 MB; `train.saver` does the same beside the training. (orbax
-    could, but a program that ends before its save has then loses it, or waits in vain for many minutes.)
+    Returns when all is on the disk, a few seconds for 400 MB; `train.saver` does the same beside the training.
 
     Steps newer than this one are of a future that the run went back from, and are moved aside. Raises
     FileExistsError if this step is there and good (a damaged one is moved aside). With several processes all of them
     must call it, on a file system that they share.
+    """
+    begin(directory, step, state, keep=keep, keep_every=keep_every, beside=beside)()
+    meet(f"jaxcl saved step {step}")
+
+
+def begin(
+    directory: str | Path,
+    step: int,
+    state: PyTree,
+    *,
+    keep: int = 3,
+    keep_every: int = 0,
+    beside: Mapping[str, Any] | None = None,
+) -> Callable[[], None]:
+    """The first half of `save`, and what does the other.
+
+    In the first half the processes meet by messages over the devices, so all must be at the same place of their
+    program. In the second they meet by the store of keys alone, so it may be a thread's while all go on with training;
+    the arrays of the state must stay as they are until it is back. All is on the disk when it is back in process 0.
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1; got {keep}.")
@@ -80,13 +98,19 @@ def save(
             if other >= step:
                 _move_aside(directory, other)
         unfinished.mkdir()
-    _meet(f"jaxcl saves step {step}")
+    meet(f"jaxcl saves step {step}")
 
     # orbax refuses arrays without entries; the manifest says all there is to know about them.
     with _written(unfinished):
-        orbax.save(unfinished / "arrays", {name: x for name, x in leaves.items() if np.size(x)})
+        written = orbax.save_async(
+            unfinished / "arrays", {name: x for name, x in leaves.items() if np.size(x)}
+        )
 
-    if first:
+    def finish() -> None:
+        with _written(unfinished):
+            written.result()
+        if not first:
+            return
         manifest = {
             "format": 1,
             "step": step,
@@ -108,7 +132,8 @@ def save(
             trash = directory / f".saving-{old}-old"
             (directory / str(old)).rename(trash)
             _remove(trash)
-    _meet(f"jaxcl saved step {step}")
+
+    return finish
 
 
 @contextmanager
@@ -347,7 +372,7 @@ def _read_manifest(folder: Path) -> dict:
     for name, pair in pairs.items():
         for entry, value in manifest[name].items():
             if not fits(value, pair):
-                raise ValueError(f"manifest.json says of {name} {entry!r} what cannot be: {value!r}")
+                raise ValueError(f"manifest.json has an impossible {entry!r} of {name}: {value!r}")
     return manifest
 
 
@@ -377,7 +402,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _meet(name: str) -> None:
-    """Waits until all processes are here."""
+def meet(name: str) -> None:
+    """Waits until all processes are here: messages over the devices, so all must be at the same place."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)

@@ -42,7 +42,7 @@ class Log:
         where the run ends, for the bar and the time left.
     loggers
         who else gets what is a finite number: names (`train.loggers.PACKAGES`), or objects with `write(step, metrics)`
-        and `close()`. One that raises an error is told of once, and then left out.
+        and `close()`. One that raises an error is reported once, and then left out.
     console
         a rich console; by default standard output. A terminal gets a bar, anything else (a file, a pipe, a notebook)
         a line per `write`.

@@ -342,3 +342,12 @@ def test_a_damaged_file_is_an_image_or_is_skipped(data, sound_files, tmp_path):
     assert len(got.images) + len(got.skipped) == 2
     assert got.images.dtype == np.uint8
     assert np.array_equal(got.images[-1], picture(1))
+
+
+@pytest.mark.parametrize("spec", ["folder:{}", "npz:{}.npz"])
+def test_a_link_to_nothing_is_said_to_be_one(spec, tmp_path):
+    where = tmp_path / "link"
+    for path in (where, where.with_suffix(".npz")):
+        path.symlink_to(tmp_path / "moved away")
+    with pytest.raises(FileNotFoundError, match=r"link.* is a link to .*moved away, where there is no"):
+        load(spec.format(where), "train")

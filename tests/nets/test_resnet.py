@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from jaxcl import collectives, nets
-from jaxcl.nets.resnet import POOLS, Block, ResNet
+from jaxcl.nets.resnet import POOLS, SHORTCUTS, Block, ResNet
 from jaxcl.nets.resnet import Conv as ResNetConv
 
 norm = nets.batch_norm()
@@ -279,3 +279,18 @@ def test_on_a_tpu_a_bottleneck_is_as_near_to_float32_as_elsewhere(monkeypatch):
     assert error(there[0], here[0]) > 0  # it is another program
     for part in range(3):
         assert error(there[part], exact[part]) < 1.2 * error(here[part], exact[part]) + 1e-4
+
+
+def test_the_first_block_of_every_stage_can_have_a_convolution_on_its_shortcut():
+    """SimCLR's resnet.py, block_group: use_projection=True. Of ResNet-18 one more 1x1 convolution and its norm, of as
+    many channels as the first stage; of bottlenecks the same network."""
+    given = {"stem": "cifar", "norm": norm, "features": 4}
+    plain, every = (of_init(nets.resnet(18, **given, shortcuts=s), 2, 8, 8, 3) for s in SHORTCUTS)
+    more = count(every) - count(plain)
+    assert more == 4 * 4 + 2 * 4
+    assert set(every["stage1_block1"]) - set(plain["stage1_block1"]) == {"shortcut", "shortcut_norm"}
+    assert every["stage1_block2"].keys() == plain["stage1_block2"].keys()
+    same = [of_init(nets.resnet(50, **given, stages=1, shortcuts=s), 2, 8, 8, 3) for s in SHORTCUTS]
+    assert jax.tree.structure(same[0]) == jax.tree.structure(same[1])
+    with pytest.raises(ValueError, match="shortcuts are"):
+        nets.resnet(18, **given, shortcuts="all")
