@@ -181,10 +181,11 @@ def test_other_images_than_the_run_began_with_are_refused(world, tmp_path, capsy
     assert "began with 63 images of 16 x 16 x 3, 2 classes; now there are 64" in capsys.readouterr().err
 
 
-def test_a_run_may_start_from_the_encoder_of_another(world, tmp_path):
+def test_a_run_may_start_from_the_encoder_of_another(world, tmp_path, capsys):
     command = ["train", "grays.py", "--init", "run", "--temperature", "0.2", "--epochs", "0.25"]
     assert main([*command, "--run-dir", str(tmp_path / "next")]) == 0
     assert json.loads((tmp_path / "next/knobs.json").read_text())["init"] == f"{world}/run"
+    assert f"Starts from the encoder of {world}/run.\n" in capsys.readouterr().out
     kernels = [
         jax.tree.leaves(load_encoder(run).params["encoder"]) for run in (world / "run", tmp_path / "next")
     ]
