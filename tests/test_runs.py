@@ -13,11 +13,15 @@ import chex
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from jaxcl import augment
 from jaxcl.cli import main
+from jaxcl.data import crops_of, crops_whole_images
 from jaxcl.encoder import load_encoder
 from jaxcl.report import picture_of_views
 from jaxcl.runs import evaluate_run, open_run
+from jaxcl.runs.images import other_split
 from jaxcl.train.log import read_metrics
 from jaxcl.typing import About
 
@@ -170,6 +174,24 @@ def test_classifiers_are_asked_about_other_images_of_some_of_the_same_classes(wo
     np.savez(tmp_path / "other.npz", classes=["green"], **arrays)
     with pytest.raises(ValueError, match="have 1 classes that the training images .* not have: green"):
         evaluate_run(world / "run", ("linear",), baselines=(), test_data=spec)
+
+
+def test_other_data_that_stays_encoded_is_cropped_whole(world, tmp_path):
+    """Of wide images whose margins are white, crops see the margins; those that are squares already do not."""
+    for name in ("train/a", "train/b", "test/a", "test/b"):
+        pixels = np.full((20, 60, 3), 255, np.uint8)
+        pixels[:, 14:46] = 0
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / name / "0.png")
+    run, spec = open_run(world / "run"), f"folder:{tmp_path}"
+    views = augment.probe_views(16)
+    encoded, squares = (other_split(run, spec, "train", None, encoded=which) for which in (True, False))
+    assert crops_whole_images(encoded.images, views)
+    assert not crops_whole_images(squares.images, views)
+    batches = crops_of(jax.random.key(0), encoded.images, views, lambda step: np.arange(2), steps=5)
+    assert max(float(np.max(batch["views"])) for batch in batches) > 0.9
+    assert squares.images.max() == 0
+    assert encoded.classes == squares.classes == ("a", "b")
 
 
 def test_other_images_than_the_run_began_with_are_refused(world, tmp_path, capsys):
