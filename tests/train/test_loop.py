@@ -40,7 +40,7 @@ def recipe():
     return Recipe(
         method=simclr(
             views=views,
-            encoder=nets.conv_n(features=(8,), dense=16, norm=norm),
+            encoder=nets.conv_n(features=(4,), dense=8, norm=norm),
             head=nets.mlp_head(norm=norm, hidden=(), out=8),
             loss=keyless(nt_xent, temperature=0.2),
         ),
