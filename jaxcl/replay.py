@@ -87,9 +87,8 @@ def replay(
     placed = place(finite.guarded(made, nonfinite="skip"), knobs.placement, mesh)
     told(f"From the state of step {start}: {step - start} training steps.")
     before = jax.device_get(state)
-    ends = range(start + 1, step + 1)
     with closing(
-        device_batches(pipeline, mesh, recipe.batch_size, knobs.seed, start, ends, many=False)
+        device_batches(pipeline, mesh, recipe.batch_size, knobs.seed, start, step, steps_per_call=1)
     ) as batches:
         for batch in batches:
             before = jax.device_get(state)
