@@ -164,9 +164,10 @@ def _written(folder: Path) -> Iterator[None]:
 def steps(directory: str | Path) -> list[int]:
     """The saved steps, oldest first; whether they are still good, `damage` says."""
     directory = Path(directory)
-    if directory.exists() and not directory.is_dir():
+    if os.path.lexists(directory) and not directory.is_dir():
+        what = "a link that leads to no folder" if directory.is_symlink() else "a file"
         raise ValueError(
-            f"{directory} is a file; it should be the folder of a run's checkpoints. Move it away."
+            f"{directory} is {what}; it should be the folder of a run's checkpoints. Move it away."
         )
     names = os.listdir(directory) if directory.is_dir() else []
     return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]*", name))
