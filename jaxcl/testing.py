@@ -31,6 +31,7 @@ from jaxcl.typing import Array, PyTree
 # (params, batch, axis_name) -> scalar
 PlacedLoss = Callable[[PyTree, PyTree, str | None], Array]
 
+# The placements in which a loss is compared with itself on one device.
 EVERYWHERE = ("jit", "shard_map", "shard_map_unchecked", "pmap", "vmap")
 
 
@@ -112,6 +113,7 @@ def assert_same_everywhere(
                 )
 
 
+# What `assert_same_everywhere` says of a loss that sends nothing between devices.
 IGNORED = (
     "The loss ignores its axis_name: it sends nothing between devices, so each has the loss of its own rows alone. Hand"
     " axis_name on to whatever compares or averages rows: nt_xent(z1, z2, axis_name=axis_name), collectives.gather,"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaxcl.encoder import Encoder
     from jaxcl.evaluate import Subject
 
+# What may stand beside a run's encoder in an evaluation, by name.
 BASELINES = ("raw pixels", "untrained encoder")
 
 # (what is evaluated, what is being done, the fraction of it that is done)

@@ -88,7 +88,7 @@ class Log:
                 TextColumn("step"),
                 MofNCompleteColumn(),
                 BarColumn(),
-                TextColumn("{task.fields[shown]}"),
+                TextColumn("{task.fields[shown]}", markup=False),
                 console=self._console,
                 refresh_per_second=4,
             )
@@ -175,7 +175,7 @@ class Log:
         """A line on the screen, above the bar where there is one, and nowhere else."""
         if self._active:
             self._said = time.perf_counter()
-            self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(sentence, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def began(self, step: int, *, compiling: float, seconds: float) -> None:
         """Says what the first step took, in seconds, and what is left; from here on the pace is counted."""

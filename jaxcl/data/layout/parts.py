@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
 class Layout(NamedTuple):
     """A folder, understood: its splits by the names they were given ("train", "Testing", "val"), its classes in the
-    order of their numbers, and a sentence or two that say how it was read."""
+    order of their numbers, and a sentence or two that say how it was read; `labels_by` those about files of labels."""
 
     root: Path
     splits: dict[str, Part]
@@ -34,6 +34,7 @@ class Layout(NamedTuple):
         bool  # whether it has folders or a column for them; otherwise files are held out by their names
     )
     says: str
+    labels_by: tuple[str, ...] = ()
 
     def name_of(self, split: str) -> str:
         """Which of `splits` is asked for: by its own name or its kind. "test" is a validation split where there is no

@@ -64,11 +64,13 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
         parts = {
             name: part._replace(files=[(None, f) for _, f in part.files]) for name, part in parts.items()
         }
+    labels_by = (*said, *found)
     found += untested(parts, classes, said)
     if layout == "auto" and not folders and not said:
         found += deeper(node)
     left = [one.path.name for one in node.folders if folders and not inside and one not in folders.values()]
-    return Layout(path, parts, tuple(classes), own, sentence(path, parts, own, said + found, left))
+    says = sentence(path, parts, own, said + found, left)
+    return Layout(path, parts, tuple(classes), own, says, labels_by)
 
 
 def deeper(node: Node) -> list[str]:
