@@ -11,6 +11,9 @@ from typing import Any
 from jaxcl.cli.shows import progress_bar, show
 from jaxcl.cli.words import add_processes, add_trust, join_processes, settings_of, speaks
 
+LAYOUTS = ("auto", "splits", "classes", "flat")
+BLACK_AND_WHITE = "the values that become black and white, of pixels of other than 8 bits"
+
 
 def evaluate(arguments: list[str]) -> int:
     """`jaxcl evaluate RUN_DIR [--protocol NAME ...] [--data SPEC] [--set NAME=VALUE ...]`"""
@@ -60,6 +63,10 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--evaluate-on", metavar="SPLIT", help="another split to test on, as val")
     parser.add_argument("--labels", metavar="FILE", help="another file of labels, FILE or FILE:COLUMN")
     parser.add_argument(
+        "--layout", choices=LAYOUTS, help="whether folders are splits, classes or neither (flat)"
+    )
+    parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=BLACK_AND_WHITE)
+    parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the protocol, as epochs=10"
     )
     add_trust(parser)
@@ -84,6 +91,8 @@ def evaluate(arguments: list[str]) -> int:
                 data_dir=own.data_dir,
                 evaluate_on=own.evaluate_on,
                 labels=own.labels,
+                layout=own.layout,
+                value_range=None if own.value_range is None else tuple(own.value_range),
                 settings=settings_of(own.set),
                 trust=own.trust,
                 **more,
@@ -124,8 +133,8 @@ def embed(arguments: list[str]) -> int:
     parser.add_argument(
         "--labels", metavar="FILE", help="the classes of a folder's images, FILE or FILE:COLUMN"
     )
-    parser.add_argument("--layout", choices=("auto", "splits", "classes"), default="auto")
-    parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"))
+    parser.add_argument("--layout", choices=LAYOUTS, default="auto")
+    parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=BLACK_AND_WHITE)
     parser.add_argument(
         "--layer", type=int, metavar="K", help="of the head: 1 is the first, -1 the projection z"
     )

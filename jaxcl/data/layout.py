@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set, Sized
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxcl.data.arrays import HOLD_OUT_EVERY
-from jaxcl.data.labels import Labels, Names, Table, in_order, labels_in, read_table
-from jaxcl.data.splits import KINDS_OF_SPLITS, held_out_by_name, kind_of
+from jaxcl.data.labels import Labels, Names, Table, in_order, labels_in, read_table, spelled
+from jaxcl.data.splits import KINDS_OF_SPLITS, held_out_by_name, kind_of, kind_within, kinds_among
 from jaxcl.data.tree import Node, tree
 
-LAYOUTS = ("auto", "splits", "classes")
+LAYOUTS = ("auto", "splits", "classes", "flat")
+# Names of folders that say which part of the images lies in them, and not what these show: images_001, part_2.
+_PIECE = re.compile(
+    r"(.*[\W_])?(part|fold|batch|chunk|shard|image|img|picture|photo|folder|dir|set|subset|archive|disk|vol|volume)s?"
+    r"[\W_]?\d+",
+    re.IGNORECASE,
+)
+# Files that are compared with a table, and the largest table, where folders say the classes already.
+COMPARED, MOST_COMPARED_BYTES = 2000, 2**24
 
 
 class Part(NamedTuple):
@@ -49,11 +58,11 @@ class Layout(NamedTuple):
         exact = [name for name in self.splits if name.casefold() == split.casefold()]
         if exact and not (split == "test" and self._secret(exact[0])):
             return exact[0]
-        kind = kind_of(split)
-        named = [name for name in self.splits if kind is not None and kind_of(name) == kind]
+        kind = kind_within(split)
+        named = [name for name in self.splits if kind is not None and kind_within(name) == kind]
         if split == "test" and (not named or all(map(self._secret, named))):
             named = [
-                name for name in self.splits if kind_of(name) == "val" and not self._secret(name)
+                name for name in self.splits if kind_within(name) == "val" and not self._secret(name)
             ] or named
         if len(named) == 1:
             return named[0]
@@ -70,6 +79,11 @@ class Layout(NamedTuple):
                 if len(self.splits) == 1
                 else f"{self.root} has the splits {there}; got 'test'."
             )
+        if split == "train" and len(self.splits) == 1:
+            raise ValueError(
+                f"{self.root} has a folder {there} and none to train on. Put one called train beside it; or give"
+                f" --data folder:{self.splits[there].folder}, of which one image in {HOLD_OUT_EVERY} is held out"
+            )
         raise ValueError(f"{self.root} has the splits {there}; got {split!r}.")
 
     def _secret(self, name: str) -> bool:
@@ -85,8 +99,8 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
     labels
         a file that says the classes, FILE or FILE:COLUMN; relative to the folder or to where the command is given.
     layout
-        "splits": folders called train, test, val, ... are splits; "classes": they are classes as any others; "auto":
-        as they look, and an error where that leaves a doubt.
+        "splits": folders called train, test, val, ... are splits; "classes": they are classes as any others; "flat": no
+        folder says a class, of a split or without any; "auto": as they look, and an error where that leaves a doubt.
     """
     check_layout(layout)
     root = tree(path)
@@ -96,15 +110,24 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
     node = top(root, layout)
     inside = splits_inside(node, layout)
     folders = inside or split_folders(node, layout)
+    pieces = False
     if folders:
-        parts = parts_of(folders)
+        parts = parts_of(folders, flat=layout == "flat")
         if inside:  # no folder is a split's alone
             parts = {name: part._replace(folder=path) for name, part in parts.items()}
     else:
-        files, skipped = in_classes(node if layout == "classes" else node.through())
+        pieces = layout == "auto" and in_pieces(node)
+        files, skipped = in_classes(
+            node if layout == "classes" else node.through(), flat=layout == "flat" or pieces
+        )
         parts = {"": Part(path, files, skipped)}
     tables = [table for one in ancestors(root, node) for table in one.tables]
-    parts, said, found = with_labels(path, parts, tables, labels)
+    parts, by, found = with_labels(path, parts, tables, labels)
+    said = classes_by(path, by, labels)
+    if pieces and labels is None and not any(part.labelled for part in parts.values()):
+        raise_pieces(node, found)
+    if layout == "auto" and labels is None:
+        contradicted(path, parts, tables)
     if inside:
         said = [
             f"the splits lie inside the classes, as {shown(next(iter(parts.values())).files[0][1], path)}",
@@ -118,8 +141,12 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
         parts = {
             name: part._replace(files=[(None, f) for _, f in part.files]) for name, part in parts.items()
         }
-    found += untested(parts, classes, said)
+    if own:
+        found += untested(parts, classes, by)
     left = [one.path.name for one in node.folders if folders and not inside and one not in folders.values()]
+    nodes = {"": node} if inside or not folders else {f"{name}/": one for name, one in folders.items()}
+    if bare := [start + name for start, one in nodes.items() for name in without_images(one)]:
+        found.append(f"without an image: {listed(bare)}")
     return Layout(path, parts, tuple(classes), own, sentence(path, parts, own, said + found, left))
 
 
@@ -158,8 +185,9 @@ def split_folders(node: Node, layout: str) -> dict[str, Node]:
     Raises ValueError where both can be meant.
     """
     folders = {one.path.name: one for one in node.folders}
-    named = {name: one for name, one in folders.items() if kind_of(name) is not None}
-    kinds = Counter(kind_of(name) for name in named)
+    of = kinds_among(folders)
+    named = {name: folders[name] for name in of}
+    kinds = Counter(of.values())
     others = [name for name in folders if name not in named]
     if layout == "classes" or not named:
         if layout == "splits":
@@ -169,17 +197,21 @@ def split_folders(node: Node, layout: str) -> dict[str, Node]:
             )
         return {}
     if kinds["train"] > 1:
-        twice = [name for name in named if kind_of(name) == "train"]
+        twice = [name for name in named if of[name] == "train"]
         raise ValueError(
             f"{node.path} has several folders for training, {listed(twice)}. Either one of them is meant, then"
             " rename or move the others; or they are classes: --layout classes"
         )
     held = len(named) > kinds["train"]
-    deep = all(one.through().folders for name, one in named.items() if kind_of(name) == "train")
+    if layout == "flat":
+        return named if kinds["train"] and held else {}
+    deep = all(one.through().folders for name, one in named.items() if of[name] == "train")
     flat_others = [name for name in others if not folders[name].folders]
     if layout == "auto" and not kinds["train"]:
         if len(named) == 1 and others:
             return {}  # a class that happens to be called so
+        if len(named) == 1:
+            return named  # which features can be computed of, if nothing can be learnt from it
         raise_ambiguous(node, named, others)
     if layout == "auto" and others and not held:
         if not deep:
@@ -229,11 +261,33 @@ def splits_inside(node: Node, layout: str) -> dict[str, Node]:
 def raise_ambiguous(node: Node, named: dict[str, Node], others: Sequence[str]) -> None:
     names = [*named, *others]
     rest = f", and {listed(others)} left out" if others else ""
-    without = "" if any(kind_of(name) == "train" for name in named) else " (without one to train on)"
+    without = "" if any(kind_within(name) == "train" for name in named) else " (without one to train on)"
     raise ValueError(
-        f"{node.path} can be read in two ways: as the splits {listed(list(named))}{without}{rest}; or as {len(names)}"
-        f" classes, {listed(names)}. Say which: --layout splits or --layout classes"
+        f"{node.path} can be read in two ways: as the splits {listed(list(named))}{without}{rest}; or as"
+        f" {counted(names)}, {listed(names)}. Say which: --layout splits or --layout classes"
     )
+
+
+def in_pieces(node: Node) -> bool:
+    """Whether the folders are so named that they hold parts of the same images, as images_001 and images_002."""
+    names = [one.path.name for one in node.folders]
+    stems = {re.sub(r"\d+$", "", name).casefold() for name in names}
+    return len(names) > 1 and len(stems) == 1 and all(map(_PIECE.fullmatch, names))
+
+
+def raise_pieces(node: Node, found: Sequence[str]) -> None:
+    names = [one.path.name for one in node.folders]
+    more = "".join(f" {one.rstrip('.')}." for one in found)
+    raise ValueError(
+        f"{node.path} can be read in two ways: as {counted(names)}, {listed(names)}; or as one folder in"
+        f" {len(names)} pieces, whose names say nothing of the images. Say which: --layout classes or --layout"
+        f" flat.{more}"
+    )
+
+
+def counted(classes: Sized) -> str:
+    """How many classes, in words."""
+    return f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}"
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
@@ -241,19 +295,20 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def parts_of(folders: dict[str, Node]) -> dict[str, Part]:
+def parts_of(folders: dict[str, Node], *, flat: bool = False) -> dict[str, Part]:
     """The splits with their classes. A folder that is the only one of its split is a class only if the training images
     have it among several."""
-    train = next((name for name in folders if kind_of(name) == "train"), None)
+    train = next((name for name in folders if kind_within(name) == "train"), None)
     known: set[str] = set()
     if train is not None:
-        known = {one.path.name for one in folders[train].through().folders}
+        known = {spelled(one.path.name) for one in folders[train].through().folders}
         chain = names_on_the_way(folders[train])
         if (
             not known
             and chain
             and any(
-                chain[-1] in [one.path.name for one in other.through().folders] for other in folders.values()
+                chain[-1] in [spelled(one.path.name) for one in other.through().folders]
+                for other in folders.values()
             )
         ):
             known = {chain[-1]}  # the one class of which there are training images
@@ -261,41 +316,43 @@ def parts_of(folders: dict[str, Node]) -> dict[str, Part]:
     for name, node in folders.items():
         inner, beside = node, node.tables
         # A wrapping folder (images/) is looked through, a class is not.
-        while len(inner.folders) == 1 and not inner.images and inner.folders[0].path.name not in known:
+        while (
+            len(inner.folders) == 1 and not inner.images and spelled(inner.folders[0].path.name) not in known
+        ):
             inner = inner.folders[0]
             beside += inner.tables
-        files, skipped = in_classes(inner, keep=known)
+        files, skipped = in_classes(inner, keep=known, flat=flat)
         parts[name] = Part(node.path, files, skipped, beside)
     order = list(KINDS_OF_SPLITS)
-    return dict(sorted(parts.items(), key=lambda item: order.index(str(kind_of(item[0])))))
+    return dict(sorted(parts.items(), key=lambda item: order.index(str(kind_within(item[0])))))
+
+
+def without_images(node: Node) -> list[str]:
+    """The folders beside those of the classes in which there is no image."""
+    inner = node.through()
+    empty = [one.path.name for one in inner.inside if isinstance(one, Node) and not one.holds_images]
+    return empty if inner.folders else []
 
 
 def names_on_the_way(node: Node) -> list[str]:
     names = []
     while len(node.folders) == 1 and not node.images:
         node = node.folders[0]
-        names.append(node.path.name)
+        names.append(spelled(node.path.name))
     return names
 
 
 def in_classes(
-    node: Node, keep: Iterable[str] = ()
+    node: Node, keep: Iterable[str] = (), *, flat: bool = False
 ) -> tuple[list[tuple[str | None, Path]], list[tuple[Path, str]]]:
     """(class or None, file) of a folder, and what is left out: its folders are classes if there are several (or if the
     only one is a class to `keep`)."""
     folders, skipped = node.folders, list(node.left_out())
-    if len(folders) < 2 and not {one.path.name for one in folders} & set(keep):
+    if flat or (len(folders) < 2 and not {spelled(one.path.name) for one in folders} & set(keep)):
         return [(None, file) for file in node.files()], skipped
     files: list[tuple[str | None, Path]] = []
     for one in folders:
-        files += [(one.path.name, file) for file in one.files()]
-    skipped = [
-        (
-            path,
-            "lies beside the folders of the classes, so it has no label" if path.parent == node.path else why,
-        )
-        for path, why in skipped
-    ]
+        files += [(spelled(one.path.name), file) for file in one.files()]
     skipped += [(path, "lies beside the folders of the classes, so it has no label") for path in node.images]
     return files, skipped
 
@@ -320,7 +377,7 @@ def classes_of(path: Path, parts: dict[str, Part]) -> list[str]:
 
     Raises ValueError where another split has a class that never occurs among the training images.
     """
-    train = [name for name in parts if kind_of(name) == "train"]
+    train = [name for name in parts if kind_within(name) == "train"]
     if not train:  # nothing can be learnt from it, and what can be is said when it is asked for
         return in_order({name for part in parts.values() for name, _ in part.files if name is not None})
     found = {name for name, _ in parts[train[0]].files if name is not None}
@@ -340,83 +397,128 @@ def classes_of(path: Path, parts: dict[str, Part]) -> list[str]:
 
 def with_labels(
     path: Path, parts: dict[str, Part], tables: Sequence[Path], labels: str | None
-) -> tuple[dict[str, Part], list[str], list[str]]:
-    """The splits with the classes that a text file gives them; and what was read, and what was found and not used."""
+) -> tuple[dict[str, Part], dict[str, tuple[Path, Labels]], list[str]]:
+    """The splits with the classes that a text file gives them; which file that is, by split; and what was found and
+    not used."""
+    train = next((part for name, part in parts.items() if kind_within(name) == "train"), None)
+    known = (
+        frozenset(name for name, _ in train.files if name is not None) if train is not None else frozenset()
+    )
     if labels is not None:
         file, column = label_file(path, labels)
         table = read_table(file)
         given = {name: asked(table, path, part, column) for name, part in parts.items()}
         if all(isinstance(one, str) for one in given.values()):
             raise ValueError(str(next(iter(given.values()))))
-        used = {name: one for name, one in given.items() if isinstance(one, Labels)}
-        made: dict[str, Part] = {}
-        for name, part in parts.items():
-            if name in used:
-                made |= labelled(name, part, used[name], file)
-            else:
-                made[name] = part._replace(files=[(None, f) for _, f in part.files])
-        return made, [f"classes by {shown(file, path)}, column {next(iter(used.values())).column}"], []
-    made = {}
-    said: list[str] = []
-    notes: list[str] = []
+        by = {name: (file, one) for name, one in given.items() if isinstance(one, Labels)}
+        parts = {
+            name: part if name in by else part._replace(files=[(None, f) for _, f in part.files])
+            for name, part in parts.items()
+        }
+        return labelled(parts, by), by, []
+    by, notes = {}, []
     for name, part in parts.items():
         if part.labelled or not part.files:
-            made[name] = part
             continue
-        own = [t for t in tables if not name or kind_of(first_word(t)) in (None, kind_of(name))]
+        own = [t for t in tables if not name or kind_of(first_word(t)) in (None, kind_within(name))]
         own += [t for t in part.tables if t not in own]
         fitting: list[tuple[Path, Labels]] = []
         for file in own:
             if "submission" in file.name.lower():
                 continue
             try:
-                one = asked(read_table(file), path, part, None)
+                one = asked(read_table(file), path, part, None, known)
             except (OSError, ValueError):  # no table at all
                 continue
-            if isinstance(one, Labels) and one.matched >= 0.5 and len(set(one.classes.values())) > 1:
-                fitting.append((file, one))
-            elif isinstance(one, str) and "--labels" in one:
-                notes.append(one)
+            if isinstance(one, str):
+                notes += [one] if "--labels" in one else []
+            elif one.matched >= 0.5 and len(set(one.classes.values())) > 1:
+                if one.tells:
+                    fitting.append((file, one))
+                else:
+                    notes.append(
+                        f"{shown(file, path)} has another word for nearly every image, column {one.column}:"
+                        f" --labels {file}:COLUMN takes classes from it"
+                    )
         if len(fitting) > 1:
             files = " and ".join(shown(file, path) for file, _ in fitting)
             raise ValueError(
                 f"Several files say the classes of the images in {part.folder}: {files}. Say which: --labels"
                 f" {fitting[0][0]}"
             )
-        if not fitting:
-            made[name] = part
-            continue
-        ((file, one),) = fitting
-        made |= labelled(name, part, one, file)
-        said.append(f"{name + '/: ' if name else ''}classes by {shown(file, path)}, column {one.column}")
-    return made, said, notes
+        if fitting:
+            by[name] = fitting[0]
+    return labelled(parts, by), by, notes
 
 
-def asked(table: Table, path: Path, part: Part, column: str | None) -> Labels | str:
+def classes_by(path: Path, by: dict[str, tuple[Path, Labels]], labels: str | None) -> list[str]:
+    """What was read from text files, in words."""
+    said = [
+        (name + "/: " if name and labels is None else "", f"classes by {shown(file, path)}, {one.where}")
+        for name, (file, one) in by.items()
+    ]
+    return list(dict.fromkeys("".join(words) for words in said))
+
+
+def contradicted(path: Path, parts: dict[str, Part], tables: Sequence[Path]) -> None:
+    """Raises ValueError where the folders are classes and a table has other classes for the same images."""
+    for part in parts.values():
+        files = [one for one in part.files if one[0] is not None]
+        files = files[:: -(-len(files) // COMPARED) or 1]
+        for file in tables if files else ():
+            if "submission" in file.name.lower() or file.stat().st_size > MOST_COMPARED_BYTES:
+                continue
+            try:
+                one = asked(read_table(file), path, part._replace(files=files), None)
+            except (OSError, ValueError):
+                continue
+            if isinstance(one, str) or len(one.classes) < len(files) / 2 or not one.tells:
+                continue
+            pairs = {(files[i][0], name) for i, name in one.classes.items()}
+            if not (len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})):
+                folders, words = (sorted({str(pair[k]) for pair in pairs}) for k in (0, 1))
+                raise ValueError(
+                    f"{path} can be read in two ways: with the folders as {counted(folders)}, {listed(folders)}; or"
+                    f" with those of {shown(file, path)}, {one.where}: {listed(words)}. Say which: --layout classes or"
+                    f" --labels {file}"
+                )
+
+
+def asked(
+    table: Table, path: Path, part: Part, column: str | None, known: Set[str] = frozenset()
+) -> Labels | str:
     """What a table says of a split, or why it says nothing."""
     files = [file for _, file in part.files]
     folders = {part.folder, path, table.path.parent, *(file.parent for file in files[:1])}
     try:
-        return labels_in(table, Names.of(files, folders), column)
+        return labels_in(table, Names.of(files, folders), column, known=known)
     except ValueError as error:
         return str(error)
 
 
-def labelled(name: str, part: Part, labels: Labels, file: Path) -> dict[str, Part]:
-    """A split with classes; a folder without splits may become several, by a column of the table."""
-    why = f"{file.name} does not say its class"
-    without = [(f, why) for i, (_, f) in enumerate(part.files) if i not in labels.classes]
-    skipped = [one for one in part.skipped if one[0] != file] + without
-    numbered = sorted(labels.classes)
-    if name or not labels.splits:
-        files: list[tuple[str | None, Path]] = [(labels.classes[i], part.files[i][1]) for i in numbered]
-        return {name: part._replace(files=files, skipped=skipped)}
+def labelled(parts: dict[str, Part], by: dict[str, tuple[Path, Labels]]) -> dict[str, Part]:
+    """The splits with the classes of some of them by tables; a folder without splits may become several, by a column
+    of the table."""
     made: dict[str, Part] = {}
-    for i in numbered:
-        one = made.setdefault(labels.splits[i], Part(part.folder, [], []))
-        one.files.append((labels.classes[i], part.files[i][1]))
-    made[next(iter(made))].skipped.extend(skipped)
-    return {split: made[split] for split in ("train", "test", "val") if split in made}
+    for name, part in parts.items():
+        if name not in by:
+            made[name] = part
+            continue
+        file, labels = by[name]
+        why = f"{file.name} does not say its class"
+        without = [(f, why) for i, (_, f) in enumerate(part.files) if i not in labels.classes]
+        skipped = [one for one in part.skipped if one[0] != file] + without
+        numbered = sorted(labels.classes)
+        if name or not labels.splits:
+            files: list[tuple[str | None, Path]] = [(labels.classes[i], part.files[i][1]) for i in numbered]
+            made[name] = part._replace(files=files, skipped=skipped)
+            continue
+        for i in numbered:
+            one = made.setdefault(labels.splits[i], Part(part.folder, [], []))
+            one.files.append((labels.classes[i], part.files[i][1]))
+        made[next(iter(made))].skipped.extend(skipped)
+        made = {split: made[split] for split in ("train", "test", "val") if split in made}
+    return made
 
 
 def first_word(file: Path) -> str:
@@ -437,16 +539,16 @@ def shown(file: Path, root: Path) -> str:
     return str(file.relative_to(root)) if root in file.parents else str(file)
 
 
-def untested(parts: dict[str, Part], classes: Sequence[str], said: Sequence[str]) -> list[str]:
+def untested(parts: dict[str, Part], classes: Sequence[str], by: dict[str, tuple[Path, Labels]]) -> list[str]:
     """What to do where training images have labels and no others do, as in a competition."""
-    held = [name for name in parts if kind_of(name) != "train"]
-    train = next((part for name, part in parts.items() if kind_of(name) == "train"), None)
+    held = [name for name in parts if kind_within(name) != "train"]
+    train = next((name for name in parts if kind_within(name) == "train"), None)
     if not classes or not held or train is None or any(parts[name].labelled for name in held):
         return []
-    labels = " with --labels FILE" if said else ""
+    labels = f" --labels {by[train][0]}" if train in by else ""
     return [
         f"{', '.join(held)} cannot be evaluated on, having no labels, but a tenth of the training images can: --data"
-        f" folder:{train.folder}{labels} holds it out"
+        f" folder:{parts[train].folder}{labels} holds it out"
     ]
 
 
@@ -468,7 +570,8 @@ def sentence(
     def one(name: str, part: Part) -> str:
         n = len({label for label, _ in part.files if label is not None})
         slash = "/" if part.folder != path else ""
-        return f"{name}{slash}: {f'{n} classes' if n else 'no labels'}, {len(part.files)} images"
+        many = f"{n} {'class' if n == 1 else 'classes'}" if n else "no labels"
+        return f"{name}{slash}: {many}, {len(part.files)} image{'s' * (len(part.files) != 1)}"
 
     words = [f"{path}: {'; '.join(one(name, part) for name, part in parts.items())}"]
     if not own:

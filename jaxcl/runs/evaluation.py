@@ -20,6 +20,7 @@ from jaxcl.config import recipe_of
 from jaxcl.records import write_whole
 from jaxcl.runs.directory import Run, open_run, silent
 from jaxcl.runs.images import images_to_evaluate, without_trained_on
+from jaxcl.tables import describe
 from jaxcl.typing import Array, Images, PyTree
 
 if TYPE_CHECKING:
@@ -180,6 +181,8 @@ def evaluate_run(
     data_dir: str | None = None,
     evaluate_on: str | None = None,
     labels: str | None = None,
+    layout: str | None = None,
+    value_range: tuple[float, float] | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     told: Callable[[str], None] = silent,
@@ -209,8 +212,9 @@ def evaluate_run(
         another data set to evaluate on, as for `data.load` (resized to the run's images; gray ones become RGB if the
         run's are): results then have "data", and lie in evaluations/PROTOCOL@DATA.json. Without data_dir that of the
         run's own knobs serves.
-    evaluate_on, labels
-        another split to test on, and another file of labels, than the run's knobs name.
+    evaluate_on, labels, layout, value_range
+        another split to test on, another file of labels, and another way to read folders and pixels, than the run's
+        knobs say (of other data: than `data.load` would find).
     settings
         keywords that the protocols take beside their own defaults, as {"epochs": 10}; each goes to the protocols that
         have it, and is in the result.
@@ -238,7 +242,19 @@ def evaluate_run(
     recipe = run.recipe
     encoder = encoder_of(run, recipe.method.embed)
     if members is None:
-        sets = images_to_evaluate(run, data, data_dir, evaluate_on=evaluate_on, labels=labels)
+        sets = images_to_evaluate(
+            run,
+            data,
+            data_dir,
+            evaluate_on=evaluate_on,
+            labels=labels,
+            layout=layout,
+            value_range=value_range,
+        )
+        for line in dict.fromkeys(
+            line for _, test in sets.values() for line in (describe(test), *test.notes)
+        ):
+            told(line)
         sets = without_trained_on(run, sets, data, told)
         own_embed = encoder.embed
     else:

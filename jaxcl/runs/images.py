@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +21,15 @@ def images_to_evaluate(
     *,
     evaluate_on: str | None = None,
     labels: str | None = None,
+    layout: str | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> dict[str, tuple[Images, Images]]:
     """A kind of label -> training and test images that carry it: the run's own, or other data."""
+    changed: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
     if data is not None:
-        return {"": other_images(run, data, data_dir, evaluate_on=evaluate_on or "test", labels=labels)}
-    changed = {"evaluate_on": evaluate_on, "labels": labels}
+        how = {name: value for name, value in changed.items() if value is not None}
+        return {"": other_images(run, data, data_dir, evaluate_on=evaluate_on or "test", **how)}
+    changed["evaluate_on"] = evaluate_on
     knobs = dataclasses.replace(run.knobs, **{name: v for name, v in changed.items() if v is not None})
     run = run._replace(knobs=resolved(knobs))
     try:
@@ -51,14 +56,15 @@ def other_images(
     data_dir: str | None,
     *,
     evaluate_on: str = "test",
-    labels: str | None = None,
+    **how: Any,
 ) -> tuple[Images, Images]:
-    """Training and test images of another data set, in the size and with the channels of the run's."""
+    """Training and test images of another data set, in the size and with the channels of the run's; `how` it is read,
+    as for `data.load`."""
     from jaxcl.data import load
 
     sets = [
         fitting(
-            load(data, split, data_dir=data_dir or run.knobs.data_dir, size=side_of(run), labels=labels),
+            load(data, split, data_dir=data_dir or run.knobs.data_dir, size=side_of(run), **how),
             run.about.shape,
         )
         for split in ("train", evaluate_on)
