@@ -73,9 +73,9 @@ def share(name: str) -> float:
 def held_out_by_name(names: Sequence[str], classes: Sequence[str | None], *, every: int) -> list[bool]:
     """Which files are held out, where a folder has no split: those whose `share` is below 1 / every.
 
-    A file stays where it is when others come. Exceptions: of a class of `every` or more at least one is held out, and of
-    `every` files of smaller classes one; and one of each class is always left to train on. Only a class, or a folder,
-    without a file on the right side is ever changed by them.
+    A file stays where it is when others come. Exceptions: of a class of `every` or more at least one is held out, and
+    of `every` files of smaller classes one; and one of each class is always left to train on. Only a class, or a
+    folder, without a file on the right side is ever changed by them.
     """
     shares = [share(name) for name in names]
     out = [one < 1 / every for one in shares]
