@@ -31,7 +31,6 @@ from jaxcl.data.decode import (
     within,
 )
 from jaxcl.data.layout import Layout, Part, layout_of
-from jaxcl.data.splits import kind_within
 from jaxcl.typing import About, Images
 
 # The side that images of many sizes get where none is said: the larger one where most are as large.
@@ -61,9 +60,7 @@ def read_folder(
     shown = [os.path.relpath(file, part.folder) for _, file in files]
     skipped = [f"{os.path.relpath(file, part.folder)}: {why}" for file, why in part.skipped]
     reasons: dict[int, str] = {}
-    formats, notes, own = readable_formats(), [found.says], found.name_of(split)
-    if kind_within(own) not in (None, kind_within(split)):
-        notes.append(f"{own}/ stands in for {split}, of which there are no images with labels.")
+    formats, notes = readable_formats(), found.notes(split)
     with warnings.catch_warnings():
         # Pillow warns about oddities (in EXIF, say) that do not matter; of a decompression bomb it warns, then opens.
         warnings.simplefilter("ignore")

@@ -156,7 +156,8 @@ def labels_in(
         chosen = -1
     else:
         chosen = column_of_classes(table, header, shown, others, of_files, headed)
-    classes, splits = {}, {}
+    classes: dict[int, str] = {}
+    splits: dict[int, str] = {}
     twice: dict[int, str] = {}
     for number, row in body:
         if number is None:

@@ -92,6 +92,13 @@ class Layout(NamedTuple):
     def part(self, split: str) -> Part:
         return self.splits[self.name_of(split)]
 
+    def notes(self, split: str) -> list[str]:
+        """How the folder was read, and which split another stands in for."""
+        own = self.name_of(split)
+        if kind_within(own) in (None, kind_within(split)):
+            return [self.says]
+        return [self.says, f"{own}/ stands in for {split}, of which there are no images with labels."]
+
 
 def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") -> Layout:
     """How a folder of images is read.

@@ -221,7 +221,7 @@ def _in_folder(where: str, split: str, data_dir: Any, labels: str | None, layout
     classes = whole.classes if labelled(whole, split) else ()
     images = gathered(f"folder:{where}/{split}", classes, found, skipped)
     value_range: tuple[float, float] | None = None
-    notes: tuple[str, ...] = (whole.says,)
+    notes = tuple(whole.notes(split))
     if any_deep([file for _, file in files], formats):
         value_range, note = range_of(whole, formats)
         notes += (note,)
