@@ -3,6 +3,7 @@
 import errno
 import json
 import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -109,6 +110,7 @@ def test_without_labels_a_run_is_trained_to_its_end(home, capfd):
     assert "Without online kNN (--knn-every 1): " in said.out
     assert "no labels" in said.out
     assert (home / "runs/mine/checkpoints").exists()
+    assert "Next: jaxcl embed runs/mine --out features.csv; jaxcl plot runs/mine" in said.out
 
 
 @pytest.mark.parametrize(
@@ -129,14 +131,24 @@ def test_without_labels_a_run_is_trained_to_its_end(home, capfd):
             ["--evaluate-on", "cats", "--knn-every", "0", "--layout", "splits"],
             "no folders that are named as splits",
         ),
+        (["--data", "folder:split", "--evaluate-on", "val"], "has the splits train, test; got 'val'"),
     ],
 )
 def test_what_cannot_be_trained_leaves_no_run_directory(home, capsys, words, says):
     pictures(home / "pictures", 20)
     (home / "empty").mkdir()
+    for name in ("train", "test"):
+        pictures(home / "split" / name, 16)
     assert main(["train", "mine.py", *words]) == 1
     assert says in capsys.readouterr().err
     assert not (home / "runs").exists()
+
+
+def test_a_word_that_is_nearly_right_is_guessed(home, capsys):
+    assert main(["trian"]) == 2
+    assert "Did you mean `jaxcl train`?" in capsys.readouterr().out
+    assert main(["train", "quickstat"]) == 1
+    assert "Did you mean quickstart?" in capsys.readouterr().err
 
 
 def test_a_run_that_learnt_nothing_is_begun_anew_and_one_that_did_is_not(home):
@@ -155,6 +167,24 @@ def test_a_run_that_learnt_nothing_is_begun_anew_and_one_that_did_is_not(home):
         runs.create_or_resume(
             "run", "mine.py", CommonKnobs(batch_size=4), about._replace(count=9), ("a.png",)
         )
+
+
+def test_damaged_files_are_said_once_and_no_epoch_counts_them(home, capfd, monkeypatch):
+    monkeypatch.setattr("jaxcl.train.train", lambda recipe, images, **how: how["begin"]())
+    pictures(home / "pictures" / "cat", 40)
+    pictures(home / "pictures" / "dog", 40)
+    for i in range(12):
+        (home / "pictures" / "cat" / f"zero{i}.png").write_bytes(b"")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["train", "mine.py", "--knn-every", "0", "--epochs", "1"]) == 0
+    said = capfd.readouterr()
+    left_out = [line for line in said.err.splitlines() if "left out" in line or "described" in line]
+    assert len(left_out) == 1
+    assert left_out[0].startswith("jaxcl train: ")
+    count = json.loads((home / "runs/mine/run.json").read_text())["about"]["count"]
+    assert count == len(data.open("folder:pictures").train.files)  # and not those that are no images
+    assert f"{count // 16} steps of 16 images" in said.out
 
 
 def test_test_images_that_were_trained_on_are_left_out_or_said(home):

@@ -7,8 +7,10 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 # A package that may be missing -> the extra that brings it.
 EXTRAS = {
@@ -78,6 +80,23 @@ def ended_by_another(error: Exception) -> None:
 
 def one_of_several() -> bool:
     return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
+@contextmanager
+def warnings_in_sentences(command: str) -> Iterator[None]:
+    """A warning of jaxcl's own is its sentence alone: where in the program it arose says nothing of the user's images."""
+    before, package = warnings.formatwarning, os.path.dirname(os.path.dirname(__file__))
+
+    def sentence(message: Any, category: Any, filename: str, *rest: Any, **named: Any) -> str:
+        if issubclass(category, UserWarning) and filename.startswith(package):
+            return f"jaxcl {command}: {message}\n"
+        return before(message, category, filename, *rest, **named)
+
+    warnings.formatwarning = sentence
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 @contextmanager

@@ -5,7 +5,7 @@ digits        the embedded data set: nothing to download (see `digits.py`)
 tfds:NAME     a TensorFlow data set that was prepared before; NAME, NAME/CONFIG, NAME:VERSION
               (imagenet2012_subset/1pct and /10pct are SimCLR's fixed lists of ImageNet's labelled images)
 folder:PATH   a folder of image files; see `load` for the layouts
-npz:PATH      a numpy archive of train_images, train_labels, test_images, test_labels; or images, labels
+npz:PATH      a numpy archive of train_images, train_labels, test_images, test_labels (or val_); or images, labels
 npy:PATH      a numpy file of images, their labels in another
 
 SPEC#imagenet100 is one of these restricted to a list of classes (see `classes.py`).

@@ -100,5 +100,7 @@ def check_split(kind: str, spec: str, split: str) -> None:
         raise ValueError(
             f"a split of {spec} is one of its folders, as train, test, val; {split!r} names no split."
         )
-    if kind not in ("folder", "tfds") and split not in ("train", "test"):
-        raise ValueError(f'split must be "train" or "test" for {spec}; got {split!r}.')
+    known = ("train", "test", "val") if kind == "npz" else ("train", "test")
+    if kind not in ("folder", "tfds") and split not in known:
+        names = " or ".join(f'"{name}"' for name in known)
+        raise ValueError(f"split must be {names} for {spec}; got {split!r}.")

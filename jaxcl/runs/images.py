@@ -37,10 +37,14 @@ def images_to_evaluate(
         sets: dict[str, tuple[Images, Images | None]] = {"": (own.train, own.test)}
         if own.evaluated is not None:
             sets = {kind: (train, test) for kind, (train, test) in own.evaluated.items()}
-    except (FileNotFoundError, ValueError) as error:
+    except FileNotFoundError as error:
         raise ValueError(
             f"The images of {run.dir} cannot be read, and an evaluation needs labelled images: bring them back, or"
             f" give others with --data. ({error})"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"The images of {run.dir} do not serve to evaluate; give others with --data. ({error})"
         ) from error
     found = {kind: (train, test) for kind, (train, test) in sets.items() if test is not None}
     if not found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
@@ -21,6 +22,7 @@ from jaxcl.tables import describe
 
 if TYPE_CHECKING:
     from jaxcl.data import Data
+    from jaxcl.typing import Images
     from jaxcl.train import Callback, Trained
 
 
@@ -44,7 +46,9 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
         )
     init = starting_point(knobs, recipe)
     # All that the data can be wrong in is found before there is a directory.
-    images = data.train
+    described, images = data.about, opened(data)
+    if data.about != described:
+        recipe = recipe_of(module, knobs, data.about)
     first = jax.process_index() == 0
     told = partial(print, flush=True) if first else silent
     for line in (describe(images), *images.notes):
@@ -94,6 +98,14 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
         )
 
 
+def opened(data: Data) -> Images:
+    """The training images. Where some of the files are none, `data.about` counts the others from then on, and the
+    warning that it counted all would only be heard by those who make a recipe before."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* was described as ")
+        return data.train
+
+
 def starting_point(knobs: CommonKnobs, recipe: Recipe) -> Path | Callable[[Any], Any] | None:
     """What --init names: the checkpoints of a run, or a file of weights as a function of the state to start with."""
     from jaxcl import weights
@@ -138,10 +150,11 @@ def train_runs(
     def recipe_with(values: Mapping[str, Any]) -> Recipe:
         return recipe_of(module, dataclasses.replace(members[0], **values), data.about)
 
+    images = opened(data)
     recipes = [recipe_of(module, knobs, data.about) for knobs in members]
     beside = neighbors.of(module)
     text = neighbors.program(read_text(config), beside)
-    images, folders = data.train, [Path(folder) for folder in run_dirs]
+    folders = [Path(folder) for folder in run_dirs]
     for line in (describe(images), *images.notes):
         print(line, flush=True)
     callbacks = [online_knn(knobs, recipe, data) for knobs, recipe in zip(members, recipes, strict=True)]
@@ -206,6 +219,9 @@ def online_knn(
             raise ValueError(f"{data.name} has no images to test on.")
         call = online_knn(recipe.method.embed, data.train, test)
     except (ValueError, FileNotFoundError) as error:
+        asked = knobs.evaluate_on != type(knobs).evaluate_on
+        if asked and "test" not in data.__dict__:  # a split that is not there, and not one without labels
+            raise
         told(f"Without online kNN (--knn-every {knobs.knn_every:g}): {error}")
         return []
     every = int(knobs.knn_every * data.about.count // knobs.batch_size)
