@@ -84,7 +84,7 @@ def one_of_several() -> bool:
 
 @contextmanager
 def warnings_in_sentences(command: str) -> Iterator[None]:
-    """A warning of jaxcl's own is its sentence alone: where in the program it arose says nothing of the user's images."""
+    """A warning of jaxcl is its sentence alone: where in the program it arose says nothing to who gave the images."""
     before, package = warnings.formatwarning, os.path.dirname(os.path.dirname(__file__))
 
     def sentence(message: Any, category: Any, filename: str, *rest: Any, **named: Any) -> str:

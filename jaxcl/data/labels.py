@@ -119,16 +119,20 @@ def labels_in(
     """
     width = max(map(len, table.rows), default=0)
     rows = [row + [""] * (width - len(row)) for row in table.rows]
-    found = [[names.find(row[c]) for row in rows] for c in range(width)]
-    hits = [sum(number is not None for number in numbers) for numbers in found]
-    if not width or not max(hits):
+    # Some rows tell which column it is; all, where they tell nothing.
+    for some in (rows[:: -(-len(rows) // 1000) or 1], rows):
+        hits = [sum(names.find(row[c]) is not None for row in some) for c in range(width)]
+        if any(hits):
+            break
+    else:
         first = ", ".join(rows[0]) if rows else "nothing"
         raise ValueError(f"{table.path} names none of the images; its first row is: {first[:120]}.")
     of_files = hits.index(max(hits))
-    headed = found[of_files][0] is None and len(rows) > 1
+    numbers = [names.find(row[of_files]) for row in rows]
+    headed = numbers[0] is None and len(rows) > 1
     header = [plain(cell) for cell in rows[0]] if headed else [str(c + 1) for c in range(width)]
     shown = rows[0] if headed else header
-    body = list(zip(found[of_files], rows, strict=True))[int(headed) :]
+    body = list(zip(numbers, rows, strict=True))[int(headed) :]
     others = [c for c in range(width) if c != of_files]
     of_splits = None
     if headed:
@@ -170,12 +174,13 @@ def labels_in(
                 twice.setdefault(number, f"{row[of_files]}, {classes[number]} and {name}")
         if of_splits is not None:
             splits[number] = str(split_in(header[of_splits], row[of_splits]))
+    matched = sum(number is not None for number in numbers) / max(1, len(body))
     if twice:
         raise ValueError(
             f"{table.path} gives {len(twice)} of the images several classes, as {next(iter(twice.values()))}. Keep one"
             " row an image, or name another column: --labels FILE:COLUMN"
         )
-    return Labels(classes, splits, "" if hot else shown[chosen], hits[of_files] / max(1, len(body)))
+    return Labels(classes, splits, "" if hot else shown[chosen], matched)
 
 
 def plain(cell: str) -> str:

@@ -74,19 +74,22 @@ def load(
         a text file that says the classes of the images in a folder, FILE or FILE:COLUMN (a name, or a number counted
         from 1), relative to the folder or to the working directory; of "npy:PATH", a numpy file of them.
     layout
-        of a folder: "splits" or "classes" decides what its folders called train and test are; "auto" looks.
+        of a folder: "splits" or "classes" decides what its folders called train and test are; "flat" takes no folder
+        for a class; "auto" looks.
     value_range
         (low, high): the values that become 0 and 255, of images of other than 8 bits. None: from 0 to what their
         largest value needs of 8, 10, 12, 14 or 16 bits, over the whole data set; `Images.notes` says which.
 
     Folders. Sub-folders of the images' folder are the classes, in alphabetical order; without any, or with a single
     one, there are no labels. Folders called train, test and val are the splits, or training, testing, valid,
-    validation, dev, eval, in any case, and as train_images or test-set. A folder that holds nothing but another one is
-    looked through (data/images/train/...), within a split as well (train/images/*.png). Splits inside all of the
-    classes (cat/train/*.png, cat/test/*.png) are splits too. Classes may stand in a text file beside the images
-    instead: a table whose rows name the files. It is found where it lies at the top, in the folder of a split, or is
-    named by `labels`; columns called split say the split. What was understood is the first of `Images.notes`. What can
-    be read in two ways, and a test class without training images, are errors that say what to do.
+    validation, dev, eval, in any case, and as train_images, test-set, or seg_train beside seg_test and train2017 beside
+    val2017. A folder that holds nothing but another one is looked through (data/images/train/...), within a split as
+    well (train/images/*.png). Splits inside all of the classes (cat/train/*.png, cat/test/*.png) are splits too.
+    Classes may stand in a text file beside the images instead: a table whose rows name the files. It is found where it
+    lies at the top, in the folder of a split, or is named by `labels`; columns called split, is_train or is_valid say
+    the split. What was understood is the first of `Images.notes`. What can be read in two ways, as images_1 and
+    images_2 or a table with other classes than the folders', and a test class without training images, are errors that
+    say what to do.
 
     A folder without splits is split here: a file's own name (below the folder, with its class) decides whether it is
     among the tenth that is "test" or among the others, so files that are added later move none; of a class of ten or

@@ -22,8 +22,8 @@ from jaxcl.tables import describe
 
 if TYPE_CHECKING:
     from jaxcl.data import Data
-    from jaxcl.typing import Images
     from jaxcl.train import Callback, Trained
+    from jaxcl.typing import Images
 
 
 def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, anyway: bool = False):

@@ -195,7 +195,10 @@ def test_labels_whose_name_is_damaged_are_not_taken_for_labels_that_are_not_ther
 def test_an_archive_as_medmnist_gives_it(tmp_path):
     arrays = {}
     for name, n in (("train", 6), ("val", 4), ("test", 2)):
-        arrays |= {f"{name}_images": np.full((n, 3, 3), n, np.uint8), f"{name}_labels": np.arange(n)[:, None] % 2}
+        arrays |= {
+            f"{name}_images": np.full((n, 3, 3), n, np.uint8),
+            f"{name}_labels": np.arange(n)[:, None] % 2,
+        }
     np.savez(tmp_path / "a.npz", **arrays)
     spec = f"npz:{tmp_path}/a.npz"
     assert [len(load(spec, name).images) for name in ("train", "val", "test")] == [6, 4, 2]
