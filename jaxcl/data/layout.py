@@ -130,7 +130,7 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
         parts = {"": Part(path, files, skipped)}
     tables = [table for one in ancestors(root, node) for table in one.tables]
     parts, by, found = with_labels(path, parts, tables, labels)
-    said = classes_by(path, by, labels)
+    said = classes_by(path, by, labels, len(parts))
     if pieces and labels is None and not any(part.labelled for part in parts.values()):
         raise_pieces(node, found)
     if layout == "auto" and labels is None:
@@ -406,7 +406,7 @@ def with_labels(
     path: Path, parts: dict[str, Part], tables: Sequence[Path], labels: str | None
 ) -> tuple[dict[str, Part], dict[str, tuple[Path, Labels]], list[str]]:
     """The splits with the classes that a text file gives them; which file that is, by split; and what was found and
-    not used."""
+    not used. A split that a file named by `labels` says nothing of stays as its folders are."""
     train = next((part for name, part in parts.items() if kind_within(name) == "train"), None)
     known = (
         frozenset(name for name, _ in train.files if name is not None) if train is not None else frozenset()
@@ -414,16 +414,24 @@ def with_labels(
     if labels is not None:
         file, column = label_file(path, labels)
         table = read_table(file)
-        given = {name: asked(table, path, part, column) for name, part in parts.items()}
-        if all(isinstance(one, str) for one in given.values()):
-            raise ValueError(str(next(iter(given.values()))))
-        by = {name: (file, one) for name, one in given.items() if isinstance(one, Labels)}
-        parts = {
-            name: part if name in by else part._replace(files=[(None, f) for _, f in part.files])
+        given = {
+            name: asked(table, path, part, column, frozenset() if part is train else known)
             for name, part in parts.items()
         }
+        said = [one for one in given.values() if isinstance(one, str)]
+        unsuited = [one for one in said if not one.startswith(f"{file} names none")]
+        if unsuited or len(said) == len(given):
+            raise ValueError((unsuited or said)[0])
+        named = {name: (file, one) for name, one in given.items() if isinstance(one, Labels)}
+        # A split with classes of its own, of which it names a few files by chance, is not the one it is of.
+        by = {
+            name: (file, one)
+            for name, (_, one) in named.items()
+            if not parts[name].labelled or len(one.classes) >= len(parts[name].files) / 2
+        } or named
         return labelled(parts, by), by, []
-    by, notes = {}, []
+    by = {}
+    notes: list[str] = []
     for name, part in parts.items():
         if part.labelled or not part.files:
             continue
@@ -458,10 +466,13 @@ def with_labels(
     return labelled(parts, by), by, notes
 
 
-def classes_by(path: Path, by: dict[str, tuple[Path, Labels]], labels: str | None) -> list[str]:
+def classes_by(path: Path, by: dict[str, tuple[Path, Labels]], labels: str | None, splits: int) -> list[str]:
     """What was read from text files, in words."""
     said = [
-        (name + "/: " if name and labels is None else "", f"classes by {shown(file, path)}, {one.where}")
+        (
+            name + "/: " if name and (labels is None or len(by) < splits) else "",
+            f"classes by {shown(file, path)}, {one.where}",
+        )
         for name, (file, one) in by.items()
     ]
     return list(dict.fromkeys("".join(words) for words in said))

@@ -514,3 +514,17 @@ def test_folders_without_an_image_are_named_and_what_systems_leave_is_no_class(t
     learnt = load(f"folder:{tmp_path}", "train")
     assert learnt.classes == ("cat", "dog")
     assert learnt.notes[0].endswith("without an image: train/fox.")
+
+
+def test_labels_may_name_a_table_of_one_split_alone(tmp_path):
+    split(tmp_path / "train", ("cat", "dog"), n=4)
+    images(tmp_path / "val", 4)
+    (tmp_path / "gt").mkdir()
+    rows = ["file,x,y_pos,what", *(f"val{i}.png,{i},{i},{'cat' if i % 2 else 'dog'}" for i in range(4))]
+    (tmp_path / "gt" / "val.csv").write_text("\n".join(rows))
+    learnt, held = both(tmp_path, labels="gt/val.csv")
+    assert numbers(learnt.labels) == [0] * 4 + [1] * 4
+    assert numbers(held.labels) == [1, 0, 1, 0]
+    assert "val/: classes by gt/val.csv, column what" in learnt.notes[0]
+    with pytest.raises(ValueError, match="has no column 'breed'"):
+        load(f"folder:{tmp_path}", "train", labels="gt/val.csv:breed")
