@@ -12,6 +12,7 @@ from PIL import Image
 
 from jaxcl import data, runs
 from jaxcl.cli import in_a_sentence, main, progress_bar, settings_of
+from jaxcl.cli.errors import warnings_in_sentences
 from jaxcl.config import CommonKnobs, check_knobs, resolved
 from jaxcl.evaluate import few_shot
 from jaxcl.runs import evaluation
@@ -175,16 +176,23 @@ def test_damaged_files_are_said_once_and_no_epoch_counts_them(home, capfd, monke
     pictures(home / "pictures" / "dog", 40)
     for i in range(12):
         (home / "pictures" / "cat" / f"zero{i}.png").write_bytes(b"")
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
+    with pytest.warns(UserWarning, match="files in .* were left out") as seen:
         assert main(["train", "mine.py", "--knn-every", "0", "--epochs", "1"]) == 0
     said = capfd.readouterr()
-    left_out = [line for line in said.err.splitlines() if "left out" in line or "described" in line]
-    assert len(left_out) == 1
-    assert left_out[0].startswith("jaxcl train: ")
+    assert len(seen) == 1
     count = json.loads((home / "runs/mine/run.json").read_text())["about"]["count"]
-    assert count == len(data.open("folder:pictures").train.files)  # and not those that are no images
+    files = (home / "runs/mine/trained_on.txt").read_text().split()
+    assert count == len(files)
+    assert not any("zero" in file for file in files)
     assert f"{count // 16} steps of 16 images" in said.out
+
+
+def test_a_warning_of_the_command_line_is_its_sentence_alone():
+    own = ("2 of 9 files were left out", UserWarning, f"{runs.__path__[0]}/images.py", 7)
+    with warnings_in_sentences("train"):
+        assert warnings.formatwarning(*own) == "jaxcl train: 2 of 9 files were left out\n"
+        assert "elsewhere.py:7: UserWarning" in warnings.formatwarning(*own[:2], "elsewhere.py", 7)
+    assert "images.py:7: UserWarning" in warnings.formatwarning(*own)
 
 
 def test_test_images_that_were_trained_on_are_left_out_or_said(home):
@@ -256,6 +264,19 @@ def test_errors_of_the_users_world_are_sentences_and_ours_are_not(error, says, m
     sentence = in_a_sentence(error)
     assert (sentence is None) == (says is None)
     assert says is None or says in sentence
+
+
+def test_a_platform_of_which_jax_says_nothing_is_a_sentence(monkeypatch):
+    # As jax 0.12 ends where JAX_PLATFORMS=cuda and the plugin is not installed.
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    found = []
+    for file in ("/jax/_src/xla_bridge.py", "/elsewhere.py"):
+        try:
+            exec(compile("assert None is not None", file, "exec"))
+        except AssertionError as error:
+            found.append(in_a_sentence(error))
+    assert found[0].startswith("jax found no device. JAX_PLATFORMS is 'cuda': unset it, or install")
+    assert found[1] is None
 
 
 def test_debug_shows_where_an_error_arose(home, capsys):

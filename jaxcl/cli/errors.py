@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,12 +54,19 @@ def in_a_sentence(error: Exception) -> str | None:
             f"there was not enough memory: {text[:300]} A smaller --batch-size, --chunks N or --remat needs less;"
             " `jaxcl plan CONFIG.py` says how much. Images that do not fit may stay in their files: --encoded --size N."
         )
-    if isinstance(error, RuntimeError) and ("initialize backend" in text or "Unknown backend" in text):
+    of_jax = isinstance(error, RuntimeError) and ("initialize backend" in text or "Unknown backend" in text)
+    if of_jax or (isinstance(error, AssertionError) and where_raised(error).endswith("xla_bridge.py")):
         return (
-            f"{text} JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}: unset it, or install what it names"
-            " (pip install 'jaxcl[cuda]', 'jaxcl[tpu]')."
+            f"{text or 'jax found no device.'} JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}: unset it, or"
+            " install what it names (pip install 'jaxcl[cuda]', 'jaxcl[tpu]')."
         )
     return None
+
+
+def where_raised(error: Exception) -> str:
+    """The file in which an error arose; "" of one that was never raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].filename if frames else ""
 
 
 def end_alone(status: int, why: str) -> int:
