@@ -50,7 +50,7 @@ SECONDS_WATCHED = 1.0
 def fit_watched(
     x: Array,
     y: Array,
-    l2: Array,
+    l2: Array | np.ndarray,
     tolerance: float,
     iterations: int,
     *,
