@@ -95,8 +95,9 @@ def test_a_folder_from_pictures_to_accuracies(home, capfd):
 
     # A file that comes is another data set to train on, and is said.
     pictures(home / "pictures" / "elk", 30)
-    assert main(["train", "mine.py"]) == 1
-    assert "training images of runs/mine have changed" in capfd.readouterr().err
+    for words in ([], ["--epochs", "2"]):
+        assert main(["train", "mine.py", *words]) == 1
+        assert "training images of runs/mine have changed" in capfd.readouterr().err
     assert main(["evaluate", "runs/mine", "--protocol", "knn", "--baselines", "--evaluate-on", "train"]) == 0
     assert "test images were trained on, and are left out" in capfd.readouterr().out
     assert main(["evaluate", "runs/mine", "--protocol", "knn", "--baselines", "none", "--set", "k=3"]) == 0
@@ -150,6 +151,17 @@ def test_a_word_that_is_nearly_right_is_guessed(home, capsys):
     assert "Did you mean `jaxcl train`?" in capsys.readouterr().out
     assert main(["train", "quickstat"]) == 1
     assert "Did you mean quickstart?" in capsys.readouterr().err
+
+
+def test_how_images_are_read_is_an_option_wherever_other_images_are(home, capsys):
+    pictures(home / "pictures" / "cat", 10)
+    assert main(["plot", "runs/mine", "--layout", "flat"]) == 1
+    assert "name them with --data" in capsys.readouterr().err
+    for command in ("evaluate", "embed", "plot"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        said = capsys.readouterr().out
+        assert all(option in said for option in ("--data", "--labels", "--layout", "--value-range"))
 
 
 def test_a_run_that_learnt_nothing_is_begun_anew_and_one_that_did_is_not(home):

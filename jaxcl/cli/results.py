@@ -211,6 +211,11 @@ def plot(arguments: list[str]) -> int:
     of_run = parser.add_argument_group("of a run")
     of_run.add_argument("--data", metavar="SPEC", help="other images to show than the run's own")
     of_run.add_argument("--data-dir", help="where TFDS prepared them (that of the run, if not given)")
+    of_run.add_argument("--labels", metavar="FILE", help="their classes, FILE or FILE:COLUMN")
+    of_run.add_argument(
+        "--layout", choices=LAYOUTS, help="whether folders are splits, classes or neither (flat)"
+    )
+    of_run.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=BLACK_AND_WHITE)
     add_trust(of_run)
     of_sweep = parser.add_argument_group("of a sweep")
     of_sweep.add_argument("--knob", metavar="NAME", help="on the x axis; the first that varies unless given")
@@ -232,7 +237,12 @@ def plot(arguments: list[str]) -> int:
         )
         print(f"Picture: {picture}")
         return 0
-    made = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir, trust=own.trust)
+    how: dict[str, Any] = {"labels": own.labels, "layout": own.layout}
+    how["value_range"] = None if own.value_range is None else tuple(own.value_range)
+    how = {name: value for name, value in how.items() if value is not None}
+    if how and own.data is None:
+        raise ValueError(f"{', '.join(how)} say how other images are read; name them with --data.")
+    made = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir, trust=own.trust, **how)
     for sentence in made.left_out:
         print(sentence)
     print(f"Report: {made.page}")

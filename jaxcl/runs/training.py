@@ -64,6 +64,8 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
     with owned(run_dir) if first else nullcontext():
         mine = identity(text, knobs, fingerprint(images))
         check_processes(run_dir, mine)
+        # Images that came or went are told as such, and not as another number of steps.
+        check_same_run(run_dir, config, knobs, data.about, images.files, besides={"epochs"}, beside=beside)
         more = longer.longer(run_dir, module, knobs, data.about)
         besides = {"epochs"} if more else set()
         check_same_run(run_dir, config, knobs, data.about, images.files, besides=besides, beside=beside)
