@@ -164,6 +164,15 @@ def test_how_images_are_read_is_an_option_wherever_other_images_are(home, capsys
         assert all(option in said for option in ("--data", "--labels", "--layout", "--value-range"))
 
 
+def test_a_sweep_of_images_without_labels_ends_before_it_trains(home, capsys):
+    pictures(home / "pictures", 20)
+    assert main(["sweep", "mine.py", "--seed", "0", "1"]) == 1
+    said = capsys.readouterr()
+    assert "evaluates by knn, linear, which needs labels" in said.err
+    assert "Compiling" not in said.out
+    assert not (home / "runs").exists()
+
+
 def test_a_run_that_learnt_nothing_is_begun_anew_and_one_that_did_is_not(home):
     about = About(10, (8, 8, 3), ())
     runs.create_or_resume("run", "mine.py", CommonKnobs(batch_size=8), about, ("a.png", "b.png"))

@@ -79,7 +79,7 @@ def read_folder(
             except DeepPixels:
                 later.append(i)
             except Exception as error:  # one file, whatever is wrong with it, must not end the others
-                reasons[i] = reason(error)
+                reasons[i] = reason(error, files[i][1])
 
         in_parallel(
             partial(decode, to_bytes=put_off if value_range is None else within(value_range)), len(files)

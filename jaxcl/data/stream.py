@@ -214,7 +214,7 @@ def _in_folder(where: str, split: str, data_dir: Any, labels: str | None, layout
             with open(path, "rb") as file:
                 found[i] = Found(os.fspath(path), None, *header(file, formats), numbers.get(name))
         except Exception as error:  # one file, whatever is wrong with it, must not end the others
-            found[i] = f"{os.path.relpath(path, root)}: {reason(error)}"
+            found[i] = f"{os.path.relpath(path, root)}: {reason(error, path)}"
 
     in_parallel(look, len(files))
     skipped = [f"{os.path.relpath(path, root)}: {why}" for path, why in part.skipped]

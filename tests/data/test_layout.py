@@ -528,3 +528,16 @@ def test_labels_may_name_a_table_of_one_split_alone(tmp_path):
     assert "val/: classes by gt/val.csv, column what" in learnt.notes[0]
     with pytest.raises(ValueError, match="has no column 'breed'"):
         load(f"folder:{tmp_path}", "train", labels="gt/val.csv:breed")
+
+
+def test_formats_that_others_read_are_named_with_what_to_do(tmp_path):
+    split(tmp_path / "train", ("cat", "dog"))
+    split(tmp_path / "test", ("cat", "dog"))
+    (tmp_path / "train" / "cat" / "IMG_1.HEIC").write_bytes(b"ftypheic")
+    (tmp_path / "train" / "dog" / "bands.tif").write_bytes(b"II*\0 nothing")
+    with pytest.warns(UserWarning, match="2 of 8 files"):
+        learnt = load(f"folder:{tmp_path}", "train")
+    assert learnt.skipped == (
+        "cat/IMG_1.HEIC: no image in a known format (HEIC; save it as JPEG)",
+        "dog/bands.tif: no image in a known format (a TIFF of several bands? save them all by numpy: --data npy:FILE)",
+    )
