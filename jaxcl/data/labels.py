@@ -159,7 +159,7 @@ def labels_in(
     elif hot:
         chosen = -1
     else:
-        chosen = column_of_classes(table, header, shown, others, of_files, headed)
+        chosen = column_of_classes(table, header, shown, others, of_files, headed, body)
     classes: dict[int, str] = {}
     splits: dict[int, str] = {}
     twice: dict[int, str] = {}
@@ -197,12 +197,13 @@ def split_in(header: str, cell: str) -> str | None:
     return kind_of(cell) if header in SPLIT_NAMES else None
 
 
-def column_of_classes(table, header, shown, others, of_files, headed) -> int:
+def column_of_classes(table, header, shown, others, of_files, headed, body) -> int:
     if len(others) == 1:
         return others[0]
     called = [c for name in LABEL_NAMES for c in others if headed and header[c] == name]
-    if len(called) == 1:
-        return called[0]
+    if called and all(same_classes(body, called[0], c) for c in called):
+        words = [c for c in called if not all(row[c].isdecimal() for _, row in body)]
+        return (words or called)[0]
     if not headed and of_files + 1 in others:
         return of_files + 1
     if not others:
@@ -212,6 +213,12 @@ def column_of_classes(table, header, shown, others, of_files, headed) -> int:
         f"{table.path} has several columns that may be the class: {names}. Say which:"
         f" --labels {table.path}:{shown[(called or others)[0]]}"
     )
+
+
+def same_classes(body: Sequence[tuple[int | None, list[str]]], a: int, b: int) -> bool:
+    """Whether two columns tell the same images apart, as a class's number and its name do."""
+    pairs = {(row[a], row[b]) for number, row in body if number is not None}
+    return len(pairs) == len({one for one, _ in pairs}) == len({one for _, one in pairs})
 
 
 def one_hot(cells: Sequence[str]) -> bool:

@@ -473,6 +473,18 @@ def test_a_table_says_the_splits_in_its_own_words(tmp_path, header, row, encodin
     assert numbers(learnt.labels) == [int(file[3:-4]) % 2 for file in learnt.files]
 
 
+def test_of_a_number_and_a_name_for_the_same_classes_the_name_is_taken(tmp_path):
+    images(tmp_path / "p", 12)
+    table, rows = tmp_path / "labels.csv", [f"{i % 2},p{i}.png,{'cat dog'.split()[i % 2]}" for i in range(12)]
+    table.write_text("\n".join(["class id,filepath,labels", *rows]))
+    assert load(f"folder:{tmp_path}", "train").classes == ("cat", "dog")
+    table.write_text("\n".join(["class id,filepath,labels", *rows[:-1], "0,p11.png,dog"]))
+    assert (
+        "several columns that may be the class: labels, class id"
+        in load(f"folder:{tmp_path}", "train").notes[0]
+    )
+
+
 def test_what_a_table_cannot_say_is_no_class(tmp_path):
     images(tmp_path / "p", 12)
     table = tmp_path / "labels.csv"
