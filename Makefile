@@ -48,6 +48,9 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/python tests/gallery.py --write
 
+# Python keeps what it compiled, also where a container says otherwise: every process would compile all of jax again.
+export PYTHONDONTWRITEBYTECODE =
+
 # Some distributions ship venv without pip; then the interpreter's own pip serves the new environment.
 # uv installs in seconds what takes pip a minute. It trusts the machine's certificates, as pip does.
 export UV_SYSTEM_CERTS = true

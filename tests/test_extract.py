@@ -52,12 +52,19 @@ def test_every_extraction_works_with_every_encoder(maps):
 
 
 def test_tiles_are_means_and_end_in_pool_and_flatten():
-    maps = (jax.random.normal(jax.random.key(0), (2, 6, 4, 3)),)
-    np.testing.assert_allclose(extract.pool_to(1)(maps), extract.pool(maps), rtol=1e-5, atol=1e-6)
-    want = np.asarray(maps[0]).reshape(2, 2, 3, 2, 2, 3).mean(axis=(2, 4)).reshape(2, -1)
-    np.testing.assert_allclose(extract.pool_to(2)(maps), want, rtol=1e-5, atol=1e-6)
+    maps = (np.random.default_rng(0).normal(size=(2, 6, 4, 3)).astype(np.float32),)
     square = (maps[0][:, :4],)
-    np.testing.assert_allclose(extract.pool_to(4)(square), extract.flatten(square), rtol=1e-6)
+
+    @jax.jit
+    def found(maps, square):
+        ends = extract.pool(maps), extract.flatten(square)
+        return extract.pool_to(1)(maps), extract.pool_to(2)(maps), extract.pool_to(4)(square), *ends
+
+    one, two, four, pooled, flat = found(maps, square)
+    np.testing.assert_allclose(one, pooled, rtol=1e-5, atol=1e-6)
+    want = maps[0].reshape(2, 2, 3, 2, 2, 3).mean(axis=(2, 4)).reshape(2, -1)
+    np.testing.assert_allclose(two, want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(four, flat, rtol=1e-6)
     with pytest.raises(ValueError, match="one tile or more a side; got 0"):
         extract.pool_to(0)
 

@@ -4,9 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 
 from jaxcl import feature_transform as ft
-from jaxcl.feature_transform import batch_scores, extrapolate_positives, interpolate_negatives, mixing
+from jaxcl.feature_transform import (
+    batch_scores,
+    extrapolate_positives,
+    interpolate_negatives,
+    mixing,
+    mixing_scores,
+)
 from jaxcl.losses import info_nce, nt_xent, queue_nce
 from jaxcl.similarity import normalize
 from jaxcl.testing import assert_same_everywhere
@@ -16,61 +23,75 @@ KEY = jax.random.key(3)
 
 @pytest.fixture(scope="module")
 def rows():
-    keys = jax.random.split(jax.random.key(0), 3)
-    return [normalize(jax.random.normal(key, (n, 6))) for key, n in zip(keys, (16, 16, 40), strict=True)]
+    rng = np.random.default_rng(0)
+    drawn = [rng.normal(size=(n, 6)) for n in (16, 16, 40)]
+    return [np.float32(x / np.linalg.norm(x, axis=1, keepdims=True)) for x in drawn]
+
+
+def pair(q, k, key=KEY, **settings):
+    return map(np.asarray, jax.jit(partial(extrapolate_positives, **settings))(key, q, k))
+
+
+def mixed_queue(queue, **settings):
+    return np.asarray(jax.jit(partial(interpolate_negatives, **settings))(KEY, queue))
 
 
 def test_an_extrapolated_score_is_the_papers_formula(rows):
     q, k, _ = rows
-    a, b = extrapolate_positives(KEY, q, k)
-    s = jnp.sum(q * k, axis=1)
+    a, b = pair(q, k)
+    s = np.sum(q * k, axis=1)
     # The factor from the first entry alone, then every score from it.
     factor = (a[0, 0] - k[0, 0]) / (q[0, 0] - k[0, 0])
     assert 1 < factor < 2
-    np.testing.assert_allclose(jnp.sum(a * b, axis=1), s + 2 * factor * (1 - factor) * (1 - s), atol=1e-5)
-    assert jnp.all(jnp.sum(a * b, axis=1) <= s + 1e-6)
-    assert jnp.all(jnp.sum(a * b, axis=1) >= 5 * s - 4 - 1e-5)
+    score = np.sum(a * b, axis=1)
+    np.testing.assert_allclose(score, s + 2 * factor * (1 - factor) * (1 - s), atol=1e-5)
+    assert np.all(score <= s + 1e-6)
+    assert np.all(score >= 5 * s - 4 - 1e-5)
 
 
 @pytest.mark.parametrize("dimension_wise", [False, True])
 def test_extrapolation_keeps_the_sum_of_a_pair(rows, dimension_wise):
     q, k, _ = rows
-    a, b = extrapolate_positives(KEY, q, k, dimension_wise=dimension_wise)
+    a, b = pair(q, k, dimension_wise=dimension_wise)
     np.testing.assert_allclose(a + b, q + k, atol=1e-6)
-    assert not jnp.allclose(a, q)
+    assert not np.allclose(a, q)
 
 
 @pytest.mark.parametrize("dimension_wise", [False, True])
 def test_an_interpolated_negative_lies_between_two_of_the_queue(rows, dimension_wise):
     queue = rows[2]
-    mixed = interpolate_negatives(KEY, queue, dimension_wise=dimension_wise)
-    others = queue[jax.random.permutation(jax.random.split(KEY)[0], len(queue))]
-    assert jnp.all(mixed >= jnp.minimum(queue, others) - 1e-6)
-    assert jnp.all(mixed <= jnp.maximum(queue, others) + 1e-6)
-    np.testing.assert_allclose(
-        jnp.mean(mixed, axis=0), jnp.mean(queue, axis=0), atol=0.15 * dimension_wise + 1e-6
-    )
+    mixed = mixed_queue(queue, dimension_wise=dimension_wise)
+    others = queue[np.asarray(jax.random.permutation(jax.random.split(KEY)[0], len(queue)))]
+    assert np.all(mixed >= np.minimum(queue, others) - 1e-6)
+    assert np.all(mixed <= np.maximum(queue, others) + 1e-6)
+    np.testing.assert_allclose(mixed.mean(axis=0), queue.mean(axis=0), atol=0.15 * dimension_wise + 1e-6)
 
 
 def test_a_factor_of_one_is_no_transform(rows, monkeypatch):
     monkeypatch.setattr(ft, "beta", lambda key, alpha, shape, dtype: jnp.zeros(shape, dtype))
     q, k, queue = rows
-    np.testing.assert_array_equal(jnp.stack(extrapolate_positives(KEY, q, k)), jnp.stack([q, k]))
+    np.testing.assert_array_equal(list(pair(q, k)), [q, k])
     monkeypatch.setattr(ft, "beta", lambda key, alpha, shape, dtype: jnp.ones(shape, dtype))
-    np.testing.assert_array_equal(interpolate_negatives(KEY, queue), queue)
-    mixed = info_nce(*batch_scores(KEY, q, k, positives=None), temperature=0.3)
-    np.testing.assert_allclose(mixed, nt_xent(q, k, temperature=0.3), rtol=1e-6)
+    np.testing.assert_array_equal(mixed_queue(queue), queue)
+
+    @jax.jit
+    def losses(q, k):
+        mixed = info_nce(*batch_scores(KEY, q, k, positives=None), temperature=0.3)
+        return mixed, nt_xent(q, k, temperature=0.3)
+
+    np.testing.assert_allclose(*losses(q, k), rtol=1e-6)
 
 
 def test_the_factors_are_beta_distributed_and_drawn_once_a_step_or_once_an_entry():
-    ones, zeros = jnp.ones((100, 30)), jnp.zeros((100, 30))
-    entries = extrapolate_positives(KEY, ones, zeros, dimension_wise=True)[0]
+    ones, zeros = np.ones((100, 30), np.float32), np.zeros((100, 30), np.float32)
+    entries, _ = pair(ones, zeros, dimension_wise=True)
     # Beta(2, 2) has mean 1/2 and variance 1/20.
-    assert float(jnp.mean(entries)) == pytest.approx(1.5, abs=0.02)
-    assert float(jnp.var(entries)) == pytest.approx(0.05, abs=0.005)
-    assert len(jnp.unique(extrapolate_positives(KEY, ones, zeros)[0])) == 1
-    other = extrapolate_positives(jax.random.key(4), ones, zeros)[0]
-    assert other[0, 0] != extrapolate_positives(KEY, ones, zeros)[0][0, 0]
+    assert entries.mean() == pytest.approx(1.5, abs=0.02)
+    assert entries.var() == pytest.approx(0.05, abs=0.005)
+    of_step = jax.jit(lambda key: extrapolate_positives(key, ones, zeros)[0])
+    once, other = of_step(KEY), of_step(jax.random.key(4))
+    assert len(np.unique(once)) == 1
+    assert np.asarray(other)[0, 0] != np.asarray(once)[0, 0]
 
 
 @pytest.mark.parametrize("alpha", [0.4, 0.6, 1.6, 2.0, 7.0])
@@ -85,29 +106,30 @@ def test_the_gradient_reaches_the_query_through_both_of_the_pair(rows):
     q, k, _ = rows
     sides = jax.jit(jax.jacrev(lambda q: [jnp.sum(side * k) for side in extrapolate_positives(KEY, q, k)]))
     a_only, b_only = sides(q)
-    assert jnp.all(jnp.abs(a_only).max(axis=1) > 0)
-    assert jnp.all(jnp.abs(b_only).max(axis=1) > 0)
+    assert np.all(np.abs(a_only).max(axis=1) > 0)
+    assert np.all(np.abs(b_only).max(axis=1) > 0)
 
 
 def test_renormalized_positives_are_unit_vectors_and_others_are_not(rows):
     q, k, queue = rows
-    for a in jax.jit(partial(extrapolate_positives, renormalize=True))(KEY, q, k):
-        np.testing.assert_allclose(jnp.linalg.norm(a, axis=1), 1, atol=1e-6)
-    assert jnp.all(jnp.linalg.norm(extrapolate_positives(KEY, q, k)[0], axis=1) > 1)
-    assert jnp.all(jnp.linalg.norm(interpolate_negatives(KEY, queue), axis=1) < 1 + 1e-6)
+    for a in pair(q, k, renormalize=True):
+        np.testing.assert_allclose(np.linalg.norm(a, axis=1), 1, atol=1e-6)
+    longer, _ = pair(q, k)
+    assert np.all(np.linalg.norm(longer, axis=1) > 1)
+    assert np.all(np.linalg.norm(mixed_queue(queue), axis=1) < 1 + 1e-6)
 
 
 def test_one_side_is_mixed_without_the_other_and_nothing_before_the_start(rows):
-    step = jnp.int32(5)
-    q, k, queue = mixing(negatives=None)(KEY, step, *rows)
-    np.testing.assert_array_equal(queue, rows[2])
-    assert not jnp.allclose(q, rows[0])
-    q, k, queue = mixing(positives=None)(KEY, step, *rows)
-    np.testing.assert_array_equal(q, rows[0])
-    assert not jnp.allclose(queue, rows[2])
-    for given, kept in zip(mixing(start=6)(KEY, step, *rows), rows, strict=True):
+    settings = [{"negatives": None}, {"positives": None}, {"start": 6}, {"start": 5}, {}]
+    both = jax.jit(lambda step: [mixing(**one)(KEY, step, *map(jnp.asarray, rows)) for one in settings])
+    one, other, before, since, always = both(np.int32(5))
+    np.testing.assert_array_equal(one[2], rows[2])
+    assert not np.allclose(one[0], rows[0])
+    np.testing.assert_array_equal(other[0], rows[0])
+    assert not np.allclose(other[2], rows[2])
+    for given, kept in zip(before, rows, strict=True):
         np.testing.assert_array_equal(given, kept)
-    for given, now in zip(mixing(start=5)(KEY, step, *rows), mixing()(KEY, step, *rows), strict=True):
+    for given, now in zip(since, always, strict=True):
         np.testing.assert_array_equal(given, now)
 
 
@@ -126,13 +148,25 @@ def test_both_sides_off_in_the_batch_is_nt_xent_with_its_gradient(rows):
 @pytest.mark.parametrize("each", [False, True, "positives", "negatives"])
 def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows, each):
     q, k, _ = (np.asarray(x, np.float64) for x in rows)
-    score = jax.jit(partial(batch_scores, dimension_wise=each))
-    positive, scores = map(np.asarray, score(KEY, *rows[:2]))
-    positives_key, permutation_key, factor_key = jax.random.split(KEY, 3)
     shapes = [(16, 6) if each in (True, "positives") else (), (32, 6) if each in (True, "negatives") else ()]
-    up = 1 + np.broadcast_to(ft.beta(positives_key, 2.0, shapes[0], jnp.float32), (16, 6))
-    between = np.broadcast_to(ft.beta(factor_key, 1.6, shapes[1], jnp.float32), (32, 6))
-    order = np.asarray(jax.random.permutation(permutation_key, 32))
+
+    @jax.jit
+    def found(z1, z2):
+        scores = batch_scores(KEY, z1, z2, dimension_wise=each)
+        return *scores, ft.mixed_nt_xent(KEY, z1, z2, temperature=0.3, dimension_wise=each)
+
+    @jax.jit
+    def drawn():
+        positives_key, permutation_key, factor_key = jax.random.split(KEY, 3)
+        factors = (
+            ft.beta(positives_key, 2.0, shapes[0], jnp.float32),
+            ft.beta(factor_key, 1.6, shapes[1], jnp.float32),
+        )
+        return *factors, jax.random.permutation(permutation_key, 32)
+
+    positive, scores, loss = map(np.asarray, found(*rows[:2]))
+    extra, share, order = map(np.asarray, drawn())
+    up, between = 1 + np.broadcast_to(extra, (16, 6)), np.broadcast_to(share, (32, 6))
     plain, mixed = np.empty((32, 6)), np.empty((32, 6))
     for i in range(16):
         plain[2 * i], plain[2 * i + 1] = q[i], k[i]
@@ -147,11 +181,8 @@ def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows, each):
             other = plain[order[j]] if order[j] // 2 != a // 2 else plain[j]
             negative = between[j] * plain[j] + (1 - between[j]) * other
             np.testing.assert_allclose(scores[a, j], mixed[a] @ negative, atol=1e-5)
-    np.testing.assert_allclose(
-        ft.mixed_nt_xent(KEY, *rows[:2], temperature=0.3, dimension_wise=each),
-        info_nce(positive, scores, temperature=0.3),
-        rtol=1e-6,
-    )
+    scores = np.column_stack([positive, scores]) / 0.3
+    np.testing.assert_allclose(loss, np.mean(logsumexp(scores, axis=1) - scores[:, 0]), rtol=1e-5)
 
 
 def test_transforms_are_the_same_on_one_device_and_on_eight(rows):
@@ -161,12 +192,13 @@ def test_transforms_are_the_same_on_one_device_and_on_eight(rows):
         in_batch = ft.mixed_nt_xent(KEY, q, k, axis_name=axis_name)
         in_batch = in_batch + ft.mixed_nt_xent(KEY, q, k, dimension_wise=True, axis_name=axis_name)
         return in_batch + queue_nce(
-            *mix(KEY, jnp.int32(0), q, k, rows[2], axis_name=axis_name), axis_name=axis_name
+            *mix(KEY, jnp.int32(0), q, k, jnp.asarray(rows[2]), axis_name=axis_name), axis_name=axis_name
         )
 
     batch = {"x": rows[0], "y": rows[1]}
-    w = jnp.eye(6) + 0.1 * jax.random.normal(KEY, (6, 6))
-    assert_same_everywhere(loss, w, batch, placements=["jit", "shard_map"])
+    w = np.float32(np.eye(6) + 0.1 * np.random.default_rng(1).normal(size=(6, 6)))
+    # Under jit it is the program of one device, without an axis.
+    assert_same_everywhere(loss, w, batch, placements=["shard_map"])
 
 
 def test_odd_settings_are_refused(rows):
@@ -176,6 +208,37 @@ def test_odd_settings_are_refused(rows):
         mixing(dimension_wise="both")
     with pytest.raises(ValueError, match='"positives" or "negatives"; got \'both\''):
         ft.mixed_nt_xent(KEY, *rows[:2], dimension_wise="both")
-    for settings in ft.MIXES.values():
-        assert mixing(**settings)(KEY, jnp.int32(0), *rows)[2].shape == rows[2].shape
-        assert jnp.isfinite(ft.mixed_nt_xent(KEY, *rows[:2], **settings))
+
+    @jax.jit
+    def named(step):
+        mixed = [mixing(**settings)(KEY, step, *map(jnp.asarray, rows)) for settings in ft.MIXES.values()]
+        return mixed, [ft.mixed_nt_xent(KEY, *rows[:2], **settings) for settings in ft.MIXES.values()]
+
+    mixed, losses = named(np.int32(0))
+    assert {queue.shape for _, _, queue in mixed} == {rows[2].shape}
+    assert np.isfinite(losses).all()
+
+
+def test_mixed_scores_are_those_of_mixed_vectors():
+    """Vectors mixed in float64 by the factors that the scores tell of: the same scores, however they were made."""
+    rng = np.random.default_rng(0)
+    q, k, n = (rng.normal(size=shape) for shape in ((3, 4), (3, 4), (3, 6, 4)))
+
+    def scored(x):
+        return jnp.einsum("bd,bmd->bm", x, jnp.concatenate([k[:, None], n], axis=1))
+
+    key = jax.random.key(0)
+    pair = mixing_scores(negatives=None)(key, jnp.asarray(q), jnp.asarray(k), scored)
+    # q'.k' = s + l (1 - l) |q - k|^2 of vectors of any length: the same l for all rows, in (1, 2).
+    s, gap = (q * k).sum(1), ((q - k) ** 2).sum(1)
+    product = (np.asarray(pair)[:, 0] - s) / gap
+    np.testing.assert_allclose(product, product[0], rtol=1e-4)
+    factor = (1 + np.sqrt(1 - 4 * product[0])) / 2
+    assert 1 < factor < 2
+    ahead = factor * q + (1 - factor) * k
+    np.testing.assert_allclose(pair[:, 1:], np.einsum("bd,bmd->bm", ahead, n), rtol=1e-3, atol=1e-4)
+    mixed = np.asarray(mixing_scores(positives=None)(key, jnp.asarray(q), jnp.asarray(k), scored))
+    plain = np.einsum("bd,bmd->bm", q, n)
+    np.testing.assert_allclose(mixed[:, 0], s, rtol=1e-5)
+    np.testing.assert_allclose(mixed[:, 1:].sum(1), plain.sum(1), rtol=1e-4)  # a permutation keeps the sum
+    assert np.abs(mixed[:, 1:] - plain).max() > 0.01

@@ -13,6 +13,7 @@ from PIL import Image
 from jaxcl import data, runs
 from jaxcl.cli import in_a_sentence, main, progress_bar, settings_of
 from jaxcl.cli.errors import warnings_in_sentences
+from jaxcl.cli.shows import show
 from jaxcl.config import CommonKnobs, check_knobs, resolved
 from jaxcl.evaluate import few_shot
 from jaxcl.runs import evaluation
@@ -38,7 +39,7 @@ class Knobs(CommonKnobs):
 def recipe(knobs, about):
     size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
-    views = augment.two_views(augment.simclr(size, strength=0.5, blur=False))
+    views = augment.two_views(augment.flip())
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=0)
     encoder = nets.conv_n(features=(8, 8), dense=16, norm=norm)
     head = nets.projection_head(layers=2, width=8, out=8, norm=norm)
@@ -322,6 +323,16 @@ def test_an_evaluation_that_nobody_watches_says_how_far_it_is(capsys, monkeypatc
         bar.told("linear, mine: 60.0 %")
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["linear, mine", "linear, mine: embedding, 50%, 25 s left of it", "linear, mine: 60.0 %"]
+
+
+def test_names_of_people_s_files_and_classes_are_shown_as_they_are(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    with progress_bar() as bar:
+        bar.told("folder:new: 5 images of class [red]")
+    show("of [b]", ["class :cat:"], [["[red] :dog:"]])
+    said = capsys.readouterr().out
+    for name in ("folder:new: 5 images of class [red]", "of [b]", "class :cat:", "[red] :dog:"):
+        assert name in said
 
 
 def test_settings_are_numbers_lists_and_words():

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -42,9 +40,7 @@ def in_a_sentence(error: Exception) -> str | None:
         return f"{error.filename} is in the way: {error.strerror}. Move it, or give another place."
     if getattr(error, "errno", None) == errno.EROFS:
         name = error.filename or "a file"  # type: ignore[attr-defined]
-        return (
-            f"{name} cannot be written, as its disk can only be read. Give another place (--run-dir, --out)."
-        )
+        return f"{name} cannot be written, as its disk can only be read. Give another place, or copy the run to one."
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}."
     if isinstance(error, ValueError | OSError | FloatingPointError):
@@ -105,30 +101,3 @@ def warnings_in_sentences(command: str) -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = before
-
-
-@contextmanager
-def ended_by_the_second_interrupt() -> Iterator[None]:
-    """Ctrl-C twice ends the program even where Python cannot listen, as while XLA compiles."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    listening, told = os.pipe()
-    os.set_blocking(told, False)
-    previous = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-
-    def listen() -> None:
-        interrupts = 0
-        while numbers := os.read(listening, 64):
-            interrupts += numbers.count(signal.SIGINT)
-            if interrupts > 1:
-                os.write(2, b"\njaxcl: ended at once, unsaved.\n")
-                os._exit(130)
-        os.close(listening)
-
-    threading.Thread(target=listen, name="jaxcl-interrupts", daemon=True).start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(previous)
-        os.close(told)

@@ -11,12 +11,12 @@ from typing import Any
 from jaxcl.cli.shows import progress_bar, show
 from jaxcl.cli.words import add_processes, add_trust, join_processes, settings_of, speaks
 
-LAYOUTS = ("auto", "splits", "classes", "flat")
 BLACK_AND_WHITE = "the values that become black and white, of pixels of other than 8 bits"
 
 
 def evaluate(arguments: list[str]) -> int:
     """`jaxcl evaluate RUN_DIR [--protocol NAME ...] [--data SPEC] [--set NAME=VALUE ...]`"""
+    from jaxcl.data.layout import LAYOUTS
     from jaxcl.evaluate import PROTOCOLS
     from jaxcl.runs import BASELINES, Unevaluated, evaluate_run
     from jaxcl.tables import accuracy_table, classes_table, robustness_table
@@ -62,8 +62,16 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
     parser.add_argument("--evaluate-on", metavar="SPLIT", help="another split to test on, as val")
     parser.add_argument("--labels", metavar="FILE", help="another file of labels, FILE or FILE:COLUMN")
+    parser.add_argument("--layout", choices=LAYOUTS, help="how a folder is read; as in training unless given")
     parser.add_argument(
-        "--layout", choices=LAYOUTS, help="whether folders are splits, classes or neither (flat)"
+        "--encoded",
+        action="store_true",
+        help="crops of --data are of whole images, tests see 7/8 of the centre",
+    )
+    parser.add_argument(
+        "--test-data",
+        metavar="SPEC",
+        help="other test images of classes with the same names; objectnet13:PATH for ImageNet-100",
     )
     parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=BLACK_AND_WHITE)
     parser.add_argument(
@@ -93,6 +101,8 @@ def evaluate(arguments: list[str]) -> int:
                 labels=own.labels,
                 layout=own.layout,
                 value_range=None if own.value_range is None else tuple(own.value_range),
+                encoded=own.encoded,
+                test_data=own.test_data,
                 settings=settings_of(own.set),
                 trust=own.trust,
                 **more,
@@ -116,6 +126,8 @@ def evaluate(arguments: list[str]) -> int:
 
 def embed(arguments: list[str]) -> int:
     """`jaxcl embed RUN_DIR [--data SPEC] --out FILE`"""
+    from jaxcl.data.layout import LAYOUTS
+
     parser = argparse.ArgumentParser(
         "jaxcl embed",
         description="Features of images by a run's encoder, with their file names and classes, in a file for other"
@@ -200,6 +212,7 @@ def status(arguments: list[str]) -> int:
 
 def plot(arguments: list[str]) -> int:
     """`jaxcl plot RUN_DIR [--data SPEC]`, or `jaxcl plot SWEEP_DIR [--knob NAME] [--lines NAME] [--where ...]`"""
+    from jaxcl.data.layout import LAYOUTS
     from jaxcl.report import plot_run
     from jaxcl.sweep import plot_sweep
 
@@ -212,9 +225,7 @@ def plot(arguments: list[str]) -> int:
     of_run.add_argument("--data", metavar="SPEC", help="other images to show than the run's own")
     of_run.add_argument("--data-dir", help="where TFDS prepared them (that of the run, if not given)")
     of_run.add_argument("--labels", metavar="FILE", help="their classes, FILE or FILE:COLUMN")
-    of_run.add_argument(
-        "--layout", choices=LAYOUTS, help="whether folders are splits, classes or neither (flat)"
-    )
+    of_run.add_argument("--layout", choices=LAYOUTS, help="how a folder is read")
     of_run.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=BLACK_AND_WHITE)
     add_trust(of_run)
     of_sweep = parser.add_argument_group("of a sweep")

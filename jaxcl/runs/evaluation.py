@@ -19,7 +19,7 @@ from jax.tree_util import Partial
 from jaxcl.config import recipe_of
 from jaxcl.records import write_whole
 from jaxcl.runs.directory import Run, open_run, silent
-from jaxcl.runs.images import images_to_evaluate, without_trained_on
+from jaxcl.runs.images import images_to_evaluate, with_test_images, without_trained_on
 from jaxcl.tables import describe
 from jaxcl.typing import Array, Images, PyTree
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxcl.encoder import Encoder
     from jaxcl.evaluate import Subject
 
+# What may stand beside a run's encoder in an evaluation, by name.
 BASELINES = ("raw pixels", "untrained encoder")
 
 # (what is evaluated, what is being done, the fraction of it that is done)
@@ -183,6 +184,8 @@ def evaluate_run(
     labels: str | None = None,
     layout: str | None = None,
     value_range: tuple[float, float] | None = None,
+    encoded: bool = False,
+    test_data: str | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     told: Callable[[str], None] = silent,
@@ -215,6 +218,13 @@ def evaluate_run(
     evaluate_on, labels, layout, value_range
         another split to test on, another file of labels, and another way to read folders and pixels, than the run's
         knobs say (of other data: than `data.load` would find).
+    encoded
+        of `data`: whether its images stay encoded, so that crops (of "linear_moco" and fine-tuning) are of whole
+        images, and tests see the 7/8 in the middle, not all of the centre square.
+    test_data
+        other images of some of the same classes, by their names, in place of the test images, as for `data.load`:
+        another kind of photograph, or "objectnet13:PATH" (`data.objectnet13`), as LooC is tested. What classifiers are
+        fitted to stays. Results have it in "data", and lie in a file of their own.
     settings
         keywords that the protocols take beside their own defaults, as {"epochs": 10}; each goes to the protocols that
         have it, and is in the result.
@@ -242,20 +252,16 @@ def evaluate_run(
     recipe = run.recipe
     encoder = encoder_of(run, recipe.method.embed)
     if members is None:
-        sets = images_to_evaluate(
-            run,
-            data,
-            data_dir,
-            evaluate_on=evaluate_on,
-            labels=labels,
-            layout=layout,
-            value_range=value_range,
-        )
-        for line in dict.fromkeys(
-            line for _, test in sets.values() for line in (describe(test), *test.notes)
-        ):
-            told(line)
+        own_split = evaluate_on if test_data is None else None
+        how: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
+        sets = images_to_evaluate(run, data, data_dir, evaluate_on=own_split, encoded=encoded, **how)
         sets = without_trained_on(run, sets, data, told)
+        if test_data is not None:
+            sets = with_test_images(run, sets, test_data, data_dir, evaluate_on=evaluate_on or "test")
+            data = ", ".join(filter(None, (data, f"tested on {test_data}")))
+        tested = (line for _, test in sets.values() for line in (describe(test), *test.notes))
+        for line in dict.fromkeys(tested):
+            told(line)
         own_embed = encoder.embed
     else:
         sets = members.sets(run, told)

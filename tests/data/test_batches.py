@@ -160,7 +160,7 @@ def test_what_is_no_iterator_is_said_so():
 
 
 @pytest.mark.parametrize("how", ["close", "forget", "never started"])
-def test_no_thread_outlives_its_consumer(how):
+def test_no_thread_outlives_its_consumer(how, request):
     closed = []
 
     def endless():
@@ -170,6 +170,8 @@ def test_no_thread_outlives_its_consumer(how):
         finally:
             closed.append(True)
 
+    gc.freeze()  # what was there before is not looked through
+    request.addfinalizer(gc.unfreeze)
     ahead = prefetch(endless(), size=2)
     if how != "never started":
         next(ahead)
