@@ -105,9 +105,9 @@ def linear_path(
     for first in range(0, len(strengths), together):
         group = np.resize(strengths[first:], together) if first + together > len(strengths) else None
         group = strengths[first : first + together] if group is None else group
-        if told is None or mesh is not None:
+        if mesh is not None:
             fit = fit_logistic(inputs, targets, group, tolerance, iterations, classes=len(classes))
-        else:
+        else:  # also where nobody watches: another program would round otherwise
             share = min(together, len(strengths) - first) / len(strengths)
             part = functools.partial(_part, told, first / len(strengths), share)
             fit = fit_watched(inputs, targets, group, tolerance, iterations, classes=len(classes), told=part)
@@ -118,8 +118,9 @@ def linear_path(
     return _path(fitted, l2, classes, center, scale, len(y), x.dtype)
 
 
-def _part(told: Callable[[float], None], before: float, share: float, fraction: float) -> None:
-    told(before + share * fraction)
+def _part(told: Callable[[float], None] | None, before: float, share: float, fraction: float) -> None:
+    if told is not None:
+        told(before + share * fraction)
 
 
 def linear_path_each(

@@ -94,11 +94,11 @@ def test_a_path_is_its_values_fitted_one_by_one(path, monkeypatch):
 
 def test_a_fit_that_is_watched_finds_the_same_and_says_how_far_it_is(monkeypatch):
     monkeypatch.setattr(module, "MOST", 3 * 300 * 4)  # two groups, the second filled up
-    monkeypatch.setattr("jaxcl.evaluate.lbfgs.SECONDS_WATCHED", 0.0)  # an iteration at a time
     said, alone = [], linear_path(X, Y, l2=L2)
+    monkeypatch.setattr("jaxcl.evaluate.lbfgs.SECONDS_WATCHED", 0.0)  # an iteration at a time
     watched = linear_path(X, Y, l2=L2, told=said.append)
-    np.testing.assert_array_equal(watched.iterations, alone.iterations)
-    np.testing.assert_allclose(watched.weights, alone.weights, atol=1e-5)
+    for one, other in zip(watched, alone, strict=True):
+        np.testing.assert_array_equal(one, other)  # wherever the minimizer paused
     assert said == sorted(said)
     assert 0 < said[0] < said[-1] < 1
     assert len(said) >= alone.iterations.max() - 1
