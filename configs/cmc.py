@@ -47,7 +47,10 @@ IMAGENET = {"data": "tfds:imagenet2012", "size": 224, "encoded": True, "input": 
 IMAGENET |= {"depth": 50, "stem": "imagenet"}
 PRESETS = {
     "cifar10": Knobs(),
-    "stl10": Knobs(data="tfds:stl10", train_on="unlabelled", size=64, temperature=0.1),
+    # Crops of 64 pixels come out of all 96.
+    "stl10": Knobs(
+        data="tfds:stl10", train_on="unlabelled", size=64, encoded=True, input="host", temperature=0.1
+    ),
     "imagenet": Knobs(**IMAGENET),
     "imagenet_2x": Knobs(**IMAGENET, features=128, remat=True),
 }

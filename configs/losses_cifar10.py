@@ -42,8 +42,8 @@ class Knobs(CommonKnobs):
     features: tuple[int, ...] = (16, 32, 64, 128)  # channels of the encoder's convolutions
     min_area: float = 0.08  # the smallest fraction of the image that a crop may keep
     flip: bool = True  # digits are not mirrored
-    hue: float = 0.1  # how far a view's hues are turned, of the color circle
-    grayscale: float = 0.2  # how many of the views are gray
+    hue: float = 0.1  # the largest shift of the hue, a fraction of the color circle
+    grayscale: float = 0.2  # the fraction of the views that are gray
     learning_rate: float = 2e-3  # of AdamW, whose step is blind to a factor before the loss
 
 

@@ -107,7 +107,7 @@ def _agree(parts: Mapping[str, Any]) -> None:
         what = ", ".join(name for name, differs in zip(parts, other.any(axis=0), strict=True) if differs)
         who = ", ".join(map(str, np.flatnonzero(other.any(axis=1))))
         raise ValueError(
-            f"All processes must be started alike, and process {who} has another {what} than process 0. Start all of"
+            f"All processes must be started alike, and process {who} differs from process 0 in {what}. Start all of"
             " them again, by the same command with the same images."
         )
 

@@ -20,9 +20,9 @@ divides B.
 
 What stays of a uniform order: every row goes to each of the N places with probability 1 / N. What differs: of the rows
 that a group of neighbouring blocks (one of G groups, for G that divides B) gives away, exactly N / G^2 come to each
-group, its own among them, which of a uniform order is the mean. Two rows of one block meet in another with probability
-(c - 1) / (N / B - 1), not (N / B - 1) / (N - 1): more seldom. With B = 1, which is all there is where no square divides
-N, the order is uniform.
+group, its own among them, which of a uniform order is the mean. Two rows of one block come to one block again with
+probability (c - 1) / (N / B - 1), not (N / B - 1) / (N - 1): more seldom. With B = 1, which is all there is where no
+square divides N, the order is uniform.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Knobs(CommonKnobs):
 def recipe(knobs, about):
     size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
-    views = augment.two_views(augment.simclr(size, strength=0.5, blur=False))
+    views = augment.two_views(augment.flip())
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=0)
     encoder = nets.conv_n(features=(8, 8), dense=16, norm=norm)
     head = nets.projection_head(layers=2, width=8, out=8, norm=norm)

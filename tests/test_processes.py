@@ -430,9 +430,9 @@ def test_processes_that_were_not_started_alike_are_told_so_before_the_first_step
     run(ALIKE, tmp_path, processes=2, devices=1)
     first, second = (json.loads((tmp_path / f"{i}.json").read_text()) for i in range(2))
     for said in (first, second):
-        assert "process 1 has another --rate than process 0" in said["knobs"]
-        assert "process 1 has another knobs than process 0" in said["names"]
-        assert "process 1 has another images than process 0" in said["images"]
+        assert "process 1 differs from process 0 in --rate" in said["knobs"]
+        assert "process 1 differs from process 0 in knobs" in said["names"]
+        assert "process 1 differs from process 0 in images" in said["images"]
         assert said["nothing"] == ""
         assert "Process 1 does not see the run directory of process 0" in said["disk"]
     assert not list((tmp_path / "run").iterdir())

@@ -13,11 +13,16 @@ import chex
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from jaxcl.cli import main
+from jaxcl import augment
+from jaxcl.cli import knobs_of, main, words_of
+from jaxcl.data import crops_of, crops_whole_images
 from jaxcl.encoder import load_encoder
 from jaxcl.report import picture_of_views
 from jaxcl.runs import evaluate_run, open_run
+from jaxcl.runs.images import other_split
+from jaxcl.sweep import name_of
 from jaxcl.train.log import read_metrics
 from jaxcl.typing import About
 
@@ -82,7 +87,8 @@ def world(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def at_home(request, monkeypatch):
-    """Most commands are given where the images are."""
+    """Most commands are given where the images are. Pictures have few pixels."""
+    monkeypatch.setattr("jaxcl.report.run.DPI", 20)
     if "world" in request.fixturenames:
         monkeypatch.chdir(request.getfixturevalue("world"))
 
@@ -172,6 +178,24 @@ def test_classifiers_are_asked_about_other_images_of_some_of_the_same_classes(wo
         evaluate_run(world / "run", ("linear",), baselines=(), test_data=spec)
 
 
+def test_other_data_that_stays_encoded_is_cropped_whole(world, tmp_path):
+    """Of wide images whose margins are white, crops see the margins; those that are squares already do not."""
+    for name in ("train/a", "train/b", "test/a", "test/b"):
+        pixels = np.full((20, 60, 3), 255, np.uint8)
+        pixels[:, 14:46] = 0
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / name / "0.png")
+    run, spec = open_run(world / "run"), f"folder:{tmp_path}"
+    views = augment.probe_views(16)
+    encoded, squares = (other_split(run, spec, "train", None, encoded=which) for which in (True, False))
+    assert crops_whole_images(encoded.images, views)
+    assert not crops_whole_images(squares.images, views)
+    batches = crops_of(jax.random.key(0), encoded.images, views, lambda step: np.arange(2), steps=5)
+    assert max(float(np.max(batch["views"])) for batch in batches) > 0.9
+    assert squares.images.max() == 0
+    assert encoded.classes == squares.classes == ("a", "b")
+
+
 def test_other_images_than_the_run_began_with_are_refused(world, tmp_path, capsys):
     shutil.copytree(world / "run", tmp_path / "run")
     record = json.loads((tmp_path / "run/run.json").read_text())
@@ -182,7 +206,7 @@ def test_other_images_than_the_run_began_with_are_refused(world, tmp_path, capsy
 
 
 def test_a_run_may_start_from_the_encoder_of_another(world, tmp_path, capsys):
-    command = ["train", "grays.py", "--init", "run", "--temperature", "0.2", "--epochs", "0.25"]
+    command = ["train", "grays.py", "--init", "run", "--epochs", "0.25"]
     assert main([*command, "--run-dir", str(tmp_path / "next")]) == 0
     assert json.loads((tmp_path / "next/knobs.json").read_text())["init"] == f"{world}/run"
     assert f"Starts from the encoder of {world}/run.\n" in capsys.readouterr().out
@@ -325,6 +349,12 @@ def test_the_module_runs_as_a_command():
     assert out.stdout.startswith("jaxcl ")
 
 
+def test_a_word_of_a_sweep_may_be_a_tuple(world):
+    words = words_of("grays.py", {"features": "4,8", "epochs": "0.5"})
+    assert knobs_of("sweep", "grays.py", words).features == (4, 8)
+    assert name_of({"seed": "0", "features": "4,8"}) == "seed=0,features=4,8"
+
+
 def test_sweep_averages_over_seeds_and_skips_what_is_done(world, capsys):
     command = ["sweep", str(world / "grays.py"), "--run-dir", str(world / "sweep"), "--protocol", "knn"]
     command += ["--seed", "0", "1"]
@@ -335,10 +365,6 @@ def test_sweep_averages_over_seeds_and_skips_what_is_done(world, capsys):
     assert main(command) == 0
     assert made == {path: path.stat().st_mtime_ns for path in made}
     assert len(json.loads((world / "sweep/sweep.json").read_text())) == 2
-    assert main([*command[:-2], "0", "--features", "4,8", "--epochs", "0.5"]) == 0
-    knobs = json.loads((world / "sweep/seed=0,features=4,8,epochs=0.5/knobs.json").read_text())
-    assert knobs["features"] == [4, 8]
-
     swept = str(world / "sweep")
     assert main(["plot", swept, "--knob", "seed", "--out", str(world / "swept.png")]) == 0
     assert (world / "swept.png").stat().st_size > 1000

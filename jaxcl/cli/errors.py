@@ -35,9 +35,7 @@ def in_a_sentence(error: Exception) -> str | None:
         return f"{error.filename} is in the way: {error.strerror}. Move it, or give another place."
     if getattr(error, "errno", None) == errno.EROFS:
         name = error.filename or "a file"  # type: ignore[attr-defined]
-        return (
-            f"{name} cannot be written, as its disk can only be read. Give another place (--run-dir, --out)."
-        )
+        return f"{name} cannot be written, as its disk can only be read. Give another place, or copy the run to one."
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}."
     if isinstance(error, ValueError | OSError | FloatingPointError):

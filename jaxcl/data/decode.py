@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -85,7 +85,7 @@ def full_range(values: np.ndarray) -> np.ndarray:
 
 
 def within(value_range: tuple[float, float]) -> ToBytes:
-    """Values from low to high become 0 to 255; what lies outside is clipped.
+    """Values from low to high become 0 to 255; what lies outside is clipped, and what is no number becomes 0.
 
     >>> within((0, 4095))(np.array([0, 4095, 9000])).tolist()
     [0, 255, 255]
@@ -99,6 +99,24 @@ def within(value_range: tuple[float, float]) -> ToBytes:
         return np.round(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
 
     return to_bytes
+
+
+def not_finite(values: np.ndarray) -> bool:
+    """Whether any of the pixels is infinite or no number."""
+    return values.dtype.kind == "f" and not np.isfinite(values).all()
+
+
+def told_of_not_finite(names: Sequence[str]) -> tuple[str, ...]:
+    """What is said of images with such pixels, by their names; nothing of none.
+
+    >>> told_of_not_finite(["7", "9"])
+    ('2 images have pixels that are not finite, which become black or white: 7, 9.',)
+    """
+    if not names:
+        return ()
+    some = f"{len(names)} images have" if len(names) > 1 else "1 image has"
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return (f"{some} pixels that are not finite, which become black or white: {shown}.",)
 
 
 def bits_of(highest: float) -> tuple[int, int]:

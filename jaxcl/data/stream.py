@@ -228,7 +228,27 @@ def _in_folder(where: str, split: str, data_dir: Any, labels: str | None, layout
     return images._replace(classes=whole.classes, root=str(whole.root), notes=notes, value_range=value_range)
 
 
+def joined(parts: Sequence[Encoded], name: str) -> Encoded:
+    """Several splits as one, in their order; labels where all have them."""
+    labels = [part.labels for part in parts if part.labels is not None]
+    every = len(labels) == len(parts)
+    spans = [part.spans for part in parts if part.spans is not None]
+    return Encoded(
+        name,
+        tuple(path for part in parts for path in part.paths),
+        np.concatenate([part.sizes for part in parts]),
+        np.concatenate([part.plain for part in parts]),
+        np.concatenate(labels) if every else None,
+        parts[0].classes if every else (),
+        tuple(reason for part in parts for reason in part.skipped),
+        {},
+        np.concatenate(spans) if spans else None,
+    )
+
+
 def _in_tfds(where: str, split: str, data_dir: Any) -> Encoded:
+    if "+" in split:
+        return joined([_in_tfds(where, part, data_dir) for part in split.split("+")], f"tfds:{where}/{split}")
     folder, candidates, _ = tfds_splits(where, split, data_dir)
     from jaxcl.data import tf_read
 

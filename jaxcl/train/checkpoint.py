@@ -109,36 +109,42 @@ def begin(
     def finish() -> None:
         with _written(unfinished):
             written.result()
-        if not first:
-            return
-        manifest = {
-            "format": 1,
-            "step": step,
-            "arrays": {name: _describe(x) for name, x in leaves.items()},
-            "files": {name: _digest(unfinished / name) for name in _files(unfinished)},
-            "versions": {name: metadata.version(name) for name in ("jax", "orbax-checkpoint")},
-            "devices": jax.device_count(),
-            "beside": dict(beside or {}),
-        }
-        (unfinished / "manifest.json").write_text(_sealed(manifest))
-        for folder, _, names in os.walk(unfinished):
-            for path in [folder, *(os.path.join(folder, name) for name in names)]:
-                _sync(path)
-        unfinished.rename(final)
-        _sync(directory)
-        older = [other for other in steps(directory) if other <= step][:-keep]
-        for old in [other for other in older if not keep_every or other % keep_every]:
-            # Renamed first: half a step must not look like a damaged one.
-            trash = directory / f".saving-{old}-old"
-            (directory / str(old)).rename(trash)
-            _remove(trash)
+            if first:
+                _seal_folder(unfinished, step, leaves, beside or {})
+        if first:
+            unfinished.rename(final)
+            _sync(directory)
+            older = [other for other in steps(directory) if other <= step][:-keep]
+            for old in [other for other in older if not keep_every or other % keep_every]:
+                # Renamed first: half a step must not look like a damaged one.
+                trash = directory / f".saving-{old}-old"
+                (directory / str(old)).rename(trash)
+                _remove(trash)
 
     return finish
 
 
+def _seal_folder(folder: Path, step: int, leaves: dict[str, Any], beside: Mapping[str, Any]) -> None:
+    """Writes the manifest, and waits until all of the folder is on the disk."""
+    manifest = {
+        "format": 1,
+        "step": step,
+        "arrays": {name: _describe(x) for name, x in leaves.items()},
+        "files": {name: _digest(folder / name) for name in _files(folder)},
+        "versions": {name: metadata.version(name) for name in ("jax", "orbax-checkpoint")},
+        "devices": jax.device_count(),
+        "beside": dict(beside),
+    }
+    (folder / "manifest.json").write_text(_sealed(manifest))
+    for parent, _, names in os.walk(folder):
+        for path in [parent, *(os.path.join(parent, name) for name in names)]:
+            _sync(path)
+
+
 @contextmanager
 def _written(folder: Path) -> Iterator[None]:
-    """What goes wrong while orbax writes is one error of the system: orbax says it in pages, and logs each thread's."""
+    """What goes wrong while a folder is written is one error of the system, that names it: orbax says it in pages, and
+    logs each thread's."""
     log = logging.getLogger("absl")
     disabled, log.disabled = log.disabled, True
     try:
@@ -158,9 +164,10 @@ def _written(folder: Path) -> Iterator[None]:
 def steps(directory: str | Path) -> list[int]:
     """The saved steps, oldest first; whether they are still good, `damage` says."""
     directory = Path(directory)
-    if directory.exists() and not directory.is_dir():
+    if os.path.lexists(directory) and not directory.is_dir():
+        what = "a link that leads to no folder" if directory.is_symlink() else "a file"
         raise ValueError(
-            f"{directory} is a file; it should be the folder of a run's checkpoints. Move it away."
+            f"{directory} is {what}; it should be the folder of a run's checkpoints. Move it away."
         )
     names = os.listdir(directory) if directory.is_dir() else []
     return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]*", name))

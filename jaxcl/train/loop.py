@@ -255,17 +255,20 @@ def train(
                 kept, waited, since, logged = [], 0.0, time.perf_counter(), step
             for callback in callbacks:
                 if step % callback.every == 0 or last:
+                    before = time.perf_counter()
                     log.write(step, callback.call(step, state.params, whole(state.state, mesh)))
-                    since = time.perf_counter()
+                    since += time.perf_counter() - before
             stopping = preempted(-(-step // steps_per_call))
             if checkpoints is not None and (step % save_every == 0 or last or stopping):
                 if stopping:
                     log.say(f"Saving step {step}, and then ending as asked.")
                 act_on(guard.look())
+                before = time.perf_counter()
                 finite.check(state, step, saved)
                 beside = {"identity": identity, "unlogged": listed(kept)}
                 saver.save(checkpoints, step, state, keep_every=keep_every, beside=beside)
-                saved, since = step, time.perf_counter()
+                since += time.perf_counter() - before
+                saved = step
             if stopping and not last:
                 saver.wait()
                 raise Interrupted(step) if interrupted() else Preempted(step)

@@ -74,7 +74,8 @@ def others_of(knobs):
     for name, kind in typing.get_type_hints(knobs).items():
         values = (True, False) if kind is bool else ()
         if typing.get_origin(kind) is typing.Literal:
-            values = typing.get_args(kind) if name != "mix" else ("dimensions",)  # which does all
+            values = typing.get_args(kind)
+            values = values[-1:] if name == "mix" else values  # the last does all
         # Of the common ones those that a recipe knows are tried below; the last changes numbers alone.
         if name not in COMMON | {"standardize"}:
             found[name] = [value for value in values if value != getattr(knobs, name)]

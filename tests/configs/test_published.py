@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -47,7 +46,7 @@ README = {"details": "simclr", "epochs": 1000, "optimizer": "lars", "learning_ra
 def test_the_loss_has_the_scale_to_which_the_rates_belong(name, about, knobs, temperature, times):
     z1, z2 = np.random.default_rng(0).normal(size=(2, 6, 5))
     loss = made(name, about, **knobs).method.five_parts.loss["loss"]
-    value = float(loss(jax.random.key(0), jnp.asarray(z1), jnp.asarray(z2)))
+    value = float(jax.jit(loss)(jax.random.key(0), z1, z2))
     assert value == pytest.approx(times * simclr_loss(z1, z2, temperature), rel=1e-5)
 
 
@@ -76,8 +75,8 @@ def test_the_square_root_rule_is_simclrs_table_b1():
 def test_the_published_runs_crops_are_drawn_by_height():
     """sample_distorted_bounding_box keeps 0.42 of a square image on average; by area it would be 0.48."""
     recipe = made("simclr_cifar10", CIFAR, min_area=0.08, **README)
-    draw = jax.vmap(lambda index: recipe.views.sample(jax.random.key(0), index, (320, 320, 3)))
-    crop = draw(jnp.arange(4000))[0][0]
+    draw = jax.jit(jax.vmap(lambda index: recipe.views.sample(jax.random.key(0), index, (320, 320, 3))))
+    crop = draw(np.arange(4000))[0][0]
     share = np.asarray(crop.height * crop.width) / 320**2
     # The definition once more, by hand: the ratio is uniform, then the height among those that fit.
     rng, shares = np.random.default_rng(0), []
