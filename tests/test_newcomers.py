@@ -18,6 +18,7 @@ from jaxcl.config import CommonKnobs, check_knobs, resolved
 from jaxcl.evaluate import few_shot
 from jaxcl.runs import evaluation
 from jaxcl.runs.images import without_trained_on
+from jaxcl.runs.pixels import projected_pixels, projection_width
 from jaxcl.typing import About, Images
 
 CONFIG = '''
@@ -245,13 +246,13 @@ def test_raw_pixels_are_projected_where_a_classifier_of_them_would_take_long():
         images = np.broadcast_to(np.uint8(0), (n, side, side, 3))
         return {"": (Images("train", images, np.arange(n) % classes), Images("test", images[:1]))}
 
-    assert evaluation.projection_width(sets(50_000, 32, 10), ["knn", "linear"]) is None  # CIFAR-10
-    assert evaluation.projection_width(sets(50_000, 32, 100), ["linear"]) == 400
-    assert evaluation.projection_width(sets(100_000, 64, 200), ["linear"]) == 100
-    assert evaluation.projection_width(sets(100_000, 64, 200), ["knn", "knn200"]) is None
+    assert projection_width(sets(50_000, 32, 10), ["knn", "linear"]) is None  # CIFAR-10
+    assert projection_width(sets(50_000, 32, 100), ["linear"]) == 400
+    assert projection_width(sets(100_000, 64, 200), ["linear"]) == 100
+    assert projection_width(sets(100_000, 64, 200), ["knn", "knn200"]) is None
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(8, 16, 16, 3)).astype(np.float32)
-    y = np.asarray(evaluation.projected_pixels(400)(x))
+    y = np.asarray(projected_pixels(400)(x))
     distances = [np.linalg.norm(a - b) for a, b in zip(x[:4], x[4:], strict=True)]
     projected = [np.linalg.norm(a - b) for a, b in zip(y[:4], y[4:], strict=True)]
     np.testing.assert_allclose(projected, distances, rtol=0.2)
