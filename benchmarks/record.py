@@ -10,6 +10,8 @@ epochs take 20 min (83.2 +- 0.2). `reference` is that recipe for 100 epochs, set
 
 The data are an .npz of uint8 arrays: train_images [n, 32, 32, 3], train_labels, test_images, test_labels.
 
+Longer than other files: whoever checks a record reads one program from top to bottom.
+
 What the clocks say: `seconds` starts before anything is compiled and stops for evaluations alone; `training_seconds`
 counts training steps alone. PFLOP are those of all convolutions and matrix products of the training steps, forward and
 backward, counted in the traced program, 2 a multiply-add (augmentation's and the optimizer's products included).

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_of
+from jaxcl.feature_transform import MIXES, mixing_scores
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Knobs(CommonKnobs):
     log_every: int = 50
     space: Literal["lab", "ycbcr", "ydbdr"] = "lab"  # which brightness, and which color
     parts: Literal["two", "three"] = "two"  # brightness and color; or color in its two channels
-    pairs: Literal["all", "core"] = "all"  # of three: all are told from each other, or each from brightness
+    pairs: Literal["all", "core"] = "all"  # of three: all pairs are contrasted, or brightness with each
     loss: Literal["softmax", "nce"] = "nce"  # the paper's binary NCE of the scores, or a softmax over them
     depth: int = 18  # of each ResNet
     features: int = 32  # channels of its first stage; 64 is a whole ResNet, 32 one of half the width
@@ -35,6 +36,8 @@ class Knobs(CommonKnobs):
     temperature: float = 0.07  # scores are divided by it
     momentum: float = 0.5  # what a row of the memory keeps at each visit
     min_area: float = 0.2  # the least fraction of the image that a crop keeps
+    mix: Literal["none", "positives", "negatives", "both"] = "none"
+    """Which features are mixed before the loss (`feature_transform.mixing_scores`)."""
     learning_rate: float = 0.03  # of SGD
     falls: tuple[float, ...] = (120, 160, 200)  # the epochs at which it falls to a tenth
     weight_decay: float = 1e-4  # L2 penalty on the gradient, of all parameters
@@ -44,7 +47,10 @@ IMAGENET = {"data": "tfds:imagenet2012", "size": 224, "encoded": True, "input": 
 IMAGENET |= {"depth": 50, "stem": "imagenet"}
 PRESETS = {
     "cifar10": Knobs(),
-    "stl10": Knobs(data="tfds:stl10", train_on="unlabelled", size=64, temperature=0.1),
+    # Crops of 64 pixels come out of all 96.
+    "stl10": Knobs(
+        data="tfds:stl10", train_on="unlabelled", size=64, encoded=True, input="host", temperature=0.1
+    ),
     "imagenet": Knobs(**IMAGENET),
     "imagenet_2x": Knobs(**IMAGENET, features=128, remat=True),
 }
@@ -69,6 +75,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         negatives=knobs.negatives or "batch",
         temperature=knobs.temperature,
         momentum=knobs.momentum,
+        transform=None if knobs.mix == "none" else mixing_scores(**MIXES[knobs.mix]),
         loss={"softmax": softmax, "nce": nce}[knobs.loss],
         axis_name=axis,
     )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim
+from jaxcl.feature_transform import MIXES, mixing_scores
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Knobs(CommonKnobs):
     temperature: float = 0.1  # scores are divided by it (0.07 in the paper)
     momentum: float = 0.5  # what a row of the bank keeps at each visit
     min_area: float = 0.2  # the least fraction of the image that a crop keeps
+    mix: Literal["none", "positives", "negatives", "both"] = "none"
+    """Which features are mixed before the loss (`feature_transform.mixing_scores`)."""
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
@@ -51,6 +54,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         negatives=knobs.negatives or "batch",
         temperature=knobs.temperature,
         momentum=knobs.momentum,
+        transform=None if knobs.mix == "none" else mixing_scores(**MIXES[knobs.mix]),
         loss={"softmax": softmax, "nce": nce}[knobs.loss],
         axis_name=axis,
     )

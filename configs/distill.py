@@ -22,7 +22,7 @@ The paper reports 73.9 and 77.5 % for a ResNet-50 that was taught by larger netw
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim, steps_across
 from jaxcl.runs import open_run
 
 
@@ -48,7 +48,8 @@ class Knobs(CommonKnobs):
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     norm, rate = nets.batch_norm(axis_name=axis), knobs.learning_rate
-    if knobs.rate_rule != "none":
+    if knobs.rate_rule != "none":  # the recipes of SimCLR's code, whose batches run on from epoch to epoch
+        steps = steps_across(knobs.epochs, about.count, knobs.batch_size) + 1
         rate = optim.scaled_learning_rate(rate, knobs.batch_size, rule=knobs.rate_rule)
     rate = optim.warmup_cosine(rate, steps=steps, warmup_steps=steps // 20)
     taught_by = open_run(knobs.teacher)
@@ -74,7 +75,9 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     )
     optimizer = optim.adamw(rate, weight_decay=knobs.weight_decay)
     if knobs.optimizer == "lars":
-        optimizer = optim.lars(rate, weight_decay=knobs.weight_decay, exclude=optim.is_norm_or_probe)
+        # The classifier is decayed, and not adapted.
+        apart = {"exclude": optim.is_norm_or_probe, "undecayed": optim.is_bias_or_norm}
+        optimizer = optim.lars(rate, weight_decay=knobs.weight_decay, **apart)
     rest = {"probe_views": views, "classify": classify, "given": {"teacher": knobs.teacher}}
     rest["labelled"] = not (isinstance(knobs.distill_weight, float) and knobs.distill_weight == 1)
     return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, **rest)

@@ -42,6 +42,8 @@ class Knobs(CommonKnobs):
     features: tuple[int, ...] = (16, 32, 64, 128)  # channels of the encoder's convolutions
     min_area: float = 0.08  # the smallest fraction of the image that a crop may keep
     flip: bool = True  # digits are not mirrored
+    hue: float = 0.1  # the largest shift of the hue, a fraction of the color circle
+    grayscale: float = 0.2  # the fraction of the views that are gray
     learning_rate: float = 2e-3  # of AdamW, whose step is blind to a factor before the loss
 
 
@@ -74,9 +76,8 @@ def loss_of(knobs: Knobs):
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
-    views = augment.two_views(
-        augment.simclr(size, strength=0.5, blur=False, flip=knobs.flip, min_area=knobs.min_area)
-    )
+    own = {name: getattr(knobs, name) for name in ("flip", "min_area", "hue", "grayscale")}
+    views = augment.two_views(augment.simclr(size, strength=0.5, blur=False, **own))
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     encoder = lean(nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype))
     head = nets.projection_head(layers=knobs.head_layers, width=256, out=64, norm=norm)

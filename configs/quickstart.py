@@ -7,7 +7,7 @@ jaxcl evaluate runs/quickstart           (kNN 86.8 %, linear 88.5 %; seeds 0 to 
 jaxcl plot runs/quickstart
 
 What the two views of an image share is what is learnt. The colors behind these digits tell the images apart better than
-any digit does, so the views must not share them: hues are turned all around the circle, and four views in five are
+any digit does, so the views must not share them: hues are rotated all around the circle, and four views in five are
 gray. Of photographs colors say much: for those begin with configs/simclr_cifar10_cpu.py. (The settings were chosen on a
 sixth of the training digits, held out, with another seed than those reported.)
 """
@@ -27,8 +27,8 @@ class Knobs(CommonKnobs):
     knn_every: float = 5
     temperature: float = 0.2  # NT-Xent's temperature
     min_area: float = 0.6  # the smallest fraction of the image that a crop may keep
-    hue: float = 0.5  # how far a view's hues are turned, of the color circle: 0.5 is any hue
-    grayscale: float = 0.8  # how many of the views are gray
+    hue: float = 0.5  # the largest shift of the hue, a fraction of the color circle; 0.5 is any hue
+    grayscale: float = 0.8  # the fraction of the views that are gray
     features: tuple[int, ...] = (32, 64, 128, 128)  # channels of the encoder's convolutions
 
 

@@ -11,7 +11,8 @@ the encoder computes in bfloat16, not TF32, and colors are jittered as tf.image 
 README (about 91 % linear) is --details simclr --epochs 1000 --optimizer lars --learning-rate 1.0 --warmup-epochs 10
 --weight-decay 1e-4 --head-layers 3 --min-area 0.08 --gray 0.2 --dtype float32. Of its code then come the distribution
 of the crops (by height), the scale of the loss (both views' means are added: the log shows twice the paper's equation
-1) and the number of steps (97,657, as its batches run on from epoch to epoch). Neither was run here, without a GPU.
+1), a convolution on the first stage's shortcut, and the number of steps (97,657, as its batches run on from epoch to
+epoch). Neither was run here, without a GPU.
 """
 
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     color, gray = augment.color_jitter(*[jitter] * 3, jitter / 4), augment.grayscale(probability=knobs.gray)
     views = augment.two_views(augment.compose(crop, augment.flip(), color, gray, augment.clip()))
     start = {"zero_init_last_gamma": not torch, "initialization": "torch" if torch else "lecun"}
+    start |= {} if torch else {"shortcuts": "of_every_stage"}
     encoder = lean(nets.resnet(knobs.depth, stem="cifar", width=knobs.width, norm=norm, dtype=dtype, **start))
     loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
     if knobs.mix != "none":

@@ -27,7 +27,7 @@ Fine-tuned from torchvision's or MoCo's weights, by --init resnet50.safetensors 
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim, steps_across
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Knobs(CommonKnobs):
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     norm, rate = nets.batch_norm(axis_name=axis), knobs.learning_rate
-    if knobs.rate_rule != "none":
+    if knobs.rate_rule != "none":  # the recipes of SimCLR's code, whose batches run on from epoch to epoch
+        steps = steps_across(knobs.epochs, about.count, knobs.batch_size) + 1
         rate = optim.scaled_learning_rate(rate, knobs.batch_size, rule=knobs.rate_rule)
     rate = optim.warmup_cosine(rate, steps=steps, warmup_steps=steps // 20 if knobs.warmup else 0)
     encoder = nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype)
@@ -77,10 +78,12 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         axis_name=axis,
     )
     decay = {"weight_decay": knobs.weight_decay}
+    # The classifier is decayed, and not adapted.
+    apart = {"exclude": optim.is_norm_or_probe, "undecayed": optim.is_bias_or_norm}
     optimizers = {
         "adamw": lambda: optim.adamw(rate, **decay),
         "sgd": lambda: optim.sgd(rate, momentum=0.9, nesterov=True, **decay),
-        "lars": lambda: optim.lars(rate, exclude=optim.is_norm_or_probe, **decay),
+        "lars": lambda: optim.lars(rate, **apart, **decay),
     }
     carries = ("encoder", "head") if knobs.from_layer else ("encoder",)
     rest = {"probe_views": views, "classify": classify, "carries": carries}

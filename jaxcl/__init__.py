@@ -1,15 +1,12 @@
 """jaxcl: contrastive self-supervised learning in JAX. Every part of every method is a pure function.
 
-What a notebook or a config needs, by name. Rooms (`jaxcl.augment`, `jaxcl.nets`, ...) are imported when they are asked
-for; none of them loads TensorFlow or matplotlib before it needs them.
+What a notebook or a config needs, by name. All of it is imported when it is asked for: so the command line listens,
+also to Ctrl-C, before jax is loaded. No room (`jaxcl.augment`, `jaxcl.nets`, ...) loads TensorFlow or matplotlib before
+it needs them.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from jaxcl.config import CommonKnobs, Recipe, basics, load_config, nonzero, steps_across, steps_of
-from jaxcl.losses import compare_losses
-from jaxcl.typing import About, Images, Method, Net
 
 if TYPE_CHECKING:
     from jaxcl import (
@@ -31,8 +28,11 @@ if TYPE_CHECKING:
         testing,
         train,
     )
+    from jaxcl.config import CommonKnobs, Recipe, basics, load_config, nonzero, steps_across, steps_of
     from jaxcl.encoder import Encoder, load_encoder
+    from jaxcl.losses import compare_losses
     from jaxcl.train import optim
+    from jaxcl.typing import About, Images, Method, Net
 
 __version__ = "0.1.0"
 
@@ -43,9 +43,11 @@ _LATER = {
         " plot similarity testing train".split(),
         None,
     ),
-    "Encoder": "encoder",
-    "load_encoder": "encoder",
+    **dict.fromkeys("CommonKnobs Recipe basics load_config nonzero steps_across steps_of".split(), "config"),
+    **dict.fromkeys(["Encoder", "load_encoder"], "encoder"),
+    "compare_losses": "losses",
     "optim": "train",
+    **dict.fromkeys("About Images Method Net".split(), "typing"),
 }
 
 __all__ = [
@@ -89,3 +91,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'jaxcl' has no attribute {name!r}")
     home = _LATER[name]
     return import_module(f"jaxcl.{name}") if home is None else getattr(import_module(f"jaxcl.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,6 +6,7 @@ None where one program sees the whole batch (a single device, or `jit` over glob
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -145,18 +146,58 @@ def gather_same(x: Array, axis_name: AxisName = None) -> Array:
     return lax.all_gather(x, axis_name, tiled=True, to="invarying")
 
 
-def take(x: Array, order: Array, axis_name: AxisName = None) -> Array:
-    """The rows `order` of all devices' rows, dealt out again: x [n, ...] on each of D devices, order [D n] -> [n, ...].
+def exchange(x: Array, before: Array, after: Array, axis_name: AxisName = None) -> Array:
+    """All devices' rows in another order, dealt out again: x [n, ...] on each of D devices -> [n, ...].
 
-    With a permutation for `order`, `take(take(x, order), argsort(order))` is x.
+    before, after
+        int [B, N / B], the same everywhere, for the N = D n rows in B blocks of neighbours: how those of each block are
+        mixed, before every block gives a B-th of its own to every block (the j-th B-th of block i becomes the i-th of
+        block j), and after. B^2 divides N. See `jaxcl.shuffle`, which draws them.
+
+    Where D divides B, each device sends and receives its own n rows. Where it does not, with g = gcd(B, D), the D / g
+    devices that share a block gather its rows first, N / g of them; for g = 1 that is all. Under `vmap` all are
+    gathered. Where XLA splits the program, it is the same, by `by_rows`.
     """
-    if axis_name is not None:
-        return gather(x, axis_name)[order[rows(len(x), axis_name)]]
-    return split_rows(gather(x)[order])
+    return by_rows(_exchange, x, whole=(before, after), axis_name=axis_name)
+
+
+def _exchange(x: Array, before: Array, after: Array, axis_name: AxisName = None) -> Array:
+    if axis_name is None:
+        return split_rows(gather(x)[order_of(before, after)])
+    (blocks, length), devices = before.shape, size(axis_name)
+    parties = math.gcd(blocks, devices)
+    if parties == 1 or axis_name not in jax.sharding.get_abstract_mesh().axis_names:
+        return gather(x, axis_name)[order_of(before, after)[rows(len(x), axis_name)]]
+    # Of the devices of a party each holds a part of its blocks, `own` in number.
+    each, own, part = devices // parties, blocks // parties, length // blocks
+    party, member = lax.axis_index(axis_name) // each, lax.axis_index(axis_name) % each
+    of_party, of_member = None, None
+    if each > 1:
+        of_party = [[i * each + k for k in range(each)] for i in range(parties)]
+        of_member = [[i * each + k for i in range(parties)] for k in range(each)]
+    n, first = len(x), jnp.arange(own)[:, None]
+    if each > 1:
+        x = lax.all_gather(x, axis_name, axis_index_groups=of_party, tiled=True)
+    # The rows as they are sent, [party, own block, its block, part], so that nothing is turned round but numbers.
+    sent = lax.dynamic_slice_in_dim(before, party * own, own) + first * length
+    sent = sent.reshape(own, parties, own, part).swapaxes(0, 1).reshape(-1)
+    x = lax.all_to_all(x[sent], axis_name, 0, 0, axis_index_groups=of_member, tiled=True)
+    # As they come: [block, own block, part].
+    come = lax.dynamic_slice_in_dim(after, party * own, own)
+    come = (come // part * own + first) * part + come % part
+    return x[lax.dynamic_slice_in_dim(come.reshape(-1), member * n, n)]
+
+
+def order_of(before: Array, after: Array) -> Array:
+    """The numbers [N] of the rows in the order in which `exchange` lays them."""
+    blocks = len(before)
+    order = before + jnp.arange(blocks)[:, None] * before.shape[1]
+    order = order.reshape(blocks, blocks, -1).swapaxes(0, 1).reshape(before.shape)
+    return jnp.take_along_axis(order, after, axis=1).reshape(-1)
 
 
 def from_next(tree: PyTree, axis_name: str, *, steps: int = 1) -> PyTree:
-    """What the device `steps` further on has, the devices standing in a ring; -1 is the one before."""
+    """What the device `steps` further along the ring of devices has; -1 is the one before."""
     n = size(axis_name)
     ring = [(i, (i - steps) % n) for i in range(n)]
     return jax.tree.map(lambda x: lax.ppermute(x, axis_name, ring), tree)
@@ -194,7 +235,7 @@ def total(x: Array, axis_name: AxisName = None) -> Array:
 def sum_own(x: Array, axis_name: AxisName = None) -> Array:
     """The sum over the devices, of which each gets its own rows: [D n, ...] on each of D devices -> [n, ...].
 
-    It is what `gather` does, turned round.
+    It is the transpose of `gather`.
     """
     return x if axis_name is None else lax.psum_scatter(x, axis_name, tiled=True)
 

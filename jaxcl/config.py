@@ -60,9 +60,9 @@ class CommonKnobs:
     """The split that is learnt from: of a TFDS data set any, as unlabelled or train+unlabelled of stl10."""
     labels: str | None = None
     """A text file that says the classes of a folder's images, FILE or FILE:COLUMN; of npy:PATH a numpy file."""
-    layout: Literal["auto", "splits", "classes"] = "auto"
-    """Whether a folder's sub-folders called train, test, ... are splits, or classes as any others; auto: as they
-    look."""
+    layout: Literal["auto", "splits", "classes", "deepest"] = "auto"
+    """Whether a folder's sub-folders called train, test, ... are splits, or classes as any others; auto: as they look.
+    deepest: all folders that images lie in are classes, however deep, as in iNaturalist."""
     value_range: tuple[float, float] | None = None
     """The values that become black and white, of pixels of other than 8 bits; None: by the largest there is."""
     size: int | None = None
@@ -147,7 +147,7 @@ class Basics(NamedTuple):
     size: int  # pixels a side of an image
     steps: int  # training steps, of --epochs
     axis: str | None  # the devices' axis under --placement, for the method and its norms
-    dtype: Any  # what the encoder computes in
+    dtype: jnp.dtype  # what the encoder computes in
     lean: Callable[[Net], Net]  # an encoder -> the same with as little memory as --remat and --chunks ask
 
 

@@ -19,7 +19,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcl.typing import PyTree
 
+# The name of the axis over which a batch is split.
 AXIS = "devices"
+# How a training step runs on several devices.
 PLACEMENTS = ("jit", "shard_map", "pmap")
 
 

@@ -43,17 +43,47 @@ class Encoder(NamedTuple):
     step: int
 
     def __call__(self, images: Array | np.ndarray) -> Array:
-        """Features [b, d] of images [b, h, w, c], uint8 or float in [0, 1]."""
-        if images.ndim != 4:
-            raise ValueError(
-                f"An encoder takes images [b, h, w, c]; got {images.shape}. Give one as images[None]."
-            )
+        """Features [b, d] of images [b, h, w, c], uint8 or float in [0, 1].
+
+        Raises ValueError for another shape or kind, and, where the numbers are known, for others than those.
+        """
+        check_images(images, self.about)
         return _features(self.apply, self.params, self.state, images)
 
     @property
     def embed(self) -> Partial:
         """images -> features, with the weights as arguments of the compiled program: for `evaluate`."""
         return Partial(self.apply, self.params, self.state)
+
+
+def check_images(images: Array | np.ndarray, about: About) -> None:
+    """Raises ValueError for images that an encoder of such images would make nonsense of. Numbers that are not known
+    yet, as while a function is traced, are let through."""
+    if images.ndim != 4:
+        raise ValueError(
+            f"An encoder takes images [b, h, w, c]; got {images.shape}. Give one as images[None]."
+        )
+    channels = about.shape[2]
+    if images.shape[3] != channels:
+        first = images.shape[1] == channels
+        hint = " As PyTorch lays them out? images.transpose(0, 2, 3, 1)." if first else ""
+        raise ValueError(f"This encoder takes images [b, h, w, {channels}]; got {images.shape}.{hint}")
+    if images.dtype == jnp.uint8:
+        return
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"An encoder takes uint8, or floats in [0, 1]; got {images.dtype}. Of numbers from 0 to 255:"
+            " images.astype('uint8')."
+        )
+    if isinstance(images, jax.core.Tracer) or not images.size:
+        return
+    least, most = float(images.min()), float(images.max())
+    # What a resampling adds at an edge is no other scale.
+    if least < -0.5 or most > 1.5:
+        raise ValueError(
+            f"An encoder takes uint8, or floats in [0, 1], and standardizes them itself where its run did; got floats"
+            f" from {least:.3g} to {most:.3g}. Of numbers from 0 to 255: images / 255."
+        )
 
 
 def load_encoder(
@@ -81,7 +111,7 @@ def load_encoder(
     run = open_run(run_dir, trust=trust)
     if layer is not None:
         if part is not None:
-            raise ValueError(f"An encoder is that of a part or of a layer; got part={part!r}, layer={layer}.")
+            raise ValueError(f"Give either part or layer, not both; got part={part!r}, layer={layer}.")
         return encoder_of(run, at_layer(run, layer), untrained=untrained)
     if part is None:
         return encoder_of(run, run.recipe.method.embed, untrained=untrained)
@@ -115,8 +145,8 @@ def encoder_of(run: Run, apply: Apply, *, untrained: bool = False) -> Encoder:
         raise ValueError(
             f"The encoder of {run.dir} at step {step} has numbers that are not finite, in {len(broken)} of"
             f" {len(jax.tree.leaves(found))} arrays ({', '.join(broken[:3])}{', ...' * (len(broken) > 3)}), so what it"
-            " makes of images means nothing. Train it anew, with a lower learning rate or in float32; `jaxcl train`"
-            " stops today before a state becomes such."
+            " makes of images means nothing. Train it anew, with a lower learning rate or in float32; since it was"
+            " made, `jaxcl train` stops before it saves such a state."
         )
     return Encoder(apply, found["params"], found["state"], about, step)
 

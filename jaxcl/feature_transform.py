@@ -5,20 +5,24 @@ arXiv:2108.02982). With MoCo it is one line,
 
     moco(..., transform=mixing(positives=2.0, negatives=1.6))
 
-with SimCLR `partial(mixed_nt_xent, temperature=0.1)` in place of its loss, and the parts are there to be used alone;
-`MIXES` names the settings that configs offer as --mix. What was read of this paper is its abstract and its authors'
-code; the code applies it to MoCo only, so the form for SimCLR's in-batch negatives (`batch_scores`) is ours.
+with SimCLR `partial(mixed_nt_xent, temperature=0.1)` in place of its loss, with CMC `cmc(...,
+transform=mixing_scores())`, and the parts are there to be used alone; `MIXES` names the settings that configs offer as
+--mix. What was read of this paper is its abstract and its authors' code; the code applies it to MoCo only, so the forms
+for SimCLR's in-batch negatives (`batch_scores`) and for CMC's are ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxcl import collectives
 from jaxcl.losses import info_nce
+from jaxcl.shapes import check
 from jaxcl.similarity import normalize
 from jaxcl.typing import Array
 
@@ -76,6 +80,7 @@ def extrapolate_positives(
     axis_name
         the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
+    check("extrapolate_positives", q=(q, "nd"), k=(k, "nd"))
     shape = (collectives.size(axis_name) * len(q), q.shape[1]) if dimension_wise else ()
     factor = 1 + beta(key, alpha, shape, q.dtype)
     if dimension_wise:
@@ -95,6 +100,7 @@ def interpolate_negatives(
     `dimension_wise` every entry has an l of its own; otherwise there is one for the whole step. `negatives` must be
     the same on every device, as a queue is.
     """
+    check("interpolate_negatives", negatives=(negatives, "md"))
     permutation_key, factor_key = jax.random.split(key)
     others = negatives[jax.random.permutation(permutation_key, len(negatives))]
     shape = negatives.shape if dimension_wise else ()
@@ -156,6 +162,52 @@ def mixing(
     return transform
 
 
+class ScoresTransform(Protocol):
+    """(key, q [n, d], k [n, d], scored, axis_name=None) -> scores [n, 1 + m], the positive first."""
+
+    def __call__(
+        self,
+        key: Array,
+        q: Array,
+        k: Array,
+        scored: Callable[[Array], Array],
+        /,
+        *,
+        axis_name: str | None = None,
+    ) -> Array: ...
+
+
+def mixing_scores(
+    *, positives: float | Array | None = 2.0, negatives: float | Array | None = 1.6
+) -> ScoresTransform:
+    """The transform that `cmc` takes, whose queries have negatives of their own each: extrapolated pairs q', k',
+
+        scores = (q'.k', q'.n'_1, ..., q'.n'_m),      n'_j = l n_j + (1 - l) n_permutation(j)
+
+    with one permutation of the columns and one l for the whole step. What is mixed are the scores, which is the same
+    as mixing the negatives.
+
+    positives, negatives
+        alpha of each Beta distribution, as in `mixing`; None leaves that side as it is. (A factor for every entry would
+        need the negatives themselves, as many as n m.)
+
+    The transform is given `scored`, q -> its products [n, 1 + m] with its own key and with its negatives. That the
+    paper's authors apply theirs to CMC is not known: this form is ours.
+    """
+
+    def transform(key, q, k, scored, *, axis_name=None):
+        positives_key, permutation_key, factor_key = jax.random.split(key, 3)
+        if positives is not None:
+            q, k = extrapolate_positives(positives_key, q, k, alpha=positives, axis_name=axis_name)
+        others = scored(q)[:, 1:]
+        if negatives is not None:
+            order = jax.random.permutation(permutation_key, others.shape[1])
+            others = lerp(beta(factor_key, negatives, (), others.dtype), others, others[:, order])
+        return jnp.concatenate([jnp.sum(q * k, axis=1, keepdims=True), others], axis=1)
+
+    return transform
+
+
 def mixed_nt_xent(
     key: Array,
     z1: Array,
@@ -211,6 +263,7 @@ def batch_scores(
     axis_name
         the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
+    check("batch_scores", z1=(z1, "nd"), z2=(z2, "nd"))
     positives_key, permutation_key, factor_key = jax.random.split(key, 3)
     z1, z2 = normalize(z1), normalize(z2)
     a, b = z1, z2
@@ -245,7 +298,7 @@ def among(dimension_wise: bool | str, side: str) -> bool:
     return dimension_wise in (True, side)
 
 
-def beta(key: Array, alpha: float | Array, shape: tuple[int, ...], dtype) -> Array:
+def beta(key: Array, alpha: float | Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """Beta(alpha, alpha), drawn in float32 always: with 64 bits switched on the same numbers are drawn.
 
     (1 + cos(2 pi V) sqrt(1 - U^(2 / (2 alpha - 1)))) / 2 for uniform U and V (Ulrich 1984), which holds for

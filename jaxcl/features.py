@@ -25,6 +25,7 @@ from jaxcl.evaluate import embed
 from jaxcl.runs import Run, fitting, open_run, side_of
 from jaxcl.tables import describe
 
+# The endings of the files that features are written to.
 KINDS = (".npz", ".csv", ".parquet")
 
 

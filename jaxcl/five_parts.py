@@ -24,6 +24,7 @@ from jaxcl.losses.keyless import Keyless
 from jaxcl.losses.similarities import SIMILARITIES
 from jaxcl.typing import Images, Method, Net
 
+# A part of `FiveParts` -> what it is called in print.
 NAMES = {
     "views": "(a) data augmentation",
     "encoder": "(b) encoder",

@@ -56,8 +56,8 @@ def check_same(
     run_dir: str | Path, mine: Mapping[str, Any], knobs: Any, *, besides: Collection[str] = ()
 ) -> None:
     """Raises ValueError, with what differs, where the newest checkpoint of a run is of another identity than `mine`:
-    another config, other knobs or images; the knobs named `besides` may differ. One that says nothing of them (of an
-    older jaxcl) is believed."""
+    another config, other knobs or images; the knobs named `besides` may differ. A checkpoint without
+    an identity, of an older jaxcl, is accepted."""
     checkpoints = Path(run_dir) / "checkpoints"
     newest = checkpoint.latest(checkpoints)
     try:
@@ -107,7 +107,7 @@ def _agree(parts: Mapping[str, Any]) -> None:
         what = ", ".join(name for name, differs in zip(parts, other.any(axis=0), strict=True) if differs)
         who = ", ".join(map(str, np.flatnonzero(other.any(axis=1))))
         raise ValueError(
-            f"All processes must be started alike, and process {who} has another {what} than process 0. Start all of"
+            f"All processes must be started alike, and process {who} differs from process 0 in {what}. Start all of"
             " them again, by the same command with the same images."
         )
 

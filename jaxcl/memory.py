@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl import collectives
+from jaxcl.shapes import check_alike, check_numbers
 from jaxcl.similarity import normalize
 from jaxcl.typing import Array, PyTree
 
@@ -82,7 +83,7 @@ def blend(
 
         row <- normalize(momentum row + (1 - momentum) new)                      for the images of the batch
 
-    An image must not be twice in a batch. A number beyond the bank is left out without a word (nothing can be raised
+    An image must not be twice in a batch. A number beyond the bank is left out silently (nothing can be raised
     inside a compiled step), so give the bank the size of the data set. No gradient flows into it.
 
     axis_name
@@ -97,6 +98,7 @@ def blend(
             f"this bank holds rows of width {bank.rows.shape[1]}, one for each index; got rows of shape {rows.shape}"
             f" and indices of shape {index.shape}."
         )
+    check_numbers("blend", index=index)
     rows = jax.lax.stop_gradient(collectives.gather_same(rows, axis_name)).astype(bank.rows.dtype)
     index = collectives.gather_same(index, axis_name)
     new = normalize(momentum * bank.rows[index] + (1 - momentum) * rows)
@@ -112,4 +114,5 @@ def ema(old: PyTree, new: PyTree, decay: float | Array) -> PyTree:
     >>> float(ema(1.0, 3.0, 0.75))
     1.5
     """
+    check_alike("ema", old, new)
     return jax.tree.map(lambda a, b: jax.lax.stop_gradient(decay * a + (1 - decay) * b), old, new)

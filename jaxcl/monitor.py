@@ -1,4 +1,4 @@
-"""What one may watch while training, whatever the method. Nothing here has a gradient.
+"""Metrics of a training run, whatever the method. Nothing here has a gradient.
 
 The equations are Chen et al. 2020 (contrastive accuracy and entropy, as their code logs them) and Wang & Isola 2020
 (alignment and uniformity, arXiv:2005.10242).
@@ -11,14 +11,13 @@ and the cosines of collapsed rows keep their order at any precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
 from jaxcl import collectives
+from jaxcl.shapes import check, check_numbers
 from jaxcl.similarity import normalize
-from jaxcl.typing import Array
+from jaxcl.typing import Array, Scores
 
 
 def contrast_monitor(
@@ -28,7 +27,7 @@ def contrast_monitor(
     *,
     temperature: float | Array | None = None,
     block: int = 1024,
-    scores: Callable[..., dict[str, Array]] | None = None,
+    scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> dict[str, Array]:
     """How the projections z1, z2 [n, d] and the representation h [m, k] lie, as numbers of the global batch.
@@ -52,6 +51,7 @@ def contrast_monitor(
     axis_name
         the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
+    check("contrast_monitor", z1=(z1, "nd"), z2=(z2, "nd"), h=(h, "mk"))
     z1, z2, h = (jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (z1, z2, h))
     temperature = 0.1 if temperature is None else jax.lax.stop_gradient(jnp.asarray(temperature, jnp.float32))
     z1, z2 = normalize(z1), normalize(z2)
@@ -145,6 +145,7 @@ def effective_rank(h: Array, *, axis_name: str | None = None) -> Array:
     >>> [round(float(effective_rank(x * jnp.array(scale))), 3) for scale in ([1.0, 1.0], [1.0, 0.0])]
     [2.0, 1.0]
     """
+    check("effective_rank", h=(h, "mk"))
     h = h - collectives.mean(jnp.mean(h, axis=0), axis_name)
     # The sums of v and v^2 are the trace and the squared norm of the covariance.
     covariance = collectives.mean(h.T @ h / len(h), axis_name)
@@ -177,7 +178,7 @@ def score_monitor(
     negative_exp        mean of exp(q.n / temperature)
     score_accuracy      fraction of queries whose positive scores above all their negatives
     positive_histogram, negative_histogram
-                        shares [bins] of the scores in equal intervals from -1 to 1; what lies beyond counts for the
+                        fractions [bins] of the scores in equal intervals from -1 to 1; what lies beyond counts for the
                         first or the last. Of very many negatives about a million scores, evenly spread, are counted.
 
     own
@@ -188,6 +189,10 @@ def score_monitor(
     axis_name
         the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
+    check("score_monitor", q=(q, "nd"), k=(k, "nd"), negatives=(negatives, "md"))
+    if own is not None:
+        check("score_monitor", q=(q, "nd"), own=(own, "ns"))
+        check_numbers("score_monitor", own=own)
     q, k, negatives = (jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (q, k, negatives))
     n, m = len(q), len(negatives)
     own = jnp.full((n, 1), -1) if own is None else own

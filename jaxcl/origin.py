@@ -22,7 +22,7 @@ from jax.extend import core
 
 from jaxcl.typing import PyTree
 
-# Operations that are functions of their own: where one is guilty, it is opened.
+# Operations that are functions of their own: where one is the origin, its own operations are looked at.
 _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _CLOSED = ("shard_map", "pallas_call")  # whose bodies speak of a device's own rows, or of tiles
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy")
@@ -154,7 +154,7 @@ def _back(var: Any, kind: str, steps: list[_Step], found: dict, made_by: dict) -
 
 
 def _opened(step: _Step, kind: str, steps: list[_Step], found: dict, made_by: dict, argument: dict) -> Origin:
-    """What is said of a guilty operation; of one that is a function the operation within."""
+    """The `Origin` for an operation; of one that is a function, for the operation within it."""
     equation = step.equation
     infinite = [v for v in equation.invars if not isinstance(v, core.Literal) and "infinity" in found[v]]
     given = None
@@ -177,7 +177,7 @@ def _opened(step: _Step, kind: str, steps: list[_Step], found: dict, made_by: di
 
 
 def _within(equation: Any, operands: Sequence[Any]) -> Origin | None:
-    """`origin` of the function that an operation is; None of a plain operation, or where none within is guilty."""
+    """`origin` of the function that an operation is; None of a plain operation, or where none within is the origin."""
     parameters, name = equation.params, equation.primitive.name
     if name == "scan":
         return _in_scan(equation, operands)
@@ -201,7 +201,7 @@ def _closed(body: Any, operands: Sequence[Any]) -> Origin | None:
 
 
 def _in_scan(equation: Any, operands: Sequence[Any]) -> Origin | None:
-    """Of a loop the first turn that is guilty."""
+    """`origin` of a loop: of its first round that has one."""
     p, body = equation.params, equation.params["jaxpr"]
     inner = getattr(body, "jaxpr", body)
     # What a turn is given whole, and what it hands on: the rest is cut into, or made of, as many rows as there are

@@ -123,8 +123,8 @@ def _lock(descriptor: int) -> bool:
 def _lives(descriptor: int, seconds: float, other: dict, told: Callable[[str], None]) -> bool:
     """Whether somebody touches the file. No clock is compared: another host's may go otherwise."""
     told(
-        f"This run was left by process {other.get('process')} on {other.get('host')} without a word; looking for"
-        f" {seconds:g} s whether it still lives."
+        f"This run was not released by process {other.get('process')} on {other.get('host')}; waiting"
+        f" {seconds:g} s for a sign that it is alive."
     )
     before, until = os.fstat(descriptor).st_mtime_ns, time.monotonic() + seconds
     while time.monotonic() < until:

@@ -53,7 +53,7 @@ def join(
     lost_after
         seconds of silence after which a process counts as dead, and the others end.
 
-    What ends this process alone, as an error, is told to the others, and ends them too.
+    An error that ends this process is sent to the others, and ends them too.
     """
     global _lost_after
     _lost_after = lost_after

@@ -22,6 +22,7 @@ from jaxcl.train import TrainState, checkpoint, finite, init_state, make_step
 from jaxcl.train.loop import device_batches, with_labels
 from jaxcl.train.placement import place
 from jaxcl.train.state import start_from
+from jaxcl.typing import Batch
 
 
 class Replay(NamedTuple):
@@ -69,7 +70,7 @@ def replay(
         bad = finite.read(run_dir)
         if not bad:
             raise FileNotFoundError(
-                f"All training steps of {run_dir} were taken; there is none to make again. --step makes any."
+                f"All training steps of {run_dir} were taken; there is none to repeat. --step N repeats any step."
             )
         step = bad[-1]["step"]
     if not 1 <= step <= recipe.steps:
@@ -87,10 +88,7 @@ def replay(
     placed = place(finite.guarded(made, nonfinite="skip"), knobs.placement, mesh)
     told(f"From the state of step {start}: {step - start} training steps.")
     before = jax.device_get(state)
-    ends = range(start + 1, step + 1)
-    with closing(
-        device_batches(pipeline, mesh, recipe.batch_size, knobs.seed, start, ends, many=False)
-    ) as batches:
+    with closing(device_batches(pipeline, mesh, recipe.batch_size, knobs.seed, start, step, 1)) as batches:
         for batch in batches:
             before = jax.device_get(state)
             state, metrics = placed(state, replicate(run_key, mesh), batch)
@@ -125,7 +123,7 @@ def replay(
     )
 
 
-def state_before(run: Run, step: int, first) -> tuple[TrainState, int]:
+def state_before(run: Run, step: int, first: Batch) -> tuple[TrainState, int]:
     """The newest state that is kept of a run before the training step `step`, and the number of steps behind it."""
     recipe, knobs = run.recipe, run.knobs
     state = init_state(keys.init_key(knobs.seed), recipe.method, recipe.optimizer, first)
@@ -154,11 +152,11 @@ def lines(found: Replay) -> list[str]:
         )
     if found.taken:
         said.append(
-            "All of it is finite here. It was made by another program, on other devices or of other images than these."
+            "All of it is finite now. The step was computed by another program, on other devices, or from other images."
         )
     elif found.origin is None:
         said.append(
-            "Made operation by operation all of it is finite: it is the compiled whole that leaves the range of its"
+            "Computed operation by operation all of it is finite: only the compiled program leaves the range of its"
             " numbers. float32 or a lower learning rate may help."
         )
     else:

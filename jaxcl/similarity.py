@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcl import collectives
+from jaxcl.shapes import check, check_numbers
 from jaxcl.typing import Array
 
 
@@ -31,6 +32,7 @@ def dot(q: Array, k: Array) -> Array:
     >>> dot(jnp.array([[2.0, 1.0]]), jnp.array([[3.0, 0.0], [0.0, 4.0]])).tolist()
     [[6.0, 4.0]]
     """
+    check("dot", q=(q, "nd"), k=(k, "md"))
     return q @ k.T
 
 
@@ -40,6 +42,7 @@ def cosine(q: Array, k: Array) -> Array:
     >>> cosine(jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])).tolist()
     [[1.0, 0.0, -1.0]]
     """
+    check("cosine", q=(q, "nd"), k=(k, "md"))
     return normalize(q) @ normalize(k).T
 
 
@@ -49,6 +52,7 @@ def scaled_dot(q: Array, k: Array) -> Array:
     >>> scaled_dot(jnp.ones((1, 4)), jnp.ones((1, 4))).tolist()
     [[2.0]]
     """
+    check("scaled_dot", q=(q, "nd"), k=(k, "md"))
     return q @ k.T / q.shape[-1] ** 0.5
 
 
@@ -58,6 +62,7 @@ def cosine_by_row(q: Array, k: Array) -> Array:
     >>> cosine_by_row(jnp.array([[2.0, 0.0], [1.0, 0.0]]), jnp.array([[3.0, 0.0], [0.0, 1.0]])).tolist()
     [1.0, 0.0]
     """
+    check("cosine_by_row", q=(q, "nd"), k=(k, "nd"))
     return jnp.sum(normalize(q) * normalize(k), axis=1)
 
 
@@ -67,6 +72,7 @@ def dot_with_own(q: Array, k: Array) -> Array:
     >>> dot_with_own(jnp.array([[1.0], [2.0]]), jnp.array([[[1.0], [5.0]], [[0.0], [3.0]]])).tolist()
     [[1.0, 5.0], [0.0, 6.0]]
     """
+    check("dot_with_own", q=(q, "nd"), k=(k, "nmd"))
     return jnp.einsum("nd,nmd->nm", q, k)
 
 
@@ -87,6 +93,8 @@ def dot_with_rows(q: Array, bank: Array, numbers: Array, *, axis_name: str | Non
     >>> dot_with_rows(jnp.array([[1.0], [2.0]]), bank, jnp.array([[0, 1], [2, 2]])).tolist()
     [[1.0, 5.0], [6.0, 6.0]]
     """
+    check("dot_with_rows", q=(q, "nd"), bank=(bank, "md"), numbers=(numbers, "nk"))
+    check_numbers("dot_with_rows", numbers=numbers)
     each = numbers.shape[1] * bank.shape[1] * bank.dtype.itemsize
 
     def some_at_a_time(q, numbers, bank, axis_name):

@@ -241,9 +241,9 @@ def _compared(
 
 
 def _varying(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The knobs that differ, seeds aside; all where none does."""
+    """The knobs that differ, seeds aside."""
     knobs = [knob for knob in results[0]["knobs"] if knob != "seed"]
-    return [knob for knob in knobs if len({row["knobs"][knob] for row in results}) > 1] or knobs
+    return [knob for knob in knobs if len({row["knobs"][knob] for row in results}) > 1]
 
 
 def fewest_seeds(results: Sequence[Mapping[str, Any]]) -> int:

@@ -31,6 +31,7 @@ from jaxcl.typing import Array, PyTree
 # (params, batch, axis_name) -> scalar
 PlacedLoss = Callable[[PyTree, PyTree, str | None], Array]
 
+# The placements in which a loss is compared with itself on one device.
 EVERYWHERE = ("jit", "shard_map", "shard_map_unchecked", "pmap", "vmap")
 
 
@@ -47,7 +48,9 @@ def step_of(loss: PlacedLoss) -> Callable[[str | None], Callable]:
     return make
 
 
-def value_and_grad(loss: PlacedLoss, params: PyTree, batch: PyTree, *, placement: str, devices: int = 8):
+def value_and_grad(
+    loss: PlacedLoss, params: PyTree, batch: PyTree, *, placement: str, devices: int = 8
+) -> tuple[Array, PyTree]:
     """The loss and its gradient with respect to `params`, as a training step would compute them.
 
     placement is one of "one" (a single device), "jit", "shard_map", "shard_map_unchecked" (check_vma=False), "pmap",
@@ -79,8 +82,8 @@ def assert_same_everywhere(
 ) -> None:
     """Raises AssertionError where a placement's value or gradient differs from that of a single device.
 
-    Differences are relative to the largest entry of each array. A loss that ignores its axis is told so. To pretend
-    devices on a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count=8 before jax is imported;
+    Differences are relative to the largest entry of each array. Where a loss ignores its axis, the message says so. To
+    pretend devices on a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count=8 before jax is imported;
     `placements=("vmap",)` needs no second device.
     """
     truth = value_and_grad(loss, params, batch, placement="one")
@@ -110,6 +113,7 @@ def assert_same_everywhere(
                 )
 
 
+# What `assert_same_everywhere` says of a loss that sends nothing between devices.
 IGNORED = (
     "The loss ignores its axis_name: it sends nothing between devices, so each has the loss of its own rows alone. Hand"
     " axis_name on to whatever compares or averages rows: nt_xent(z1, z2, axis_name=axis_name), collectives.gather,"

@@ -50,6 +50,7 @@ LIBRARIES: dict[str, tuple[Callable, Callable]] = {
     "torchvision": (check_torchvision, in_torch),
     "timm": (check_timm, in_timm),
 }
+# The endings of files that PyTorch writes.
 PICKLED = (".pth", ".pt", ".tar", ".ckpt", ".bin")
 
 
@@ -86,7 +87,12 @@ def export_run(
     made = made_of(run.recipe.method) if to in LIBRARIES else None
     if made is not None:
         check, in_python = LIBRARIES[to]
-        check(made.module)
+        try:
+            check(made.module)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} `--to safetensors` writes any encoder, by jaxcl's own names."
+            ) from error
     torch = _torch(f"{out} is written") if out.suffix in (".pth", ".pt") else None
     encoder = encoder_of(run, run.recipe.method.embed)
     about = {"made by": "jaxcl", "config": str(run.record.get("config")), "step": str(encoder.step)}
@@ -117,8 +123,8 @@ def made_of(method: Method) -> Made:
     net = None if method.five_parts is None else method.five_parts.encoder.get("encoder")
     if not isinstance(net, Net) or net.made is None:
         raise ValueError(
-            "The method does not say of what one encoder it was made (of several, or of a network that is not of"
-            " jaxcl.nets), so it has no names elsewhere. `jaxcl embed` writes the features instead."
+            "The method has no single encoder of jaxcl.nets, so its weights have no names elsewhere. `jaxcl embed`"
+            " writes the features instead."
         )
     return net.made
 

@@ -128,6 +128,33 @@ def test_a_preset_is_what_the_other_options_change(config, capsys):
     assert "--preset NAME sets all knobs at once: large." in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_sweep_s_words_are_values_of_knobs_and_options_of_every_run(config):
+    from jaxcl.cli.words import grid_of, knobs_of, words_of
+
+    words = [
+        "--value-range",
+        "0,4095",
+        "0,255",
+        "--widths=3,4",
+        "--seed",
+        "0..1",
+        "--logger",
+        "wandb",
+        "mlflow",
+    ]
+    grid, same = grid_of(words)
+    assert grid == {"value_range": ["0,4095", "0,255"], "widths": ["3,4"], "seed": ["0", "1"]}
+    one = {name: values[0] for name, values in grid.items()}
+    knobs = knobs_of("sweep", config, [*words_of(config, one), *same])
+    assert (knobs.value_range, knobs.widths, knobs.logger) == ((0, 4095), (3, 4), ("wandb", "mlflow"))
+    for words, says in (
+        (["0", "--seed"], "'0' belongs to no knob"),
+        (["--remat"], "--remat needs a value; one"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            grid_of(words)
+
+
 def test_every_common_knob_is_explained(config, capsys):
     from jaxcl.cli import main
 

@@ -300,6 +300,9 @@ def test_checkpoints_that_are_a_file_and_metrics_that_are_a_folder_are_said_to_b
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(ValueError, match="checkpoints is a file"):
         checkpoint.steps(tmp_path / "checkpoints")
+    (tmp_path / "saved").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="saved is a link that leads to no folder"):
+        checkpoint.steps(tmp_path / "saved")
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(ValueError, match=r"metrics.jsonl is a directory"):
         read_metrics(tmp_path)

@@ -211,8 +211,12 @@ def test_each_part_of_one_s_own_has_a_complete_example():
 @pytest.mark.parametrize("code", blocks())
 def test_an_example_runs_as_it_stands(code, tmp_path, monkeypatch, request):
     monkeypatch.chdir(request.getfixturevalue("photos") if "runs/photos" in code else tmp_path)
-    for package in ("equinox", "haiku"):  # no dependency: where it is missing, its example is not run
-        if f"import {package}" in code:
+    for package in (
+        "equimo",
+        "equinox",
+        "haiku",
+    ):  # no dependency: where it is missing, its example is not run
+        if re.search(rf"^(?:import|from) {package}\b", code, re.MULTILINE):
             pytest.importorskip(package)
     exec(compile(code, "docs", "exec"), {"__name__": "own"})
 

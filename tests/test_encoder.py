@@ -110,3 +110,20 @@ def test_a_layer_of_the_head_is_what_the_head_makes_of_the_representation(run):
     bare = opened.recipe._replace(method=opened.recipe.method._replace(layers=None))
     with pytest.raises(ValueError, match="no one head"):
         at_layer(opened._replace(recipe=bare), 1)
+
+
+def test_images_of_another_scale_kind_or_layout_are_refused_with_what_to_do(run):
+    opened, *_ = run
+    encoder = encoder_of(opened, opened.recipe.method.embed, untrained=True)
+    floats = IMAGES / np.float32(255)
+    np.testing.assert_allclose(encoder(floats), encoder(IMAGES), rtol=1e-5, atol=1e-6)
+    for wrong, said in (
+        (255 * floats, r"to 25\d. Of numbers from 0 to 255: images / 255"),
+        ((floats - 0.5) / 0.2, "standardizes them itself"),
+        (IMAGES.astype(np.int32), "got int32. Of numbers from 0 to 255"),
+        (IMAGES.transpose(0, 3, 1, 2), r"images.transpose\(0, 2, 3, 1\)"),
+        (IMAGES[0], r"images\[None\]"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            encoder(wrong)
+    assert jax.eval_shape(encoder, jnp.zeros((2, 8, 8, 3))).shape == (2, 4)  # numbers that are not known yet

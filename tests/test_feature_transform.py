@@ -7,7 +7,13 @@ import pytest
 from scipy.special import logsumexp
 
 from jaxcl import feature_transform as ft
-from jaxcl.feature_transform import batch_scores, extrapolate_positives, interpolate_negatives, mixing
+from jaxcl.feature_transform import (
+    batch_scores,
+    extrapolate_positives,
+    interpolate_negatives,
+    mixing,
+    mixing_scores,
+)
 from jaxcl.losses import info_nce, nt_xent, queue_nce
 from jaxcl.similarity import normalize
 from jaxcl.testing import assert_same_everywhere
@@ -211,3 +217,28 @@ def test_odd_settings_are_refused(rows):
     mixed, losses = named(np.int32(0))
     assert {queue.shape for _, _, queue in mixed} == {rows[2].shape}
     assert np.isfinite(losses).all()
+
+
+def test_mixed_scores_are_those_of_mixed_vectors():
+    """Vectors mixed in float64 by the factors that the scores tell of: the same scores, however they were made."""
+    rng = np.random.default_rng(0)
+    q, k, n = (rng.normal(size=shape) for shape in ((3, 4), (3, 4), (3, 6, 4)))
+
+    def scored(x):
+        return jnp.einsum("bd,bmd->bm", x, jnp.concatenate([k[:, None], n], axis=1))
+
+    key = jax.random.key(0)
+    pair = mixing_scores(negatives=None)(key, jnp.asarray(q), jnp.asarray(k), scored)
+    # q'.k' = s + l (1 - l) |q - k|^2 of vectors of any length: the same l for all rows, in (1, 2).
+    s, gap = (q * k).sum(1), ((q - k) ** 2).sum(1)
+    product = (np.asarray(pair)[:, 0] - s) / gap
+    np.testing.assert_allclose(product, product[0], rtol=1e-4)
+    factor = (1 + np.sqrt(1 - 4 * product[0])) / 2
+    assert 1 < factor < 2
+    ahead = factor * q + (1 - factor) * k
+    np.testing.assert_allclose(pair[:, 1:], np.einsum("bd,bmd->bm", ahead, n), rtol=1e-3, atol=1e-4)
+    mixed = np.asarray(mixing_scores(positives=None)(key, jnp.asarray(q), jnp.asarray(k), scored))
+    plain = np.einsum("bd,bmd->bm", q, n)
+    np.testing.assert_allclose(mixed[:, 0], s, rtol=1e-5)
+    np.testing.assert_allclose(mixed[:, 1:].sum(1), plain.sum(1), rtol=1e-4)  # a permutation keeps the sum
+    assert np.abs(mixed[:, 1:] - plain).max() > 0.01

@@ -62,7 +62,9 @@ def run(world, out, *words):
 
 def test_a_folder_comes_with_its_files_classes_and_splits_and_without_training_data(world, tmp_path, capsys):
     assert run(world, tmp_path / "f.npz", "--data", f"folder:{world}/pictures") == 0
-    assert "5 features of 6 numbers" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "5 features of 6 numbers" in said
+    assert "5 images of 8 x 8 x 3, 2 classes" in said
     with np.load(tmp_path / "f.npz") as found:
         assert found["features"].dtype == np.float32
         assert found["files"].tolist() == sorted(PICTURES)
@@ -90,7 +92,7 @@ def test_one_picture_without_a_class_is_a_folder(world, tmp_path):
         ]
 
 
-def test_nothing_of_a_folder_without_splits_is_held_out(world, tmp_path):
+def test_nothing_of_a_folder_without_splits_is_held_out(world, tmp_path, capsys):
     for k in range(20):
         Image.new("RGB", (8, 8), (k, 0, 0)).save(tmp_path / f"{k:02}.png")
     assert run(world, tmp_path / "out/f.csv", "--data", f"folder:{tmp_path}") == 0
@@ -99,6 +101,7 @@ def test_nothing_of_a_folder_without_splits_is_held_out(world, tmp_path):
     assert rows[0] == ["file", "split", "class", *(f"f{k}" for k in range(6))]
     assert [row[0] for row in rows[1:]] == [f"{k:02}.png" for k in range(20)]
     assert {row[1] for row in rows[1:]} == {""}
+    assert "held out" not in capsys.readouterr().out
 
 
 def test_an_archive_comes_by_its_splits_and_gray_images_become_rgb(world, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcl.memory import blend, by_age, ema, push, random_bank, random_queue
-from jaxcl.testing import EVERYWHERE, assert_same_everywhere, value_and_grad
+from jaxcl.testing import assert_same_everywhere
 
 
 def numbered(first, n, d=2):
@@ -50,40 +50,6 @@ def test_a_queue_is_the_same_on_one_device_and_on_eight():
 
     batch = {"x": jax.random.normal(jax.random.key(1), (16, 4))}
     assert_same_everywhere(scored, jnp.ones((4, 4)), batch)
-
-
-def test_a_permutation_of_the_global_batch_is_undone_in_every_placement():
-    from jaxcl import collectives
-
-    order = jax.random.permutation(jax.random.key(0), 16)
-
-    def lost(w, batch, axis_name):
-        x = batch["x"]
-        there = collectives.take(x, order, axis_name)
-        back = collectives.take(there, jnp.argsort(order), axis_name)
-        place = collectives.take(collectives.rows(len(x), axis_name), order, axis_name)
-        own = order[collectives.rows(len(x), axis_name)]
-        wrong = jnp.sum(jnp.abs(back - x)) + jnp.sum(jnp.abs(place - own)) - jnp.sum(there * 0)
-        return w * collectives.mean(wrong, axis_name)
-
-    batch = {"x": jax.random.normal(jax.random.key(1), (16, 4))}
-    for placement in EVERYWHERE:
-        value, gradient = value_and_grad(lost, jnp.ones(()), batch, placement=placement)
-        assert value == gradient == 0, placement
-
-
-def test_dealt_rows_stay_split_so_that_devices_share_the_work():
-    """The hazard: what is taken in another order may be whole on every device, and so may all that follows."""
-    from jaxcl import collectives, devices
-
-    mesh = devices.make_mesh(devices=8)
-    x = devices.split({"x": np.ones((64, 32), np.float32)}, mesh)["x"]
-    order = devices.replicate(jnp.arange(64)[::-1], mesh)
-    w = devices.replicate(jnp.ones((32, 16)), mesh)
-    program = jax.jit(lambda x, w, order: jnp.sum(jnp.tanh(collectives.take(x, order) @ w)))
-    text = program.lower(x, w, order).compile().as_text()
-    assert "f32[8,16]" in text
-    assert "f32[64,16]" not in text
 
 
 def test_keys_of_another_width_are_refused():

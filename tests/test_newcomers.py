@@ -11,6 +11,7 @@ from PIL import Image
 
 from jaxcl import data, runs
 from jaxcl.cli import in_a_sentence, main, progress_bar, settings_of
+from jaxcl.cli.shows import show
 from jaxcl.config import CommonKnobs, check_knobs, resolved
 from jaxcl.evaluate import few_shot
 from jaxcl.runs import evaluation
@@ -250,6 +251,16 @@ def test_an_evaluation_that_nobody_watches_says_how_far_it_is(capsys, monkeypatc
         bar.told("linear, mine: 60.0 %")
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["linear, mine", "linear, mine: embedding, 50%, 25 s left of it", "linear, mine: 60.0 %"]
+
+
+def test_names_of_people_s_files_and_classes_are_shown_as_they_are(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    with progress_bar() as bar:
+        bar.told("folder:new: 5 images of class [red]")
+    show("of [b]", ["class :cat:"], [["[red] :dog:"]])
+    said = capsys.readouterr().out
+    for name in ("folder:new: 5 images of class [red]", "of [b]", "class :cat:", "[red] :dog:"):
+        assert name in said
 
 
 def test_settings_are_numbers_lists_and_words():

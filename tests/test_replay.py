@@ -82,7 +82,7 @@ def test_a_step_that_was_left_out_is_made_again_from_the_checkpoint_before_it(wo
     other = replay(run, step=10)
     assert other.taken
     assert other.origin is None
-    assert "All of it is finite here" in lines(other)[-1]
+    assert "All of it is finite now" in lines(other)[-1]
     assert np.isfinite(other.loss)
 
 
@@ -90,4 +90,4 @@ def test_there_is_nothing_to_make_again_where_all_steps_were_taken(world, tmp_pa
     run = tmp_path / "run"
     assert train(world, run, "--seed", "1") == 0  # no batch is all black
     assert main(["replay", str(run)]) == 1
-    assert "there is none to make again" in capfd.readouterr().err
+    assert "there is none to repeat" in capfd.readouterr().err

@@ -13,11 +13,15 @@ import chex
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from jaxcl import augment
 from jaxcl.cli import knobs_of, main, words_of
+from jaxcl.data import crops_of, crops_whole_images
 from jaxcl.encoder import load_encoder
 from jaxcl.report import picture_of_views
 from jaxcl.runs import evaluate_run, open_run
+from jaxcl.runs.images import other_split
 from jaxcl.sweep import name_of
 from jaxcl.train.log import read_metrics
 from jaxcl.typing import About
@@ -158,6 +162,40 @@ def test_a_report_without_images_draws_the_rest_and_says_what_it_leaves_out(worl
     assert (without_images / "plots/report.html").read_text().count("data:image/png;base64") >= 5
 
 
+def test_classifiers_are_asked_about_other_images_of_some_of_the_same_classes(world, tmp_path):
+    """Ten light images, whose file calls them 0, are of the training images' class 1."""
+    light = np.full((10, 16, 16, 3), 180, np.uint8)
+    arrays = {f"{split}_images": light for split in ("train", "test")}
+    arrays |= {f"{split}_labels": np.zeros(10, int) for split in ("train", "test")}
+    np.savez(tmp_path / "other.npz", classes=["light"], **arrays)
+    spec = f"npz:{tmp_path}/other.npz"
+    (row,) = evaluate_run(world / "run", ("linear",), baselines=(), test_data=spec)
+    assert (row["train_images"], row["test_images"], row["accuracy"]) == (64, 10, 100.0)
+    assert row["data"] == f"tested on {spec}"
+    assert row["by_class"] == {"light": 100.0}
+    np.savez(tmp_path / "other.npz", classes=["green"], **arrays)
+    with pytest.raises(ValueError, match="have 1 classes that the training images .* not have: green"):
+        evaluate_run(world / "run", ("linear",), baselines=(), test_data=spec)
+
+
+def test_other_data_that_stays_encoded_is_cropped_whole(world, tmp_path):
+    """Of wide images whose margins are white, crops see the margins; those that are squares already do not."""
+    for name in ("train/a", "train/b", "test/a", "test/b"):
+        pixels = np.full((20, 60, 3), 255, np.uint8)
+        pixels[:, 14:46] = 0
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / name / "0.png")
+    run, spec = open_run(world / "run"), f"folder:{tmp_path}"
+    views = augment.probe_views(16)
+    encoded, squares = (other_split(run, spec, "train", None, encoded=which) for which in (True, False))
+    assert crops_whole_images(encoded.images, views)
+    assert not crops_whole_images(squares.images, views)
+    batches = crops_of(jax.random.key(0), encoded.images, views, lambda step: np.arange(2), steps=5)
+    assert max(float(np.max(batch["views"])) for batch in batches) > 0.9
+    assert squares.images.max() == 0
+    assert encoded.classes == squares.classes == ("a", "b")
+
+
 def test_other_images_than_the_run_began_with_are_refused(world, tmp_path, capsys):
     shutil.copytree(world / "run", tmp_path / "run")
     record = json.loads((tmp_path / "run/run.json").read_text())
@@ -167,10 +205,11 @@ def test_other_images_than_the_run_began_with_are_refused(world, tmp_path, capsy
     assert "began with 63 images of 16 x 16 x 3, 2 classes; now there are 64" in capsys.readouterr().err
 
 
-def test_a_run_may_start_from_the_encoder_of_another(world, tmp_path):
+def test_a_run_may_start_from_the_encoder_of_another(world, tmp_path, capsys):
     command = ["train", "grays.py", "--init", "run", "--epochs", "0.25"]
     assert main([*command, "--run-dir", str(tmp_path / "next")]) == 0
     assert json.loads((tmp_path / "next/knobs.json").read_text())["init"] == f"{world}/run"
+    assert f"Starts from the encoder of {world}/run.\n" in capsys.readouterr().out
     kernels = [
         jax.tree.leaves(load_encoder(run).params["encoder"]) for run in (world / "run", tmp_path / "next")
     ]

@@ -54,15 +54,34 @@ def test_a_table_laid_out_by_spaces_keeps_its_columns():
     assert shown(table) == "::\n\n" + "\n".join(f"    {line}" for line in table.splitlines())
 
 
-def test_every_room_of_jaxcl_has_a_page():
+def documented():
+    """The modules that have a page in docs/api."""
     pages = " ".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
-    documented = set(re.findall(r"automodule:: ([\w.]+)$", pages, re.MULTILINE))
-    for name in documented:
+    return set(re.findall(r"automodule:: ([\w.]+)$", pages, re.MULTILINE))
+
+
+def test_every_room_of_jaxcl_has_a_page():
+    for name in documented():
         importlib.import_module(name)
     rooms = {name for name in jaxcl.__all__ if type(getattr(jaxcl, name)).__name__ == "module"}
-    assert {f"jaxcl.{room}" for room in rooms - {"optim"}} <= documented
+    assert {f"jaxcl.{room}" for room in rooms - {"optim"}} <= documented()
     for name in set(jaxcl.__all__) - rooms:  # each stands on the page of the room that has it
-        assert getattr(jaxcl, name).__module__.rpartition(".")[0] in documented | {"jaxcl"}
+        assert getattr(jaxcl, name).__module__.rpartition(".")[0] in documented() | {"jaxcl"}
+
+
+def test_every_constant_of_a_room_has_an_entry_that_says_what_it_is():
+    constants = module_of(SITE / "constants.py", "constants")
+    assert constants.of("jaxcl.nets")["STATISTICS"][0].startswith("Mean and standard deviation")
+    for name in sorted(documented()):
+        room = importlib.import_module(name)
+        listed = getattr(room, "__all__", None)
+        own = re.findall(r"^([A-Z][A-Z_]+)\b.*? = ", Path(room.__file__).read_text(), re.MULTILINE)
+        for one in own if listed is None else filter(str.isupper, listed):
+            assert constants.of(name).get(one), f"a comment above {name}.{one}"
+
+
+def test_contributing_is_one_screen():
+    assert len((ROOT / "docs" / "contributing.md").read_text().splitlines()) <= 61
 
 
 def the_diff():

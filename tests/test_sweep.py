@@ -155,6 +155,8 @@ def test_tables_show_intervals_and_differences_by_seed():
     assert rows == [("0.5", "0.1", "+1.0 ± 1.2, p 0.074 (n=3)")]
     assert fewest_seeds(found) == 3
     assert differences_table(results({"0.1": [1.0, 2.0]}))[1] == []
+    # What was the same in all runs, though it was given, is no column.
+    assert sweep_table(results({"0.1": [1.0, 3.0]}))[0] == ("encoder", "knn")
 
 
 def test_of_many_settings_each_stands_against_the_first():

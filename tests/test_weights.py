@@ -101,7 +101,9 @@ def test_what_is_no_encoder_of_this_run_is_said_before_there_is_a_run(world, tmp
 
 def test_a_network_that_torchvision_lacks_is_refused_and_another_is_told_how_to_load_it(world, capsys):
     assert main(["export", str(world / "small"), "--to", "torchvision"]) == 1
-    assert "Only a `nets.resnet` has torchvision's names; got ConvN" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Only a `nets.resnet` has torchvision's names; got ConvN" in said
+    assert "`--to safetensors` writes any encoder" in said
     assert main(["export", str(world / "large"), "--to", "torchvision"]) == 0
     said = capsys.readouterr().out
     assert "ResNet(BasicBlock, [2, 2, 2, 2])" in said

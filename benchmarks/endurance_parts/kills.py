@@ -39,15 +39,17 @@ def one(
     who = 0 if world.processes == 1 else draw.choice([0, 1])
     both = world.processes > 1 and draw.random() < 0.4
     delay = draw.choice([0.0, draw.uniform(0, 0.05)])
-    hook, at = None, ""
+    hook, at, mark = None, "", file.with_name(f"{file.name}-mark")
     if aim == "save":
         # Of a life's first save or its second; in a run's first life also what makes its directory.
         save = draw.choice([0, 1, 1, 2, 2, 2] if first else [1, 1, 2])
-        event = draw.randint(1, world.saves[who][save])
-        if who:  # what it writes is written out of sight of Python
+        event = draw.randint(1, world.saves[save])
+        if who:  # the other is killed while process 0 writes
             delay = draw.uniform(0, 0.3)
-        hook = lives.killed_at(run_dir, save, event, delay)
-        at = f"event {event} of {world.saves[who][save]} of save {save}"
+            hook = lives.told_at(run_dir, save, event, mark)
+        else:
+            hook = lives.killed_at(run_dir, save, event, delay)
+        at = f"event {event} of {world.saves[save]} of save {save}"
     elif draw.random() < 0.25:
         delay = draw.uniform(0, 3.0)
         at = f"{delay:.2f} s after its start"
@@ -59,11 +61,13 @@ def one(
         world.words(run_dir),
         processes=world.processes,
         file=file,
-        before=lambda process: hook if process == who else None,
+        before=lambda process: None if process else hook,
     )
-    if aim == "moment":
-        if at.startswith("after step"):
-            started[0].reach(step)
+    if aim == "save" and who:
+        started[0].until(mark.exists)
+    elif at.startswith("after step"):
+        started[0].reach(step)
+    if aim == "moment" or who:
         time.sleep(delay)
         started[who].send(signal.SIGKILL)
     status = started[who].wait()

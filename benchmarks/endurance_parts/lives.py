@@ -64,12 +64,24 @@ class Life(NamedTuple):
 
     def reach(self, step: int, seconds: float = LONGEST) -> bool:
         """Waits until it has told of this step; False where it ended before, or takes too long."""
+        return self.until(lambda: self.step() >= step, seconds)
+
+    def until(self, holds: Callable[[], bool], seconds: float = LONGEST) -> bool:
+        """Waits until something holds; False where it ended before, or takes too long."""
         until = time.monotonic() + seconds
-        while self.step() < step:
-            gone = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if gone or time.monotonic() > until:
+        while not holds():
+            if self.gone() or time.monotonic() > until:
                 return False
             time.sleep(WAIT)
+        return True
+
+    def gone(self, seconds: float = 0.0) -> bool:
+        """Whether it has ended, or does within so many seconds; its status stays to be asked for."""
+        until = time.monotonic() + seconds
+        while not os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if time.monotonic() >= until:
+                return False
+            time.sleep(min(1.0, max(0.0, until - time.monotonic())))
         return True
 
     def wait(self, seconds: float = LONGEST) -> int | None:
@@ -277,6 +289,16 @@ def killed_at(run_dir: Path, save: int, event: int, delay: float) -> Callable[[]
                 timer.start()
             else:
                 os.kill(os.getpid(), signal.SIGKILL)
+
+    return partial(Watch, run_dir, meets)
+
+
+def told_at(run_dir: Path, save: int, event: int, file: Path) -> Callable[[], Any]:
+    """To be called in a process: makes a file before that event of that save."""
+
+    def meets(now: int, number: int) -> None:
+        if (now, number) == (save, event):
+            file.touch()
 
     return partial(Watch, run_dir, meets)
 

@@ -23,6 +23,7 @@ from endurance_parts.world import CONFIG, Emit, Row, images
 EVERY = 30.0  # seconds between two looks
 WARM_UP = 600.0
 MOST = 1.0  # MB in ten minutes
+SAVES = 1000  # steps between two
 
 
 class Sample(NamedTuple):
@@ -87,15 +88,17 @@ def run(work: Path, seconds: float, emit: Emit) -> None:
     folder = work / "soak"
     shutil.rmtree(folder, ignore_errors=True)
     run_dir = folder / "run"
-    words = ["train", str(CONFIG), "--run-dir", str(run_dir), "--data", images(work), "--epochs", "2.5e5"]
-    words += ["--log-every", "100", "--save-every", "400", "--knn-every", "500", "--keep-every", "4000"]
+    words = ["train", str(CONFIG), "--run-dir", str(run_dir), "--data", images(work), "--epochs", "5e6"]
+    words += ["--log-every", "200", "--save-every", str(SAVES), "--knn-every", "500", "--keep-every", "40000"]
     life, begun = lives.command(words, file=folder / "said"), time.monotonic()
     samples: list[Sample] = []
     with open(folder / "samples.jsonl", "w") as out:
         while time.monotonic() - begun < seconds:
-            time.sleep(min(EVERY, seconds / 20))
+            if life.gone(min(EVERY, seconds / 20)):
+                break  # of itself, or somebody else ended it: its status tells below
             samples.append(look(life.pid, begun, run_dir))
             print(json.dumps(samples[-1]._asdict()), file=out, flush=True)
+    early = life.gone()
     life.send(signal.SIGTERM)
     status = life.wait()
     row = judged(samples, warm_up=min(WARM_UP, seconds / 6))
@@ -103,15 +106,15 @@ def run(work: Path, seconds: float, emit: Emit) -> None:
     logged = [line["step"] for line in steps if "loss" in line]
     looked = [line["step"] for line in steps if "knn_accuracy" in line]
     saved = lives.steps_saved(run_dir)
-    why = "" if status == 75 else f"it ended with {status}: {life.said()[-300:]}"
+    why = "" if status == 75 and not early else f"it ended with {status}: {life.said()[-300:]}"
     if len(set(logged)) != len(logged) or len(set(looked)) != len(looked):
         why = why or "a step stands twice in the log"
-    kept = len(saved)
+    last = max(saved, default=0)
     row |= {
-        "seconds": round(samples[-1].seconds),
-        "steps": saved[-1],
-        "saves": saved[-1] // 400,
-        "kept": kept,
+        "seconds": round(time.monotonic() - begun),
+        "steps": last,
+        "saves": last // SAVES,
+        "kept": len(saved),
     }
-    row |= {"knn": len(looked), "looks": len(samples), "why": row["why"] or why}
+    row |= {"knn": len(looked), "looks": len(samples), "why": why or row["why"]}
     emit({"kind": "soak", **row, "passed": not row["why"]})

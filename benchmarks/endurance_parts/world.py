@@ -23,7 +23,7 @@ class World(NamedTuple):
     data: str
     processes: int
     unbroken: End
-    saves: list[list[int]]  # of each process: events in [what comes before the first save, each save]
+    saves: list[int]  # of process 0, which writes: events in [what comes before the first save, each save]
 
     @property
     def steps(self) -> int:
@@ -61,15 +61,14 @@ def world(work: Path, *, processes: int = 1) -> World:
     data, folder = images(work), work / f"unbroken-{processes}"
     shutil.rmtree(folder, ignore_errors=True)
     run_dir = folder / "run"
-    counts = [folder / f"counts-{process}.json" for process in range(processes)]
+    counts = folder / "counts.json"
     started = lives.several(
         train_words(run_dir, data, steps=STEPS[processes]),
         processes=processes,
         file=folder / "said",
-        before=lambda process: lives.counted(run_dir, counts[process]),
+        before=lambda process: None if process else lives.counted(run_dir, counts),
     )
     for life in started:
         if life.wait() != 0:
             raise RuntimeError(f"The run that nothing happens to did not come to its end:\n{life.said()}")
-    saves = [json.loads(file.read_text()) for file in counts]
-    return World(work, data, processes, lives.end_of(run_dir, work), saves)
+    return World(work, data, processes, lives.end_of(run_dir, work), json.loads(counts.read_text()))

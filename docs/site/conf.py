@@ -23,6 +23,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "mathml",
     "docstrings",
+    "constants",
     "names",
     "notebooks",
     "sphinx_copybutton",
@@ -43,7 +44,7 @@ default_role = "code"
 smartquotes = False
 
 autodoc_member_order = "alphabetical"
-autodoc_default_options = {"members": True}
+autodoc_default_options = {"members": True, "no-value": True}
 add_module_names = False
 python_display_short_literal_types = True
 python_maximum_signature_line_length = 90

@@ -1,5 +1,6 @@
 """The pictures of the pages on methods, drawn by jaxcl itself when the site is built: seconds each, and none is kept
-with the source. A page shows docs/figures/NAME.png where NAME is a row of FIGURES.
+with the source. A page shows docs/figures/NAME.png where NAME is a row of FIGURES. Longer than other files: a table of
+pictures, a function each.
 
     python docs/site/figures.py NAME ...       draws these alone (all without a name)
 """

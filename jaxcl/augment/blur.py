@@ -1,4 +1,4 @@
-"""Part 1, detail: a Gaussian blur, and texture exchanged for another."""
+"""Part 1, detail: Gaussian blur, and a random fine texture."""
 
 from __future__ import annotations
 

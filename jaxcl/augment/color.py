@@ -53,9 +53,9 @@ def color_jitter(
         whose contrast and saturation. "tensorflow", as in SimCLR's code: contrast about each channel's mean,
         mean + f (x - mean), and HSV's saturation times f. "torchvision", as in the code of MoCo, AMDIM, CPC's and
         CMC's followers: contrast about the mean of the gray image, saturation a mixture with it, gray + f (x - gray),
-        with gray = 0.299 red + 0.587 green + 0.114 blue. Brightness and hue (HSV's, turned) are the same in both. Of
-        images of 8 bits torchvision rounds after each change, by at most 1/510, and turns the hue in steps of 1/256 of
-        the circle; here nothing is rounded.
+        with gray = 0.299 red + 0.587 green + 0.114 blue. Brightness and hue (HSV's, rotated) are the same in both. On
+        images of 8 bits torchvision rounds after each change, by at most 1/510, and rotates the hue in steps of 1/256
+        of the circle; here nothing is rounded.
 
     A strength that is known to be 0 leaves its change out altogether. The orders of all four are equally likely. Images
     of other than three channels have no saturation and no hue: these leave them as they are.
@@ -209,7 +209,7 @@ class Solarize(NamedTuple):
 
 
 def solarize(*, threshold: Number = 0.5, probability: Number = 0.2) -> Op:
-    """Values at or above `threshold` are turned over: x -> 1 - x (BYOL's second view)."""
+    """Values at or above `threshold` are inverted: x -> 1 - x (BYOL's second view)."""
 
     def apply(params, image):
         return jnp.where(params.on & (image >= threshold), 1 - image, image)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from jaxcl.augment.blur import blur_of_lines
 from jaxcl.augment.color import JITTERS, Grayscale, Jitter
@@ -40,7 +41,7 @@ class Linear(NamedTuple):
     clips: bool = False
 
 
-def fuse(recipe: Op, *, dtype: Any = jnp.float32) -> Op:
+def fuse(recipe: Op, *, dtype: DTypeLike = jnp.float32) -> Op:
     """The fast form of a recipe: an op that draws the same, parameter for parameter, and does nearly the same.
 
     Every run of crops, flips, shifts, blurs, jitters, grayscales and clips is done at once, as R x Cᵀ with one matrix
@@ -48,7 +49,7 @@ def fuse(recipe: Op, *, dtype: Any = jnp.float32) -> Op:
     any op of the run clips). Other ops are done as they are. What differs from the exact form:
 
     - a jitter's hue is a rotation in YIQ (about the grays, keeping luma), and its saturation a mixture with the gray
-      of the same luma; the exact form turns the hue in HSV, and scales the saturation there unless its colors are
+      of the same luma; the exact form rotates the hue in HSV, and scales the saturation there unless its colors are
       torchvision's, whose saturation is that mixture;
     - nothing is clipped on the way; and the mean color about which contrast is changed is that of unclipped pixels.
 
@@ -123,7 +124,7 @@ class Run(NamedTuple):
                 after_columns = lines(op.columns, after_columns[:, None], width)[:, 0]
         return Run(self.start, rows, columns, color, after_rows, after_columns, self.clips or op.clips)
 
-    def image(self, dtype: Any) -> Array:
+    def image(self, dtype: DTypeLike) -> Array:
         """Does it all: [H, W, c]."""
         # Planes in front: then both products are plain ones of matrices, and a pixel's neighbors are its neighbors.
         x = jnp.moveaxis(self.start, 2, 0)
@@ -150,7 +151,7 @@ def lines(does: Any, matrix: Array | None, n: int) -> Any:
     return does if matrix is None else jnp.dot(does, matrix, precision="highest")
 
 
-def contract(what: str, x: Array, y: Array, dtype: Any) -> Array:
+def contract(what: str, x: Array, y: Array, dtype: DTypeLike) -> Array:
     # The highest precision: an accelerator's default would round float32 to about three digits.
     return jnp.einsum(
         what,

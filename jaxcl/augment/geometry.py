@@ -33,7 +33,7 @@ Bounds = tuple[Number, Number]
 CropDistribution = Callable[[Array, tuple[int, int], Bounds, Bounds], tuple[Crop, Array]]
 
 
-def uniform_area(u: Array, shape: tuple[int, int], area, ratio) -> tuple[Crop, Array]:
+def uniform_area(u: Array, shape: tuple[int, int], area: Bounds, ratio: Bounds) -> tuple[Crop, Array]:
     """The fraction of the area and the aspect ratio (width over height) are uniform; a box that does not fit is drawn
     again.
 
@@ -42,13 +42,15 @@ def uniform_area(u: Array, shape: tuple[int, int], area, ratio) -> tuple[Crop, A
     return boxes_of(u, shape, area, between(u[:, 0], *ratio))
 
 
-def uniform_area_log_ratio(u: Array, shape: tuple[int, int], area, ratio) -> tuple[Crop, Array]:
+def uniform_area_log_ratio(
+    u: Array, shape: tuple[int, int], area: Bounds, ratio: Bounds
+) -> tuple[Crop, Array]:
     """As `uniform_area`, but the logarithm of the aspect ratio is uniform: torchvision's distribution, with
     which MoCo and CMC were trained. (Where no attempt fits, torchvision takes the center, and we the whole image.)"""
     return boxes_of(u, shape, area, jnp.exp(between(u[:, 0], log(ratio[0]), log(ratio[1]))))
 
 
-def uniform_area_cut(u: Array, shape: tuple[int, int], area, ratio) -> tuple[Crop, Array]:
+def uniform_area_cut(u: Array, shape: tuple[int, int], area: Bounds, ratio: Bounds) -> tuple[Crop, Array]:
     """As `uniform_area_log_ratio`, but nothing is drawn again: a side longer than the image's is cut to it. The
     distribution of BYOL's code (byol/utils/dataset.py), whose crops are the largest: 0.53 of a square image
     on average, 0.52 of a 500 x 375 one."""
@@ -75,7 +77,7 @@ def boxes_of(
     return Crop(top, left, height, width), fits
 
 
-def uniform_height(u: Array, shape: tuple[int, int], area, ratio) -> tuple[Crop, Array]:
+def uniform_height(u: Array, shape: tuple[int, int], area: Bounds, ratio: Bounds) -> tuple[Crop, Array]:
     """The distribution of TensorFlow's sample_distorted_bounding_box on a whole image, which SimCLR's code calls.
 
     The aspect ratio is uniform; then the *height* is uniform among those that keep the area within `area` and the box

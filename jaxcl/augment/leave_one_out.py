@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from jaxcl.augment.composition import compose, leaves, shape_after
 from jaxcl.augment.op import Op
@@ -43,7 +44,7 @@ def leave_one_out(
     *,
     before: Op | None = None,
     after: Op | None = None,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     chunk: int | None = None,
 ) -> LeaveOneOut:
     """A query, a key drawn on its own, and for each of n named augmentations a key that shares it with the query.
@@ -54,7 +55,7 @@ def leave_one_out(
     before, after
         what every view draws anew, and no space is made for: crop, flip, blur.
 
-    Key i repeats *all* that the query drew for augmentation i, its coin included (whether it is done at all), and
+    Key i repeats *all* that the query drew for augmentation i, whether it is applied at all included, and
     draws everything else anew. So two keys may agree by chance: with `rotate90()`, which rotates half of the images, a
     key has the query's angle with probability 1/4 + 3/36 = 1/3. `collisions` tells where.
 
@@ -125,7 +126,7 @@ def query_and_keys(params: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def same_effect(a: PyTree, b: PyTree) -> Array:
-    """Whether two draws of an op do the same: all parameters agree, or the coins of both fell against it."""
+    """Whether two draws of an op do the same: all parameters agree, or neither applies it."""
 
     def same(x, y):
         rest = [jnp.all(u == v) for name, u, v in zip(x._fields, x, y, strict=True) if name != "on"]

@@ -2,7 +2,7 @@
 
 An op is a pair of pure functions on one float image [h, w, c] in [0, 1]; `vmap` does the rest:
 
-    sample(key, shape) -> params      what is drawn: arrays with readable names, every coin among them
+    sample(key, shape) -> params      what is drawn: arrays with readable names, also whether it is applied
     apply(params, image) -> image     what is done with it: no randomness left
 
 Drawing and doing are apart so that one op's parameters can be held fixed across views, a picture can print what

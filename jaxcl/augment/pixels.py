@@ -1,4 +1,4 @@
-"""Part 1, changes of pixels that are neither of place nor of color: edges, a hole, noise.
+"""Part 1, changes of pixels other than geometry and color: Sobel edges, cutout, Gaussian noise.
 
 SimCLR's section 3.1 (Chen et al. 2020, figures 4 and 5) compares them with crops, colors, blur and rotation. Its recipe
 has none of them and its published code no form of them, so which filter, how large a hole and how strong a noise it
@@ -116,7 +116,7 @@ def gaussian_noise(*, scale: tuple[Number, Number] = (0.05, 0.2), probability: N
 
 def normal_of(seed: Array, count: int) -> Array:
     """`count` numbers from N(0, 1) that follow from the seed, by arithmetic that any library has (the host's
-    implementation makes the same): two hashes of each number's place, and Box and Muller's transform of them."""
+    implementation makes the same): two hashes of each number's position, and Box and Muller's transform of them."""
     places = jnp.arange(2 * count, dtype=jnp.uint32).reshape(2, count)
     start = mixed(seed.astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
     # 24 bits each, as many as a float32 holds; never 0, whose logarithm there is none of.

@@ -28,6 +28,8 @@ def simclr(
     max_area: Number = 1.0,
     distribution: CropDistribution = uniform_height,
     brightness_form: str = "multiply",
+    hue: Number | None = None,
+    grayscale: Number = 0.2,
 ) -> Op:
     """SimCLR's augmentation (Chen et al. 2020, appendix A), in the order and with the clips of its code:
 
@@ -46,13 +48,17 @@ def simclr(
         larger on average.
     brightness_form
         "multiply" as in SimCLRv2, "add" as in the first version.
+    hue
+        the largest shift of the hue, as a fraction of the color circle; None is 0.2 s, 0.5 is any hue.
+    grayscale
+        the probability that a view is gray. Raise it where colors alone tell the images apart.
     """
-    jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
+    jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength if hue is None else hue)
     steps = [
         geometry.random_resized_crop(size, area=(min_area, max_area), distribution=distribution),
         *([geometry.flip()] if flip else []),
         color.color_jitter(*jitter, brightness_form=brightness_form),
-        color.grayscale(),
+        color.grayscale(probability=grayscale),
         color.clip(),
         *([gaussian_blur()] if blur else []),
     ]
@@ -153,7 +159,7 @@ def cpc_patches(size: int, stride: int, *, drop: Number = 0.5) -> Op:
 
     Each patch is shifted by up to an eighth of its size, jittered (0.4, 0.4, 0.4, 0.1; p 0.8), made gray (p 0.25), and
     loses two of its channels with probability `drop`. That CPC v2 (Henaff et al. 2019, arXiv:1905.09272) changes its
-    patches one by one is known; with what, and how strongly, was not at hand: this choice is ours. Falcon and Cho's
+    patches one by one is known; which changes, and how strong, was not found: this choice is ours. Falcon and Cho's
     runs had none of it.
     """
     change = compose(

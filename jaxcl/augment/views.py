@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from jaxcl import collectives
 from jaxcl.augment.channels import cut
@@ -27,6 +28,7 @@ from jaxcl.augment.composition import compose, shape_after
 from jaxcl.augment.op import Op, Shape
 from jaxcl.augment.recipes import crop_and_flip, torchvision_crop_and_flip
 from jaxcl.images import as_float
+from jaxcl.shapes import check_numbers
 from jaxcl.typing import Array, Batch, PyTree, Views
 
 
@@ -58,7 +60,7 @@ class RecipeViews:
     make: Callable[[Array, Batch], tuple[Array, ...]]
     recipes: tuple[Op, ...]
     sample: Callable[[Array, Array, Shape], tuple[PyTree, ...]]
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     channels: tuple[int, ...] | None = None
 
     def __call__(self, key: Array, batch: Batch) -> tuple[Array, ...]:
@@ -68,12 +70,12 @@ class RecipeViews:
         return made if self.channels is None else tuple(part for x in made for part in cut(x, self.channels))
 
 
-def two_views(recipe: Op, *, dtype: Any = jnp.float32, chunk: int | None = None) -> RecipeViews:
+def two_views(recipe: Op, *, dtype: DTypeLike = jnp.float32, chunk: int | None = None) -> RecipeViews:
     """(key, batch) -> (x1, x2), each [b, h, w, c]: `recipe` applied twice, with independent draws. See n_views."""
     return n_views(recipe, 2, dtype=dtype, chunk=chunk)
 
 
-def n_views(recipe: Op, n: int, *, dtype: Any = jnp.float32, chunk: int | None = None) -> RecipeViews:
+def n_views(recipe: Op, n: int, *, dtype: DTypeLike = jnp.float32, chunk: int | None = None) -> RecipeViews:
     """(key, batch) -> n arrays [b, h, w, c] of `dtype`: n independent views of every image.
 
     The batch holds "image" uint8 [b, h, w, c] (or float in [0, 1]) and "index" int [b]. `key` should differ from one
@@ -99,7 +101,11 @@ def n_views(recipe: Op, n: int, *, dtype: Any = jnp.float32, chunk: int | None =
 
 
 def each_view(
-    recipes: Sequence[Op], *, shared: Op | None = None, dtype: Any = jnp.float32, chunk: int | None = None
+    recipes: Sequence[Op],
+    *,
+    shared: Op | None = None,
+    dtype: DTypeLike = jnp.float32,
+    chunk: int | None = None,
 ) -> RecipeViews:
     """(key, batch) -> one array [b, h, w, c] a recipe: views made in different ways, and perhaps of different sizes.
 
@@ -133,13 +139,14 @@ def each_view(
     return RecipeViews(views, whole, sample_each(recipes, shared), dtype)
 
 
-def probe_views(size: int, *, library: str = "tensorflow") -> RecipeViews:
+def probe_views(size: int, *, library: str = "tensorflow", min_area: float = 0.08) -> RecipeViews:
     """(key, batch) -> one view [b, size, size, c], cropped and flipped: what a classifier is trained on, by SGD on a
-    frozen encoder or with it. The crop is that of a `library`: "tensorflow" (SimCLR), "torchvision" (MoCo)."""
+    frozen encoder or with it. The crop is that of a `library`: "tensorflow" (SimCLR), "torchvision" (MoCo); it keeps a
+    fraction of the image of `min_area` at least (0.08 in both; CMC's and AMDIM's classifiers have 0.2 and 0.3)."""
     crops = {"tensorflow": crop_and_flip, "torchvision": torchvision_crop_and_flip}
     if library not in crops:
         raise ValueError(f'library must be "tensorflow" or "torchvision"; got {library!r}.')
-    return n_views(crops[library](size), 1)
+    return n_views(crops[library](size, min_area=min_area), 1)
 
 
 def sample_each(recipes: Sequence[Op], shared: Op | None = None) -> Callable[..., tuple[PyTree, ...]]:
@@ -159,7 +166,7 @@ def sample_each(recipes: Sequence[Op], shared: Op | None = None) -> Callable[...
 
 
 def channel_views(
-    recipe: Op, channels: Sequence[int], *, dtype: Any = jnp.float32, chunk: int | None = None
+    recipe: Op, channels: Sequence[int], *, dtype: DTypeLike = jnp.float32, chunk: int | None = None
 ) -> RecipeViews:
     """(key, batch) -> one picture of every image, cut into its channels: `channel_views(cmc(224), (1, 2))` gives L
     [b, h, w, 1] and ab [b, h, w, 2], as CMC contrasts them. The host makes the picture, and it is cut here."""
@@ -171,7 +178,7 @@ def channel_views(
     return RecipeViews(views, (recipe,), sample_each((recipe,)), dtype, tuple(channels))
 
 
-def from_host(n: int, *, dtype: Any = jnp.float32) -> Views:
+def from_host(n: int, *, dtype: DTypeLike = jnp.float32) -> Views:
     """(key, batch) -> the n views that came with the batch: `batch["views"]` [b, n, h, w, c], floats in [0, 1] or
     uint8; or, where their sizes differ, n arrays [b, h, w, c].
 
@@ -189,7 +196,7 @@ def from_host(n: int, *, dtype: Any = jnp.float32) -> Views:
     return views
 
 
-def unpack(made: Any, n: int, dtype: Any) -> tuple[Array, ...]:
+def unpack(made: Any, n: int, dtype: DTypeLike) -> tuple[Array, ...]:
     """n arrays [b, h, w, c] of `dtype`, out of what the host made: [b, n, h, w, c], or a tuple of n arrays."""
     if isinstance(made, tuple) and len(made) != n:
         raise ValueError(
@@ -213,7 +220,7 @@ def draw(key: Array, recipe: Op, batch: Batch, *, view: int = 0) -> PyTree:
     return jax.vmap(lambda index: recipe.sample(view_keys(key, index, view), (h, w, c)))(index)
 
 
-def render(recipe: Op, params: PyTree, images: Array, *, dtype: Any = jnp.float32) -> Array:
+def render(recipe: Op, params: PyTree, images: Array, *, dtype: DTypeLike = jnp.float32) -> Array:
     """The view [b, h, w, c] that `params` (of `draw`; each field [b, ...]) make of `images` [b, h, w, c]."""
     return jax.vmap(lambda params, image: recipe.apply(params, as_float(image)).astype(dtype))(params, images)
 
@@ -240,6 +247,7 @@ def checked(batch: Batch) -> tuple[Any, Any]:
     image, index = batch["image"], batch["index"]
     if image.ndim != 4 or index.shape != image.shape[:1]:
         raise ValueError(f"image must be [b, h, w, c] and index [b]; got {image.shape} and {index.shape}.")
+    check_numbers("a batch", index=index)
     return image, index
 
 

@@ -27,7 +27,7 @@ def captions(key: Array, views: Views, batch: Batch) -> list[list[str]] | None:
 
 
 def describe(params: PyTree) -> list[list[str]]:
-    """What `draw` drew, in words: for each of the b images one line an op; what a coin left out is not listed.
+    """What `draw` drew, in words: for each of the b images one line an op; an op that was not applied is not listed.
 
     >>> import jax.numpy as jnp
     >>> from jaxcl.augment import clip, compose, draw, flip, translate
@@ -43,7 +43,7 @@ def describe(params: PyTree) -> list[list[str]]:
 
 
 def words(params: Any) -> str:
-    """One op's parameters for one image, in words; empty where its coin fell against it."""
+    """One op's parameters for one image, in words; empty where it was not applied."""
     match params:
         case Crop():
             return f"crop {params.height} x {params.width} at ({params.top}, {params.left})"

@@ -6,11 +6,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from jaxcl.cli.errors import end_alone, ended_by_another, ended_by_the_second_interrupt, in_a_sentence
+from jaxcl.cli.errors import end_alone, ended_by_another, in_a_sentence
 from jaxcl.cli.many import report, study, sweep
 from jaxcl.cli.results import embed, evaluate, export, plot, status
 from jaxcl.cli.texts import HELP
 from jaxcl.cli.training import configs, parts, plan, replay, train, views
+from jaxcl.interrupts import heard
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jaxcl knows the commands {', '.join(commands)}; not {arguments[0]!r}. Try `jaxcl --help`.")
         return 2
     try:
-        with ended_by_the_second_interrupt():
+        with heard():
             return commands[arguments[0]](arguments[1:])
     except Exception as error:
         ended_by_another(error)

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 # A package that may be missing -> the extra that brings it.
 EXTRAS = {
@@ -39,9 +35,7 @@ def in_a_sentence(error: Exception) -> str | None:
         return f"{error.filename} is in the way: {error.strerror}. Move it, or give another place."
     if getattr(error, "errno", None) == errno.EROFS:
         name = error.filename or "a file"  # type: ignore[attr-defined]
-        return (
-            f"{name} cannot be written, as its disk can only be read. Give another place (--run-dir, --out)."
-        )
+        return f"{name} cannot be written, as its disk can only be read. Give another place, or copy the run to one."
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}."
     if isinstance(error, ValueError | OSError | FloatingPointError):
@@ -78,30 +72,3 @@ def ended_by_another(error: Exception) -> None:
 
 def one_of_several() -> bool:
     return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
-
-
-@contextmanager
-def ended_by_the_second_interrupt() -> Iterator[None]:
-    """Ctrl-C twice ends the program even where Python cannot listen, as while XLA compiles."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    listening, told = os.pipe()
-    os.set_blocking(told, False)
-    previous = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-
-    def listen() -> None:
-        interrupts = 0
-        while numbers := os.read(listening, 64):
-            interrupts += numbers.count(signal.SIGINT)
-            if interrupts > 1:
-                os.write(2, b"\njaxcl: ended at once, unsaved.\n")
-                os._exit(130)
-        os.close(listening)
-
-    threading.Thread(target=listen, name="jaxcl-interrupts", daemon=True).start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(previous)
-        os.close(told)

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxcl.cli.shows import show
 from jaxcl.cli.texts import STUDY_HELP
-from jaxcl.cli.words import found_config, knobs_of, values_of, words_of
+from jaxcl.cli.words import found_config, grid_of, knobs_of, values_of, words_of
 
 
 def report(arguments: list[str]) -> int:
@@ -52,7 +52,8 @@ def sweep(arguments: list[str]) -> int:
         description="Trains and evaluates every combination of the values that are given for knobs"
         " (--seed 0 1 2, or 0..2; --temperature 0.1 0.5), skips what is done already, and prints means with their 95 %"
         " intervals over seeds, and differences by seed. A knob that holds several values takes each choice as one"
-        " word: --features 16,32 32,64; one that is on or off takes True and False.",
+        " word: --features 16,32 32,64; one that is on or off takes True and False. --logger is that of every run, as"
+        " `jaxcl train` takes it.",
     )
     parser.add_argument("config", type=Path)
     parser.add_argument("--run-dir", type=Path, help="runs/CONFIG-sweep unless given")
@@ -72,16 +73,11 @@ def sweep(arguments: list[str]) -> int:
     )
     own, rest = parser.parse_known_args(arguments)
     own.config = found_config(own.config)
-    grid: dict[str, list[str]] = {}
-    for word in rest:
-        if word.startswith("--"):
-            values = grid.setdefault(word[2:].replace("-", "_"), [])
-        elif grid:
-            values += values_of(word)
+    grid, same = grid_of(rest)
     sweep_dir = own.run_dir or Path("runs") / f"{own.config.stem}-sweep"
     results = run_sweep(
         own.config,
-        lambda combination: knobs_of("sweep", own.config, words_of(own.config, combination)),
+        lambda combination: knobs_of("sweep", own.config, [*words_of(own.config, combination), *same]),
         grid or {"seed": ["0"]},
         sweep_dir,
         protocols=own.protocol,

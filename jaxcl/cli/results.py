@@ -14,6 +14,7 @@ from jaxcl.cli.words import add_processes, add_trust, join_processes, settings_o
 
 def evaluate(arguments: list[str]) -> int:
     """`jaxcl evaluate RUN_DIR [--protocol NAME ...] [--data SPEC] [--set NAME=VALUE ...]`"""
+    from jaxcl.data.layout import LAYOUTS
     from jaxcl.evaluate import PROTOCOLS
     from jaxcl.runs import BASELINES, Unevaluated, evaluate_run
     from jaxcl.tables import accuracy_table, classes_table, robustness_table
@@ -59,6 +60,17 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
     parser.add_argument("--evaluate-on", metavar="SPLIT", help="another split to test on, as val")
     parser.add_argument("--labels", metavar="FILE", help="another file of labels, FILE or FILE:COLUMN")
+    parser.add_argument("--layout", choices=LAYOUTS, default="auto", help="how a folder of --data is read")
+    parser.add_argument(
+        "--encoded",
+        action="store_true",
+        help="crops of --data are of whole images, tests see 7/8 of the centre",
+    )
+    parser.add_argument(
+        "--test-data",
+        metavar="SPEC",
+        help="other test images of classes with the same names; objectnet13:PATH for ImageNet-100",
+    )
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the protocol, as epochs=10"
     )
@@ -84,6 +96,9 @@ def evaluate(arguments: list[str]) -> int:
                 data_dir=own.data_dir,
                 evaluate_on=own.evaluate_on,
                 labels=own.labels,
+                layout=own.layout,
+                encoded=own.encoded,
+                test_data=own.test_data,
                 settings=settings_of(own.set),
                 trust=own.trust,
                 **more,
@@ -107,6 +122,8 @@ def evaluate(arguments: list[str]) -> int:
 
 def embed(arguments: list[str]) -> int:
     """`jaxcl embed RUN_DIR [--data SPEC] --out FILE`"""
+    from jaxcl.data.layout import LAYOUTS
+
     parser = argparse.ArgumentParser(
         "jaxcl embed",
         description="Features of images by a run's encoder, with their file names and classes, in a file for other"
@@ -124,7 +141,7 @@ def embed(arguments: list[str]) -> int:
     parser.add_argument(
         "--labels", metavar="FILE", help="the classes of a folder's images, FILE or FILE:COLUMN"
     )
-    parser.add_argument("--layout", choices=("auto", "splits", "classes"), default="auto")
+    parser.add_argument("--layout", choices=LAYOUTS, default="auto")
     parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"))
     parser.add_argument(
         "--layer", type=int, metavar="K", help="of the head: 1 is the first, -1 the projection z"

@@ -30,17 +30,22 @@ def progress_bar(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Sho
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as TimeLeftColumn
 
-    # A pipe gets lines even where FORCE_COLOR makes rich take it for a terminal.
-    console = Console(force_interactive=None if sys.stdout.isatty() else False)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    left = (TextColumn("left:"), TimeLeftColumn(), TextColumn("{task.fields[what]}"))
+    # A pipe gets lines even where FORCE_COLOR makes rich take it for a terminal. Names of people's files and classes
+    # are no markup, and folder:new: is no picture of a button.
+    interactive = None if sys.stdout.isatty() else False
+    console = Console(force_interactive=interactive, markup=False, emoji=False)
+    name, doing_what = (
+        TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[what]}")
+    )
+    columns = (name, BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    left = (TextColumn("left:"), TimeLeftColumn(), doing_what)
     bar = Progress(*columns, *left, console=console, transient=True)
     tasks: dict[str, Any] = {}
     said, began, doing = clock(), clock(), ""
 
     def told(line: str) -> None:
         nonlocal said
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
         said = clock()
 
     def progress(name: str, what: str, fraction: float) -> None:
@@ -75,4 +80,4 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> No
         table.add_column(name, justify="right" if i else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)

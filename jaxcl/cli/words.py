@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,16 +132,68 @@ def values_of(word: str) -> list[str]:
     return [word]
 
 
+# What differs between the runs of no sweep, as it changes nothing of what is learnt.
+SAME_FOR_ALL = ("logger",)
+
+
+def grid_of(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """The words of a sweep: the values of its knobs, and the options that all of its runs have.
+
+    Raises ValueError for a word that belongs to no option, or an option without a value.
+
+    >>> grid_of(["--seed", "0..1", "--logger", "tensorboard", "wandb"])
+    ({'seed': ['0', '1']}, ['--logger', 'tensorboard', 'wandb'])
+    """
+    given: dict[str, list[str]] = {}
+    values: list[str] | None = None
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            values = given.setdefault(name.replace("-", "_"), [])
+            values += [value] if equals else []
+        elif values is None:
+            raise ValueError(
+                f"{word!r} belongs to no knob; a sweep takes --KNOB VALUE VALUE ..., as --seed 0 1 2."
+            )
+        else:
+            values.append(word)
+    for name in (name for name, found in given.items() if not found and name not in SAME_FOR_ALL):
+        raise ValueError(
+            f"--{name.replace('_', '-')} needs a value; one that is on or off takes True and False."
+        )
+    grid = {
+        name: [value for word in found for value in values_of(word)]
+        for name, found in given.items()
+        if name not in SAME_FOR_ALL
+    }
+    return grid, [word for name in SAME_FOR_ALL if name in given for word in (f"--{name}", *given[name])]
+
+
 def words_of(config: str | Path, combination: Mapping[str, str]) -> list[str]:
     """One value for each of some knobs of a config, as the words of a command line."""
     from jaxcl.config import load_config
 
-    defaults = {field.name: field.default for field in dataclasses.fields(load_config(config).Knobs)}
-    return [word for knob, value in combination.items() for word in option(knob, value, defaults.get(knob))]
+    knobs = load_config(config).Knobs
+    hints = typing.get_type_hints(knobs)
+    defaults = {field.name: field.default for field in dataclasses.fields(knobs)}
+    return [
+        word
+        for knob, value in combination.items()
+        for word in option(knob, value, defaults.get(knob), several=takes_several(hints.get(knob)))
+    ]
 
 
-def option(knob: str, value: str, default: Any) -> list[str]:
-    """One value of a sweep as the words of a command line.
+def takes_several(hint: Any) -> bool:
+    """Whether a knob of this type holds several values.
+
+    >>> takes_several(tuple[int, ...]), takes_several(tuple[float, float] | None), takes_several(str | None)
+    (True, True, False)
+    """
+    return typing.get_origin(hint) is tuple or any(map(takes_several, typing.get_args(hint)))
+
+
+def option(knob: str, value: str, default: Any, *, several: bool = False) -> list[str]:
+    """One value of a sweep as the words of a command line; `several` or a default of several: it is several.
 
     >>> option("features", "16,32", (8, 8)), option("fused", "False", True), option("min_area", "0.3", 0.2)
     (['--features', '16', '32'], ['--no-fused'], ['--min-area', '0.3'])
@@ -150,4 +203,4 @@ def option(knob: str, value: str, default: Any) -> list[str]:
         if value not in ("True", "False"):
             raise ValueError(f"--{name} is True or False in a sweep; got {value!r}.")
         return [f"--{name}" if value == "True" else f"--no-{name}"]
-    return [f"--{name}", *(value.split(",") if isinstance(default, tuple) else [value])]
+    return [f"--{name}", *(value.split(",") if several or isinstance(default, tuple) else [value])]

@@ -7,6 +7,7 @@ from jaxcl.data.host import crops_of, crops_whole_images, host_images, host_view
 from jaxcl.data.inputs import INPUTS, InputPipeline, input_pipeline
 from jaxcl.data.lazy import Data, open
 from jaxcl.data.load import load
+from jaxcl.data.objectnet import objectnet13
 from jaxcl.data.stream import as_images, find_images, take
 from jaxcl.data.suppression import digit_on_image, multi_digits, presence, rand_bits, two_digits
 
@@ -28,6 +29,7 @@ __all__ = [
     "input_pipeline",
     "load",
     "multi_digits",
+    "objectnet13",
     "open",
     "order",
     "prefetch",

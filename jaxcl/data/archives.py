@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxcl.data.arrays import HOLD_OUT_EVERY, allocate, from_arrays, held_out, numbered, resized
-from jaxcl.data.decode import reason, within
+from jaxcl.data.decode import not_finite, reason, told_of_not_finite, within
 from jaxcl.data.folders import by_extremes, missing
 from jaxcl.typing import About, Images
 
@@ -65,7 +65,8 @@ def as_bytes(
     """Images of other than 8 bits as uint8: within `value_range`, or whole numbers by the largest of these and of the
     `others` of the data set; and what is said of it. Floats without a range are left, for the error that they are."""
     if value_range is not None and images.dtype.kind in "uif":
-        return scaled(images, value_range), ()
+        spoilt = [str(i) for i, image in enumerate(images) if not_finite(image)]
+        return scaled(images, value_range), told_of_not_finite(spoilt)
     if images.dtype.kind not in "ui" or not images.size:
         return images, ()
     every = [images, *(one for one in others if one.size)]

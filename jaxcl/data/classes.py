@@ -47,7 +47,7 @@ def without_list(spec: str) -> tuple[str, tuple[str, ...] | None]:
 def chosen_rows(
     name: str, labels: np.ndarray | None, classes: Sequence[str], chosen: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Which images are of the chosen classes: their rows [m], their labels int32 [m] as places among the chosen
+    """Which images are of the chosen classes: their rows [m], their labels int32 [m] as positions among the chosen
     classes, and the names of these in order. `name` is that of the data set, for the message.
 
     Raises ValueError where there are no labels, or a chosen class is not among the classes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -85,7 +85,7 @@ def full_range(values: np.ndarray) -> np.ndarray:
 
 
 def within(value_range: tuple[float, float]) -> ToBytes:
-    """Values from low to high become 0 to 255; what lies outside is clipped.
+    """Values from low to high become 0 to 255; what lies outside is clipped, and what is no number becomes 0.
 
     >>> within((0, 4095))(np.array([0, 4095, 9000])).tolist()
     [0, 255, 255]
@@ -99,6 +99,24 @@ def within(value_range: tuple[float, float]) -> ToBytes:
         return np.round(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
 
     return to_bytes
+
+
+def not_finite(values: np.ndarray) -> bool:
+    """Whether any of the pixels is infinite or no number."""
+    return values.dtype.kind == "f" and not np.isfinite(values).all()
+
+
+def told_of_not_finite(names: Sequence[str]) -> tuple[str, ...]:
+    """What is said of images with such pixels, by their names; nothing of none.
+
+    >>> told_of_not_finite(["7", "9"])
+    ('2 images have pixels that are not finite, which become black or white: 7, 9.',)
+    """
+    if not names:
+        return ()
+    some = f"{len(names)} images have" if len(names) > 1 else "1 image has"
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return (f"{some} pixels that are not finite, which become black or white: {shown}.",)
 
 
 def bits_of(highest: float) -> tuple[int, int]:
@@ -116,19 +134,23 @@ def read(
     size: int | None,
     fraction: float = 1.0,
     to_bytes: ToBytes = full_range,
+    border: int = 0,
 ) -> np.ndarray:
     """A file, or one that is open, as uint8 [h, w, 3]; [size, size, 3] where a size is given, see `square`.
 
     to_bytes
         what becomes of levels of more than 8 bits.
+    border
+        pixels at every edge that are cut off first.
     """
     with open_image(file, formats) as image:
-        if size is not None and image.format == "JPEG":
+        if size is not None and image.format == "JPEG" and not border:
             # Decode at 1/2, 1/4 or 1/8 where twice the size is left: several times faster for photographs.
             image.draft(None, (round(2 * size / fraction),) * 2)
         if is_deep_color(image):
             image = in_8_bits(image, to_bytes)
         rgb = as_rgb(ImageOps.exif_transpose(image), to_bytes)
+        rgb = ImageOps.crop(rgb, border) if border else rgb
         return np.asarray(rgb if size is None else square(rgb, size, fraction))
 
 

@@ -81,5 +81,8 @@ def _folder(found: Layout, size: int | None, value_range: tuple[float, float] | 
     skipped = [one for part in found.splits.values() for one in part.skipped]
     whole = Part(root, [(None, file) for file in files], skipped)
     images = read_folder(found._replace(splits={"": whole}, classes=()), "", size, value_range=value_range)
-    images = images._replace(name=f"folder:{root}")
+    # Their words are all that is asked for; the numbers of images without a class would be none.
+    images = images._replace(name=f"folder:{root}", classes=found.classes)
+    if not found.own_splits:  # what would be held out of it for a test is not said
+        images = images._replace(notes=(*found.labels_by, *images.notes[1:]))
     return Some(images, [of[file][0] for file in images.files], [of[file][1] for file in images.files])

@@ -23,11 +23,13 @@ from jaxcl.data.decode import (
     full_range,
     in_parallel,
     is_deep,
+    not_finite,
     open_image,
     read,
     read_size,
     readable_formats,
     reason,
+    told_of_not_finite,
     within,
 )
 from jaxcl.data.layout import Layout, Part, layout_of
@@ -72,10 +74,16 @@ def read_folder(
             notes += [note] if note else []
         images = allocate((len(files), height, width, 3))
         later: list[int] = []
+        spoilt: set[int] = set()
 
         def decode(i: int, to_bytes: ToBytes) -> None:
+            def looked_at(values: np.ndarray) -> np.ndarray:
+                if not_finite(values):
+                    spoilt.add(i)
+                return to_bytes(values)
+
             try:
-                images[i] = read(files[i][1], formats, square, to_bytes=to_bytes)
+                images[i] = read(files[i][1], formats, square, to_bytes=looked_at)
             except DeepPixels:
                 later.append(i)
             except Exception as error:  # one file, whatever is wrong with it, must not end the others
@@ -89,6 +97,7 @@ def read_folder(
             notes.append(note)
             in_parallel(lambda k: decode(later[k], within(chosen)), len(later))
 
+    notes += told_of_not_finite([shown[i] for i in sorted(spoilt)])
     good = [i for i in range(len(files)) if i not in reasons]
     for to, i in enumerate(good):  # in place: there may not be room for a second copy
         if to != i:
@@ -231,6 +240,8 @@ def by_extremes(low: float, high: float) -> tuple[tuple[float, float], str]:
 
 
 def missing(path: Path, what: str) -> FileNotFoundError:
+    if path.is_symlink():
+        return FileNotFoundError(f"{path} is a link to {os.readlink(path)}, where there is no {what}.")
     parent = next((p for p in path.absolute().parents if p.is_dir()), Path("/"))
     try:
         near = (

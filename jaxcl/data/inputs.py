@@ -15,6 +15,7 @@ from jaxcl.data.host import ends_in_a_space, host_images, host_views
 from jaxcl.data.stream import Encoded, Pixels
 from jaxcl.typing import Batch, Images, Views
 
+# Who makes the views, as --input says.
 INPUTS = ("device", "resident", "host", "images")
 
 

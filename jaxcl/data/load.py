@@ -74,7 +74,8 @@ def load(
         a text file that says the classes of the images in a folder, FILE or FILE:COLUMN (a name, or a number counted
         from 1), relative to the folder or to the working directory; of "npy:PATH", a numpy file of them.
     layout
-        of a folder: "splits" or "classes" decides what its folders called train and test are; "auto" looks.
+        of a folder: "splits" or "classes" decides what its folders called train and test are; "auto" looks. "deepest":
+        all folders that images lie in are classes, however deep (iNaturalist's Birds/202), and none is a split.
     value_range
         (low, high): the values that become 0 and 255, of images of other than 8 bits. None: from 0 to what their
         largest value needs of 8, 10, 12, 14 or 16 bits, over the whole data set; `Images.notes` says which.

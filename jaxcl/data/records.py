@@ -116,7 +116,7 @@ def varint(file: BinaryIO) -> int:
 
 
 def checksum(content: bytes) -> int:
-    """TFRecord's: CRC-32C (Castagnoli's polynomial), turned by 15 bits, and a constant added.
+    """TFRecord's: CRC-32C (Castagnoli's polynomial), rotated by 15 bits, and a constant added.
 
     >>> hex(checksum((112).to_bytes(8, "little")))
     '0xcdad2994'

@@ -38,7 +38,7 @@ class Encoded(NamedTuple):
     """A data set of encoded images of any sizes, too large to be decoded ahead.
 
     `paths` [n], the file that each lies in; `sizes` int32 [n, 2], height and width as they will be seen; `plain` bool
-    [n], a JPEG that every decoder reads alike (RGB or gray, not turned); `labels` int32 [n] or None; `classes` their
+    [n], a JPEG that every decoder reads alike (RGB or gray, not rotated); `labels` int32 [n] or None; `classes` their
     names; `skipped` what was found and is no image, each with the reason; `damaged` those of the n that turned out
     damaged when they were decoded (number -> reason; it grows); `spans` int64 [n, 2], the byte of its file at which
     each begins and its length, or None where every image is a file; `value_range` what becomes black and white of gray
@@ -100,8 +100,8 @@ def find_images(
         and {split} for train, or for test, val, valid or validation, as in "tfrecord:/data/{split}-*". Without
         {split}, every tenth image is "test" and the others are "train".
     check
-        reads all TFRecords once and compares their checksums (with TensorFlow). Without it, a bit that fell over on
-        the disk is found in lengths, and where it spoils an image, but within a label it makes another label.
+        reads all TFRecords once and compares their checksums (with TensorFlow). Without it, a flipped bit
+        is found in lengths and where it damages an image, but not in a label.
 
     value_range
         the gray levels that become black and white, of images of more than 8 bits; None: by the largest of a folder,
@@ -159,7 +159,7 @@ def find_images(
 
 
 def restricted(found: Encoded, chosen: Sequence[str]) -> Encoded:
-    """The images of the chosen classes alone, labelled by their places among these."""
+    """The images of the chosen classes alone, labelled by their positions among these."""
     rows, labels, classes = chosen_rows(found.name, found.labels, found.classes, chosen)
     paths = tuple(found.paths[i] for i in rows)
     spans = None if found.spans is None else found.spans[rows]
@@ -228,7 +228,27 @@ def _in_folder(where: str, split: str, data_dir: Any, labels: str | None, layout
     return images._replace(classes=whole.classes, root=str(whole.root), notes=notes, value_range=value_range)
 
 
+def joined(parts: Sequence[Encoded], name: str) -> Encoded:
+    """Several splits as one, in their order; labels where all have them."""
+    labels = [part.labels for part in parts if part.labels is not None]
+    every = len(labels) == len(parts)
+    spans = [part.spans for part in parts if part.spans is not None]
+    return Encoded(
+        name,
+        tuple(path for part in parts for path in part.paths),
+        np.concatenate([part.sizes for part in parts]),
+        np.concatenate([part.plain for part in parts]),
+        np.concatenate(labels) if every else None,
+        parts[0].classes if every else (),
+        tuple(reason for part in parts for reason in part.skipped),
+        {},
+        np.concatenate(spans) if spans else None,
+    )
+
+
 def _in_tfds(where: str, split: str, data_dir: Any) -> Encoded:
+    if "+" in split:
+        return joined([_in_tfds(where, part, data_dir) for part in split.split("+")], f"tfds:{where}/{split}")
     folder, candidates, _ = tfds_splits(where, split, data_dir)
     from jaxcl.data import tf_read
 

@@ -71,7 +71,7 @@ def read(
             if label_key and not unlabelled and filled == 0 and np.all(their_labels == -1):
                 return None
             if filled + len(some) > n:
-                raise ValueError(f"{folder} holds more than the {n} images it was said to.")
+                raise ValueError(f"{folder} holds more than the {n} images that its metadata says.")
             images[filled : filled + len(some)] = some
             labels[filled : filled + len(some)] = their_labels
             filled += len(some)

@@ -3,11 +3,12 @@ becomes of it with few labels, on corrupted images, on other data.
 
 Two kinds of functions. On features, arrays [n, d] that were computed once: `knn`, `linear_probe`, `few_shot`. On a
 `Subject`, an encoder with its images, whose features are computed once for all of them: `linear_sgd`, `mlp_probe`,
-`finetune`, `finetune_grid`, `robustness`, `rotation_probe`, `hue_probe`, and PROTOCOLS, the table of them all. What
-answers come to, by class and by the best five: `figures`. Which regions of images are alike: `regions`.
+`deep_probe`, `finetune`, `finetune_grid`, `robustness`, `rotation_probe`, `hue_probe`, and PROTOCOLS, the table of them
+all. What answers come to, by class and by the best five: `figures`. Which regions of images are alike: `regions`.
 """
 
 from jaxcl.evaluate.corruptions import CORRUPTIONS, Corruption, corrupt
+from jaxcl.evaluate.deep import DeepProbe, deep_probe
 from jaxcl.evaluate.features import embed, embed_each, raw_pixels
 from jaxcl.evaluate.fewshot import FewShot, balanced_subset, few_shot
 from jaxcl.evaluate.figures import Hits, figures, hits, ranked
@@ -38,6 +39,7 @@ __all__ = [
     "PROTOCOLS",
     "Clusters",
     "Corruption",
+    "DeepProbe",
     "FewShot",
     "FineTuned",
     "Hits",
@@ -49,6 +51,7 @@ __all__ = [
     "TransformProbe",
     "balanced_subset",
     "corrupt",
+    "deep_probe",
     "embed",
     "embed_each",
     "embed_together",

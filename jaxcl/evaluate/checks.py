@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import jax
 import numpy as np
 
@@ -10,7 +12,7 @@ from jaxcl.typing import Images
 
 def check_features(name: str, features: np.ndarray, *, keep_double: bool = False) -> np.ndarray:
     """The features as float32 [n, d] (or float64, where asked for and jax computes in it), or an error that says what
-    is wrong with them."""
+    is wrong with them. A warning where all rows are alike."""
     features = np.asarray(features)
     if features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"{name} must be [n, d], one row an image; got {features.shape}.")
@@ -21,6 +23,12 @@ def check_features(name: str, features: np.ndarray, *, keep_double: bool = False
         raise ValueError(
             f"{name} hold NaN or infinity in {bad.sum()} of {len(bad)} rows (the first is row {int(np.argmax(bad))}):"
             " the encoder diverged, or was evaluated in a type too narrow for it."
+        )
+    if len(features) > 1 and np.ptp(features, axis=0).max() <= 1e-6 * np.abs(features).max():
+        warnings.warn(
+            f"{name} are alike in all {len(features)} rows: the representation has collapsed, and an accuracy of it is"
+            " chance.",
+            stacklevel=3,
         )
     return features
 

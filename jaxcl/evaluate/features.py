@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from jax.typing import DTypeLike
 
 from jaxcl import devices
 from jaxcl.typing import Array
@@ -23,7 +24,7 @@ def embed(
     images: np.ndarray,
     *,
     batch_size: int = 512,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
     """The features float32 [n, d] of the images uint8 [n, h, w, c].
@@ -56,7 +57,7 @@ def embed_each(
     images: np.ndarray,
     *,
     batch_size: int = 512,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
     """The features float32 [m, n, d] that m encoders of one architecture make of the same images [n, h, w, c], by one
@@ -90,7 +91,7 @@ def _embed(
     images: np.ndarray,
     forward: Callable[..., Array],
     batch_size: int,
-    dtype: Any,
+    dtype: DTypeLike,
     progress: Callable[[float], None] | None,
 ) -> np.ndarray:
     """The rows [n, ...] that `forward` makes of all images, a batch at a time."""

@@ -17,7 +17,17 @@ from jaxcl.evaluate.features import EncoderFn, as_partial, embed
 from jaxcl.evaluate.fewshot import balanced_subset
 from jaxcl.evaluate.figures import Hits, hits, ranked
 from jaxcl.evaluate.progress import Progress, stage
-from jaxcl.evaluate.sgd import check_end, cross_entropy, images_or_views, moved, rates, sgd
+from jaxcl.evaluate.sgd import (
+    check_end,
+    cross_entropy,
+    decayed,
+    images_or_views,
+    kernels,
+    lars_moved,
+    moved,
+    rates,
+    sgd,
+)
 from jaxcl.evaluate.subject import Subject
 from jaxcl.typing import Array, Views
 
@@ -44,8 +54,11 @@ def finetune(
     epochs: int = 30,
     batch_size: int = 128,
     learning_rate: float = 0.05,
+    rate_rule: str = "linear",
+    optimizer: str = "sgd",
     momentum: float = 0.9,
-    nesterov: bool = True,
+    nesterov: bool | None = None,
+    trust_coefficient: float = 0.001,
     schedule: str = "cosine",
     drops: Sequence[float] = (0.6, 0.8),
     drop_factor: float = 0.1,
@@ -61,8 +74,12 @@ def finetune(
 
     Batch normalization keeps the statistics that were learnt in pretraining, as `Method.embed` does; its scales and
     offsets are trained. (SimCLR normalizes by the batch's own statistics.) The encoder ends where its features are
-    taken: SimCLRv2's fine-tuning from the first layer of the projection head (arXiv:2006.10029) needs a method whose
-    `embed` gives that layer.
+    taken: for SimCLRv2's fine-tuning from the first layer of the projection head (arXiv:2006.10029) take the encoder
+    of that layer, `load_encoder(run, layer=1)` or `jaxcl evaluate --layers 1`.
+
+    By SimCLRv2's optimizer, of its code's README (1 % of ImageNet's labels, 60 epochs): optimizer="lars",
+    learning_rate=0.005, rate_rule="sqrt", batch_size=1024. It suits encoders of any scale of weights, where SGD's rate
+    has to be chosen anew (the same README, "Known issues").
 
     subject
         its encoder is a `functools.partial(method.embed, params, state)`: of its arguments the first,
@@ -74,11 +91,18 @@ def finetune(
     views
         (key, batch) -> views; the first is used. `augment.crop_and_flip` if not given: give another where left and
         right matter. Images that stay encoded are cropped whole where the views are recipes that begin with a crop.
-    learning_rate, momentum, nesterov, schedule, drops, drop_factor
-        as in `linear_sgd`. (SimCLRv2's LARS is not among them: configs/supervised.py has it.)
+    learning_rate, momentum, schedule, drops, drop_factor
+        as in `linear_sgd`.
+    rate_rule
+        "linear": the highest rate is `learning_rate * batch_size / 256`. "sqrt": `learning_rate * sqrt(batch_size)`.
+    optimizer, trust_coefficient
+        "sgd", or "lars": the step of every kernel of the encoder is scaled by trust_coefficient |w| / |g|, and the rate
+        is part of the momentum's buffer, as in SimCLR's lars_optimizer.py. Biases, scales and the new layer
+        ("head_supervised" there) are not scaled.
+    nesterov
+        None: with "sgd" and not with "lars", as in that code.
     weight_decay
-        l2 in the loss, of kernels (all arrays of two axes or more). `finetune_grid` chooses it, and the learning rate,
-        on held-out images.
+        l2 in the loss, of kernels. `finetune_grid` chooses it, and the learning rate, on held-out images.
 
     The last incomplete batch of an epoch is dropped. The order is a function of (key, epoch), the augmentation of
     (key, step, the image's index). `details` holds "losses", the mean cross-entropy of every epoch in nats, "steps" and
@@ -93,6 +117,8 @@ def finetune(
         raise ValueError(f"fraction is the part of the labels that is seen, in (0, 1]; got {fraction}.")
     if epochs < 1 or batch_size < 1:
         raise ValueError(f"epochs and batch_size must be at least 1; got {epochs} and {batch_size}.")
+    if optimizer not in ("sgd", "lars"):
+        raise ValueError(f'optimizer must be "sgd" or "lars"; got {optimizer!r}.')
     classes, numbered = numbered_classes("Fine-tuning", labels)
     subset_key, order_key, views_key = jax.random.split(key, 3)
     rows = np.arange(len(labels))
@@ -119,7 +145,13 @@ def finetune(
     params, losses = sgd(
         order_key,
         functools.partial(
-            _step, frozen, views_key, weight_decay=np.float32(weight_decay), apply=apply, views=views
+            _step,
+            frozen,
+            views_key,
+            weight_decay=np.float32(weight_decay),
+            trust_coefficient=np.float32(trust_coefficient) if optimizer == "lars" else None,
+            apply=apply,
+            views=views,
         ),
         params,
         make,
@@ -129,8 +161,9 @@ def finetune(
         batch_size=batch_size,
         learning_rate=learning_rate,
         momentum=momentum,
-        nesterov=nesterov,
+        nesterov=optimizer == "sgd" if nesterov is None else nesterov,
         rate=rates(schedule, drops=drops, drop_factor=drop_factor),
+        rate_rule=rate_rule,
         mesh=mesh,
         progress=stage(progress, "fine-tuning"),
     )
@@ -162,7 +195,7 @@ def _without_parameters(nothing: tuple, encoder: EncoderFn, images: Array) -> Ar
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "views"), donate_argnames="carry")
-def _step(frozen, key, carry, step, batch, numbers, *, weight_decay, apply, views):
+def _step(frozen, key, carry, step, batch, numbers, *, weight_decay, trust_coefficient, apply, views):
     params, velocity, total = carry
     x = views(jax.random.fold_in(key, step), batch)[0]
 
@@ -171,5 +204,9 @@ def _step(frozen, key, carry, step, batch, numbers, *, weight_decay, apply, view
         return cross_entropy(params, features, batch["label"])
 
     loss, grads = jax.value_and_grad(loss_fn)(params)
-    grads = jax.tree.map(lambda g, w: g + weight_decay * w if w.ndim > 1 else g, grads, params)
-    return *moved(params, velocity, grads, *numbers), total + loss
+    grads = decayed(params, grads, weight_decay)
+    if trust_coefficient is None:
+        return *moved(params, velocity, grads, *numbers), total + loss
+    adapted = {**kernels(params), "weights": False}
+    how = {"trust_coefficient": trust_coefficient, "adapted": adapted}
+    return *lars_moved(params, velocity, grads, *numbers, **how), total + loss

@@ -32,8 +32,11 @@ def finetune_grid(
     batch_size: int = 256,
     held_out: float = 0.1,
     views: Views | None = None,
+    rate_rule: str = "linear",
+    optimizer: str = "sgd",
     momentum: float = 0.9,
-    nesterov: bool = True,
+    nesterov: bool | None = None,
+    trust_coefficient: float = 0.001,
     schedule: str = "cosine",
     progress: Progress | None = None,
 ) -> FineTuned:
@@ -48,6 +51,8 @@ def finetune_grid(
 
     learning_rates, weight_decays
         as in `finetune`; the rates are those of a batch of 256.
+    rate_rule, optimizer, momentum, nesterov, trust_coefficient, schedule
+        as in `finetune`; SimCLR's grid is of SGD's rates.
     steps
         of each training: as many whole epochs as come nearest, at least one.
     held_out
@@ -74,7 +79,8 @@ def finetune_grid(
     fitted, held = hold_out(labels, held_out)
     part = Subject(subject.encoder, data.take(subject.train, fitted), data.take(subject.train, held))
     settings: dict[str, Any] = {"views": views, "momentum": momentum, "nesterov": nesterov}
-    settings |= {"fraction": 1.0, "batch_size": batch_size, "schedule": schedule}
+    settings |= {"fraction": 1.0, "batch_size": batch_size, "schedule": schedule, "rate_rule": rate_rule}
+    settings |= {"optimizer": optimizer, "trust_coefficient": trust_coefficient}
 
     def trained(on: Subject, rate: float, decay: float, progress: Progress | None = None) -> FineTuned:
         steps_an_epoch = max(1, len(on.train.images) // batch_size)

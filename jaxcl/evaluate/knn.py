@@ -6,6 +6,7 @@ Wu et al. (2018, arXiv:1805.01978, section 3.4) made the weighted vote the usual
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -157,7 +158,7 @@ def knn_accuracy(
     train_labels: np.ndarray,
     test_features: np.ndarray,
     test_labels: np.ndarray,
-    **settings,
+    **settings: Any,
 ) -> float:
     """The fraction, in [0, 1], of the test features that `knn` labels correctly; `settings` as there (k is needed).
 

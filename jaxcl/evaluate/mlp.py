@@ -38,7 +38,7 @@ class MLPProbe(NamedTuple):
     accuracy: float  # on the test set, in [0, 1]
     params: dict[
         str, np.ndarray
-    ]  # "hidden" [d, m]; "scale", "offset", "mean", "var" [m]; "weights" [m, c], "bias" [c]
+    ]  # "hidden" [d, m]; "scale", "offset", "mean", "var" [m]; "weights" [m, c], "bias" [c]; of none "weights" [d, c]
     classes: np.ndarray  # [c], the labels that the columns stand for
     details: dict[str, Any]
     hits: Hits  # of every test image
@@ -66,11 +66,15 @@ def mlp_probe(
     `MLPClassifier` of its model.py, `loss_xent` of its costs.py, `train_classifiers` of its task_classifiers.py
     (Bachman, Hjelm and Buchwalter, 2019, arXiv:1906.00910): 1,024 hidden units, dropout 0.2, Adam (b1 = 0.8) at 2e-4,
     times 0.2 after the 80th and the 110th of 120 epochs (ImageNet: after 15 and 25 of 30, so drops=(1/2, 5/6)), l2 of
-    1e-5. The batch of 256 and weights from N(0, 1 / fan in) with bias 0 are ours.
+    1e-5. Weights and biases start uniform within 1 / sqrt(fan in), scales of the norm uniform in [0, 1] (its utils.py,
+    PyTorch 0.4.1's). The batch of 256 is ours (theirs: that of pretraining).
 
     views
         (key, batch) -> views, of which the first is used: the authors train it on augmented images. Without views the
         features are those of the images as they are, which the subject computes once.
+    hidden
+        units; 0: no hidden layer, which is their other classifier, a dense layer by the same loss and Adam without
+        dropout. What they call linear accuracy is its.
     drops
         fractions of all epochs; the rate is multiplied by 0.2 at the first epoch from each of them on.
 
@@ -83,23 +87,17 @@ def mlp_probe(
     classes, numbered = numbered_classes("The MLP probe", labels)
     n = len(numbered)
     check_batch_size(batch_size, n)
-    if epochs < 1 or hidden < 1 or not 0 <= dropout < 1:
+    if epochs < 1 or hidden < 0 or not 0 <= dropout < 1:
         raise ValueError(
-            "mlp_probe needs epochs and hidden of 1 at least, and dropout in [0, 1); got"
+            "mlp_probe needs epochs of 1 at least, hidden of 0 at least, and dropout in [0, 1); got"
             f" {epochs}, {hidden} and {dropout}."
         )
     encoder, inputs, test_features = frozen_inputs("The MLP probe", subject, views)
     d, steps = test_features.shape[1], epochs * (n // batch_size)
     rate = rates("steps", drops=drops, drop_factor=0.2)
     order_key, views_key, dropout_key, *made_keys = jax.random.split(key, 5)
-    net = {
-        "hidden": jax.random.normal(made_keys[0], (d, hidden)) * d**-0.5,
-        "scale": jnp.ones(hidden),
-        "offset": jnp.zeros(hidden),
-        "weights": jax.random.normal(made_keys[1], (hidden, len(classes))) * hidden**-0.5,
-        "bias": jnp.zeros(len(classes)),
-    }
-    statistics = {"mean": jnp.zeros(hidden), "var": jnp.ones(hidden)}
+    net = _started(made_keys, d, hidden, len(classes))
+    statistics = {"mean": jnp.zeros(hidden), "var": jnp.ones(hidden)} if hidden else {}
     start = jax.tree.map(np.asarray, {"net": net, "adam": _adam().init(net), "statistics": statistics})
     mesh = devices.even_mesh(batch_size)
     make = images_or_views(inputs, views, views_key)
@@ -130,6 +128,8 @@ def mlp_probe(
 
 def mlp_logits(params: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
     """What a trained probe says of features [n, d]: [n, c]."""
+    if "hidden" not in params:
+        return features @ params["weights"] + params["bias"]
     y = (features @ params["hidden"] - params["mean"]) / np.sqrt(params["var"] + np.float32(EPSILON))
     return np.maximum(y * params["scale"] + params["offset"], 0) @ params["weights"] + params["bias"]
 
@@ -145,6 +145,25 @@ def clipped_cross_entropy(logits: Array, labels: Array) -> Array:
     return jnp.mean(own) + 1e-3 * jnp.mean(jnp.square(logits))
 
 
+def _started(keys: Sequence[Array], d: int, hidden: int, classes: int) -> dict[str, Array]:
+    """The first weights, as AMDIM's code draws them."""
+
+    def uniform(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
+        return jax.random.uniform(key, shape, jnp.float32, -1, 1) * fan_in**-0.5
+
+    first, last = keys
+    width = hidden or d
+    net = {
+        "weights": uniform(last, (width, classes), width),
+        "bias": uniform(jax.random.fold_in(last, 1), (classes,), width),
+    }
+    if hidden:
+        net["hidden"] = uniform(first, (d, hidden), d)
+        net["scale"] = jax.random.uniform(jax.random.fold_in(first, 1), (hidden,))
+        net["offset"] = jnp.zeros(hidden)
+    return net
+
+
 def _adam() -> optax.GradientTransformation:
     return optax.scale_by_adam(b1=0.8, b2=0.999)
 
@@ -157,15 +176,19 @@ def _step(encoder, views_key, dropout_key, settings, carry, step, batch, numbers
     features = features_of(encoder, views_key, step, batch, views)
     drop_keys = jax.random.split(jax.random.fold_in(dropout_key, step))
 
+    dense = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+
     def dropped(key: Array, x: Array) -> Array:
         return jnp.where(jax.random.bernoulli(key, 1 - dropout, x.shape), x / (1 - dropout), 0.0)
 
     def loss_fn(net: PyTree) -> tuple[Array, PyTree]:
-        y = jnp.matmul(dropped(drop_keys[0], features), net["hidden"], precision=lax.Precision.HIGHEST)
+        if "hidden" not in net:
+            return clipped_cross_entropy(dense(features, net["weights"]) + net["bias"], batch["label"]), {}
+        y = dense(dropped(drop_keys[0], features), net["hidden"])
         mean, var = jnp.mean(y, axis=0), jnp.var(y, axis=0)
         y = (y - mean) * lax.rsqrt(var + EPSILON) * net["scale"] + net["offset"]
         y = dropped(drop_keys[1], jax.nn.relu(y))
-        logits = jnp.matmul(y, net["weights"], precision=lax.Precision.HIGHEST) + net["bias"]
+        logits = dense(y, net["weights"]) + net["bias"]
         return clipped_cross_entropy(logits, batch["label"]), {"mean": mean, "var": var}
 
     (loss, now), grads = jax.value_and_grad(loss_fn, has_aux=True)(trained["net"])

@@ -224,6 +224,7 @@ def sgd(
     rate: Rate,
     mesh: Mesh,
     progress: Callable[[float], None],
+    rate_rule: str = "linear",
 ) -> tuple[PyTree, list[float]]:
     """Trains `params` on some rows of images and labels; gives them back with the mean loss of every epoch.
 
@@ -232,11 +233,12 @@ def sgd(
         which is donated.
     batches
         of `images_or_views`.
-    learning_rate, rate
-        for a batch of 256; times `batch_size / 256` it is the highest, which `rate` multiplies.
+    learning_rate, rate_rule, rate
+        the highest is `highest(learning_rate, batch_size, rate_rule)`, which `rate` multiplies.
 
     The order is a function of (key, epoch); the last incomplete batch of an epoch is dropped.
     """
+    most = highest(learning_rate, batch_size, rate_rule)
     velocity = jax.tree.map(np.zeros_like, params)
     carry = devices.replicate((params, velocity, np.zeros((), np.float32)), mesh)
     steps = len(rows) // batch_size
@@ -256,7 +258,7 @@ def sgd(
         for number, batch in enumerate(read):
             batch = {**batch, "label": labels[batch["index"]].astype(np.int32)}
             epoch, done = number // steps, number / (epochs * steps)
-            now = learning_rate * batch_size / 256 * rate(epoch, done, epochs)
+            now = most * rate(epoch, done, epochs)
             numbers = np.asarray([now, momentum, nesterov], np.float32)
             carry = step(carry, np.int32(number), devices.split(batch, mesh), numbers)
             if (number + 1) % steps == 0:
@@ -267,12 +269,70 @@ def sgd(
 
 
 def moved(
-    params: PyTree, velocity: PyTree, grads: PyTree, rate: Array, momentum: Array, nesterov: Array
+    params: PyTree, velocity: PyTree, grads: PyTree, rate: Array | float, momentum: Array, nesterov: Array
 ) -> tuple[Any, Any]:
     """The next params and velocity; `nesterov` is 1 or 0."""
     velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, grads)
     ahead = jax.tree.map(lambda v, g: jnp.where(nesterov > 0, g + momentum * v, v), velocity, grads)
     return jax.tree.map(lambda w, u: w - rate * u, params, ahead), velocity
+
+
+def lars_moved(
+    params: PyTree,
+    velocity: PyTree,
+    grads: PyTree,
+    rate: Array,
+    momentum: Array,
+    nesterov: Array,
+    *,
+    trust_coefficient: Array,
+    adapted: PyTree,
+) -> tuple[Any, Any]:
+    """The same by LARS as SimCLR's code has it (lars_optimizer.py): g is scaled by trust_coefficient |w| / |g| (1 where
+    either norm is 0) in what is `adapted`, a tree of True and False, and the rate is part of the velocity."""
+
+    def scaled(w: Array, g: Array, adapt: bool) -> Array:
+        if not adapt:
+            return rate * g
+        of_w, of_g = jnp.linalg.norm(w.ravel()), jnp.linalg.norm(g.ravel())
+        ratio = trust_coefficient * of_w / jnp.where(of_g > 0, of_g, 1.0)
+        return rate * jnp.where((of_w > 0) & (of_g > 0), ratio, 1.0) * g
+
+    return moved(params, velocity, jax.tree.map(scaled, params, grads, adapted), 1.0, momentum, nesterov)
+
+
+def kernels(params: PyTree) -> PyTree:
+    """True where a parameter is decayed, and adapted by LARS: arrays of two axes or more, but for the scales and biases
+    of a norm over whole maps, [h, w, c].
+
+    >>> kernels({"kernel": np.zeros((3, 3)), "scale": np.zeros((7, 7, 4)), "bias": np.zeros(4)})
+    {'bias': False, 'kernel': True, 'scale': False}
+    """
+
+    def is_kernel(path: tuple, w: Array) -> bool:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        return np.ndim(w) > 1 and name not in ("scale", "bias")
+
+    return jax.tree_util.tree_map_with_path(is_kernel, params)
+
+
+def decayed(params: PyTree, grads: PyTree, weight_decay: Array) -> PyTree:
+    """The gradients with those of weight_decay / 2 |w|^2 of all kernels."""
+    return jax.tree.map(
+        lambda g, w, kernel: g + weight_decay * w if kernel else g, grads, params, kernels(params)
+    )
+
+
+def highest(learning_rate: float, batch_size: int, rate_rule: str) -> float:
+    """The highest rate, before a schedule: "linear", learning_rate batch_size / 256; "sqrt", learning_rate
+    sqrt(batch_size), as in SimCLR's code (learning_rate_scaling).
+
+    >>> highest(0.05, 512, "linear"), highest(0.005, 1024, "sqrt")
+    (0.1, 0.16)
+    """
+    if rate_rule not in ("linear", "sqrt"):
+        raise ValueError(f'rate_rule must be "linear" or "sqrt"; got {rate_rule!r}.')
+    return learning_rate * (batch_size / 256 if rate_rule == "linear" else batch_size**0.5)
 
 
 def cross_entropy(params: PyTree, features: Array, labels: Array) -> Array:

@@ -3,8 +3,6 @@
 from jaxcl.losses.compare import compare_losses
 from jaxcl.losses.contrast import (
     dcl,
-    margin_triplet,
-    nt_logistic,
     nt_xent,
     queue_nce,
     supervised_contrastive,
@@ -26,6 +24,7 @@ from jaxcl.losses.distribution import (
 from jaxcl.losses.keyless import keyless, scaled, temperature_of
 from jaxcl.losses.looc import info_nce, looc
 from jaxcl.losses.nce import binary_nce, map_nce, patch_nce, softmax_nce
+from jaxcl.losses.pairs import margin_triplet, nt_logistic
 from jaxcl.losses.regression import negative_cosine, regression
 
 __all__ = [

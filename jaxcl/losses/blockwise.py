@@ -23,8 +23,8 @@ Two ways to keep the exponentials in range: where all products are known to be a
 (unit rows over a temperature) they are shifted by it; else a running maximum is kept for every row (Milakov &
 Gimelshein 2018, arXiv:1805.02867).
 
-Sums are float32, and so are products on a CPU. An accelerator multiplies faster and rounder unless it is told
-otherwise: float32 rows go into a product with the 10 bits of TF32 on NVIDIA's tensor cores and the 8 of bfloat16 on a
+Sums are float32, and so are products on a CPU. An accelerator multiplies faster and less exactly unless it is asked
+not to: float32 rows go into a product with the 10 bits of TF32 on NVIDIA's tensor cores and the 8 of bfloat16 on a
 TPU, in every loss as in every network. Losses and gradients are then right to about 1e-3 of their largest entry (TF32)
 and 1e-2 (bfloat16). It shows where rows have nearly collapsed onto one point, as at the start of a run, and cosines
 differ by less than they are rounded by. There the positives are taken beside the tiles, unrounded; and of the losses
@@ -61,12 +61,12 @@ GATHERED = 2**28
 
 
 def goes_round(rows: Array, devices: int) -> bool:
-    """Whether devices with so many rows each pass them round, and do not gather them, when nobody has said."""
+    """Whether devices with so many rows each pass them round, and do not gather them, where `ring` is None."""
     return devices > 1 and devices * rows.size * rows.dtype.itemsize > GATHERED
 
 
 def is_worth_it(rows: int, columns: int) -> bool:
-    """Whether the losses choose the blockwise form of a rows x columns problem when nobody has said."""
+    """Whether the losses choose the blockwise form of a rows x columns problem where `block_size` is None."""
     return rows * columns > PLAIN_BELOW
 
 

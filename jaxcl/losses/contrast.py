@@ -1,4 +1,4 @@
-"""Losses that hold a positive against negatives.
+"""Losses that hold a positive against all negatives at once.
 
 Rows are compared by `similarity`, cosine unless said otherwise; s below is its value. Every function returns the mean
 over the global batch, the same on every device; `axis_name` names the axis over which the batch is split under
@@ -232,80 +232,6 @@ def queue_nce(
     return collectives.mean(jnp.mean(jnp.logaddexp(log_negatives, positive) - positive), axis_name)
 
 
-def nt_logistic(
-    z1: Array,
-    z2: Array,
-    *,
-    temperature: float | Array = 0.5,
-    sides: int = 1,
-    semi_hard: bool = False,
-    similarity: Similarity = cosine,
-    axis_name: str | None = None,
-) -> Array:
-    """Every pair by itself, same image or not: [n, d], [n, d] -> scalar.
-
-        loss = 1/(2n) sum_i ( -log sigmoid(s_ij / t) - mean_{k negative} log sigmoid(-s_ik / t) )
-
-    (Chen et al. 2020, table 2; the table writes one negative, their mean is ours). With `semi_hard` an anchor's only
-    negative is the most similar of those that are less similar than its positive (Schroff et al. 2015); an anchor that
-    has none has no negative term. Memory grows with the square of the batch.
-
-    sides
-        1: the negatives of an anchor are the n - 1 rows of other images in the other view, 2: the 2n - 2 in both. The
-        paper compares its losses with "the negatives from one augmentation view" (appendix B.10); that it is the
-        anchor's other view is our reading.
-    temperature
-        one of 0.1, 0.2, 0.5 and 1.0 for table 4 (B.10), with a learning rate of 0.01, 0.1, 0.3, 0.5 or 1.0; which were
-        best is not published.
-
-    axis_name
-        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
-
-    >>> round(float(nt_logistic(jnp.eye(2), jnp.eye(2), temperature=1.0)), 4)  # log(1 + 1/e) + log 2
-    1.0064
-    """
-    checks.positive("nt_logistic", "temperature", temperature)
-    s, positive, negatives = _triplets("nt_logistic", z1, z2, sides, similarity, axis_name)
-    push = _over_negatives(jax.nn.softplus(s / temperature), s, positive, negatives, semi_hard)
-    return collectives.mean(jnp.mean(jax.nn.softplus(-positive / temperature) + push), axis_name)
-
-
-def margin_triplet(
-    z1: Array,
-    z2: Array,
-    *,
-    margin: float | Array = 0.4,
-    sides: int = 1,
-    semi_hard: bool = False,
-    similarity: Similarity = cosine,
-    axis_name: str | None = None,
-) -> Array:
-    """The positive should be more similar than each negative by a margin: [n, d], [n, d] -> scalar.
-
-        loss = 1/(2n) sum_i mean_{k negative} max(s_ik - s_ij + margin, 0)
-
-    (Schroff et al. 2015, arXiv:1503.03832, as in Chen et al. 2020, table 2). In units of similarity. With `semi_hard`
-    an anchor's only negative is the most similar of those that are less similar than its positive, so its term lies
-    in [0, margin]; an anchor that has none contributes 0. Memory grows with the square of the batch.
-
-    sides
-        1: negatives of the other view alone, as the paper compares its losses; 2: of both. See `nt_logistic`.
-    margin
-        one of 0, 0.4, 0.8 and 1.6 for table 4 (appendix B.10), with a learning rate of 0.01, 0.1, 0.3, 0.5 or 1.0;
-        which were best is not published.
-
-    axis_name
-        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
-
-    >>> round(float(margin_triplet(jnp.eye(2), jnp.eye(2), margin=1.5)), 4)
-    0.5
-    """
-    checks.positive("margin_triplet", "margin", margin, or_zero=True)
-    s, positive, negatives = _triplets("margin_triplet", z1, z2, sides, similarity, axis_name)
-    hinge = jnp.maximum(s - positive[:, None] + margin, 0)
-    return collectives.mean(jnp.mean(_over_negatives(hinge, s, positive, negatives, semi_hard)), axis_name)
-
-
 # --- what they use --------------------------------------------------------------------------------------------
 
 
@@ -411,32 +337,3 @@ def _bound(similarity: Similarity, temperature: float | None) -> float | None:
 
 def _row_by_row(similarity: Similarity, q: Array, k: Array) -> Array:
     return jax.vmap(lambda a, b: similarity(a[None], b[None])[0, 0])(q, k)
-
-
-def _triplets(name, z1, z2, sides, similarity, axis_name):
-    """Similarities [2n, 2N] of all local rows to all rows, their positives [2n], and which are negatives."""
-    if sides not in (1, 2):
-        raise ValueError(f"{name} has negatives of one side, the other view, or of 2; got sides={sides!r}.")
-    views = checks.views(name, z1, z2)
-    checks.several(name, len(z1), axis_name, "the negatives are other images")
-    z = interleave(views)
-    # In float32 on every device: these losses compare single products of nearly equal rows.
-    with jax.default_matmul_precision("highest"):
-        s = similarity(z, collectives.gather(z, axis_name))
-    own = collectives.rows(len(z), axis_name)
-    positive = jnp.take_along_axis(s, (own ^ 1)[:, None], axis=1)[:, 0]  # rows 2i and 2i + 1 are one image's
-    negatives = _outside(len(z), s, 2, axis_name)
-    if sides == 1:
-        negatives &= own[:, None] % 2 != jnp.arange(s.shape[1]) % 2
-    return s, positive, negatives
-
-
-def _over_negatives(terms, s, positive, negatives, semi_hard):
-    """The terms' mean over each row's negatives, or the term of its semi-hard one."""
-    if not semi_hard:
-        return jnp.sum(jnp.where(negatives, terms, 0), axis=1) / jnp.sum(negatives, axis=1)
-    candidates = jnp.where(negatives & (s < positive[:, None]), s, -jnp.inf)
-    hardest = jnp.argmax(candidates, axis=1)[:, None]
-    found = jnp.take_along_axis(candidates, hardest, axis=1)[:, 0] > -jnp.inf
-    # 0 * positive, not 0: an anchor that is nan has found nothing.
-    return jnp.where(found, jnp.take_along_axis(terms, hardest, axis=1)[:, 0], 0 * positive)

@@ -89,7 +89,7 @@ def scaled(
 
 def temperature_of(loss: Any) -> Any | None:
     """The temperature of a loss as a method is given it: its setting, or its function's default, or that of a loss
-    among its settings (the `distribution` of `generalized`). None where it has none, or does not tell (a lambda).
+    among its settings (the `distribution` of `generalized`). None where it has none, or it cannot be read (a lambda).
 
     >>> from functools import partial
     >>> from jaxcl.losses import generalized, log_sum_exp, nt_xent, regression

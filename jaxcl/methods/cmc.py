@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxcl import collectives, keys
 from jaxcl.extract import Maps, pool
+from jaxcl.feature_transform import ScoresTransform
 from jaxcl.memory import blend, random_bank
 from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
@@ -30,6 +31,7 @@ def cmc(
     temperature: float | Array = 0.07,
     momentum: float | Array = 0.5,
     extract: Callable[[Maps], Array] = pool,
+    transform: ScoresTransform | None = None,
     scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> Method:
@@ -42,7 +44,7 @@ def cmc(
         the same cut of images [b, h, w, 3] in [0, 1] as they are, for what is evaluated:
         `augment.split_channels(augment.color_space("lab"), (1, 2))`.
     pairs
-        which parts are told from which, of more than two (the paper's section 3.2): "all", its full graph, the sum
+        which pairs of parts are contrasted, of more than two (the paper's section 3.2): "all", its full graph, the sum
         over all pairs; "core", its core view, the first part with each of the others.
     encoders, heads
         one of each a part; f = normalize(head(extract(encoder(x)))). The paper's are two ResNets of half the width,
@@ -61,6 +63,8 @@ def cmc(
         `keyless(softmax_nce)`.
     temperature
         0.07; 0.1 for STL-10.
+    transform
+        features are mixed before they are scored: `feature_transform.mixing_scores()`.
     scores
         (q, k, negatives, own=None, axis_name=None) -> metrics (`monitor.score_monitor`), of
         the parts' f against each other within the batch.
@@ -70,7 +74,7 @@ def cmc(
     """
     if len(encoders) < 2 or pairs not in ("all", "core"):
         raise ValueError(
-            f'cmc tells two parts or more from each other, "all" pairs of them or those of the "core" view; got'
+            f'cmc contrasts two parts or more, "all" pairs of them or those of the "core" view; got'
             f" {len(encoders)} encoders and pairs={pairs!r}."
         )
     count = len(encoders)
@@ -129,9 +133,25 @@ def cmc(
 
         def logits_of(i, j):
             if negatives == "batch":
-                return own_first(dot(f[i], collectives.gather(f[j], axis_name)), axis_name) / temperature
-            rows = with_negatives(negatives_key, index, int(negatives), images)
-            return dot_with_rows(f[i], state[f"bank_{j}"].rows, rows, axis_name=axis_name) / temperature
+                own = f[j]
+
+                def scored(q):
+                    return own_first(dot(q, collectives.gather(own, axis_name)), axis_name)
+
+            else:
+                rows, bank = (
+                    with_negatives(negatives_key, index, int(negatives), images),
+                    state[f"bank_{j}"].rows,
+                )
+                own = bank[index]
+
+                def scored(q):
+                    return dot_with_rows(q, bank, rows, axis_name=axis_name)
+
+            if transform is None:
+                return scored(f[i]) / temperature
+            mix_key = jax.random.fold_in(loss_keys[i], count + j)
+            return transform(mix_key, f[i], own, scored, axis_name=axis_name) / temperature
 
         value, partitions = jnp.zeros(()), []
         for number, (i, j) in enumerate(directions):
@@ -156,6 +176,7 @@ def cmc(
         similarity={
             "rows": normalize,
             "scores": dot if negatives == "batch" else dot_with_rows,
+            "transform": transform,
             "temperature": temperature,
         },
         loss={

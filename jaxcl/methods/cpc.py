@@ -89,7 +89,7 @@ def cpc(
         four directions (down first, the grid then rotated by 90 degrees) it is predicted, each with a context and
         predictors of its own. Losses are added. Falcon and Cho: `falcon_cho_rows`, True, 1, as by default. The paper's
         pseudo-code: `pseudo_code_rows`, False, with the context `masked_context(top=0.0, sides="early")`. The paper
-        tells of four directions, and the pseudo-code shows one; that each has a context of its own is our reading.
+        describes four directions, and the pseudo-code shows one; that each has a context of its own is our reading.
     represent
         (grid,) -> features [b, d]: its average, or `extract.flatten`, of which Falcon and Cho's figures are.
     scores

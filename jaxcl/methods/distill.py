@@ -39,7 +39,7 @@ def distill(
     extract: Callable[[tuple[Array, ...]], Array] = pool,
     axis_name: str | None = None,
 ) -> tuple[Method, Classify]:
-    """A student says of every image what the teacher says of it, with its doubts:
+    """A student learns the class probabilities that a teacher gives to every image:
 
         loss = -1/n sum_i sum_y P_teacher(y | x_i) log P_student(y | x_i),    P(y | x) = exp(f(x)[y] / t) / sum_y' ...
 

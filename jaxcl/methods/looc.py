@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,9 @@ from jaxcl.extract import pool
 from jaxcl.feature_transform import Transform
 from jaxcl.memory import Queue, ema, push, random_queue
 from jaxcl.methods import checks
-from jaxcl.methods.moco import shuffled
 from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
+from jaxcl.shuffle import shuffled
 from jaxcl.similarity import normalize
 from jaxcl.typing import Array, Batch, FiveParts, Method, Net, Scores, Views
 
@@ -31,7 +32,7 @@ def looc(
     temperature: float | Array = 0.2,
     queue_size: int = 16384,
     decay: float | Array = 0.999,
-    shuffle: bool = True,
+    shuffle: bool | Literal["uniform"] = True,
     collisions: Callable[[Array, Batch], Array] | None = None,
     embedded: Sequence[int] | None = None,
     transform: Transform | None = None,
@@ -134,9 +135,10 @@ def looc(
         target = ema(state["target"], params, decay)
         q, query_stats, h = forward(params, state["query"], x, train=True)
         k, key_stats = shuffled(
-            shuffle_key if shuffle else None,
+            shuffle_key,
             lambda x: forward(target, state["key"], x, train=True)[:2],
             interleave(*others),
+            shuffle=shuffle,
             axis_name=axis_name,
         )
         # [b views, spaces, d] -> [spaces, views, b, d]

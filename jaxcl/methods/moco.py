@@ -4,11 +4,12 @@ on one page."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from jaxcl import collectives, keys
+from jaxcl import keys
 from jaxcl.extract import pool
 from jaxcl.feature_transform import Transform
 from jaxcl.losses import temperature_of
@@ -16,6 +17,7 @@ from jaxcl.memory import ema, push, random_queue
 from jaxcl.methods import checks
 from jaxcl.methods.projected import Projected, of_state, projected
 from jaxcl.monitor import contrast_monitor
+from jaxcl.shuffle import shuffled
 from jaxcl.similarity import normalize
 from jaxcl.typing import Array, FiveParts, Method, Net, PyTree, QueueLoss, Scores, Views
 
@@ -29,7 +31,7 @@ def moco(
     queue_size: int = 65536,
     decay: float | Array = 0.999,
     symmetric: bool = False,
-    shuffle: bool = True,
+    shuffle: bool | Literal["uniform"] = True,
     transform: Transform | None = None,
     scores: Scores | None = None,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
@@ -57,7 +59,9 @@ def moco(
         less than the global batch (`nets.batch_norm(axis_name=axis_name, groups=8)`: a device each on eight, eight
         pretended ones on one): a query and its key then have different statistics. With the same ones the network
         finds the key by its batch (section 3.3; 4 points are lost on CIFAR-10, says the demo). With `groups=1` it
-        changes nothing.
+        changes nothing. True: an order that devices exchange, each sending its own rows; every group then has as many
+        keys of each group, where the published code leaves it to chance. "uniform": any order of all, as there, for
+        which each device gathers the images of all (`jaxcl.shuffle`).
     transform
         what is done to q, k and the queue before the loss sees them (`feature_transform.mixing`). The queue itself
         keeps unmixed keys.
@@ -90,12 +94,11 @@ def moco(
         for direction, (x, other) in enumerate([(x1, x2), (x2, x1)] if symmetric else [(x1, x2)]):
             shuffle_key, mix_key, loss_key = jax.random.split(direction_keys[direction], 3)
             h, q, query_stats = forward(params, query_stats, x)
-            k, key_stats = shuffled(
-                shuffle_key if shuffle else None,
-                lambda x, stats=key_stats: forward(target, stats, x)[1:],
-                other,
-                axis_name=axis_name,
-            )
+
+            def keys_of(images, stats=key_stats):
+                return forward(target, stats, images)[1:]
+
+            k, key_stats = shuffled(shuffle_key, keys_of, other, shuffle=shuffle, axis_name=axis_name)
             k = jax.lax.stop_gradient(k)
             seen = (q, k, queue.keys)
             if transform is not None:
@@ -151,12 +154,3 @@ def with_queue(
         "target": jax.tree.map(jnp.copy, params),
         "queue": random_queue(queue_key, queue_size, d),
     }
-
-
-def shuffled(key: Array | None, forward: Callable, x: Array, *, axis_name: str | None = None):
-    """forward(x) -> rows, state, with x in a random order of the global batch and the rows put back; None: as it is."""
-    if key is None:
-        return forward(x)
-    order = jax.random.permutation(key, len(x) * collectives.size(axis_name))
-    rows, state = forward(collectives.take(x, order, axis_name))
-    return collectives.take(rows, jnp.argsort(order), axis_name), state

@@ -6,7 +6,8 @@ An encoder is a `Net` whose output is a tuple of feature maps, shallow to deep; 
 
 from jaxcl.nets.amdim import amdim, amdim_head
 from jaxcl.nets.convnet import conv_n, conv_stage, small_convnet
-from jaxcl.nets.cpc import cpc_resnet, masked_context
+from jaxcl.nets.cpc import cpc_resnet, masked_context, residual_classifier
+from jaxcl.nets.equinox import from_equinox
 from jaxcl.nets.heads import mlp_head, projection_head
 from jaxcl.nets.net import STATISTICS, from_linen, standardized
 from jaxcl.nets.nnx import from_nnx
@@ -24,6 +25,7 @@ __all__ = [
     "conv_n",
     "conv_stage",
     "cpc_resnet",
+    "from_equinox",
     "from_linen",
     "from_nnx",
     "layer_norm",
@@ -33,6 +35,7 @@ __all__ = [
     "no_norm",
     "projection_head",
     "remat",
+    "residual_classifier",
     "resnet",
     "resnet_stage",
     "small_convnet",

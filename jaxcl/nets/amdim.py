@@ -4,11 +4,11 @@ maps."""
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxcl.nets.conv import conv
 from jaxcl.nets.net import from_linen
@@ -32,7 +32,7 @@ def amdim(
     out: int = 2048,
     depth: int = 10,
     inner_norm: Norm | None = None,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> Net:
     """A residual network without padding, so that the positions of a map see different parts of the image.
 
@@ -60,7 +60,7 @@ def amdim(
 
 
 def amdim_head(
-    *, norm: Norm, out: int = 2048, inner_norm: Norm | None = None, dtype: Any = jnp.float32
+    *, norm: Norm, out: int = 2048, inner_norm: Norm | None = None, dtype: DTypeLike = jnp.float32
 ) -> Net:
     """What embeds every position of a map by itself: [b, h, w, c] -> [b, h, w, out].
 
@@ -78,7 +78,7 @@ class Amdim(nn.Module):
     out: int
     depth: int
     inner_norm: Norm | None
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -121,7 +121,7 @@ class Layer(nn.Module):
     kernel: int
     stride: int
     norm: Norm | None
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -143,7 +143,7 @@ class AmdimHead(nn.Module):
     norm: Norm
     out: int
     inner_norm: Norm | None
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):

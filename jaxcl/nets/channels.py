@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxcl.typing import Norm
 
@@ -31,7 +32,7 @@ class Excitation(nn.Module):
     """
 
     squeezed: int
-    dtype: Any
+    dtype: DTypeLike
     kernel_init: Callable[..., Any]
 
     @nn.compact

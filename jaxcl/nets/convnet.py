@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxcl.nets.conv import conv
 from jaxcl.nets.net import from_linen
@@ -14,7 +14,7 @@ from jaxcl.typing import Net, Norm
 
 
 def conv_n(
-    *, norm: Norm, features: Sequence[int] = (32, 64, 64), dense: int = 128, dtype: Any = jnp.float32
+    *, norm: Norm, features: Sequence[int] = (32, 64, 64), dense: int = 128, dtype: DTypeLike = jnp.float32
 ) -> Net:
     """The encoder of the RandBits experiment (Chen, Luo and Li, 2021, `randbits_mnist.ipynb`).
 
@@ -29,7 +29,7 @@ def conv_n(
 
 
 def small_convnet(
-    *, norm: Norm, features: Sequence[int] = (32, 64, 128, 256), dtype: Any = jnp.float32
+    *, norm: Norm, features: Sequence[int] = (32, 64, 128, 256), dtype: DTypeLike = jnp.float32
 ) -> Net:
     """An encoder for 32-pixel images that a CPU can train: about 8 million multiplications a view.
 
@@ -40,7 +40,7 @@ def small_convnet(
     return from_linen(SmallConvNet(norm, tuple(features), dtype))
 
 
-def conv_stage(*, norm: Norm, features: int = 256, dtype: Any = jnp.float32) -> Net:
+def conv_stage(*, norm: Norm, features: int = 256, dtype: DTypeLike = jnp.float32) -> Net:
     """One more map: [b, h, w, c] -> ([b, h, w, features],), a 3x3 convolution with norm and ReLU.
 
     `small_convnet(features=(32, 64, 128))` with this on top is `small_convnet(features=(32, 64, 128, 256))`; LooC++
@@ -54,7 +54,7 @@ class ConvStage(nn.Module):
 
     norm: Norm
     features: int
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -67,7 +67,7 @@ class SmallConvNet(nn.Module):
 
     norm: Norm
     features: tuple[int, ...]
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -105,7 +105,7 @@ class ConvN(nn.Module):
     norm: Norm
     features: tuple[int, ...]
     dense: int
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):

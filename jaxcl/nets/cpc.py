@@ -1,13 +1,13 @@
-"""CPC's networks: an encoder of patches without batch statistics, and a context that sees what is above."""
+"""CPC's networks: an encoder of patches without batch statistics, a context that sees what is above, a classifier."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxcl.nets.net import from_linen
 from jaxcl.nets.norm import map_norm
@@ -21,7 +21,7 @@ def cpc_resnet(
     norm: Norm | None = None,
     blocks: Sequence[int] = (3, 4, 46, 3),
     features: int = 64,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> Net:
     """The residual encoder of CPC v2: patches [n, p, p, c] -> the maps of its stages.
 
@@ -43,7 +43,12 @@ def cpc_resnet(
 
 
 def masked_context(
-    *, hidden: int = 256, blocks: int = 5, top: float = 1.0, sides: str = "late", dtype: Any = jnp.float32
+    *,
+    hidden: int = 256,
+    blocks: int = 5,
+    top: float = 1.0,
+    sides: str = "late",
+    dtype: DTypeLike = jnp.float32,
 ) -> Net:
     """A grid of patches -> what is known above: [b, h, w, c] -> [b, h, w, c], where row r sees rows r - blocks to r.
 
@@ -65,13 +70,32 @@ def masked_context(
     return from_linen(MaskedContext(hidden, blocks, top, sides, dtype))
 
 
+def residual_classifier(
+    *, classes: int, norm: Norm, blocks: int = 11, inner: int | None = None, dtype: DTypeLike = jnp.float32
+) -> Net:
+    """A classifier of grids: [b, h, w, c] -> logits [b, classes].
+
+        `blocks` bottlenecks of c channels, `inner` within > mean over the grid > dense
+
+    CPC v2's for few labels (Henaff et al., arXiv:1905.09272, "efficient classification"): 11 blocks of 4096 channels,
+    1024 within, which is a quarter (None). No stride; zeros stand beside the grid; the dense layer starts at 0, so that
+    at first all classes are equally likely. Those last three are ours.
+    """
+    if blocks < 1 or classes < 2 or (inner is not None and inner < 1):
+        raise ValueError(
+            "residual_classifier needs a block and an inner channel at least, and two classes; got"
+            f" blocks={blocks}, inner={inner}, classes={classes}."
+        )
+    return from_linen(ResidualClassifier(classes, norm, blocks, inner, dtype))
+
+
 class CPCResNet(nn.Module):
     """The module behind `cpc_resnet`."""
 
     norm: Norm
     blocks: tuple[int, ...]
     features: int
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -97,7 +121,7 @@ class Bottleneck(nn.Module):
     outer: int
     stride: int
     norm: Norm
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -117,7 +141,7 @@ class MaskedContext(nn.Module):
     blocks: int
     top: float
     sides: str
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -134,6 +158,24 @@ class MaskedContext(nn.Module):
             y = nn.relu(conv(self.hidden, (2, 1))(y))
             x = x + nn.Dense(x.shape[-1], dtype=self.dtype)(y)
         return nn.relu(x)
+
+
+class ResidualClassifier(nn.Module):
+    """The module behind `residual_classifier`."""
+
+    classes: int
+    norm: Norm
+    blocks: int
+    inner: int | None
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        c = x.shape[-1]
+        for _ in range(self.blocks):
+            x = Bottleneck(self.inner or max(1, c // 4), c, 1, self.norm, self.dtype)(x, train=train)
+        pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        return nn.Dense(self.classes, kernel_init=nn.initializers.zeros)(pooled)
 
 
 def convolution(features, kernel, stride, dtype):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxcl.nets.net import from_linen
 from jaxcl.nets.norm import Bias
@@ -23,7 +23,7 @@ def projection_head(
     width: int | None = None,
     out: int = 128,
     until: int | None = None,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> Net:
     """SimCLR's projection head, as in its published code: representations [b, d] -> projections [b, out].
 
@@ -65,7 +65,7 @@ def mlp_head(
     out: int = 128,
     bias: bool = True,
     initialization: str = "lecun",
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> Net:
     """A multilayer perceptron: [b, d] -> [b, out]; norm and ReLU after each hidden layer, not after the last.
 
@@ -101,7 +101,7 @@ class ProjectionHead(nn.Module):
     layers: int
     width: int | None
     out: int
-    dtype: Any
+    dtype: DTypeLike
     until: int | None = None
 
     @nn.compact
@@ -125,7 +125,7 @@ class MLPHead(nn.Module):
     hidden: tuple[int, ...]
     out: int
     bias: bool
-    dtype: Any
+    dtype: DTypeLike
     initialization: str = "lecun"
 
     @nn.compact

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxcl import collectives
 from jaxcl.nets.channels import Excitation, SelectiveKernel
@@ -28,6 +29,8 @@ STEMS = ("cifar", "imagenet")
 VARIANTS = ("plain", "d")
 # How the max pool of the "imagenet" stem is padded.
 POOLS = {"same": "SAME", "torch": ((1, 1), (1, 1))}
+# Which shortcuts have a convolution.
+SHORTCUTS = ("where_needed", "of_every_stage")
 # initialization -> how kernels are drawn, and that of the "cifar" stem
 LECUN = nn.initializers.lecun_normal()
 KERNELS = {
@@ -49,13 +52,14 @@ def resnet(
     inner: int = 1,
     groups: int = 1,
     stages: int = 4,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     zero_init_last_gamma: bool = True,
     initialization: str = "lecun",
     variant: str = "plain",
     selective: float = 0,
     excite: float = 0,
     pool: str = "same",
+    shortcuts: str = "where_needed",
 ) -> Net:
     """ResNet-18, 34, 50, 101, 152 or 200: images [b, h, w, c] -> the outputs of its four stages.
 
@@ -101,9 +105,13 @@ def resnet(
         how the max pool of the "imagenet" stem is padded: "same", below and right of images of even sizes, as in
         SimCLR's code; "torch", all around, as torchvision's (MoCo), which is a shift by a pixel.
 
+    shortcuts
+        "where_needed": a shortcut has a convolution only where the shape changes (torchvision, BYOL's code).
+        "of_every_stage": in every stage's first block (SimCLR's code), which is another network for depths 18 and 34
+        alone, whose first stage changes no shape.
+
     The stride of a bottleneck is on its 3x3 convolution ("v1.5"). Strided convolutions are padded by the same
-    amount on both sides, whatever the image's size. A shortcut has a convolution only where the shape
-    changes, as in torchvision (SimCLR's code has one in every stage's first block).
+    amount on both sides, whatever the image's size.
     """
     if depth not in DEPTHS:
         raise ValueError(f"resnet comes in depths {', '.join(map(str, DEPTHS))}; got {depth}.")
@@ -111,6 +119,8 @@ def resnet(
         raise ValueError(f'resnet\'s stem is "cifar" (small images) or "imagenet"; got {stem!r}.')
     if pool not in POOLS:
         raise ValueError(f'resnet\'s max pool is padded as "same" or "torch"; got {pool!r}.')
+    if shortcuts not in SHORTCUTS:
+        raise ValueError(f'shortcuts are "where_needed" or "of_every_stage"; got {shortcuts!r}.')
     if width < 1:
         raise ValueError(f"resnet's width multiplies its channels and must be at least 1; got {width}.")
     if not 1 <= stages <= 4:
@@ -136,6 +146,7 @@ def resnet(
             selective,
             excite,
             pool,
+            shortcuts,
         )
     )
 
@@ -149,7 +160,7 @@ def resnet_stage(
     features: int = 64,
     inner: int = 1,
     groups: int = 1,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     zero_init_last_gamma: bool = True,
     initialization: str = "lecun",
     variant: str = "plain",
@@ -227,7 +238,7 @@ class Conv(nn.Module):
     features: int
     kernel: int
     stride: int = 1
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     groups: int = 1
     kernel_init: Callable[..., Any] = LECUN
 
@@ -255,7 +266,7 @@ class Block(nn.Module):
     stride: int
     bottleneck: bool
     norm: Norm
-    dtype: Any
+    dtype: DTypeLike
     zero_init_last_gamma: bool
     inner: int = 1
     groups: int = 1
@@ -263,6 +274,7 @@ class Block(nn.Module):
     variant: str = "plain"
     selective: float = 0
     excite: float = 0
+    project: bool = False
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -290,7 +302,7 @@ class Block(nn.Module):
         if self.excite:
             squeezed = max(1, int(self.features * self.excite))
             y = Excitation(squeezed, self.dtype, kernel_init, name="excitation")(y)
-        if x.shape[-1] != out or self.stride != 1:
+        if x.shape[-1] != out or self.stride != 1 or self.project:
             stride = self.stride
             if self.variant == "d" and (stride > 1 or self.selective):
                 x, stride = averaged(x, stride), 1
@@ -301,8 +313,8 @@ class Block(nn.Module):
 def widened(conv, norm, x, *, train):
     """norm(conv(x)) of a 1x1 convolution to four times the channels.
 
-    In bfloat16 on a TPU, whose step waits for memory, the norm is told the kernel and what the convolution writes is
-    made once, normalized. Not in float32: a TPU rounds what goes into a product, so the moments of x w by products
+    In bfloat16 on a TPU, whose step waits for memory, the norm is given the kernel, and the convolution's output is
+    written once, normalized. Not in float32: a TPU rounds what goes into a product, so the moments of x w by products
     would not be those of x w. On a GPU it would save as much memory, and what it does to the time was not measured.
     """
     saves = conv.stride == 1 and conv.features >= 4 * x.shape[-1] and isinstance(norm, BatchNorm)
@@ -330,13 +342,14 @@ class ResNet(nn.Module):
     features: int = 64
     inner: int = 1
     groups: int = 1
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     zero_init_last_gamma: bool = True
     initialization: str = "lecun"
     variant: str = "plain"
     selective: float = 0
     excite: float = 0
     pool: str = "same"
+    shortcuts: str = "where_needed"
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -365,7 +378,8 @@ class ResNet(nn.Module):
             x = self.max_pool(x) if self.stem == "imagenet" else x
         maps = []
         for stage, count in enumerate(self.blocks, start=1):
-            x = stage_of_blocks(self, stage, count, x, train=train)
+            project = self.shortcuts == "of_every_stage"
+            x = stage_of_blocks(self, stage, count, x, train=train, project=project)
             maps.append(x)
         return tuple(maps)
 
@@ -384,7 +398,7 @@ class Stage(nn.Module):
     features: int = 64
     inner: int = 1
     groups: int = 1
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     zero_init_last_gamma: bool = True
     initialization: str = "lecun"
     variant: str = "plain"
@@ -396,8 +410,9 @@ class Stage(nn.Module):
         return (stage_of_blocks(self, self.stage, self.blocks, x, train=train),)
 
 
-def stage_of_blocks(net, stage, count, x, *, train):
-    """The blocks of one stage; called inside of `net`, whose settings they have."""
+def stage_of_blocks(net, stage, count, x, *, train, project=False):
+    """The blocks of one stage; called inside of `net`, whose settings they have. With `project` the first has a
+    convolution on its shortcut, whatever the shape."""
     for i in range(count):
         block = Block(
             features=net.features * net.width * 2 ** (stage - 1),
@@ -412,6 +427,7 @@ def stage_of_blocks(net, stage, count, x, *, train):
             variant=net.variant,
             selective=net.selective,
             excite=net.excite,
+            project=project and i == 0,
             name=f"stage{stage}_block{i + 1}",
         )
         x = block(x, train=train)

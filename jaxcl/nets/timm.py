@@ -149,11 +149,11 @@ def check_file(module: ResNet, found: Mapping[str, Any], about: Mapping[str, str
     }
     for what, (name, ours) in kinds.items():
         if (name in found) != ours:
-            there, here = ("has", "has none") if name in found else ("has none", "has")
-            raise ValueError(f"Of {what}, the network of the file {there}, and that of this config {here}.")
+            which = "the file" if name in found else "this config"
+            raise ValueError(f"Of the two networks only that of {which} has {what}.")
     if module.selective and about.get("selective") != "3x3 3x3":
         raise ValueError(
             "Selective kernels of timm are a 3x3 convolution and one that is dilated, those here (SimCLRv2's) both"
-            " plain 3x3; the weights do not tell which, and the file does not say that it is ours. `jaxcl export --to"
-            " timm` says so in a file of .safetensors."
+            " plain 3x3; the weights do not show which, and the file is not marked as jaxcl's. `jaxcl export --to"
+            " timm` marks files of .safetensors."
         )

@@ -67,6 +67,8 @@ def others(library: str, module: Any) -> list[str]:
         other.append(f"the norm {getattr(norm, '__name__', norm)}")
     elif given.keywords.get("epsilon", 1e-5) != 1e-5:
         other.append(f"batch norm with epsilon={given.keywords['epsilon']}")
+    if module.shortcuts == "of_every_stage" and not module.bottleneck:
+        other.append("convolution on the shortcut of the first stage")
     return other + [f"stages={len(module.blocks)}"] * (len(module.blocks) != 4)
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxcl.nets.conv import conv
 from jaxcl.nets.net import from_linen
 from jaxcl.typing import Net, Norm
 
 
-def wide_resnet(depth: int, *, norm: Norm, width: int = 1, dtype: Any = jnp.float32) -> Net:
+def wide_resnet(depth: int, *, norm: Norm, width: int = 1, dtype: DTypeLike = jnp.float32) -> Net:
     """WRN-depth-width: images [b, h, w, c] -> the outputs of three stages, [b, h, w, 16 k], [b, h/2, w/2, 32 k] and
     [b, h/4, w/4, 64 k], with k = `width`.
 
@@ -35,7 +34,7 @@ class WideResNet(nn.Module):
     blocks: int
     norm: Norm
     width: int
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -56,7 +55,7 @@ class WideBlock(nn.Module):
     features: int
     stride: int
     norm: Norm
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, *, train: bool):

@@ -31,7 +31,8 @@ def embedding_map(
               groups do not, so its axes have no numbers.
               "pca": the first two principal components, on equal scales.
     classes   the names of the classes; numbers where there are none. Of more than 20 the names stand among their points
-              (at the median of each) in place of a legend; of more than 120 they are left out.
+              in place of a legend, in a darker tone of their color: at the median of each, or as near as there is room,
+              with a line to it. Of more than 120 they are left out.
     seed      of the choice of points and of t-SNE; the same seed gives the same picture.
 
     Raises ValueError for features that are not [n, d] with n >= 4, not finite, or all alike; labels of another length;
@@ -148,12 +149,24 @@ def _draw(
 
     if LEGEND_AT_MOST < len(order) <= NAMES_AT_MOST:
         assert labels is not None
-        for c, name in zip(order, names, strict=True):
-            x, y = np.median(points[labels == c], axis=0)
-            text = ax.text(
-                x, y, name, fontsize=5.5, color=style.INK, ha="center", va="center", parse_math=False
+        middles = np.array([np.median(points[labels == c], axis=0) for c in order])
+        texts = [
+            ax.text(
+                x, y, name, fontsize=5.5, ha="center", va="center", parse_math=False, color=darker(colors[c])
             )
+            for (x, y), c, name in zip(middles, order, names, strict=True)
+        ]
+        figure.draw_without_rendering()  # from here on it is known how large a name is
+        boxes = np.array([text.get_window_extent().size for text in texts])
+        within, to_data = ax.get_window_extent(), ax.transData.inverted()
+        places = apart(ax.transData.transform(middles), boxes, corners=(within.min, within.max))
+        for text, middle, place, box in zip(texts, middles, to_data.transform(places), boxes, strict=True):
             text.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
+            text.set_position(place)
+            moved = ax.transData.transform(place) - ax.transData.transform(middle)
+            if (np.abs(moved) > 0.6 * box).any():
+                line = Line2D(*zip(middle, place, strict=True), color=text.get_color(), lw=0.4, alpha=0.6)
+                ax.add_artist(line)
     if legend_columns:
         marks = [Line2D([], [], linestyle="none", marker="o", markersize=6, color=colors[c]) for c in order]
         legend = figure.legend(
@@ -170,6 +183,33 @@ def _draw(
         for text in legend.get_texts():
             text.set_parse_math(False)
     return figure
+
+
+def apart(places: np.ndarray, sizes: np.ndarray, *, corners: Any) -> np.ndarray:
+    """The centers [n, 2] of boxes of `sizes` [n, 2], one after the other as near to its place as none of the former is
+    and nothing reaches beyond `corners`; where there is no room, at its place.
+
+    >>> apart(np.zeros((3, 2)), np.full((3, 2), 2.0), corners=(-9, 9)).tolist()
+    [[0.0, 0.0], [0.0, -2.0], [-2.0, 0.0]]
+    """
+    steps = np.stack(np.meshgrid(np.arange(-8, 9) / 4, np.arange(-40, 41) / 2), axis=-1).reshape(-1, 2)
+    found = np.array(places, float)
+    for k, (place, size) in enumerate(zip(places, sizes, strict=True)):
+        tried = steps * size
+        tried = place + tried[np.argsort(np.sum(tried**2, axis=1), kind="stable")]
+        room = np.abs(tried[:, None] - found[:k]) >= (size + sizes[:k]) / 2 - 1e-6
+        inside = ((tried >= corners[0] + size / 2) & (tried <= corners[1] - size / 2)).all(axis=1)
+        free = np.flatnonzero(inside & room.any(axis=-1).all(axis=1))
+        if len(free):
+            found[k] = tried[free[0]]
+    return found
+
+
+def darker(color: Any) -> Any:
+    """A color in which words can be read on white."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(0.55 * x for x in to_rgb(color))
 
 
 def class_colors(n: int) -> list[Any]:

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 FILES = "trained_on.txt"
 OLD_SPLIT = (
-    " (An older jaxcl held out every tenth file of a folder without splits, by its place in the list; now a file's name"
-    " decides.)"
+    " (An older jaxcl held out every tenth file of a folder without splits, by its position in the list; now a"
+    " file's name decides.)"
 )
 PACKAGES = ("jaxcl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -260,4 +260,4 @@ def evaluations(run_dir: str | Path) -> list[dict[str, Any]]:
 
 
 def silent(line: str) -> None:
-    """Says nothing, where nobody is to be told."""
+    """Prints nothing: in place of print."""

@@ -19,13 +19,14 @@ from jax.tree_util import Partial
 from jaxcl.config import recipe_of
 from jaxcl.records import write_whole
 from jaxcl.runs.directory import Run, open_run, silent
-from jaxcl.runs.images import images_to_evaluate, without_trained_on
+from jaxcl.runs.images import images_to_evaluate, with_test_images, without_trained_on
 from jaxcl.typing import Array, Images, PyTree
 
 if TYPE_CHECKING:
     from jaxcl.encoder import Encoder
     from jaxcl.evaluate import Subject
 
+# What may stand beside a run's encoder in an evaluation, by name.
 BASELINES = ("raw pixels", "untrained encoder")
 
 # (what is evaluated, what is being done, the fraction of it that is done)
@@ -180,6 +181,9 @@ def evaluate_run(
     data_dir: str | None = None,
     evaluate_on: str | None = None,
     labels: str | None = None,
+    layout: str = "auto",
+    encoded: bool = False,
+    test_data: str | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     told: Callable[[str], None] = silent,
@@ -211,6 +215,13 @@ def evaluate_run(
         run's own knobs serves.
     evaluate_on, labels
         another split to test on, and another file of labels, than the run's knobs name.
+    layout, encoded
+        of `data`: how a folder is read; and whether its images stay encoded, so that crops (of "linear_moco" and
+        fine-tuning) are of whole images, and tests see the 7/8 in the middle, not all of the centre square.
+    test_data
+        other images of some of the same classes, by their names, in place of the test images, as for `data.load`:
+        another kind of photograph, or "objectnet13:PATH" (`data.objectnet13`), as LooC is tested. What classifiers are
+        fitted to stays. Results have it in "data", and lie in a file of their own.
     settings
         keywords that the protocols take beside their own defaults, as {"epochs": 10}; each goes to the protocols that
         have it, and is in the result.
@@ -238,8 +249,14 @@ def evaluate_run(
     recipe = run.recipe
     encoder = encoder_of(run, recipe.method.embed)
     if members is None:
-        sets = images_to_evaluate(run, data, data_dir, evaluate_on=evaluate_on, labels=labels)
+        own_split = evaluate_on if test_data is None else None
+        sets = images_to_evaluate(
+            run, data, data_dir, evaluate_on=own_split, labels=labels, layout=layout, encoded=encoded
+        )
         sets = without_trained_on(run, sets, data, told)
+        if test_data is not None:
+            sets = with_test_images(run, sets, test_data, data_dir, evaluate_on=evaluate_on or "test")
+            data = ", ".join(filter(None, (data, f"tested on {test_data}")))
         own_embed = encoder.embed
     else:
         sets = members.sets(run, told)

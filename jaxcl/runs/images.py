@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +21,13 @@ def images_to_evaluate(
     *,
     evaluate_on: str | None = None,
     labels: str | None = None,
+    layout: str = "auto",
+    encoded: bool = False,
 ) -> dict[str, tuple[Images, Images]]:
     """A kind of label -> training and test images that carry it: the run's own, or other data."""
     if data is not None:
-        return {"": other_images(run, data, data_dir, evaluate_on=evaluate_on or "test", labels=labels)}
+        how: dict[str, Any] = {"labels": labels, "layout": layout, "encoded": encoded}
+        return {"": other_images(run, data, data_dir, evaluate_on=evaluate_on or "test", **how)}
     changed = {"evaluate_on": evaluate_on, "labels": labels}
     knobs = dataclasses.replace(run.knobs, **{name: v for name, v in changed.items() if v is not None})
     run = run._replace(knobs=resolved(knobs))
@@ -51,19 +55,80 @@ def other_images(
     data_dir: str | None,
     *,
     evaluate_on: str = "test",
-    labels: str | None = None,
+    **how: Any,
 ) -> tuple[Images, Images]:
     """Training and test images of another data set, in the size and with the channels of the run's."""
-    from jaxcl.data import load
+    train, test = (other_split(run, data, split, data_dir, **how) for split in ("train", evaluate_on))
+    return train, test
 
-    sets = [
-        fitting(
-            load(data, split, data_dir=data_dir or run.knobs.data_dir, size=side_of(run), labels=labels),
-            run.about.shape,
+
+def other_split(
+    run: Run,
+    data: str,
+    split: str,
+    data_dir: str | None,
+    *,
+    labels: str | None = None,
+    layout: str = "auto",
+    encoded: bool = False,
+) -> Images:
+    """One split of another data set; where it stays encoded, of the centre square the 7/8 in the middle is seen, and
+    crops are of the whole image."""
+    from jaxcl import data as images
+
+    opened = images.open(
+        data,
+        train_on=split,
+        data_dir=data_dir or run.knobs.data_dir,
+        size=side_of(run),
+        labels=labels,
+        layout=layout,
+        encoded=encoded or None,
+    )
+    return fitting(opened.train, run.about.shape)
+
+
+def with_test_images(
+    run: Run,
+    sets: Mapping[str, tuple[Images, Images]],
+    spec: str,
+    data_dir: str | None,
+    *,
+    evaluate_on: str = "test",
+) -> dict[str, tuple[Images, Images]]:
+    """The same training images, and in place of the test images others of some of their classes: classifiers are asked
+    about images of another kind. Of a run whose images stay encoded, these are seen as its own: 7/8 of their centres.
+
+    spec
+        as for `data.load`, whose classes are called as the training images' are; or objectnet13:PATH.
+    """
+    from jaxcl.data import objectnet13
+    from jaxcl.data.lazy import EVALUATED_FRACTION
+
+    kind, _, where = spec.partition(":")
+    encoded = run.knobs.encoded and kind not in ("digits", "npz", "npy")
+    if kind == "objectnet13":
+        images = objectnet13(where, size=side_of(run), fraction=EVALUATED_FRACTION if encoded else 1.0)
+        images = fitting(images, run.about.shape)
+    else:
+        images = other_split(run, spec, evaluate_on, data_dir, encoded=encoded)
+    return {kind: (train, in_classes_of(train, images)) for kind, (train, _) in sets.items()}
+
+
+def in_classes_of(train: Images, images: Images) -> Images:
+    """Images labelled by the numbers that the training images' classes have, found by their names."""
+    if images.labels is None or train.labels is None:
+        raise ValueError(f"Both {train.name} and {images.name} need labels for a test on other images.")
+    own = [images.classes[k] if images.classes else str(k) for k in range(int(np.max(images.labels)) + 1)]
+    numbers = {name: k for k, name in enumerate(train.classes)}
+    strange = sorted({own[k] for k in np.unique(images.labels)} - set(numbers))
+    if strange:
+        raise ValueError(
+            f"The test images of {images.name} have {len(strange)} classes that the training images of {train.name} do"
+            f" not have: {', '.join(strange[:3])}; theirs are {', '.join(train.classes[:3]) or 'not named'}, ..."
         )
-        for split in ("train", evaluate_on)
-    ]
-    return sets[0], sets[1]
+    place = np.array([numbers.get(name, -1) for name in own], np.int32)
+    return images._replace(labels=place[images.labels], classes=train.classes)
 
 
 def side_of(run: Run) -> int:

@@ -94,15 +94,16 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
         )
 
 
-def starting_point(knobs: CommonKnobs, recipe: Recipe) -> Path | Callable[[Any], Any] | None:
-    """What --init names: the checkpoints of a run, or a file of weights as a function of the state to start with."""
+def starting_point(knobs: CommonKnobs, recipe: Recipe) -> Callable[[Any], Any] | None:
+    """What --init names, a run or a file of weights, as a function of the state to start with."""
     from jaxcl import weights
     from jaxcl.train import checkpoint
+    from jaxcl.train.state import start_from
 
     if knobs.init is None:
         return None
+    told = print if jax.process_index() == 0 else silent
     if weights.is_file(knobs.init):
-        told = print if jax.process_index() == 0 else silent
         return weights.starting_from(knobs.init, recipe.method, carries=recipe.carries, told=told)
     init = Path(knobs.init) / "checkpoints"
     if checkpoint.latest(init) is None:
@@ -112,7 +113,13 @@ def starting_point(knobs: CommonKnobs, recipe: Recipe) -> Path | Callable[[Any],
             f"--init: there is no checkpoint in {init}; expected a run directory, or a file of weights"
             " (.safetensors, .pth)."
         )
-    return init
+
+    def begin(state: Any) -> Any:
+        begun = start_from(state, init, parts=recipe.carries)
+        told(f"Starts from {' and '.join(recipe.carries or ['the encoder'])} of {knobs.init}.")
+        return begun
+
+    return begin
 
 
 def train_runs(

@@ -23,7 +23,7 @@ import re
 import shutil
 import stat
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -53,12 +53,30 @@ def save(
     beside
         what else is kept with it, as JSON; the function `beside` reads it.
 
-    Returns when all is on the disk, a few seconds for 400 MB; `train.saver` does the same beside the training. (orbax
-    could, but a program that ends before its save has then loses it, or waits in vain for many minutes.)
+    Returns when all is on the disk, a few seconds for 400 MB; `train.saver` does the same beside the training.
 
     Steps newer than this one are of a future that the run went back from, and are moved aside. Raises
     FileExistsError if this step is there and good (a damaged one is moved aside). With several processes all of them
     must call it, on a file system that they share.
+    """
+    begin(directory, step, state, keep=keep, keep_every=keep_every, beside=beside)()
+    meet(f"jaxcl saved step {step}")
+
+
+def begin(
+    directory: str | Path,
+    step: int,
+    state: PyTree,
+    *,
+    keep: int = 3,
+    keep_every: int = 0,
+    beside: Mapping[str, Any] | None = None,
+) -> Callable[[], None]:
+    """The first half of `save`, and what does the other.
+
+    In the first half the processes meet by messages over the devices, so all must be at the same place of their
+    program. In the second they meet by the store of keys alone, so it may be a thread's while all go on with training;
+    the arrays of the state must stay as they are until it is back. All is on the disk when it is back in process 0.
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1; got {keep}.")
@@ -80,40 +98,53 @@ def save(
             if other >= step:
                 _move_aside(directory, other)
         unfinished.mkdir()
-    _meet(f"jaxcl saves step {step}")
+    meet(f"jaxcl saves step {step}")
 
     # orbax refuses arrays without entries; the manifest says all there is to know about them.
     with _written(unfinished):
-        orbax.save(unfinished / "arrays", {name: x for name, x in leaves.items() if np.size(x)})
+        written = orbax.save_async(
+            unfinished / "arrays", {name: x for name, x in leaves.items() if np.size(x)}
+        )
 
-    if first:
-        manifest = {
-            "format": 1,
-            "step": step,
-            "arrays": {name: _describe(x) for name, x in leaves.items()},
-            "files": {name: _digest(unfinished / name) for name in _files(unfinished)},
-            "versions": {name: metadata.version(name) for name in ("jax", "orbax-checkpoint")},
-            "devices": jax.device_count(),
-            "beside": dict(beside or {}),
-        }
-        (unfinished / "manifest.json").write_text(_sealed(manifest))
-        for folder, _, names in os.walk(unfinished):
-            for path in [folder, *(os.path.join(folder, name) for name in names)]:
-                _sync(path)
-        unfinished.rename(final)
-        _sync(directory)
-        older = [other for other in steps(directory) if other <= step][:-keep]
-        for old in [other for other in older if not keep_every or other % keep_every]:
-            # Renamed first: half a step must not look like a damaged one.
-            trash = directory / f".saving-{old}-old"
-            (directory / str(old)).rename(trash)
-            _remove(trash)
-    _meet(f"jaxcl saved step {step}")
+    def finish() -> None:
+        with _written(unfinished):
+            written.result()
+            if first:
+                _seal_folder(unfinished, step, leaves, beside or {})
+        if first:
+            unfinished.rename(final)
+            _sync(directory)
+            older = [other for other in steps(directory) if other <= step][:-keep]
+            for old in [other for other in older if not keep_every or other % keep_every]:
+                # Renamed first: half a step must not look like a damaged one.
+                trash = directory / f".saving-{old}-old"
+                (directory / str(old)).rename(trash)
+                _remove(trash)
+
+    return finish
+
+
+def _seal_folder(folder: Path, step: int, leaves: dict[str, Any], beside: Mapping[str, Any]) -> None:
+    """Writes the manifest, and waits until all of the folder is on the disk."""
+    manifest = {
+        "format": 1,
+        "step": step,
+        "arrays": {name: _describe(x) for name, x in leaves.items()},
+        "files": {name: _digest(folder / name) for name in _files(folder)},
+        "versions": {name: metadata.version(name) for name in ("jax", "orbax-checkpoint")},
+        "devices": jax.device_count(),
+        "beside": dict(beside),
+    }
+    (folder / "manifest.json").write_text(_sealed(manifest))
+    for parent, _, names in os.walk(folder):
+        for path in [parent, *(os.path.join(parent, name) for name in names)]:
+            _sync(path)
 
 
 @contextmanager
 def _written(folder: Path) -> Iterator[None]:
-    """What goes wrong while orbax writes is one error of the system: orbax says it in pages, and logs each thread's."""
+    """What goes wrong while a folder is written is one error of the system, that names it: orbax says it in pages, and
+    logs each thread's."""
     log = logging.getLogger("absl")
     disabled, log.disabled = log.disabled, True
     try:
@@ -133,9 +164,10 @@ def _written(folder: Path) -> Iterator[None]:
 def steps(directory: str | Path) -> list[int]:
     """The saved steps, oldest first; whether they are still good, `damage` says."""
     directory = Path(directory)
-    if directory.exists() and not directory.is_dir():
+    if os.path.lexists(directory) and not directory.is_dir():
+        what = "a link that leads to no folder" if directory.is_symlink() else "a file"
         raise ValueError(
-            f"{directory} is a file; it should be the folder of a run's checkpoints. Move it away."
+            f"{directory} is {what}; it should be the folder of a run's checkpoints. Move it away."
         )
     names = os.listdir(directory) if directory.is_dir() else []
     return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]*", name))
@@ -347,7 +379,7 @@ def _read_manifest(folder: Path) -> dict:
     for name, pair in pairs.items():
         for entry, value in manifest[name].items():
             if not fits(value, pair):
-                raise ValueError(f"manifest.json says of {name} {entry!r} what cannot be: {value!r}")
+                raise ValueError(f"manifest.json has an impossible {entry!r} of {name}: {value!r}")
     return manifest
 
 
@@ -377,7 +409,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _meet(name: str) -> None:
-    """Waits until all processes are here."""
+def meet(name: str) -> None:
+    """Waits until all processes are here: messages over the devices, so all must be at the same place."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)

@@ -277,12 +277,12 @@ def keep_state(
 
 
 def skipped(bad: NotTaken, images: list[int]) -> str:
-    """What a user is told of a step that is left out."""
+    """The message about a step that is left out."""
     return f"{_of(bad)}{_spoilt(images)} It is left out, and the run goes on."
 
 
 def sentence(bad: NotTaken, images: list[int], run_dir: str | Path | None, saved: int, nonfinite: str) -> str:
-    """What a user is told where a run stops over a step."""
+    """The message where a run stops over a step."""
     said = _of(bad)
     if nonfinite == "skip":
         said += f" It is the last of {AT_MOST_IN_A_ROW} in a row, so leaving them out does not help."

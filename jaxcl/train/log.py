@@ -42,7 +42,7 @@ class Log:
         where the run ends, for the bar and the time left.
     loggers
         who else gets what is a finite number: names (`train.loggers.PACKAGES`), or objects with `write(step, metrics)`
-        and `close()`. One that raises an error is told of once, and then left out.
+        and `close()`. One that raises an error is reported once, and then left out.
     console
         a rich console; by default standard output. A terminal gets a bar, anything else (a file, a pipe, a notebook)
         a line per `write`.
@@ -88,7 +88,7 @@ class Log:
                 TextColumn("step"),
                 MofNCompleteColumn(),
                 BarColumn(),
-                TextColumn("{task.fields[shown]}"),
+                TextColumn("{task.fields[shown]}", markup=False),
                 console=self._console,
                 refresh_per_second=4,
             )
@@ -175,7 +175,7 @@ class Log:
         """A line on the screen, above the bar where there is one, and nowhere else."""
         if self._active:
             self._said = time.perf_counter()
-            self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(sentence, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def began(self, step: int, *, compiling: float, seconds: float) -> None:
         """Says what the first step took, in seconds, and what is left; from here on the pace is counted."""

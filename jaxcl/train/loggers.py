@@ -5,7 +5,7 @@ A logger has two functions, and nothing else is asked of it:
     write(step, metrics)      numbers by name, all finite
     close()
 
-Only process 0 has loggers. One that fails is told of once and gets nothing more; training goes on (`train.log`).
+Only process 0 has loggers. One that fails is reported once and gets nothing more; training goes on (`train.log`).
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class WandB:
 
     Project and name are WANDB_PROJECT, or jaxcl, and WANDB_NAME, or the run directory's; WANDB_MODE=offline keeps all
     here, for `wandb sync`. A run that goes on is the same run there. Curves are drawn over "step", so what was made
-    twice, after a kill, stands twice at the same place.
+    twice, after a kill, is drawn twice at the same step.
     """
 
     def __init__(self, run_dir: Path | None, *, start_step: int = 0):

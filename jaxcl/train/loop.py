@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from jaxcl import keys
 from jaxcl.config import Recipe
 from jaxcl.data import InputPipeline, input_pipeline, prefetch
 from jaxcl.devices import axis_name, lay_out, make_mesh, replicate, split, whole
+from jaxcl.interrupts import raises
 from jaxcl.train import checkpoint, finite
 from jaxcl.train.callbacks import Callback
 from jaxcl.train.health import Health, seen
@@ -155,7 +156,6 @@ def train(
     if resumed:
         assert checkpoints is not None
         state, start = finite.restore(checkpoints, state)
-    ends = ends_of_calls(start, recipe.steps, steps_per_call)
     if begin is not None:
         begin()
 
@@ -172,7 +172,7 @@ def train(
         ) as log,
         preemption(interrupts=run_dir is not None) as (preempted, interrupted),
         closing(
-            device_batches(pipeline, mesh, recipe.batch_size, seed, start, ends, many=many)
+            device_batches(pipeline, mesh, recipe.batch_size, seed, start, recipe.steps, steps_per_call)
         ) as input_batches,
         Saver() as saver,
     ):
@@ -180,7 +180,9 @@ def train(
             log.say(anew)
         if resumed:
             log.say(
-                f"Goes on from step {start} of {recipe.steps}." if ends else f"Step {start} was the last."
+                f"Goes on from step {start} of {recipe.steps}."
+                if start < recipe.steps
+                else f"Step {start} was the last."
             )
         # Steps that were made before the run stopped and are not logged yet: their mean is that of the unbroken run.
         kept = unlogged(checkpoints, start) if resumed and checkpoints is not None else []
@@ -205,7 +207,7 @@ def train(
                     at = finite.keep_state(Path(run_dir), state, identity, keep_every=keep_every)
                 raise FloatingPointError(finite.sentence(bad[-1], spoilt, run_dir, at, nonfinite))
 
-        for step in ends:
+        for step in ends_of_calls(start, recipe.steps, steps_per_call):
             before = time.perf_counter()
             batch = next(input_batches)
             waited += time.perf_counter() - before
@@ -253,17 +255,20 @@ def train(
                 kept, waited, since, logged = [], 0.0, time.perf_counter(), step
             for callback in callbacks:
                 if step % callback.every == 0 or last:
+                    before = time.perf_counter()
                     log.write(step, callback.call(step, state.params, whole(state.state, mesh)))
-                    since = time.perf_counter()
+                    since += time.perf_counter() - before
             stopping = preempted(-(-step // steps_per_call))
             if checkpoints is not None and (step % save_every == 0 or last or stopping):
                 if stopping:
                     log.say(f"Saving step {step}, and then ending as asked.")
                 act_on(guard.look())
+                before = time.perf_counter()
                 finite.check(state, step, saved)
                 beside = {"identity": identity, "unlogged": listed(kept)}
                 saver.save(checkpoints, step, state, keep_every=keep_every, beside=beside)
-                saved, since = step, time.perf_counter()
+                since += time.perf_counter() - before
+                saved = step
             if stopping and not last:
                 saver.wait()
                 raise Interrupted(step) if interrupted() else Preempted(step)
@@ -296,14 +301,15 @@ def check(
             )
 
 
-def ends_of_calls(start: int, steps: int, steps_per_call: int) -> list[int]:
+def ends_of_calls(start: int, steps: int, steps_per_call: int) -> Iterator[int]:
     """The steps at which compiled calls end: the multiples of `steps_per_call` after `start`, and the last step.
 
-    >>> ends_of_calls(4, 11, 3)
+    >>> list(ends_of_calls(4, 11, 3))
     [6, 9, 11]
     """
     k = steps_per_call
-    return [*range(start - start % k + k, steps, k), *([steps] if start < steps else [])]
+    if start < steps:
+        yield from (min(end, steps) for end in range(start - start % k + k, steps + k, k))
 
 
 def with_labels(pipeline: InputPipeline, images: Images) -> InputPipeline:
@@ -328,12 +334,12 @@ def device_batches(
     batch_size: int,
     seed: int,
     start: int,
-    ends: Sequence[int],
-    *,
-    many: bool,
+    steps: int,
+    steps_per_call: int,
 ) -> Generator[Any, None, None]:
     """What each compiled call takes from step `start` on, read by a thread and laid out over the devices before it is
     asked for: a batch, or [k, b, ...] of them where a call makes several steps."""
+    many = steps_per_call > 1
     axis = int(many)
     lay_out: Callable[[Batch], Any] = partial(split, mesh=mesh, axis=axis)
     if pipeline.resident is not None:
@@ -342,12 +348,13 @@ def device_batches(
         batch_size=batch_size,
         seed=seed,
         start_step=start,
-        stop_step=max(ends, default=start),
+        stop_step=steps,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
     if many:
-        calls = (islice(host, end - before) for before, end in pairwise([start, *ends]))
+        ends = chain([start], ends_of_calls(start, steps, steps_per_call))
+        calls = (islice(host, end - before) for before, end in pairwise(ends))
         stacked = (jax.tree.map(lambda *batches: np.stack(batches), *call) for call in calls)
         return prefetch((lay_out(batches) for batches in stacked), size=2)
     return prefetch((lay_out(batch) for batch in host), size=2)
@@ -400,19 +407,19 @@ def preemption(*, interrupts: bool) -> Iterator[tuple[Callable[[int], bool], Cal
     """Yields `preempted(step)`, whether the run was asked to end, by SIGTERM or, with `interrupts`, by SIGINT: the same
     answer in every process; and `interrupted()`, whether this process was, by SIGINT."""
     asked, by_hand = threading.Event(), threading.Event()
-    several = jax.process_count() > 1
+    several, before = jax.process_count() > 1, signal.getsignal(signal.SIGINT)
 
     def interrupt(*_: Any) -> None:
         by_hand.set()
         os.write(2, b"\nEnding after this step. Once more: at once, unsaved.\n")  # print is not for handlers
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)
         if several:
             signal.raise_signal(signal.SIGTERM)  # which jax tells to all
         asked.set()
 
     handlers: dict[int, Any] = {} if several else {signal.SIGTERM: lambda *_: asked.set()}
     # One that is ignored (behind nohup) or somebody else's stays.
-    if interrupts and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if interrupts and raises():
         handlers[signal.SIGINT] = interrupt
     if threading.current_thread() is not threading.main_thread():
         handlers = {}

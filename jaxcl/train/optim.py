@@ -39,7 +39,8 @@ def is_bias_or_norm(path: str, parameter: Any) -> bool:
 
 
 def is_norm_or_probe(path: str, parameter: Any) -> bool:
-    """As `is_bias_or_norm`, and a classifier of labels below "probe/": SimCLR's LARS neither adapts nor decays its own.
+    """As `is_bias_or_norm`, and a classifier of labels below "probe/": SimCLR's LARS does not adapt its own. (That is
+    decayed all the same, by a term of the loss: `lars(..., exclude=is_norm_or_probe, undecayed=is_bias_or_norm)`.)
 
     >>> is_norm_or_probe("probe/kernel", jnp.zeros((3, 3))), is_norm_or_probe("head/kernel", jnp.zeros((3, 3)))
     (True, False)
@@ -54,6 +55,7 @@ def lars(
     momentum: Number = 0.9,
     trust_coefficient: Number = 0.001,
     exclude: Exclude = is_bias_or_norm,
+    undecayed: Exclude | None = None,
     nesterov: bool = False,
     momentum_includes_lr: bool = True,
 ) -> optax.GradientTransformation:
@@ -70,6 +72,8 @@ def lars(
         (path, parameter) -> bool; what it picks has neither weight decay nor trust ratio: plain momentum. By default
         all biases, scales and offsets (`is_bias_or_norm`). (optax.lars adapts and decays everything by default, which
         is not what any of the papers did.)
+    undecayed
+        where what has no weight decay is not what has no trust ratio: the former. None: the same.
     momentum_includes_lr
         True: the rate is part of the buffer, as above (SimCLR). False: v <- momentum v + trust g and
         w <- w - learning_rate v (BYOL). They differ only where the rate changes, but warm-up and cosine always do.
@@ -85,7 +89,10 @@ def lars(
     def included(params: PyTree) -> PyTree:
         return _excluding(exclude, params)
 
-    decay = [] if _is_zero(weight_decay) else [optax.add_decayed_weights(weight_decay, mask=included)]
+    def to_decay(params: PyTree) -> PyTree:
+        return _excluding(undecayed or exclude, params)
+
+    decay = [] if _is_zero(weight_decay) else [optax.add_decayed_weights(weight_decay, mask=to_decay)]
     trust = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), included)
     rate, buffer = optax.scale_by_learning_rate(learning_rate), optax.trace(momentum, nesterov)
     return optax.chain(*decay, trust, *((rate, buffer) if momentum_includes_lr else (buffer, rate)))

@@ -230,19 +230,21 @@ def train_together(
             for i, own in enumerate(callbacks):
                 for callback in own:
                     if i not in known and (step % callback.every == 0 or last):
+                        before = time.perf_counter()
                         mine = _member(state, i)
                         found = callback.call(step, mine.params, mine.state)
                         if logs:
                             logs[i].write(step, found)
-                        since = time.perf_counter()
+                        since += time.perf_counter() - before
             stopping = preempted(step)
             if folders and (step % save_every == 0 or last or stopping):
                 fetched = jax.device_get(kept)
                 # Before the save, which leaves them out: else no step is there that all are said to have.
                 mark_diverged(fetched)
+                before = time.perf_counter()
                 write = partial(_save, fetched, folders, step, identities, keep_every)
                 saver.run(write, state)
-                since = time.perf_counter()
+                since += time.perf_counter() - before
             if stopping and not last:
                 saver.wait()
                 raise Interrupted(step) if interrupted() else Preempted(step)
@@ -309,11 +311,11 @@ def _check(
     optional = {"callbacks": callbacks, "run_dirs": run_dirs, "identities": identities}
     for what, given in {"seeds": seeds, **optional}.items():
         if len(given) != len(numbers) and not (len(given) == 0 and what != "seeds"):
-            raise ValueError(f"{what} are one for each of {len(numbers)} members; got {len(given)}.")
+            raise ValueError(f"{what} needs one entry for each of {len(numbers)} members; got {len(given)}.")
     for one in numbers:
         if set(one) != set(numbers[0]):
             raise ValueError(
-                f"All members have the same numbers; got {', '.join(numbers[0])} and {', '.join(one)}."
+                f"All members must have the same numbers; got {', '.join(numbers[0])} and {', '.join(one)}."
             )
 
 

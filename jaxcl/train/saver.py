@@ -6,8 +6,9 @@
         saver.wait()                          # back when all is on the disk
 
 What is on the disk, and when it counts as saved, is `checkpoint.save`'s affair and the same either way. Several
-processes save as ever, all of them and at once: they meet by messages over the devices, and one that a thread sends at
-its own time may come before a step's in one process and after it in another, which then wait for each other for ever.
+processes meet by messages over the devices, and one that a thread sends at its own time may come before a step's in one
+process and after it in another, which then wait for each other for ever: so they copy and begin together, and only what
+needs no such message is a thread's (`checkpoint.begin`).
 """
 
 from __future__ import annotations
@@ -38,24 +39,26 @@ class Saver:
         self._copies: list[np.ndarray] = []
 
     def save(self, directory: str | Path, step: int, state: PyTree, **settings: Any) -> None:
-        """Saves a state as `checkpoint.save` does; back when it is copied and its arrays may be donated."""
+        """Saves a state as `checkpoint.save` does; back when it is copied and its arrays may be donated.
 
-        def write(state: PyTree) -> None:
-            checkpoint.save(directory, step, state, **settings)
-
-        self.run(write, state)
+        With several processes all must call it.
+        """
+        if jax.process_count() == 1:
+            self.run(lambda copy: checkpoint.save(directory, step, copy, **settings), state)
+        else:
+            self.wait()
+            self._start(checkpoint.begin(directory, step, self._copied(state), **settings))
 
     def run(self, write: Callable[[PyTree], None], state: PyTree) -> None:
-        """Calls write(copy of the state) beside what follows, once what was written before is done."""
+        """Calls write(copy of the state) beside what follows, once what was written before is done. For one process."""
         self.wait()
-        if jax.process_count() > 1:
-            write(state)
-            return
         copy = self._copied(state)
+        self._start(lambda: write(copy))
 
+    def _start(self, write: Callable[[], None]) -> None:
         def guarded() -> None:
             try:
-                write(copy)
+                write()
             except BaseException as error:
                 self._failed = error
 
@@ -71,7 +74,13 @@ class Saver:
             raise error
 
     def wait(self) -> None:
-        """Waits until all is on the disk."""
+        """Waits until all is on the disk. With several processes all must call it."""
+        begun = self._thread is not None
+        self._join()
+        if begun:
+            checkpoint.meet("jaxcl has saved")  # process 0 is the last
+
+    def _join(self) -> None:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -85,15 +94,15 @@ class Saver:
             self.wait()
         else:
             try:
-                self.wait()
+                self._join()  # the others may be elsewhere
             except Exception as failed:
                 warnings.warn(f"What was being saved when the run ended is lost: {failed}", stacklevel=2)
 
     def _copied(self, state: PyTree) -> PyTree:
-        """The state on the host, in memory of its own, which is that of the copy before where it fits."""
+        """The state on the host, in memory of its own, which is that of the copy before where it fits; on the devices
+        what numpy has no numbers for, and what is spread over several processes."""
         leaves, structure = jax.tree.flatten(state)
-        # Typed keys have no numbers for numpy; jax copies them.
-        plain = [i for i, x in enumerate(leaves) if not _is_key(x)]
+        plain = [i for i, x in enumerate(leaves) if _is_plain(x)]
         fetched = jax.device_get([leaves[i] for i in plain])
         kinds = [(np.shape(x), np.asarray(x).dtype) for x in fetched]
         if kinds != [(x.shape, x.dtype) for x in self._copies]:
@@ -102,11 +111,15 @@ class Saver:
         # used again is written three times as fast: the system need not find it.)
         for copy, x in zip(self._copies, fetched, strict=True):
             np.copyto(copy, x)
-        copies = [jax.numpy.copy(x) if _is_key(x) else x for x in leaves]
+        copies = [x if _is_plain(x) else jax.numpy.copy(x) for x in leaves]
         for i, copy in zip(plain, self._copies, strict=True):
             copies[i] = copy
         return jax.tree.unflatten(structure, copies)
 
 
-def _is_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
+def _is_plain(x: Any) -> bool:
+    """Whether numpy can have all of it: no typed key, and whole in this process."""
+    if not isinstance(x, jax.Array):
+        return True
+    key = jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return not key and (x.is_fully_addressable or x.is_fully_replicated)

@@ -155,7 +155,7 @@ def _place_of_encoder(names: list[str], whose: str) -> tuple[str, ...]:
         if any(name.startswith("/".join(("params", *place, ""))) for name in names):
             return place
     raise ValueError(
-        f'No encoder can be handed over: {whose} has no params["encoder"]. One that is called so, by both, is taken.'
+        f'No encoder can be handed over: {whose} has no params["encoder"]; both methods need one.'
     )
 
 

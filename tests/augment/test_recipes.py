@@ -107,6 +107,12 @@ def test_switches_of_the_recipe_take_ops_in_and_out():
     assert augment.crop_and_flip(8).name == "crop > flip > clip"
 
 
+def test_hue_and_gray_of_the_recipe_are_those_of_its_steps():
+    given, own = settings_of(augment.simclr(8, hue=0.5, grayscale=0.8)), settings_of(augment.simclr(8))
+    assert (given["jitter"]["hue"], given["grayscale"]["probability"]) == (0.5, 0.8)
+    assert (own["jitter"]["hue"], own["grayscale"]["probability"]) == (0.2, 0.2)
+
+
 def test_a_recipe_of_a_traced_strength_makes_the_views_of_the_number(batch):
     def views(strength, least, batch):
         recipe = augment.simclr(12, strength=strength, min_area=least)

@@ -1,5 +1,6 @@
 """Color spaces, beside what tables say of known colors."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ def test_lab_of_known_colors():
         (0, 0, 255): (32.30, 79.19, -107.86),
         (119, 119, 119): (50.03, 0, 0),
     }
-    scaled = augment.lab().apply((), jnp.asarray(np.array(list(known)) / 255, jnp.float32)[None])[0]
+    scaled = jax.jit(augment.lab().apply)((), np.float32(np.array(list(known)) / 255)[None])[0]
     low, high = np.array([0, -86.183, -107.857]), np.array([100, 98.233, 94.478])
     got = (np.asarray(scaled) + 1) / 2 * (high - low) + low
     np.testing.assert_allclose(got, list(known.values()), atol=0.03)
@@ -30,7 +31,7 @@ def test_ycbcr_of_known_colors():
         (255, 0, 0): (81.481, 90.203, 240),
         (0, 0, 255): (40.966, 240, 109.786),
     }
-    scaled = augment.ycbcr().apply((), jnp.asarray(np.array(list(known)) / 255, jnp.float32)[None])[0]
+    scaled = jax.jit(augment.ycbcr().apply)((), np.float32(np.array(list(known)) / 255)[None])[0]
     # HobbitLong/CMC, train_CMC.py.
     mean, std = np.array([116.151, 121.080, 132.342]), np.array([109.500, 111.855, 111.964])
     got = np.asarray(scaled) * std + mean
@@ -45,7 +46,7 @@ def test_ydbdr_of_known_colors():
         (0, 255, 0): (0.587, -0.883, 1.116),
         (0, 0, 255): (0.114, 1.333, 0.217),
     }
-    scaled = augment.ydbdr().apply((), jnp.asarray(np.array(list(known)) / 255, jnp.float32)[None])[0]
+    scaled = jax.jit(augment.ydbdr().apply)((), np.float32(np.array(list(known)) / 255)[None])[0]
     # HobbitLong/PyContrast, datasets/util.py.
     mean, std = np.array([0.457, -0.082, -0.052]), np.array([0.500, 1.331, 1.333])
     got = np.asarray(scaled) * std + mean

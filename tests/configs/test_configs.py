@@ -1,6 +1,7 @@
 """Every config makes a recipe, for every choice that its knobs offer and with its numbers traced, and trains."""
 
 import dataclasses
+import functools
 import itertools
 import re
 import typing
@@ -11,13 +12,17 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, preset, recipe_of
+from jaxcl.config import CommonKnobs, Recipe, open_data, preset, recipe_of
+from jaxcl.config import load_config as load
+from jaxcl.nets.resnet import DEPTHS
 from jaxcl.plan import about_of
 from jaxcl.runs import evaluate_run, train_run
 from jaxcl.train import init_state, make_step
 from jaxcl.train.log import read_metrics
 from jaxcl.train.state import blank_batch
+from jaxcl.typing import About
 
+load_config = functools.cache(load)
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 COMMON = {field.name for field in dataclasses.fields(CommonKnobs)}
 # Numbers that decide how many training steps there are, or when something happens between them.
@@ -40,7 +45,7 @@ LARGE = {
     "simclr_v2",
 }
 # Of those that differ from another in images or settings alone, and of the dearest, a step is traced; slow tests train
-# them.
+# them. (randbits_mnist is trained with its classifier below.)
 OTHERS = {
     "amdim_cifar10_cpu",
     "byol_cifar10_cpu",
@@ -51,6 +56,7 @@ OTHERS = {
     "losses_cifar10",
     "moco_cifar10_cpu",
     "multidigits",
+    "randbits",
     "randbits_mnist",
     "simclr_cifar10_cpu",
     "supervised",
@@ -68,7 +74,8 @@ def others_of(knobs):
     for name, kind in typing.get_type_hints(knobs).items():
         values = (True, False) if kind is bool else ()
         if typing.get_origin(kind) is typing.Literal:
-            values = typing.get_args(kind) if name != "mix" else ("dimensions",)  # which does all
+            values = typing.get_args(kind)
+            values = values[-1:] if name == "mix" else values  # the last does all
         # Of the common ones those that a recipe knows are tried below; the last changes numbers alone.
         if name not in COMMON | {"standardize"}:
             found[name] = [value for value in values if value != getattr(knobs, name)]
@@ -102,28 +109,32 @@ def choices():
                 )
 
 
-def shallow(knobs):
-    """The knobs that make an encoder the shallowest one."""
+@pytest.fixture
+def few_blocks(monkeypatch):
+    """A ResNet of any depth has one block a stage, and one whose shortcut is the map itself: tracing takes its time."""
+    for depth, (_, bottleneck) in DEPTHS.items():
+        monkeypatch.setitem(DEPTHS, depth, ((2, 1, 1, 1), bottleneck))
+
+
+def shallow(knobs, *, resnet=18):
+    """The knobs that make an encoder the shallowest one; `resnet` is the depth of those that have blocks, None their
+    own."""
     has = {field.name: field.default for field in dataclasses.fields(knobs)}
-    small = {"depth": 18 if has.get("depth", 0) >= 18 else 1, "blocks": (1, 1, 2, 1), "negatives": 32}
+    depth = has.get("depth", 0)
+    small = {"depth": (resnet or depth) if depth >= 18 else 1, "blocks": (1, 1, 2, 1), "negatives": 32}
     return {
         name: value for name, value in small.items() if has.get(name) and isinstance(value, type(has[name]))
     }
 
 
-def one_step(recipe, batch, key):
-    """The state after the first step, and its metrics."""
-    state = init_state(key, recipe.method, recipe.optimizer, batch)
+def one_step(recipe, batch, key, begun=None):
+    """The state after the first step, and its metrics. `begun`: parameters and state before it, if not drawn here."""
+    method = recipe.method if begun is None else recipe.method._replace(init=lambda key, batch: begun)
+    state = init_state(key, method, recipe.optimizer, batch)
     return make_step(recipe.method, recipe.optimizer)(state, key, batch)
 
 
-@pytest.mark.parametrize(("path", "chosen"), list(choices()))
-def test_a_config_makes_a_recipe_whose_step_can_be_traced(path, chosen, small_knobs):
-    config = load_config(path)
-    # Each network is traced at its own depth once (presets by slow tests); beside other choices a shallow one tells as
-    # much. (Selective kernels stand in bottlenecks, which the shallowest has not.)
-    deep = not (chosen or hasattr(config, "PRESETS")) or "sk" in chosen
-    knobs = config.Knobs(**(small_knobs(config.Knobs) | ({} if deep else shallow(config.Knobs)) | chosen))
+def assert_traced(config, knobs):
     about = open_data(config, knobs).about
     recipe = config.recipe(knobs, about)
     assert isinstance(recipe, Recipe)
@@ -131,6 +142,22 @@ def test_a_config_makes_a_recipe_whose_step_can_be_traced(path, chosen, small_kn
     batch = blank_batch(about, knobs.batch_size)
     _, metrics = jax.eval_shape(lambda key: one_step(recipe, batch, key), jax.random.key(0))
     chex.assert_shape(metrics["loss"], ())
+
+
+@pytest.mark.parametrize(("path", "chosen"), list(choices()))
+def test_a_config_makes_a_recipe_whose_step_can_be_traced(path, chosen, small_knobs, few_blocks):
+    config = load_config(path)
+    small = small_knobs(config.Knobs)
+    # Its network can be made at its own depth. A shallow one is traced, which tells as much.
+    assert isinstance(config.recipe(config.Knobs(), About(64, (32, 32, 3), ("a", "b"))), Recipe)
+    assert_traced(config, config.Knobs(**(small | shallow(config.Knobs, resnet=None) | chosen)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_step_can_be_traced_at_a_configs_own_depth(path, small_knobs):
+    config = load_config(path)
+    assert_traced(config, config.Knobs(**small_knobs(config.Knobs)))
 
 
 @pytest.mark.parametrize("name", ["quickstart", "cmc_cifar10_cpu", "looc_cpu"])
@@ -148,21 +175,6 @@ def test_every_config_trains_a_classifier_along_where_it_is_asked_to(name, small
         chex.assert_shape(jax.eval_shape(apply, state.params, state.state, images), (2, None))
 
 
-def test_the_method_is_trained_as_without_the_classifier_and_the_classifier_by_adam(small_knobs):
-    config = load_config(next(path for path in CONFIGS if path.stem == "quickstart"))
-    small = small_knobs(config.Knobs) | {"size": 16, "features": (4, 4), "epochs": 2}
-    knobs = config.Knobs(**small)
-    about = open_data(config, knobs).about
-    rng = np.random.default_rng(0)
-    batch = blank_batch(about, 16) | {"image": rng.integers(0, 256, (16, *about.shape), np.uint8)}
-    batch |= {"label": rng.integers(0, 10, 16).astype(np.int32)}
-    recipes = [recipe_of(config, dataclasses.replace(knobs, probe=on), about) for on in (False, True)]
-    (alone, _), (along, _) = (jax.jit(lambda r=r: one_step(r, batch, jax.random.key(0)))() for r in recipes)
-    chex.assert_trees_all_close(along.params["method"], alone.params, atol=1e-6)
-    # Adam's first step is the sign of the gradient, and the bias began at zero.
-    np.testing.assert_allclose(np.abs(along.params["probe"]["bias"]), 1e-3, rtol=1e-3)
-
-
 def test_a_classifier_along_needs_classes(small_knobs):
     config = load_config(next(path for path in CONFIGS if path.stem == "quickstart"))
     knobs = config.Knobs(**small_knobs(config.Knobs), probe=True)
@@ -178,14 +190,14 @@ def numbers(knobs):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_recipe_can_be_made_of_traced_numbers_in_either_dtype_and_in_chunks(path, small_knobs):
+def test_a_recipe_can_be_made_of_traced_numbers_in_either_dtype_and_in_chunks(path, small_knobs, few_blocks):
     """All at once: knobs have their next values, numbers are tracers, the encoder computes in the other type than by
     default, and takes the batch in chunks with blocks that are computed again."""
     config = load_config(path)
     (other,) = {"float32", "bfloat16"} - {config.Knobs.dtype}
     # Choices of a config with presets are tried by slow tests.
     chosen = {} if hasattr(config, "PRESETS") else next(iter(together(config.Knobs)), {})
-    small = small_knobs(config.Knobs) | ({} if "sk" in chosen else shallow(config.Knobs))
+    small = small_knobs(config.Knobs) | shallow(config.Knobs, resnet=None)
     knobs = config.Knobs(**(small | chosen), dtype=other, remat=True, chunks=2)
     about = open_data(config, knobs).about
     batch = blank_batch(about, knobs.batch_size)
@@ -208,36 +220,83 @@ def test_chunks_that_do_not_divide_a_batch_are_refused_with_numbers(small_knobs)
         jax.eval_shape(lambda key: one_step(recipe, batch, key), jax.random.key(0))
 
 
+class Small(typing.NamedTuple):
+    """A config with small networks, and a first step of it."""
+
+    config: typing.Any
+    knobs: typing.Any
+    about: About
+    batch: typing.Any
+    begun: typing.Any  # parameters and state
+    numbers: dict  # the numeric knobs
+    step: (
+        typing.Any
+    )  # numbers, begun -> the parameters after it, metrics, and the learning rate of the one after it
+
+
+def smaller(name, small_knobs, drawn, **more):
+    config = load_config(next(path for path in CONFIGS if path.stem == name))
+    sizes = {"size": 16, "features": (4,) * len(config.Knobs.features)}
+    knobs = config.Knobs(**(small_knobs(config.Knobs) | sizes | more))
+    about = open_data(config, knobs).about
+    rng, batch = np.random.default_rng(0), blank_batch(about, knobs.batch_size)
+    batch |= {"image": rng.integers(0, 256, batch["image"].shape, np.uint8)}
+    batch |= {"label": rng.integers(0, 10, len(batch["label"])).astype(np.int32)}
+
+    def step(values, begun):
+        recipe = config.recipe(dataclasses.replace(knobs, **values), about)
+        state, metrics = one_step(recipe, batch, jax.random.key(0), begun)
+        return state.params, metrics, recipe.learning_rate(1)
+
+    begun = drawn(lambda: config.recipe(knobs, about).method.init(jax.random.key(0), batch))
+    values = {name: getattr(knobs, name) for name in numbers(config.Knobs)}
+    return Small(config, knobs, about, batch, begun, values, step)
+
+
+@pytest.fixture(scope="module")
+def quickstart(small_knobs, drawn):
+    """The smaller quickstart, and its first step with its numbers as they are."""
+    small = smaller("quickstart", small_knobs, drawn, epochs=2)
+    return small, jax.jit(functools.partial(small.step, small.numbers))(small.begun)
+
+
+def test_the_method_is_trained_as_without_the_classifier_and_the_classifier_by_adam(quickstart, drawn):
+    """From the same parameters. (What is drawn for them is the same too: tests/methods/test_probe.py.)"""
+    small, (alone, *_) = quickstart
+    recipe = recipe_of(small.config, dataclasses.replace(small.knobs, probe=True), small.about)
+    probe = drawn(lambda: recipe.method.init(jax.random.key(0), small.batch))[0]["probe"]
+    begun = {"method": small.begun[0], "probe": probe}, small.begun[1]
+    along, _ = jax.jit(lambda begun: one_step(recipe, small.batch, jax.random.key(0), begun))(begun)
+    chex.assert_trees_all_close(along.params["method"], alone, atol=1e-6)
+    # Adam's first step is the sign of the gradient, and the bias began at zero.
+    np.testing.assert_allclose(np.abs(along.params["probe"]["bias"]), 1e-3, rtol=1e-3)
+
+
+def assert_traced_numbers_are_numbers(small, concrete):
+    chex.assert_trees_all_close(
+        jax.jit(small.step)(small.numbers, small.begun), concrete, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_traced_numbers_give_the_step_of_the_same_numbers(quickstart):
+    assert_traced_numbers_are_numbers(*quickstart)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("quickstart", {}),
-        pytest.param("cmc_cifar10_cpu", {}, marks=pytest.mark.slow),
-        pytest.param(
+        ("cmc_cifar10_cpu", {}),
+        (
             "moco_cifar10_cpu",
             {"extrapolate": 2.0, "interpolate": 1.6, "start_epoch": 0.5, "queue_size": 32},
-            marks=pytest.mark.slow,
         ),
     ],
 )
-def test_traced_numbers_give_the_step_of_the_same_numbers(name, more, small_knobs):
-    config = load_config(next(path for path in CONFIGS if path.stem == name))
-    smaller = {"size": 16, "features": (4,) * len(config.Knobs.features)}
-    knobs = config.Knobs(**(small_knobs(config.Knobs) | smaller | more))
-    about = open_data(config, knobs).about
-    batch = blank_batch(about, knobs.batch_size)
-    names = numbers(config.Knobs)
-
-    @jax.jit
-    def step(values, key):
-        recipe = config.recipe(dataclasses.replace(knobs, **values), about)
-        state, metrics = one_step(recipe, batch, key)
-        return state.params, metrics, recipe.learning_rate(1)
-
-    values = {name: getattr(knobs, name) for name in names}
-    traced = step(values, jax.random.key(0))
-    concrete = jax.jit(lambda key: step.__wrapped__(values, key))(jax.random.key(0))
-    chex.assert_trees_all_close(traced, concrete, rtol=1e-5, atol=1e-6)
+def test_traced_numbers_give_the_step_of_the_same_numbers_in_other_configs(name, more, small_knobs, drawn):
+    small = smaller(name, small_knobs, drawn, **more)
+    concrete = jax.jit(functools.partial(small.step, small.numbers))(small.begun)
+    assert_traced_numbers_are_numbers(small, concrete)
 
 
 @pytest.mark.parametrize("path", SMALL_FIRST)
@@ -260,7 +319,8 @@ def test_a_config_trains_two_steps(path, small_knobs, tmp_path):
 def test_a_classifier_that_is_trained_along_is_evaluated_too(small_knobs, tmp_path):
     path = next(path for path in CONFIGS if path.stem == "randbits_mnist")
     knobs = load_config(path).Knobs
-    train_run(path, knobs(**small_knobs(knobs), epochs=0.25), tmp_path / "run")
+    train_run(path, knobs(**small_knobs(knobs), epochs=0.5, log_every=1), tmp_path / "run")
+    assert [record["step"] for record in read_metrics(tmp_path / "run")] == [1, 2]
     rows = evaluate_run(tmp_path / "run", ["knn"], baselines=())
     assert [row["protocol"] for row in rows] == ["knn", "joint"]
     assert all(0 <= row["accuracy"] <= 100 for row in rows)

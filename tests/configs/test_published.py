@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -47,7 +46,7 @@ README = {"details": "simclr", "epochs": 1000, "optimizer": "lars", "learning_ra
 def test_the_loss_has_the_scale_to_which_the_rates_belong(name, about, knobs, temperature, times):
     z1, z2 = np.random.default_rng(0).normal(size=(2, 6, 5))
     loss = made(name, about, **knobs).method.five_parts.loss["loss"]
-    value = float(loss(jax.random.key(0), jnp.asarray(z1), jnp.asarray(z2)))
+    value = float(jax.jit(loss)(jax.random.key(0), z1, z2))
     assert value == pytest.approx(times * simclr_loss(z1, z2, temperature), rel=1e-5)
 
 
@@ -76,8 +75,8 @@ def test_the_square_root_rule_is_simclrs_table_b1():
 def test_the_published_runs_crops_are_drawn_by_height():
     """sample_distorted_bounding_box keeps 0.42 of a square image on average; by area it would be 0.48."""
     recipe = made("simclr_cifar10", CIFAR, min_area=0.08, **README)
-    draw = jax.vmap(lambda index: recipe.views.sample(jax.random.key(0), index, (320, 320, 3)))
-    crop = draw(jnp.arange(4000))[0][0]
+    draw = jax.jit(jax.vmap(lambda index: recipe.views.sample(jax.random.key(0), index, (320, 320, 3))))
+    crop = draw(np.arange(4000))[0][0]
     share = np.asarray(crop.height * crop.width) / 320**2
     # The definition once more, by hand: the ratio is uniform, then the height among those that fit.
     rng, shares = np.random.default_rng(0), []
@@ -123,3 +122,63 @@ def test_the_stems_max_pool_is_padded_all_around_where_the_code_has_pytorchs(nam
     ).method.five_parts.encoder
     nets = [encoders["encoder"]] if "encoder" in encoders else next(iter(encoders.values()))
     assert {net.made.module.pool for net in nets} == {"torch"}
+
+
+# What the authors' code has, or PyTorch Lightning Bolts with which Falcon and Cho ran theirs (datasets.py, train.py and
+# the README of amdim-public; cpc_module.py and amdim_module.py of Bolts; train_CMC.py and its options).
+SETTINGS = {
+    ("amdim", "cifar10"): {"features": 256, "out": 2048, "depth": 10, "batch_size": 480, "penalty": 0.05},
+    ("amdim", "stl10"): {"features": 192, "out": 1536, "depth": 8, "batch_size": 200, "size": 64},
+    ("amdim", "imagenet"): {"features": 192, "out": 1536, "depth": 8, "falls": (30, 45), "hue": 0.1},
+    ("amdim", "imagenet_large"): {
+        "features": 320,
+        "out": 2560,
+        "depth": 10,
+        "falls": (60, 90),
+        "epochs": 100,
+    },
+    ("cpc", "cifar10"): {"patch": 8, "stride": 4, "batch_size": 64, "learning_rate": 4e-5},
+    ("cpc", "stl10"): {"patch": 16, "stride": 8, "batch_size": 144, "learning_rate": 1e-4, "size": 64},
+    ("cpc", "imagenet"): {"patch": 32, "stride": 16, "batch_size": 3072, "learning_rate": 4e-5, "size": 128},
+    ("cpc", "imagenet_henaff"): {"patch": 80, "stride": 36, "size": 260, "blocks": (3, 4, 46)},
+    ("cmc", "imagenet"): {"negatives": 16384, "temperature": 0.07, "momentum": 0.5, "falls": (120, 160, 200)},
+    ("cmc", "stl10"): {"temperature": 0.1, "batch_size": 128, "learning_rate": 0.03, "weight_decay": 1e-4},
+    ("yadim", "cifar10"): {
+        "features": 320,
+        "out": 1280,
+        "depth": 10,
+        "batch_size": 200,
+        "learning_rate": 2e-4,
+    },
+    ("yadim", "stl10"): {"features": 192, "out": 1536, "depth": 8, "learning_rate": 2e-4},
+    ("byol", "cifar10"): {
+        "learning_rate": 1.0,
+        "trust": 0.02,
+        "weight_decay": 1e-5,
+        "decay": 0.99,
+        "blur": False,
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "preset"), SETTINGS)
+def test_a_preset_has_the_authors_settings(name, preset):
+    knobs = load_config(CONFIGS / f"{name}.py").PRESETS[preset]
+    assert {key: getattr(knobs, key) for key in SETTINGS[name, preset]} == SETTINGS[name, preset]
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_byols_last_scale_of_a_bottleneck_starts_at_zero_and_of_a_basic_block_at_one(depth):
+    """haiku's resnet.py: BlockV1 makes its last norm with scale_init 0 where it is a bottleneck, 1 otherwise."""
+    config = load_config(CONFIGS / "byol.py")
+    encoder = config.recipe(config.Knobs(depth=depth), CIFAR).method.five_parts.encoder["encoder"]
+    assert encoder.made.module.zero_init_last_gamma is (depth == 50)
+
+
+def test_fine_tuning_has_the_number_of_steps_of_simclrs_code():
+    """1 % of ImageNet's labels (12,811 images), 60 epochs of batches of 1024, and one more step."""
+    about = About(12811, (224, 224, 3), tuple(map(str, range(1000))))
+    recipe = made(
+        "supervised", about, epochs=60, batch_size=1024, rate_rule="sqrt", optimizer="lars", warmup=False
+    )
+    assert recipe.steps == 12811 * 60 // 1024 + 1 == 751

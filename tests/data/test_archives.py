@@ -102,7 +102,20 @@ def test_archives_of_other_than_bytes_are_scaled_by_the_range_of_both_splits_or_
     assert "from 0 to 4000: 0 becomes black and 4095 white" in train.notes[0]
     assert load(spec, "train", value_range=(0, 1000)).images[1, 0, 0, 0] == 128
     np.savez(tmp_path / "b.npz", train_images=np.full((2, 4, 4, 3), 0.2, np.float32))
-    assert load(f"npz:{tmp_path}/b.npz", "train", value_range=(0, 1)).images[0, 0, 0, 0] == 51
+    whole = load(f"npz:{tmp_path}/b.npz", "train", value_range=(0, 1))
+    assert whole.images[0, 0, 0, 0] == 51
+    assert whole.notes == ()
+
+
+def test_pixels_that_are_no_numbers_are_told_with_their_images(tmp_path):
+    pixels = np.full((20, 4, 4, 3), 0.2, np.float32)
+    pixels[7, 1, 2, 0], pixels[9, 0, 0, 0] = np.nan, np.inf
+    np.savez(tmp_path / "a.npz", train_images=pixels)
+    np.save(tmp_path / "a.npy", pixels)
+    for spec in (f"npz:{tmp_path}/a.npz", f"npy:{tmp_path}/a.npy"):
+        found = load(spec, "train", value_range=(0, 1))
+        assert found.notes[-1].startswith("2 images have pixels that are not finite"), spec
+        assert found.notes[-1].endswith(": 7, 9."), spec
 
 
 @pytest.mark.parametrize(

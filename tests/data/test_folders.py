@@ -154,7 +154,12 @@ def test_floats_need_a_range(tmp_path):
     save(tmp_path / "train" / "0.tiff", np.full((8, 8), 0.5, np.float32))
     with pytest.raises(ValueError, match="--value-range LOW HIGH"):
         load(f"folder:{tmp_path}", "train")
-    assert load(f"folder:{tmp_path}", "train", value_range=(0, 1)).images[0, 0, 0, 0] == 128
+    found = load(f"folder:{tmp_path}", "train", value_range=(0, 1))
+    assert found.images[0, 0, 0, 0] == 128
+    assert not any("not finite" in note for note in found.notes)
+    save(tmp_path / "train" / "1.tiff", np.full((8, 8), np.nan, np.float32))
+    found = load(f"folder:{tmp_path}", "train", value_range=(0, 1))
+    assert found.notes[-1] == "1 image has pixels that are not finite, which become black or white: 1.tiff."
 
 
 def color_of(tmp_path, **options):
@@ -342,3 +347,12 @@ def test_a_damaged_file_is_an_image_or_is_skipped(data, sound_files, tmp_path):
     assert len(got.images) + len(got.skipped) == 2
     assert got.images.dtype == np.uint8
     assert np.array_equal(got.images[-1], picture(1))
+
+
+@pytest.mark.parametrize("spec", ["folder:{}", "npz:{}.npz"])
+def test_a_link_to_nothing_is_said_to_be_one(spec, tmp_path):
+    where = tmp_path / "link"
+    for path in (where, where.with_suffix(".npz")):
+        path.symlink_to(tmp_path / "moved away")
+    with pytest.raises(FileNotFoundError, match=r"link.* is a link to .*moved away, where there is no"):
+        load(spec.format(where), "train")

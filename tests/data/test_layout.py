@@ -7,6 +7,7 @@ from PIL import Image
 from jaxcl import data
 from jaxcl.data import load
 from jaxcl.data.labels import Names, labels_in, read_table
+from jaxcl.data.layout import layout_of
 from jaxcl.data.splits import held_out_by_name, kind_of
 
 
@@ -356,3 +357,21 @@ def test_a_table_is_read_whatever_is_between_its_cells(tmp_path):
         found = labels_in(read_table(tmp_path / "t.txt"), Names.of(files, [tmp_path]))
         assert found.classes == {0: "c0", 1: "c1", 2: "c2"}
         assert found.matched == 1
+
+
+def test_the_deepest_folders_can_be_the_classes_as_those_of_inaturalist(tmp_path):
+    """Kingdoms that hold numbered species, two of which have one number."""
+    for species in ("Birds/202", "Birds/7", "Fungi/7", "Plants/1009"):
+        for i in range(30):
+            file = tmp_path / "train_val2019" / species / f"{species[0]}{i}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    found = layout_of(tmp_path, layout="deepest")
+    assert found.classes == ("1009", "202", "Birds/7", "Fungi/7")
+    every = [one for part in found.splits.values() for one in part.files]
+    assert len(every) == 120
+    assert all(str(file.parent).endswith(f"/{name}") for name, file in every)
+    assert 3 <= len(found.part("test").files) <= 30
+    auto = layout_of(tmp_path)
+    assert auto.classes == ("Birds", "Fungi", "Plants")
+    assert "Birds holds 202, 7: --layout deepest makes such folders the classes" in auto.says

@@ -5,8 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxcl.data import arrays, load, tf_read
+from jaxcl.data import arrays, find_images, load, tf_read
 from jaxcl.data import open as open_data
+from jaxcl.data.decode import read_rgb
 from jaxcl.typing import About
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
@@ -144,6 +145,18 @@ def test_a_split_without_labels_is_learnt_from_alone_or_with_another(root):
     more = load("tfds:tiny_flags", "validation+train", data_dir=root)
     np.testing.assert_array_equal(more.labels[5:], labelled.labels)
     assert more.classes == labelled.classes
+
+
+def test_encoded_splits_are_learnt_from_together_as_those_in_memory(root):
+    for split in ("unlabelled", "train+unlabelled", "validation+train"):
+        encoded, there = (
+            find_images("tfds:tiny_flags", split, data_dir=root),
+            load("tfds:tiny_flags", split, data_dir=root),
+        )
+        assert len(encoded.paths) == len(encoded.sizes) == len(encoded.plain) == len(there.images)
+        np.testing.assert_array_equal(encoded.labels, there.labels)
+        last = len(there.images) - 1
+        np.testing.assert_array_equal(read_rgb(encoded.content(last)), there.images[last])
 
 
 def test_evaluations_of_a_run_on_unlabelled_images_have_the_labelled_ones(root):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl.evaluate import Subject, finetune
+from jaxcl.evaluate import Subject, finetune, sgd
 from jaxcl.typing import Images
 
 KEY = jax.random.key(0)
@@ -98,6 +98,53 @@ def test_two_epochs_are_nesterovs_rule_along_a_cosine():
     assert tuned.details["losses"][0] == pytest.approx(np.log(2), rel=1e-5)
 
 
+@pytest.mark.parametrize("nesterov", [None, True])
+def test_lars_is_that_of_simclrs_code_written_out(nesterov):
+    """lars_optimizer.py, classic momentum: the trust ratio after the decay, the rate within the buffer; neither biases
+    nor the classifier (head_supervised) are adapted. Rate 0.01 sqrt(200), then half of it."""
+    encoder = blind()
+    tuned = tune(
+        encoder,
+        TRAIN,
+        TEST,
+        batch_size=200,
+        epochs=2,
+        optimizer="lars",
+        learning_rate=0.01,
+        rate_rule="sqrt",
+        trust_coefficient=0.1,
+        weight_decay=0.01,
+        nesterov=nesterov,
+    )
+    params = {**encoder.args[0], "weights": jnp.zeros((8, 2)), "head": jnp.zeros(2)}
+    x, y = TRAIN.images / np.float32(255), jnp.asarray(TRAIN.labels)
+
+    def loss(params):
+        logits = network(params, 0.4, x) @ params["weights"] + params["head"]
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1))
+
+    velocity = {name: np.zeros(w.shape) for name, w in params.items()}
+    for rate in (0.01 * 200**0.5, 0.005 * 200**0.5):
+        grads = jax.grad(loss)(params)
+        for name in params:
+            w, g = np.float64(params[name]), np.float64(grads[name])
+            g = g + 0.01 * w if name in ("kernel", "weights") else g
+            trust = 0.1 * np.linalg.norm(w) / np.linalg.norm(g) if name == "kernel" and g.any() else 1.0
+            velocity[name] = 0.9 * velocity[name] + rate * trust * g
+            step = 0.9 * velocity[name] + rate * trust * g if nesterov else velocity[name]
+            params[name] = jnp.asarray(w - step, jnp.float32)
+    np.testing.assert_allclose(tuned.weights, params["weights"], rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(tuned.encoder.args[0]["kernel"], params["kernel"], rtol=1e-4)
+    assert np.abs(tuned.encoder.args[0]["kernel"] - encoder.args[0]["kernel"]).max() > 1e-3
+
+
+def test_scales_of_whole_maps_are_no_kernels():
+    found = sgd.kernels(
+        {"norm": {"scale": np.ones((7, 7, 2)), "bias": np.ones((7, 7, 2))}, "kernel": np.ones((2, 3))}
+    )
+    assert found == {"norm": {"scale": False, "bias": False}, "kernel": True}
+
+
 def test_it_sees_the_labels_of_a_balanced_fraction_and_no_others():
     tuned = tune(blind(), TRAIN, TEST, fraction=0.1, epochs=1)
     assert np.bincount(TRAIN.labels[tuned.rows]).tolist() == [10, 10]
@@ -124,6 +171,10 @@ def test_without_views_images_are_cropped_and_flipped():
 
 
 def test_mistakes_are_answered_with_a_sentence():
+    with pytest.raises(ValueError, match='optimizer must be "sgd" or "lars"; got'):
+        tune(blind(), TRAIN, TEST, optimizer="adam")
+    with pytest.raises(ValueError, match='rate_rule must be "linear" or "sqrt"'):
+        tune(blind(), TRAIN, TEST, rate_rule="none")
     with pytest.raises(ValueError, match="fraction is the part of the labels"):
         tune(blind(), TRAIN, TEST, fraction=0.0)
     with pytest.raises(ValueError, match="needs labels"):

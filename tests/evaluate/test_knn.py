@@ -156,5 +156,7 @@ def test_errors_say_what_to_do():
         ValueError, match=r"train_features hold NaN or infinity in 1 of 203 rows \(the first is row 7\)"
     ):
         nearest(broken, QUERIES, 3)
+    with pytest.warns(UserWarning, match="train_features are alike in all 203 rows: .* collapsed"):
+        nearest(np.ones_like(BANK), QUERIES, 3)
     with pytest.raises(ValueError, match=r"must be \[n, d\]"):
         nearest(BANK[0], QUERIES, 3)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxcl import augment
-from jaxcl.evaluate import PROTOCOLS, Subject, embed, features, protocols, subjects
+from jaxcl.evaluate import PROTOCOLS, Subject, embed, features, subjects
+from jaxcl.evaluate.protocols.augmentation import probe_views
 from jaxcl.typing import Images
 
 
@@ -37,7 +38,7 @@ def as_is(key, batch):
 # Which ask for the class, and which for what was done to the image.
 UNLABELLED = ("rotation", "hue")
 # Which need no encoder where the features are known.
-OF_FEATURES = ("knn", "knn200", "linear", "transfer", "fewshot5", "fewshot10", "linear_sgd", "mlp")
+OF_FEATURES = ("knn", "knn200", "linear", "transfer", "fewshot5", "fewshot10", "linear_sgd", "mlp", "deep")
 OF_CLASS = [name for name in PROTOCOLS if name not in UNLABELLED]
 # Settings that make a test short; the corruptions have a test of their own.
 FEW = {"views": as_is, "epochs": 100, "learning_rate": 2.0}
@@ -55,6 +56,7 @@ SHORT = {
         "weight_decays": [0.0],
     },
     "mlp": SMALL,
+    "deep": {"blocks": 1, "epochs": 10, "batch_size": 64},
     "corruption": {"images": 20, "names": ["brightness", "contrast"]},
 }
 
@@ -80,6 +82,7 @@ def test_the_table_names_the_protocols():
         "linear_sgd",
         "linear_moco",
         "mlp",
+        "deep",
         "fewshot5",
         "fewshot10",
         "finetune1",
@@ -177,7 +180,7 @@ def test_protocols_that_share_a_subject_run_its_encoder_once_and_find_the_same(r
         shared = PROTOCOLS[name](jax.random.key(0), subject, **SHORT.get(name, {}))
         assert untimed(shared) == untimed(results[name])
         assert len(batches) == 2, f"{name} after {batches}"  # the training images, and the test images
-        assert shared["seconds"] > subject.embed_seconds > 0 or name in ("linear_sgd", "mlp")
+        assert shared["seconds"] > subject.embed_seconds > 0 or name in ("linear_sgd", "mlp", "deep")
     # Whole sets again only of what it has made: ten times the test images, corrupted.
     PROTOCOLS["corruption"](jax.random.key(0), subject, names=["brightness", "contrast"])
     assert len(batches) == 2 + 10
@@ -210,10 +213,13 @@ def test_mocos_protocol_has_the_settings_of_its_code():
     moco |= {"weight_decay": 0, "schedule": "steps", "drop_factor": 0.1, "start_std": 0.01}
     assert moco.items() <= defaults.items()
     assert [drop * 100 for drop in defaults["drops"]] == [60, 80]
-    views = protocols._probe_views(8, defaults["augmentation"])
+    views = probe_views(8, defaults["augmentation"])
     crop = dict(dict(views.recipes[0].settings)["steps"][0].settings)
     assert crop["distribution"] is augment.uniform_area_log_ratio
     assert (crop["area"], crop["method"], crop["antialias"]) == ((0.08, 1.0), "bilinear", True)
+    # CMC's classifier (LinearProbing.py, crop_low) keeps a fifth of the image at least.
+    views = probe_views(8, "torchvision", 0.2)
+    assert dict(dict(views.recipes[0].settings)["steps"][0].settings)["area"] == (0.2, 1.0)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -227,6 +233,8 @@ def test_every_setting_of_a_protocol_is_in_its_result(name, results):
     recorded = results[name]["settings"]
     unused = {"drop_factor"} if recorded.get("schedule") == "cosine" else set()
     unused |= {"temperature"} if recorded.get("vote") == "majority" else set()
+    unused |= {"min_area"} if recorded.get("augmentation") in ("recipe", "none") else set()
+    unused |= {"trust_coefficient"} if recorded.get("optimizer") == "sgd" else set()
     assert known.keys() - unused <= recorded.keys()
 
 

@@ -29,7 +29,7 @@ drawn_negatives = jax.jit(with_negatives, static_argnums=(2, 3))
 nce, softmax = keyless(binary_nce, images=IMAGES), keyless(softmax_nce)
 
 
-def method(loss, negatives=K):
+def method(loss, negatives=K, transform=None):
     return cmc(
         views=lambda key, batch: channels(jnp.asarray(batch["image"], jnp.float32) / 255),
         channels=channels,
@@ -38,6 +38,7 @@ def method(loss, negatives=K):
         images=IMAGES,
         negatives=negatives,
         temperature=T,
+        transform=transform,
         loss=loss,
     )
 
@@ -275,3 +276,38 @@ def test_parts_that_do_not_fit_are_told(batch):
 def test_features_are_both_parts_beside_each_other(batch, begun):
     features = jax.eval_shape(method(nce).embed, *begun, batch["image"] / np.float32(255))
     assert features.shape == (B, 8)
+
+
+@pytest.mark.parametrize("negatives", [K, "batch"])
+def test_mixed_pairs_are_extrapolated_and_mixed_negatives_stand_against_them(
+    batch, begun, features, negatives
+):
+    """With factors that are known: l = 1.5 for the pairs, and negatives mixed half and half with the next ones."""
+
+    def transform(key, q, k, scored, *, axis_name=None):
+        q, k = 1.5 * q - 0.5 * k, 1.5 * k - 0.5 * q
+        others = scored(q)[:, 1:]
+        positive = jnp.sum(q * k, axis=1, keepdims=True)
+        return jnp.concatenate([positive, (others + jnp.roll(others, 1, axis=1)) / 2], axis=1)
+
+    seen = []
+
+    def watched(key, scores, partition, axis_name=None):
+        seen.append(T * np.asarray(scores, np.float64))
+        return jnp.zeros(())
+
+    params, state = begun
+    for made in (method(watched, negatives, transform), method(watched, negatives)):
+        made.loss(params, state, jax.random.key(1), batch)
+    for i, j in ((0, 1), (1, 0)):
+        mixed, plain = seen[i], seen[2 + i]
+        bank = np.asarray(state[f"bank_{j}"].rows, np.float64)
+        own = features[j] if negatives == "batch" else bank[batch["index"]]
+        known = features[j] if negatives == "batch" else bank
+        for n, f in enumerate(features[i]):
+            q, k = 1.5 * f - 0.5 * own[n], 1.5 * own[n] - 0.5 * f
+            np.testing.assert_allclose(mixed[n, 0], q @ k, rtol=1e-4, atol=1e-5)
+            # Which negatives these are, the scores of the method without mixing tell.
+            rows = [known[np.argmin(np.abs(known @ f - score))] for score in plain[n, 1:]]
+            for c, row in enumerate(rows):
+                np.testing.assert_allclose(mixed[n, 1 + c], q @ (row + rows[c - 1]) / 2, rtol=1e-3, atol=1e-4)

@@ -164,12 +164,17 @@ def test_shuffling_changes_nothing_where_statistics_are_global_and_who_shares_th
             _, new = without_metrics(m, params, state, jax.random.key(seed), batch)
             return by_age(new["queue"])[-N:]
 
-        return {(shuffle, groups): pushed(shuffle, groups) for shuffle in (True, False) for groups in (1, 4)}
+        ways = {"none": False, "exchange": True, "uniform": "uniform"}
+        return {
+            (name, groups): pushed(shuffle, groups) for name, shuffle in ways.items() for groups in (1, 4)
+        }
 
     made, others = (keys(*begun[1:], seed) for seed in (1, 2))
-    np.testing.assert_allclose(made[True, 1], made[False, 1], atol=1e-5)
-    assert not np.allclose(made[True, 4], made[False, 4], atol=1e-2)
-    assert not np.allclose(made[True, 4], others[True, 4], atol=1e-2)
+    for way in ("exchange", "uniform"):
+        np.testing.assert_allclose(made[way, 1], made["none", 1], atol=1e-5)
+        assert not np.allclose(made[way, 4], made["none", 4], atol=1e-2)
+        assert not np.allclose(made[way, 4], others[way, 4], atol=1e-2)
+    assert not np.allclose(made["uniform", 4], made["exchange", 4], atol=1e-2)
 
 
 def test_the_queue_keeps_unmixed_keys_and_scores_tell_before_from_after(batch, begun):

@@ -41,15 +41,24 @@ def distribution(logits, temperature=1.0):
     return e / e.sum(axis=1, keepdims=True)
 
 
+def images():
+    return np.asarray(batch()["image"] / 255, np.float32)
+
+
 def in_float64(classify, params, state):
-    return np.asarray(classify(params, state, as_is(None, batch())[0]), np.float64)
+    return np.asarray(jax.jit(classify)(params, state, images()), np.float64)
+
+
+def loss_of(method, params, state):
+    """As one program."""
+    return jax.jit(method.loss)(params, state, jax.random.key(1), batch())
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_the_supervised_loss_is_the_cross_entropy_of_its_own_classifier(smoothing):
+def test_the_supervised_loss_is_the_cross_entropy_of_its_own_classifier(smoothing, drawn):
     method, classify = supervised(**parts(), smoothing=smoothing)
-    params, state = method.init(jax.random.key(0), batch())
-    value, (_, metrics) = method.loss(params, state, jax.random.key(1), batch())
+    params, state = drawn(method.init, jax.random.key(0), batch())
+    value, (_, metrics) = loss_of(method, params, state)
     p, total, right = distribution(in_float64(classify, params, state)), 0.0, 0
     for i, label in enumerate(batch()["label"]):
         for c in range(CLASSES):
@@ -61,37 +70,39 @@ def test_the_supervised_loss_is_the_cross_entropy_of_its_own_classifier(smoothin
 
 def test_a_classifier_that_is_fine_tuned_starts_without_a_preference():
     method, classify = supervised(**parts(start=0.0))
-    params, state = method.init(jax.random.key(0), batch())
+    params, state = jax.jit(method.init)(jax.random.key(0), batch())
     np.testing.assert_array_equal(in_float64(classify, params, state), 0)
-    np.testing.assert_allclose(
-        method.loss(params, state, jax.random.key(1), batch())[0], np.log(CLASSES), rtol=1e-6
-    )
+    np.testing.assert_allclose(loss_of(method, params, state)[0], np.log(CLASSES), rtol=1e-6)
 
 
-def test_what_is_evaluated_is_what_the_classifier_reads():
+def test_what_is_evaluated_is_what_the_classifier_reads(drawn):
     method, classify = supervised(**parts())
-    params, state = method.init(jax.random.key(0), batch())
-    (x,) = as_is(None, batch())
-    h = method.embed(params, state, x)
+    params, state = drawn(method.init, jax.random.key(0), batch())
+
+    @jax.jit
+    def all_three(x):
+        return [f(params, state, x) for f in (method.embed, classify, method.layers)]
+
+    h, logits, layers = all_three(images())
     assert h.shape == (N, 4)  # the head's first layer
-    logits = h @ params["probe"]["kernel"] + params["probe"]["bias"]
-    np.testing.assert_allclose(logits, classify(params, state, x), rtol=1e-6)
-    np.testing.assert_allclose(method.layers(params, state, x)[-1], h)
+    probe = jax.device_get(params["probe"])
+    np.testing.assert_allclose(np.asarray(h) @ probe["kernel"] + probe["bias"], logits, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(layers[-1], h)
 
 
-def taught(weight=1.0, temperature=T):
+def taught(drawn, weight=1.0, temperature=T):
     teacher, classify = supervised(**parts())
     method, own = distill(
         **parts(), teacher=Teacher(teacher.init, classify), temperature=temperature, weight=weight
     )
-    params, state = method.init(jax.random.key(0), batch())
+    params, state = drawn(method.init, jax.random.key(0), batch())
     return method, own, classify, params, state
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.3])
-def test_the_distilled_loss_is_equation_2_and_with_labels_equation_3(weight):
-    method, own, classify, params, state = taught(weight)
-    value, (_, metrics) = method.loss(params, state, jax.random.key(1), batch())
+def test_the_distilled_loss_is_equation_2_and_with_labels_equation_3(weight, drawn):
+    method, own, classify, params, state = taught(drawn, weight)
+    value, (_, metrics) = loss_of(method, params, state)
     told = in_float64(classify, state["teacher"]["params"], state["teacher"]["state"])
     mine, total, same = in_float64(own, params, state), 0.0, 0
     p, q, plain = distribution(told, T), distribution(mine, T), distribution(mine)
@@ -103,37 +114,39 @@ def test_the_distilled_loss_is_equation_2_and_with_labels_equation_3(weight):
     assert metrics["teacher_agreement"] == pytest.approx(same / N)
 
 
-def test_a_student_that_is_its_teacher_has_nothing_to_learn():
-    method, _, classify, _, state = taught()
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(drawn):
+    method, _, classify, _, state = taught(drawn)
     params = state["teacher"]["params"]
-    grads, (_, metrics) = jax.grad(method.loss, has_aux=True)(params, state, jax.random.key(1), batch())
+    both = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
+    (value, (_, metrics)), grads = both(params, state, jax.random.key(1), batch())
     for gradient in jax.tree.leaves(grads):
         np.testing.assert_allclose(gradient, 0, atol=1e-5)
     p = distribution(in_float64(classify, params, state["teacher"]["state"]), T)
     entropy = -np.sum(p * np.log(np.maximum(p, 1e-300))) / N
-    np.testing.assert_allclose(
-        method.loss(params, state, jax.random.key(1), batch())[0], entropy, rtol=1e-3, atol=1e-5
-    )
+    np.testing.assert_allclose(value, entropy, rtol=1e-3, atol=1e-5)
     assert metrics["teacher_agreement"] == 1
 
 
-def test_the_teacher_stays_as_it_is_and_gets_no_gradient():
-    method, _, _, params, state = taught()
-    _, (new, _) = method.loss(params, state, jax.random.key(1), batch())
+def test_the_teacher_stays_as_it_is_and_gets_no_gradient(drawn):
+    method, _, _, params, state = taught(drawn)
+
+    @jax.jit
+    def to_teacher_and_new(p):
+        given = {**state, "teacher": {**state["teacher"], "params": p}}
+        loss = jax.grad(lambda *given: method.loss(*given, jax.random.key(1), batch()), 1, has_aux=True)
+        gradient, (new, _) = loss(params, given)
+        return gradient["teacher"]["params"], new
+
+    to_teacher, new = to_teacher_and_new(state["teacher"]["params"])
     chex.assert_trees_all_equal(new["teacher"], state["teacher"])
-    to_teacher = jax.grad(
-        lambda p: method.loss(
-            params, {**state, "teacher": {**state["teacher"], "params": p}}, jax.random.key(1), batch()
-        )[0]
-    )(state["teacher"]["params"])
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(to_teacher))
 
 
-def test_labels_are_asked_for_only_where_they_have_a_weight():
+def test_labels_are_asked_for_only_where_they_have_a_weight(drawn):
     bare = {name: x for name, x in batch().items() if name != "label"}
     for weight in (1.0, 0.5):
-        method, *_, params, state = taught(weight)
-        call = partial(method.loss, params, state, jax.random.key(1), bare)
+        method, *_, params, state = taught(drawn, weight)
+        call = partial(jax.jit(method.loss), params, state, jax.random.key(1), bare)
         if weight == 1:
             assert np.isfinite(call()[0])
         else:
@@ -144,6 +157,6 @@ def test_labels_are_asked_for_only_where_they_have_a_weight():
 def test_a_teacher_of_other_classes_is_refused():
     teacher, classify = supervised(**parts(classes=CLASSES + 1))
     method, _ = distill(**parts(), teacher=Teacher(teacher.init, classify))
-    params, state = method.init(jax.random.key(0), batch())
+    params, state = jax.eval_shape(method.init, jax.random.key(0), batch())
     with pytest.raises(ValueError, match="teacher knows 8 classes, and the student has 7"):
-        method.loss(params, state, jax.random.key(1), batch())
+        jax.eval_shape(method.loss, params, state, jax.random.key(1), batch())

@@ -19,10 +19,11 @@ def count(tree):
 
 
 def shapes_of(net, *shape):
+    """Of parameters, state and maps, all traced at once."""
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
-    params, state = jax.eval_shape(net.init, jax.random.key(0), x)
-    maps, _ = jax.eval_shape(partial(net.apply, train=False), params, state, x)
-    return params, state, maps
+    module = partial(net.made.module.init_with_output, train=False)
+    maps, variables = jax.eval_shape(module, jax.random.key(0), x)
+    return variables["params"], {"batch_stats": variables["batch_stats"]}, maps
 
 
 # Table 1 of SimCLRv2 (arXiv:2006.10029), which counts the moving averages of batch norm as well.
@@ -70,7 +71,7 @@ def test_resnet_d_has_a_stem_of_three_convolutions_and_no_other_parameters_more(
 @pytest.mark.parametrize("size", [4, 5])
 def test_a_shortcut_of_resnet_d_averages_two_by_two(stride, size):
     x = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
-    got = np.asarray(averaged(jnp.asarray(x), stride))
+    got = np.asarray(jax.jit(averaged, static_argnums=1)(x, stride))
     assert got.shape == (2, -(-size // stride), -(-size // stride), 3)
     for i in range(got.shape[1]):
         for j in range(got.shape[2]):
@@ -84,12 +85,12 @@ def test_a_selective_kernel_mixes_two_convolutions_channel_by_channel():
     rng, features, ratio = np.random.default_rng(1), 80, 0.5
     layer = SelectiveKernel(lambda f, k, s, name: Conv(f, k, s, name=name), norm, features, 1, ratio)
     x = rng.normal(size=(2, 3, 3, 2)).astype(np.float32)
-    variables = layer.init(jax.random.key(0), x, train=False)
+    variables = jax.jit(partial(layer.init, train=False))(jax.random.key(0), x)
     p, stats = variables["params"], variables["batch_stats"]
     assert p["squeeze"]["kernel"].shape == (1, 1, features, 40)  # half of 80; never fewer than 32
     # Scales and offsets that are not the initial ones, so that a norm left out would show.
-    p = jax.tree.map(lambda w: w + 0.1 * rng.normal(size=w.shape).astype(np.float32), p)
-    got = layer.apply({"params": p, "batch_stats": stats}, x, train=False)
+    p = jax.tree.map(lambda w: np.asarray(w) + np.float32(0.1 * rng.normal(size=w.shape)), p)
+    got = jax.jit(partial(layer.apply, train=False))({"params": p, "batch_stats": stats}, x)
 
     w = jax.tree.map(lambda w: np.asarray(w, np.float64), p)
 
@@ -112,12 +113,11 @@ def test_excitation_weighs_channels_by_a_sigmoid_of_their_means():
     rng = np.random.default_rng(2)
     x = rng.normal(size=(2, 3, 3, 4)).astype(np.float32)
     layer = Excitation(2, jnp.float32, LECUN)
-    p = jax.tree.map(
-        lambda w: rng.normal(size=w.shape).astype(np.float32), layer.init(jax.random.key(0), x)["params"]
-    )
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
+    p = jax.tree.map(lambda w: rng.normal(size=w.shape).astype(np.float32), shapes)
     squeezed = np.maximum(x.mean(axis=(1, 2)) @ p["squeeze"]["kernel"] + p["squeeze"]["bias"], 0)
     weight = 1 / (1 + np.exp(-(squeezed @ p["excite"]["kernel"] + p["excite"]["bias"])))
-    np.testing.assert_allclose(layer.apply({"params": p}, x), x * weight[:, None, None], atol=1e-5)
+    np.testing.assert_allclose(jax.jit(layer.apply)({"params": p}, x), x * weight[:, None, None], atol=1e-5)
 
 
 def test_a_branch_ends_with_excitation_of_inner_channels():

@@ -29,16 +29,17 @@ CASES = [
 
 @pytest.mark.parametrize(("n", "size", "c", "d", "window", "strides", "padding"), CASES)
 def test_value_and_gradients_are_those_of_xla(n, size, c, d, window, strides, padding):
-    keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (n, *size, c))
-    kernel = jax.random.normal(keys[1], (*window, c, d))
+    rng = np.random.default_rng(0)  # in numpy: each shape that jax draws is a program
+    x = rng.normal(size=(n, *size, c)).astype(np.float32)
+    kernel = rng.normal(size=(*window, c, d)).astype(np.float32)
+    out = jax.eval_shape(lambda x, k: xla(x, k, strides, padding), x, kernel)
+    g = rng.normal(size=out.shape).astype(np.float32)
 
     def pulled(f):
         def both(x, kernel, g):
             y, pull = jax.vjp(f, x, kernel)
             return y, *pull(g)
 
-        g = jax.random.normal(keys[2], jax.eval_shape(f, x, kernel).shape)
         return jax.jit(both)(x, kernel, g)
 
     with jax.sharding.use_abstract_mesh(
@@ -51,15 +52,17 @@ def test_value_and_gradients_are_those_of_xla(n, size, c, d, window, strides, pa
 
 
 def test_bfloat16_stays_bfloat16():
-    x, kernel = jnp.ones((2, 4, 4, 3), jnp.bfloat16), jnp.ones((3, 3, 3, 2), jnp.bfloat16)
-    gradient = jax.grad(lambda k: convolve(x, k, strides=(1, 1), padding="SAME").sum().astype(float))(kernel)
+    x, kernel = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((2, 4, 4, 3), (3, 3, 3, 2)))
+    loss = jax.grad(lambda k, x: convolve(x, k, strides=(1, 1), padding="SAME").sum().astype(float))
+    gradient = jax.eval_shape(loss, kernel, x)
     assert gradient.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_a_shared_kernel_gets_the_gradient_of_all_devices_images(check_vma):
-    x = jax.random.normal(jax.random.key(0), (16, 6, 6, 2))
-    kernel = jax.random.normal(jax.random.key(1), (3, 3, 2, 4))
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(16, 6, 6, 2)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 2, 4)).astype(np.float32)
 
     def loss(kernel, x):
         return jnp.mean(convolve(x, kernel, strides=(1, 1), padding="SAME") ** 2)
@@ -73,4 +76,6 @@ def test_a_shared_kernel_gets_the_gradient_of_all_devices_images(check_vma):
     everywhere = jax.jit(
         jax.shard_map(local, mesh=mesh, in_specs=(P(), P("i")), out_specs=P(), check_vma=check_vma)
     )
-    np.testing.assert_allclose(everywhere(kernel, x), jax.grad(loss)(kernel, x), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        everywhere(kernel, x), jax.jit(jax.grad(loss))(kernel, x), rtol=1e-4, atol=1e-6
+    )

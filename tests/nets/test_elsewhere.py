@@ -35,7 +35,10 @@ def recipe_of(encoder, steps):
     return Recipe(method, optax.adam(1e-2), rate, views, steps=steps, batch_size=16)
 
 
-@pytest.mark.parametrize(("package", "heading"), [("haiku", "Of haiku"), ("equinox", "Of equinox")])
+@pytest.mark.parametrize(
+    ("package", "heading"),
+    [("haiku", "Of haiku"), ("equinox", "Of equinox"), ("equimo", "A vision transformer")],
+)
 def test_simclr_trains_it_and_it_goes_on_where_it_was_saved(package, heading, tmp_path):
     pytest.importorskip(package)
     encoder = example(heading)["encoder"]

@@ -19,7 +19,13 @@ EPSILON, MOMENTUM = 1e-5, 0.9
 
 @pytest.fixture(scope="module")
 def x():
-    return np.asarray(3 * jax.random.normal(jax.random.key(0), (16, 3, 3, 4)) + 2, np.float32)
+    return np.asarray(3 * np.random.default_rng(0).normal(size=(16, 3, 3, 4)) + 2, np.float32)
+
+
+def begun(norm, x):
+    """A layer's first parameters and state, and the layer in training as one program."""
+    layer = from_linen(norm())
+    return *jax.jit(layer.init)(jax.random.key(0), x), jax.jit(partial(layer.apply, train=True))
 
 
 def reference(x, groups=1):
@@ -38,8 +44,8 @@ def reference(x, groups=1):
 def run(norm, x, placement):
     """The layer's output [b, ...] and its new state where `placement` runs it over eight devices."""
     layer = from_linen(norm())
-    params = {"scale": jnp.ones(x.shape[-1]), "bias": jnp.zeros(x.shape[-1])}
-    state = {"batch_stats": {"mean": jnp.zeros(x.shape[-1]), "var": jnp.ones(x.shape[-1])}}
+    zeros, ones = np.zeros(x.shape[-1], np.float32), np.ones(x.shape[-1], np.float32)
+    params, state = {"scale": ones, "bias": zeros}, {"batch_stats": {"mean": zeros, "var": ones}}
     axis_name = None if placement in ("one", "jit") else devices.AXIS
 
     def step(carry, key, x):
@@ -81,7 +87,7 @@ def test_the_norm_is_that_of_the_global_batch_or_its_groups_in_every_placement(p
 
 
 def test_the_gradient_is_the_same_on_one_device_and_on_eight(x):
-    w = jax.random.normal(jax.random.key(1), x.shape[1:])
+    w = np.random.default_rng(1).normal(size=x.shape[1:]).astype(np.float32)
 
     def of(groups, params, x, axis_name):
         layer = from_linen(batch_norm(axis_name=axis_name, groups=groups)())
@@ -94,8 +100,8 @@ def test_the_gradient_is_the_same_on_one_device_and_on_eight(x):
         return sum(of(int(groups), own, batch["x"], axis_name) for groups, own in params.items())
 
     params = {
-        "norm": {"scale": jnp.arange(1.0, 5), "bias": jnp.arange(4.0)},
-        "factor": jnp.linspace(0.5, 2, 4),
+        "norm": {"scale": np.arange(1, 5, dtype=np.float32), "bias": np.arange(4, dtype=np.float32)},
+        "factor": np.linspace(0.5, 2, 4, dtype=np.float32),
     }
     params = {groups: params for groups in ("1", "8", "16")}
     assert_same_everywhere(loss, params, {"x": x}, placements=EVERYWHERE)
@@ -124,39 +130,35 @@ def test_views_that_do_not_divide_the_rows_are_refused(x):
 
 
 def test_views_are_told_apart_of_vectors_too_and_not_when_evaluated(x):
-    layer = from_linen(batch_norm(views=2)())
-    rows = x.reshape(16, -1)
-    params, state = layer.init(jax.random.key(0), rows)
-    y, _ = layer.apply(params, state, rows, train=True)
+    layer, rows = from_linen(batch_norm(views=2)()), x.reshape(16, -1)
+    params, state, train = begun(batch_norm(views=2), rows)
+    y, _ = train(params, state, rows)
     np.testing.assert_allclose(y[0::2], reference(rows[0::2])[0], atol=2e-5)
-    odd, _ = layer.apply(params, state, rows[:3], train=False)
+    odd, _ = jax.jit(partial(layer.apply, train=False))(params, state, rows[:3])
     np.testing.assert_allclose(odd, rows[:3], rtol=1e-4)
 
 
 def test_without_an_axis_every_device_under_shard_map_keeps_to_its_own_rows(x):
     mesh = devices.make_mesh(devices=8)
     P = jax.sharding.PartitionSpec
-    layer = from_linen(batch_norm()())
-    params, state = layer.init(jax.random.key(0), x)
+    params, state, train = begun(batch_norm(), x)
 
     def alone(x):
-        y, new = layer.apply(params, state, x, train=True)
+        y, new = train(params, state, x)
         return y, collectives.mean(new, devices.AXIS)
 
     rows = P(devices.AXIS)
     y, new = jax.jit(jax.shard_map(alone, mesh=mesh, in_specs=rows, out_specs=(rows, P())))(x)
-    grouped = from_linen(batch_norm(groups=8)())
-    y8, new8 = grouped.apply(params, state, x, train=True)
+    y8, new8 = begun(batch_norm(groups=8), x)[2](params, state, x)
     np.testing.assert_allclose(y, y8, atol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), new, new8)
 
 
 def test_running_averages_converge_to_the_batch_and_are_used_when_not_training(x):
-    layer = from_linen(batch_norm(momentum=0.5)())
-    params, state = layer.init(jax.random.key(0), x)
+    params, state, train = begun(batch_norm(momentum=0.5), x)
     for _ in range(30):
-        y, state = layer.apply(params, state, x, train=True)
-    still, same = layer.apply(params, state, x, train=False)
+        y, state = train(params, state, x)
+    still, same = from_linen(batch_norm(momentum=0.5)()).apply(params, state, x, train=False)
     np.testing.assert_allclose(still, y, atol=1e-5)
     assert same is state
     np.testing.assert_allclose(state["batch_stats"]["var"], x.var(axis=(0, 1, 2)), rtol=1e-5)
@@ -164,9 +166,9 @@ def test_running_averages_converge_to_the_batch_and_are_used_when_not_training(x
 
 def test_statistics_of_bfloat16_rows_are_taken_in_float32():
     # In bfloat16 the sum of 4096 ones stops growing at 256.
-    x = jnp.concatenate([jnp.full((2048, 1), 0.5), jnp.full((2048, 1), 1.5)]).astype(jnp.bfloat16)
-    layer = from_linen(batch_norm(momentum=0.0)())
-    y, state = layer.apply(*layer.init(jax.random.key(0), x), x, train=True)
+    x = np.repeat([[0.5], [1.5]], 2048, axis=0).astype(jnp.bfloat16)
+    params, state, train = begun(batch_norm(momentum=0.0), x)
+    y, state = train(params, state, x)
     assert y.dtype == jnp.bfloat16
     assert state["batch_stats"]["mean"].dtype == jnp.float32
     np.testing.assert_allclose(state["batch_stats"]["mean"], 1.0, rtol=1e-6)
@@ -176,17 +178,17 @@ def test_statistics_of_bfloat16_rows_are_taken_in_float32():
 def test_float64_is_kept():
     with jax.enable_x64(True):
         x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)) + 1e3)
-        layer = from_linen(batch_norm()())
-        y, _ = layer.apply(*layer.init(jax.random.key(0), x), x, train=True)
+        params, state, train = begun(batch_norm(), x)
+        y, _ = train(params, state, x)
         assert y.dtype == jnp.float64
         np.testing.assert_allclose(y, reference(np.asarray(x))[0], atol=1e-8)
 
 
 @pytest.mark.parametrize("groups", [5, 32])
 def test_groups_that_do_not_divide_the_rows_are_refused(groups, x):
-    layer = from_linen(batch_norm(groups=groups)())
+    params, state, train = begun(batch_norm(groups=groups), x)
     with pytest.raises(ValueError, match="choose groups that divide the batch"):
-        layer.apply(*layer.init(jax.random.key(0), x), x, train=True)
+        train(params, state, x)
 
 
 def test_groups_that_straddle_devices_are_refused(x):
@@ -197,13 +199,12 @@ def test_groups_that_straddle_devices_are_refused(x):
 
 
 def test_layer_norm_makes_every_row_standard_whatever_else_is_in_the_batch(x):
-    layer = from_linen(layer_norm()())
-    params, state = layer.init(jax.random.key(0), x)
-    y, _ = layer.apply(params, state, x, train=True)
+    params, state, train = begun(layer_norm(), x)
+    y, _ = train(params, state, x)
     assert state == {}
     np.testing.assert_allclose(np.mean(y, axis=-1), 0, atol=1e-6)
     np.testing.assert_allclose(np.std(y, axis=-1), 1, atol=1e-3)
-    np.testing.assert_allclose(layer.apply(params, state, x[:1], train=True)[0], y[:1], atol=1e-6)
+    np.testing.assert_allclose(train(params, state, x[:1])[0], y[:1], atol=1e-6)
 
 
 def test_no_norm_adds_a_bias_where_one_is_wanted(x):
@@ -227,10 +228,9 @@ def convolved(x, kernel):
 
 def both(norm, x, kernel, alone, inside):
     """The layer's output, state, and gradients by everything, with what stands beside it outside of it and inside."""
-    layer = norm()
-    made = layer.init(jax.random.key(0), alone(x, kernel), train=False)
-    draws = iter(jax.random.split(jax.random.key(1), 4))
-    params = jax.tree.map(lambda w: w - 2 * jax.random.uniform(next(draws), w.shape), made["params"])
+    layer, rng = norm(), np.random.default_rng(1)
+    made = jax.jit(partial(layer.init, train=False))(jax.random.key(0), alone(x, kernel))
+    params = jax.tree.map(lambda w: w - 2 * rng.uniform(size=w.shape).astype(w.dtype), made["params"])
 
     def loss(params, x, kernel, apply):
         y, state = apply({**made, "params": params}, x, kernel)
@@ -258,7 +258,7 @@ def test_a_norm_that_pools_does_what_pooling_behind_it_does_for_scales_of_either
 @pytest.mark.parametrize("settings", [{}, {"views": 2}, {"groups": 2}])
 def test_a_norm_that_is_told_a_kernel_does_what_it_does_behind_the_convolution(settings, x):
     with jax.enable_x64(True):
-        kernel = np.asarray(jax.random.normal(jax.random.key(2), (1, 1, 4, 16), np.float64))
+        kernel = np.random.default_rng(2).normal(size=(1, 1, 4, 16))
         got, want = both(batch_norm(**settings), x.astype(np.float64), kernel, convolved, {"kernel"})
         chex.assert_trees_all_close(got, want, rtol=1e-6, atol=1e-8)  # parameters and averages are float32
 
@@ -274,6 +274,7 @@ def test_a_norm_that_pools_or_is_told_a_kernel_sees_the_global_batch_everywhere(
             total += factor * collectives.mean(jnp.mean(jnp.sin(y)), axis_name)
         return total
 
-    kernel = jax.random.normal(jax.random.key(2), (1, 1, 4, 16))
-    variables = batch_norm()().init(jax.random.key(0), convolved(x, kernel), train=False)
+    kernel = np.random.default_rng(2).normal(size=(1, 1, 4, 16)).astype(np.float32)
+    rows = np.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
+    variables = jax.jit(partial(batch_norm()().init, train=False))(jax.random.key(0), rows)
     assert_same_everywhere(loss, (kernel, variables), x, placements=["jit", "shard_map"])

@@ -115,9 +115,9 @@ def test_channels_are_squeezed_as_published_and_rounded_as_in_timm():
         (
             {},
             "conv1.0.weight",
-            r'ResNet-D \(variant="d"\), the network of the file has, and that of this config',
+            r'only that of the file has the stem of .* ResNet-D \(variant="d"\)',
         ),
-        ({"variant": "d"}, "conv1.weight", "the network of the file has none, and that of this config has"),
+        ({"variant": "d"}, "conv1.weight", "only that of this config has the stem"),
         ({}, "layer1.0.se.fc1.weight", "squeeze-and-excitation"),
         ({}, "layer1.0.conv2.attn.fc_reduce.weight", "selective kernels"),
     ],

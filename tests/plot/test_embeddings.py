@@ -60,6 +60,8 @@ def test_of_more_than_twenty_classes_the_names_stand_among_their_points(classes,
         x, y = written[names[0]]
         assert points[:, 0].min() < x < points[:, 0].max()
         assert points[:, 1].min() < y < points[:, 1].max()
+    boxes = [text.get_window_extent().shrunk(0.98, 0.9) for text in figure.axes[0].texts]
+    assert not any(one.overlaps(other) for k, one in enumerate(boxes) for other in boxes[:k])
     assert len({to_hex(color) for color in class_colors(classes)}) == classes
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from jaxcl import augment, nets
 from jaxcl.config import Recipe
+from jaxcl.data import input_pipeline
 from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
 from jaxcl.train import Callback, Interrupted, Preempted
@@ -172,6 +173,28 @@ def test_a_callback_is_called_at_its_cadence_and_after_the_last_step_and_its_met
     logged = {r["step"]: r["kernels"] for r in records if "kernels" in r}
     assert list(logged) == calls
     assert all(number > 0 for number in logged.values())
+
+
+def test_speed_and_waiting_are_of_all_steps_since_the_last_line_whatever_was_saved_between(
+    recipe, noise, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop_module.Saver, "save", lambda *_, **__: None)  # which would give the input time
+    pipeline = input_pipeline("device", noise, recipe.views)
+
+    def batches(**order):
+        for batch in pipeline.batches(**order):
+            time.sleep(0.02)
+            yield batch
+
+    slow = pipeline._replace(batches=batches)
+    loop(
+        recipe._replace(steps=25), noise, input=slow, log_every=12, save_every=2, loggers=(), run_dir=tmp_path
+    )
+    record = read_metrics(tmp_path)[1]
+    assert record["step"] == 24
+    # Up to three of the twelve batches were made ahead.
+    assert record["images_per_second"] <= 12 * recipe.batch_size / (9 * 0.02)
+    assert record["input_wait"] <= 1
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_an_explanation(recipe, noise, tmp_path):

@@ -284,3 +284,19 @@ def test_settings_may_be_traced(make):
     # A population: one row a member.
     many = jax.jit(jax.vmap(updated))(jnp.array([0.3, 0.2]), jnp.array([0.1, 0.0]))
     chex.assert_trees_all_close(jax.tree.map(lambda x: x[0], many), concrete, rtol=1e-6, atol=1e-9)
+
+
+def test_simclrs_classifier_is_decayed_and_not_adapted():
+    """model_util.py: the exclusions of LARS hold "head_supervised", whose kernel has weight_decay / 2 |w|^2 in the loss
+    (add_weight_decay); its bias has neither."""
+    params = {name: {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.ones(2)} for name in ("encoder", "probe")}
+    grads = jax.tree.map(jnp.ones_like, params)
+    tx = optim.lars(
+        0.1, weight_decay=0.5, exclude=optim.is_norm_or_probe, undecayed=optim.is_bias_or_norm, momentum=0.0
+    )
+    updates, _ = tx.update(grads, tx.init(params), params)
+    trust = 0.001 * 4 / 4  # |w| = 4 and |g + 0.5 w| = 4
+    np.testing.assert_allclose(updates["encoder"]["kernel"], -0.1 * trust * 2, rtol=1e-6)
+    np.testing.assert_allclose(updates["probe"]["kernel"], -0.1 * 2, rtol=1e-6)
+    for name in params:
+        np.testing.assert_allclose(updates[name]["bias"], -0.1, rtol=1e-6)

@@ -252,7 +252,7 @@ def test_numbers_that_decide_shapes_functions_or_steps_are_not_mapped_over():
 
 def test_a_population_says_what_it_cannot_do(noise):
     numbers = [{"setting": 0.2, "learning_rate": 0.1}, {"setting": 0.2}]
-    with pytest.raises(ValueError, match="All members have the same numbers"):
+    with pytest.raises(ValueError, match="All members must have the same numbers"):
         train_together(partial(recipe_of, of_simclr), numbers, noise, seeds=[0, 1])
     with pytest.raises(ValueError, match="seeds are one for each of 1 members; got 2"):
         train_together(partial(recipe_of, of_simclr), numbers[:1], noise, seeds=[0, 1])

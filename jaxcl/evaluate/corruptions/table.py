@@ -26,6 +26,7 @@ class Corruption(NamedTuple):
     apply: Apply
 
 
+# A name -> the corruption, which is drawn and applied to an image at a severity from 1 to 5.
 CORRUPTIONS: dict[str, Corruption] = {
     "gaussian_noise": Corruption("noise", noise.gaussian_noise),
     "shot_noise": Corruption("noise", noise.shot_noise),

@@ -1,0 +1,90 @@
+"""The tf.data pipeline: batches from step to step, with good files in the place of damaged ones."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import weakref
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from jaxcl.data.batches import index_batches
+from jaxcl.data.host.files import look_closer, stand_in
+from jaxcl.data.stream import Encoded
+
+# (batch_size, seed, start_step, stop_step, process_index, process_count, by name) -> this process's batches.
+Input = Callable[..., Iterator[dict[str, np.ndarray]]]
+
+
+def run(
+    tf, source, made, one, threads, tolerate, *, batch_size, seed, start_step=0, stop_step=None, **processes
+):
+    """The batches of a training run; see `run_in_order`."""
+    n = len(source.paths) if isinstance(source, Encoded) else len(source.images)
+
+    def order(first, last):
+        return index_batches(
+            n, batch_size=batch_size, seed=seed, start_step=first, stop_step=last, **processes
+        )
+
+    order(start_step, stop_step)  # refuses at once what cannot be dealt out
+    rows_here = batch_size // processes.get("process_count", 1)
+    steps = {"start_step": start_step, "stop_step": stop_step}
+    return run_in_order(tf, source, made, one, threads, tolerate, order, rows_here, **steps)
+
+
+def run_in_order(tf, source, made, one, threads, tolerate, order, rows_here, *, start_step=0, stop_step=None):
+    """made(step, index) -> tree, what a batch is made of; one(tree, row) -> an example; order(first, last) -> which
+    images the steps have, {"index": [rows_here]} each. Yields the batches."""
+    threads = threads or os.cpu_count() or 1
+
+    def dataset(first):
+        tree, example = made(first, stand_in(source, next(order(first, None))["index"]))
+        signature = tf.nest.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), example)
+
+        def batches():
+            for step, batch in enumerate(order(first, stop_step), start=first):
+                yield made(step, stand_in(source, batch["index"]))[1]
+
+        # Only numbers and small arrays pass through Python, a batch at a time; the rest is TensorFlow's.
+        rows = tf.data.Dataset.from_generator(batches, output_signature=signature).unbatch()
+        work = tf.autograph.experimental.do_not_convert(lambda row: one(tree, row))
+        ready = rows.map(work, num_parallel_calls=threads, deterministic=True)
+        ready = ready.batch(rows_here, drop_remainder=True).prefetch(2)
+        options = tf.data.Options()
+        # A pool of its own, and one thread an image: the training's threads are left alone.
+        options.threading.private_threadpool_size = threads
+        options.threading.max_intra_op_parallelism = 1
+        options.deterministic = True
+        return ready.with_options(options)
+
+    def walk():
+        step = start_step
+        while stop_step is None or step < stop_step:
+            try:
+                for batch in dataset(step).as_numpy_iterator():
+                    yield batch
+                    step += 1
+                return
+            except tf.errors.OpError:
+                # Some file of this step cannot be decoded. Find it, and begin again at this step without it.
+                index = stand_in(source, next(order(step, None))["index"])
+                if not (isinstance(source, Encoded) and look_closer(tf, source, index, tolerate)):
+                    raise
+
+    batches = walk()
+    RUNNING.add(batches)
+    return batches
+
+
+# TensorFlow's threads call into Python for each batch, and a process that ends before they do is aborted.
+RUNNING: weakref.WeakSet = weakref.WeakSet()
+
+
+@atexit.register
+def stop_running() -> None:
+    for batches in list(RUNNING):
+        with contextlib.suppress(ValueError):  # it is just running, in another thread
+            batches.close()

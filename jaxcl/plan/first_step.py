@@ -1,0 +1,77 @@
+"""Before the first step of a run: its training step is compiled, and refused where it does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcl import machines, programs
+from jaxcl.machines import GIB, Machine
+from jaxcl.plan.costs import Costs, compile_for
+from jaxcl.plan.words import duration, size
+
+
+class DoesNotFit(ValueError):
+    """A training step needs more memory than the machine has."""
+
+
+def ahead(
+    step: Any,
+    *arguments: Any,
+    batch_size: int,
+    config: str,
+    refuse: bool = True,
+    told: Callable[[str], None] = print,
+) -> Callable:
+    """Compiles a placed training step for the arguments of its first call, says in a line what it needs of
+    this machine, and returns it compiled: nothing is compiled twice.
+
+    Raises DoesNotFit (a ValueError), with what to do; not if `refuse` is False. Arguments of other shapes than
+    those of the first call go to `step` itself; so does everything under pmap, which cannot be asked.
+    """
+    if not hasattr(step, "trace"):
+        return step
+    machine = machines.at_hand(
+        devices=list(jax.tree.leaves(arguments)[0].sharding.mesh.devices.flat), measure=False
+    )
+    traced = step.trace(*arguments)
+    compiled, needed = compile_for(traced, machine, [])
+    if needed is None:
+        planned = programs.memory(compiled)
+        needed = planned["peak_bytes"]
+        if machine.platform == "cpu":
+            needed -= planned["argument_bytes"]  # they are there, and are no longer among what is available
+    capacity = machine.capacity
+    if refuse and capacity is not None and (needed > capacity or compiled is None):
+        fraction = capacity / needed
+        lower = batch_size
+        while lower > len(machine.devices) and lower / batch_size > fraction:
+            lower //= 2
+        raise DoesNotFit(
+            f"A training step needs {needed / GIB:.3g} GiB a device, and there are {capacity / GIB:.3g}. By"
+            f" proportion a batch of {lower} would fit; `jaxcl plan {config}` tries out what does. --anyway trains all"
+            " the same."
+        )
+    if compiled is None:
+        return step
+    if jax.process_index() == 0:
+        costs = Costs.of(traced, compiled, machine)
+        told(_short(costs, needed, machine))
+    shapes = jax.tree.map(jnp.shape, arguments)
+
+    def first_or_other(*arguments: Any) -> Any:
+        same = jax.tree.map(jnp.shape, arguments) == shapes
+        return compiled(*arguments) if same else step(*arguments)
+
+    return first_or_other
+
+
+def _short(costs: Costs, needed: int, machine: Machine) -> str:
+    room = f" of {machine.capacity / GIB:.3g}" if machine.capacity else ""
+    floor = ""
+    if costs.floor is not None:
+        floor = f"; at least {duration(costs.floor)}, bound by {costs.bound_by}"
+    return f"A step needs {needed / GIB:.2g}{room} GiB and {size(costs.flops)}FLOP of each device{floor}."
