@@ -21,6 +21,7 @@ from jaxcl.records import write_whole
 from jaxcl.runs.directory import Run, open_run, silent
 from jaxcl.runs.images import images_to_evaluate, with_test_images, without_trained_on
 from jaxcl.runs.pixels import pixels, projected_pixels, projection_width
+from jaxcl.tables import describe
 from jaxcl.typing import Array, Images, PyTree
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ def evaluate_run(
     data_dir: str | None = None,
     evaluate_on: str | None = None,
     labels: str | None = None,
-    layout: str = "auto",
+    layout: str | None = None,
+    value_range: tuple[float, float] | None = None,
     encoded: bool = False,
     test_data: str | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -214,11 +216,12 @@ def evaluate_run(
         another data set to evaluate on, as for `data.load` (resized to the run's images; gray ones become RGB if the
         run's are): results then have "data", and lie in evaluations/PROTOCOL@DATA.json. Without data_dir that of the
         run's own knobs serves.
-    evaluate_on, labels
-        another split to test on, and another file of labels, than the run's knobs name.
-    layout, encoded
-        of `data`: how a folder is read; and whether its images stay encoded, so that crops (of "linear_moco" and
-        fine-tuning) are of whole images, and tests see the 7/8 in the middle, not all of the centre square.
+    evaluate_on, labels, layout, value_range
+        another split to test on, another file of labels, and another way to read folders and pixels, than the run's
+        knobs say (of other data: than `data.load` would find).
+    encoded
+        of `data`: whether its images stay encoded, so that crops (of "linear_moco" and fine-tuning) are of whole
+        images, and tests see the 7/8 in the middle, not all of the centre square.
     test_data
         other images of some of the same classes, by their names, in place of the test images, as for `data.load`:
         another kind of photograph, or "objectnet13:PATH" (`data.objectnet13`), as LooC is tested. What classifiers are
@@ -251,13 +254,15 @@ def evaluate_run(
     encoder = encoder_of(run, recipe.method.embed)
     if members is None:
         own_split = evaluate_on if test_data is None else None
-        sets = images_to_evaluate(
-            run, data, data_dir, evaluate_on=own_split, labels=labels, layout=layout, encoded=encoded
-        )
+        how: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
+        sets = images_to_evaluate(run, data, data_dir, evaluate_on=own_split, encoded=encoded, **how)
         sets = without_trained_on(run, sets, data, told)
         if test_data is not None:
             sets = with_test_images(run, sets, test_data, data_dir, evaluate_on=evaluate_on or "test")
             data = ", ".join(filter(None, (data, f"tested on {test_data}")))
+        tested = (line for _, test in sets.values() for line in (describe(test), *test.notes))
+        for line in dict.fromkeys(tested):
+            told(line)
         own_embed = encoder.embed
     else:
         sets = members.sets(run, told)

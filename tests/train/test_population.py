@@ -111,7 +111,8 @@ def runner(method, images):
     return run
 
 
-SLOW = (of_swd, of_byol, of_looc)
+# MoCo has all that may differ: a norm, a queue, a target. Members of SimCLR are compared in test_sweep.py, too.
+SLOW = (of_simclr, of_swd, of_byol, of_looc)
 
 
 @pytest.mark.parametrize(
