@@ -51,7 +51,7 @@ def embed_run(
     untrained: bool = False,
     trust: bool = False,
     progress: Callable[[str, float], None] | None = None,
-    told: Callable[[str], None] = print,
+    say: Callable[[str], None] = print,
 ) -> Features:
     """The features that a run's newest good checkpoint has of all images of a data set, in their order.
 
@@ -76,7 +76,7 @@ def embed_run(
     run = open_run(run_dir, trust=trust)
     apply = run.recipe.method.embed if layer is None else at_layer(run, layer)
     encoder = encoder_of(run, apply, untrained=untrained)
-    told(f"The encoder of {run.dir} at step {encoder.step}.")
+    say(f"The encoder of {run.dir} at step {encoder.step}.")
     found: list[np.ndarray] = []
     words: list[tuple[tuple[str, str], str]] = []
     how: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
@@ -85,7 +85,7 @@ def embed_run(
         named = tuple(sorted({name for name in classes if name}))
         for line in (describe(images._replace(classes=named)), *images.notes):
             if line not in said:  # a folder's is that of all its splits
-                told(line)
+                say(line)
             said.add(line)
         images = fitting(images, run.about.shape)
         tell = None if progress is None else partial(progress, images.name)

@@ -33,13 +33,13 @@ def owned(
     *,
     touched_every: float = TOUCHED_EVERY,
     gone_after: float = GONE_AFTER,
-    told: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> Iterator[None]:
     """Makes this process the owner of a run directory, which is made if it is not there, until the block ends.
 
     touched_every, gone_after
         seconds between two signs of life, and of silence after which an owner on another host counts as gone. Only
-        where its file was left behind there, this waits for so long, and says so with `told`.
+        where its file was left behind there, this waits for so long, and says so with `say`.
 
     Raises ValueError, with who it is, where another process is.
     """
@@ -56,7 +56,7 @@ def owned(
             os.close(descriptor)
             run_dir.mkdir(parents=True, exist_ok=True)
             descriptor = _opened(run_dir)
-        if other and other.get("host") != platform.node() and _lives(descriptor, gone_after, other, told):
+        if other and other.get("host") != platform.node() and _lives(descriptor, gone_after, other, say):
             raise ValueError(_taken(run_dir, other))
         me = {"host": platform.node(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         _write(descriptor, json.dumps(me) + "\n")
@@ -120,9 +120,9 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _lives(descriptor: int, seconds: float, other: dict, told: Callable[[str], None]) -> bool:
+def _lives(descriptor: int, seconds: float, other: dict, say: Callable[[str], None]) -> bool:
     """Whether somebody touches the file. No clock is compared: another host's may go otherwise."""
-    told(
+    say(
         f"This run was not released by process {other.get('process')} on {other.get('host')}; waiting"
         f" {seconds:g} s for a sign that it is alive."
     )

@@ -48,7 +48,7 @@ def replay(
     *,
     step: int | None = None,
     trust: bool = False,
-    told: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Replay:
     """Makes a training step of a run again, and, where it is not finite, finds the operation that made it so.
 
@@ -57,7 +57,7 @@ def replay(
         or is made from the newest checkpoint before it, or from the beginning.
     trust
         execute the run's config whoever made it (`open_run`).
-    told
+    say
         is called with a sentence about what is being done.
 
     The step is compiled as in training. The search is on one device, under "jit".
@@ -86,7 +86,7 @@ def replay(
     made = make_step(recipe.method, recipe.optimizer, axis_name=axis_name(knobs.placement))
     # Steps before it that were not taken are passed over as they were then.
     placed = place(finite.guarded(made, nonfinite="skip"), knobs.placement, mesh)
-    told(f"From the state of step {start}: {step - start} training steps.")
+    say(f"From the state of step {start}: {step - start} training steps.")
     before = jax.device_get(state)
     with closing(device_batches(pipeline, mesh, recipe.batch_size, knobs.seed, start, step, 1)) as batches:
         for batch in batches:
@@ -98,7 +98,7 @@ def replay(
     spoilt = index[finite.spoilt_rows(batch)]
     taken, found = bool(metrics["taken"]), None
     if not taken:
-        told("It is not finite. Making it again, operation by operation; a large network takes minutes.")
+        say("It is not finite. Making it again, operation by operation; a large network takes minutes.")
         alone = recipe_of(run.config, dataclasses.replace(knobs, placement="jit"), run.about)
         single = make_step(alone.method, alone.optimizer)
 

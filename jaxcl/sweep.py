@@ -219,7 +219,7 @@ def sweep(
                     members=shared[own[0]],
                     baselines=baselines,
                     at_once=1 if together == 1 else len(own),
-                    told=partial(print, flush=True) if len(own) > 1 else silent,
+                    say=partial(print, flush=True) if len(own) > 1 else silent,
                 )
                 since_cleared += len(own)
                 if since_cleared >= CLEARED or len(own) > 1:

@@ -63,12 +63,12 @@ def export_run(
     *,
     out: str | Path | None = None,
     trust: bool = False,
-    told: Callable[[str], None] = print,
+    say: Callable[[str], None] = print,
 ) -> Path:
     """Writes the encoder of a run's newest good checkpoint to a file, and returns its path.
 
     to
-        "torchvision": a ResNet's weights by torchvision's names and in its layouts, and `told` gets the lines of Python
+        "torchvision": a ResNet's weights by torchvision's names and in its layouts, and `say` gets the lines of Python
         that make the same network of them there. "timm": the same for timm, which also has ResNet-D,
         squeeze-and-excitation and selective kernels. "safetensors": whatever the representation is made of, under
         "params/..." and "state/...", as in the run's checkpoints.
@@ -99,7 +99,7 @@ def export_run(
     if made is None:
         named = _by_our_names({"params": encoder.params, "state": encoder.state})
         tensors.write(out, {name: np.asarray(x) for name, x in named.items()}, about=about)
-        told(f"{len(named)} arrays of step {encoder.step}: {out}")
+        say(f"{len(named)} arrays of step {encoder.step}: {out}")
         return out
     params, state = _parts(run, encoder)
     arrays = to_torchvision(made.module, params, state)
@@ -112,9 +112,9 @@ def export_run(
         about |= {"pool": made.module.pool, "python": "\n".join(lines)}
         about |= {"selective": "3x3 3x3"} if made.module.selective else {}
         tensors.write(out, arrays, about=about)
-    told(f"{len(arrays)} arrays of step {encoder.step}: {out}\nIn PyTorch:")
+    say(f"{len(arrays)} arrays of step {encoder.step}: {out}\nIn PyTorch:")
     for line in lines:
-        told(f"  {line}")
+        say(f"  {line}")
     return out
 
 
@@ -182,7 +182,7 @@ def starting_from(
     method: Method,
     *,
     carries: tuple[str, ...] | None = None,
-    told: Callable[[str], None] = print,
+    say: Callable[[str], None] = print,
 ) -> Callable[[TrainState], TrainState]:
     """A function of the state before the first step: the same with the encoder of a file, its batch statistics too.
 
@@ -200,11 +200,11 @@ def starting_from(
         try:
             loaded = by_our_names(found, params, state)
             if loaded is None:
-                loaded = by_torch_names(found, method, params, state, about=about, told=told)
+                loaded = by_torch_names(found, method, params, state, about=about, say=say)
         except ValueError as error:
             raise ValueError(f"--init: {path} cannot be started from. {error}") from error
         like = jax.tree.map(lambda x, own: jax.numpy.asarray(x, own.dtype), loaded, (params, state))
-        told(f"Starts from the encoder of {path}, with its batch statistics.")
+        say(f"Starts from the encoder of {path}, with its batch statistics.")
         return with_encoder(train, like[0], statistics=like[1])
 
     return begin
@@ -285,7 +285,7 @@ def by_torch_names(
     state: PyTree,
     *,
     about: Mapping[str, str] | None = None,
-    told: Callable[[str], None] = print,
+    say: Callable[[str], None] = print,
 ) -> tuple[PyTree, PyTree]:
     """The ResNet of a file of PyTorch's, in the form of `params` and `state`.
 
@@ -313,14 +313,14 @@ def by_torch_names(
         )
     loaded = from_torchvision(module, params, state, inside, names=names)
     if prefix:
-        told(f"The ResNet is that of {prefix}* in the file.")
+        say(f"The ResNet is that of {prefix}* in the file.")
     if module.variant == "d" and not anchors and "made by" not in about:
-        told(
+        say(
             "A shortcut's mean of 2x2 positions counts zeros beyond the edge, and timm's does not: the same for images"
             " whose side is a multiple of 32."
         )
     by = f"mean {made.mean} and std {made.std}" if made.mean else "nothing: they are in [0, 1]"
-    told(f"The config standardizes images by {by}. See that the network of the file was trained alike.")
+    say(f"The config standardizes images by {by}. See that the network of the file was trained alike.")
     return loaded
 
 

@@ -321,7 +321,7 @@ def test_an_evaluation_that_nobody_watches_says_how_far_it_is(capsys, monkeypatc
         bar.progress("linear, mine", "embedding", 0.2)
         now[0] = 25.0
         bar.progress("linear, mine", "embedding", 0.5)
-        bar.told("linear, mine: 60.0 %")
+        bar.say("linear, mine: 60.0 %")
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["linear, mine", "linear, mine: embedding, 50%, 25 s left of it", "linear, mine: 60.0 %"]
 
@@ -329,7 +329,7 @@ def test_an_evaluation_that_nobody_watches_says_how_far_it_is(capsys, monkeypatc
 def test_names_of_people_s_files_and_classes_are_shown_as_they_are(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
     with progress_bar() as bar:
-        bar.told("folder:new: 5 images of class [red]")
+        bar.say("folder:new: 5 images of class [red]")
     show("of [b]", ["class :cat:"], [["[red] :dog:"]])
     said = capsys.readouterr().out
     for name in ("folder:new: 5 images of class [red]", "of [b]", "class :cat:", "[red] :dog:"):

@@ -62,7 +62,7 @@ def leave_behind(run_dir):
 def test_one_on_another_host_that_gives_no_sign_is_gone(tmp_path):
     leave_behind(tmp_path)
     said = []
-    with owned(tmp_path, gone_after=0.3, told=said.append):
+    with owned(tmp_path, gone_after=0.3, say=said.append):
         pass
     assert "process 7 on far away" in said[0]
 
@@ -79,7 +79,7 @@ def test_one_on_another_host_that_gives_signs_is_not(tmp_path):
     thread.start()
     try:
         with pytest.raises(ValueError, match="process 7 on far away, since 2026-01-01"):
-            with owned(tmp_path, gone_after=5, told=lambda line: None):
+            with owned(tmp_path, gone_after=5, say=lambda line: None):
                 pass
     finally:
         ended.set()

@@ -138,7 +138,7 @@ def test_the_planned_step_is_the_step_that_a_run_compiles():
 
     def ahead(step, *arguments):
         compiled.append(step.trace(*arguments).lower().compile().memory_analysis())
-        return plan.ahead(step, *arguments, batch_size=16, config="tiny.py", told=said.append)
+        return plan.ahead(step, *arguments, batch_size=16, config="tiny.py", say=said.append)
 
     train(recipe(knobs, ABOUT), noise(), quiet=True, ahead=ahead)
     mine = plan.plan(CONFIG, knobs, ABOUT, at_hand(measure=False))
@@ -157,7 +157,7 @@ def noise():
 def test_a_step_that_was_compiled_ahead_learns_bit_for_bit_the_same(placement):
     made = recipe(Knobs(epochs=1, placement=placement), ABOUT)
     run = partial(train, made, noise(), placement=placement, quiet=True)
-    ahead = partial(plan.ahead, batch_size=16, config="tiny.py", told=lambda line: None)
+    ahead = partial(plan.ahead, batch_size=16, config="tiny.py", say=lambda line: None)
     chex.assert_trees_all_equal(run(ahead=ahead), run())
 
 
@@ -170,7 +170,7 @@ def test_a_last_call_of_fewer_steps_goes_to_the_step_itself():
     placed = place(step, "jit", mesh, axis=1)
     state, key = (devices.replicate(x, mesh) for x in (np.float32(0), jax.random.key(0)))
     three, one = (devices.split(np.ones((k, 8), np.float32), mesh, axis=1) for k in (3, 1))
-    ready = plan.ahead(placed, state, key, three, batch_size=8, config="tiny.py", told=lambda line: None)
+    ready = plan.ahead(placed, state, key, three, batch_size=8, config="tiny.py", say=lambda line: None)
     state, _ = ready(state, key, three)
     state, _ = ready(state, key, one)
     assert float(state) == 32
@@ -187,13 +187,13 @@ def test_a_run_that_does_not_fit_is_refused_before_its_first_step(monkeypatch):
     with pytest.raises(ValueError, match=r"needs .* GiB a device.*batch of 8 .*jaxcl plan tiny.py.*--anyway"):
         train(recipe(Knobs(), ABOUT), noise(), quiet=True, ahead=refused)
     one_step = recipe(Knobs(epochs=0.25), ABOUT)
-    train(one_step, noise(), quiet=True, ahead=partial(refused, refuse=False, told=lambda line: None))
+    train(one_step, noise(), quiet=True, ahead=partial(refused, refuse=False, say=lambda line: None))
 
 
 def test_what_does_not_fit_is_answered_with_what_was_compiled_and_does(planned, here):
     tight, tried = here._replace(capacity=planned.peak_bytes), []
     over = planned._replace(capacity_bytes=tight.capacity, fits=False)
-    advice = plan.advise(CONFIG, Knobs(), ABOUT, tight, over, told=tried.append)
+    advice = plan.advise(CONFIG, Knobs(), ABOUT, tight, over, say=tried.append)
     # Recomputing and chunks are tried first, and gain nothing in so small a network.
     assert [line.partition(":")[0] for line in tried[:2]] == ["--remat", "--chunks 2"]
     assert advice[-1].startswith("batch 8 fits")

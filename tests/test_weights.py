@@ -117,7 +117,7 @@ def test_pytorch_makes_of_an_exported_run_what_the_run_does(world, tmp_path):
     torch = pytest.importorskip("torch")
     pytest.importorskip("torchvision")
     lines = []
-    weights.export_run(world / "large", "torchvision", out=tmp_path / "large.pth", told=lines.append)
+    weights.export_run(world / "large", "torchvision", out=tmp_path / "large.pth", say=lines.append)
     scope: dict = {}
     exec("\n".join(line.strip() for line in lines[1:]), scope)
     x = torch.from_numpy(((IMAGES / 255 - 0.5) / 0.2).astype(np.float32).transpose(0, 3, 1, 2).copy())
@@ -139,7 +139,7 @@ def test_timm_gets_lines_of_its_own_and_a_run_starts_from_its_file(world, tmp_pa
     params = {"encoder": theirs.params["encoder"], "head": {}}
     state = jax.tree.map(jnp.zeros_like, {"encoder": theirs.state["encoder"], "head": {}})
     train = TrainState(jnp.int32(0), params, (), state)
-    began = weights.starting_from(file, method, told=lines.append)(train)
+    began = weights.starting_from(file, method, say=lines.append)(train)
     for a, b in zip(jax.tree.leaves(began.state), jax.tree.leaves(theirs.state), strict=True):
         np.testing.assert_array_equal(a, b)
     # As the Hugging Face Hub keeps a file: its config says what weights do not show.
@@ -177,7 +177,7 @@ def test_the_encoder_its_statistics_and_its_target_are_those_of_the_file(drawn, 
     arrays |= {name.replace("_q", "_k"): 0 * x for name, x in arrays.items()}
     tensors.write(tmp_path / "moco.safetensors", arrays | {"module.queue": np.zeros((4, 8), np.float32)})
     lines = []
-    began = weights.starting_from(tmp_path / "moco.safetensors", method, told=lines.append)(train)
+    began = weights.starting_from(tmp_path / "moco.safetensors", method, say=lines.append)(train)
     for found, want in (
         (began.params["encoder"], params),
         (began.state["target"]["encoder"], params),
@@ -257,7 +257,7 @@ def test_simclr_v2_s_networks_come_in_as_they_were_converted(drawn, tmp_path):
     tensors.write(tmp_path / "r50_1x_sk1.safetensors", found | {"head.layers.0.weight": np.zeros((4, 4))})
     lines = []
     train = TrainState(jnp.int32(0), {"encoder": params}, (), {"encoder": state})
-    began = weights.starting_from(tmp_path / "r50_1x_sk1.safetensors", method, told=lines.append)(train)
+    began = weights.starting_from(tmp_path / "r50_1x_sk1.safetensors", method, say=lines.append)(train)
     for own, new in (params, began.params["encoder"]), (state, began.state["encoder"]):
         for a, b in zip(jax.tree.leaves(own), jax.tree.leaves(new), strict=True):
             np.testing.assert_array_equal(np.asarray(a) + 1, b)

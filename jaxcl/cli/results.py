@@ -86,7 +86,7 @@ def evaluate(arguments: list[str]) -> int:
     baselines = [*named] if own.baselines is None else [word for word in own.baselines if word != "none"]
     failed = None
     with progress_bar() if speaks(own) else nullcontext() as bar:
-        more: dict[str, Any] = {} if bar is None else {"progress": bar.progress, "told": bar.told}
+        more: dict[str, Any] = {} if bar is None else {"progress": bar.progress, "say": bar.say}
         try:
             results = evaluate_run(
                 own.run_dir,
@@ -168,7 +168,7 @@ def embed(arguments: list[str]) -> int:
             untrained=own.untrained,
             trust=own.trust,
             progress=lambda name, fraction: bar.progress(name, "embedding", fraction),
-            told=bar.told,
+            say=bar.say,
         )
     print(f"{found.features.shape[0]} features of {found.features.shape[1]} numbers: {write(own.out, found)}")
     return 0

@@ -15,7 +15,7 @@ def aside(line: str) -> None:
 
 class Shown(NamedTuple):
     progress: Callable[[str, str, float], None]
-    told: Callable[[str], None]
+    say: Callable[[str], None]
 
 
 # Where standard output is no terminal: so long may nothing be said.
@@ -43,7 +43,7 @@ def progress_bar(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Sho
     tasks: dict[str, Any] = {}
     said, began, doing = clock(), clock(), ""
 
-    def told(line: str) -> None:
+    def say(line: str) -> None:
         nonlocal said
         console.print(line, highlight=False, soft_wrap=True)
         said = clock()
@@ -55,20 +55,20 @@ def progress_bar(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Sho
                 bar.update(task, visible=False)
             tasks[name] = bar.add_task(name, total=1.0, what=what)
             if not console.is_interactive:
-                told(name)
+                say(name)
         if f"{name} {what}" != doing:
             began, doing = clock(), f"{name} {what}"
             bar.reset(tasks[name])
         bar.update(tasks[name], completed=fraction, what=what)
         if not console.is_interactive and clock() - said > SECONDS_BETWEEN_LINES:
             rest = f", {(clock() - began) * (1 - fraction) / fraction:.0f} s left of it" if fraction else ""
-            told(f"{name}: {what}, {fraction:.0%}{rest}")
+            say(f"{name}: {what}, {fraction:.0%}{rest}")
 
     if not console.is_interactive:
-        yield Shown(progress, told)
+        yield Shown(progress, say)
         return
     with bar:
-        yield Shown(progress, told)
+        yield Shown(progress, say)
 
 
 def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -98,7 +98,7 @@ def plan(arguments: list[str]) -> int:
             file=sys.stderr,
             flush=True,
         )
-        found = found._replace(advice=advise(config, knobs, about, machine, found, told=aside))
+        found = found._replace(advice=advise(config, knobs, about, machine, found, say=aside))
     print("\n".join(lines(found)))
     if own.json is not None:
         own.json.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def replay(arguments: list[str]) -> int:
     from jaxcl.replay import lines
     from jaxcl.replay import replay as replay_step
 
-    found = replay_step(own.run_dir, step=own.step, trust=own.trust, told=aside)
+    found = replay_step(own.run_dir, step=own.step, trust=own.trust, say=aside)
     print("\n".join(lines(found)))
     return 0
 

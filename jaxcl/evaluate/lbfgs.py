@@ -47,7 +47,7 @@ def fit_logistic(x: Array, y: Array, l2: Array, tolerance, iterations, *, classe
 SECONDS_WATCHED = 1.0
 
 
-def fit_watched(
+def fit_with_progress(
     x: Array,
     y: Array,
     l2: Array | np.ndarray,
@@ -55,9 +55,9 @@ def fit_watched(
     iterations: int,
     *,
     classes: int,
-    told: Callable[[float], None],
+    progress: Callable[[float], None],
 ):
-    """`fit_logistic` of one device, which says about once a second how far it is: `told` gets a fraction.
+    """`fit_logistic` of one device, which says about once a second how far it is: `progress` gets a fraction.
 
     Of the iterations, or of the way of the largest gradient to the tolerance by its logarithm, whichever is more: most
     fits end long before the iterations do.
@@ -74,7 +74,7 @@ def fit_watched(
         first = slowest if first is None else first
         way = np.log(first / max(slowest, 1e-30)) / max(np.log(first / max(tolerance, 1e-30)), 1e-6)
         far = max(far, count / iterations, min(float(way), 0.99))
-        told(far)
+        progress(far)
         seconds = time.perf_counter() - began
         step = int(np.clip(step * SECONDS_WATCHED / max(seconds, 1e-6), 1, min(4 * step, iterations - count)))
     return _end(x, y, l2, tolerance, carry, classes=classes)

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from jaxcl import devices
 from jaxcl.evaluate.checks import check_features, check_labels, numbered_classes
-from jaxcl.evaluate.lbfgs import fit_logistic, fit_watched
+from jaxcl.evaluate.lbfgs import fit_logistic, fit_with_progress
 from jaxcl.evaluate.progress import Progress, stage
 
 # Coarser than the 45 values of SimCLR's appendix, over the part of their range that matters for a mean cross-entropy.
@@ -59,7 +59,7 @@ def linear_path(
     standardize: bool = True,
     tolerance: float = 1e-5,
     iterations: int = 500,
-    told: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> LinearPath:
     """Multinomial logistic regression for every value of l2 at once.
 
@@ -79,7 +79,7 @@ def linear_path(
         features as given all the same. It makes one range of l2 fit all encoders, and converges in fewer iterations.
     tolerance, iterations
         stop where no entry of the gradient exceeds the tolerance, or after so many iterations; `converged` says which.
-    told
+    progress
         is called about once a second with the fraction that is done, where one device fits.
 
     Computes in float32, or in float64 where the features are and jax_enable_x64 is set. Features of more than `SHARED`
@@ -109,8 +109,10 @@ def linear_path(
             fit = fit_logistic(inputs, targets, group, tolerance, iterations, classes=len(classes))
         else:  # also where nobody watches: another program would round otherwise
             share = min(together, len(strengths) - first) / len(strengths)
-            part = functools.partial(_part, told, first / len(strengths), share)
-            fit = fit_watched(inputs, targets, group, tolerance, iterations, classes=len(classes), told=part)
+            part = functools.partial(_part, progress, first / len(strengths), share)
+            fit = fit_with_progress(
+                inputs, targets, group, tolerance, iterations, classes=len(classes), progress=part
+            )
         if mesh is not None:
             fit = devices.whole(fit, mesh)
         parts.append([np.asarray(part)[: len(strengths) - first] for part in fit])
@@ -118,9 +120,9 @@ def linear_path(
     return _path(fitted, l2, classes, center, scale, len(y), x.dtype)
 
 
-def _part(told: Callable[[float], None] | None, before: float, share: float, fraction: float) -> None:
-    if told is not None:
-        told(before + share * fraction)
+def _part(progress: Callable[[float], None] | None, before: float, share: float, fraction: float) -> None:
+    if progress is not None:
+        progress(before + share * fraction)
 
 
 def linear_path_each(
@@ -277,11 +279,11 @@ def linear_probe(
     train_features = np.asarray(train_features)
     fit = functools.partial(linear_path, standardize=standardize, tolerance=tolerance, iterations=iterations)
     fitted, held = hold_out(labels, held_out) if split is None else split
-    told = None if progress is None else stage(progress, "fitting")
-    path = fit(train_features[fitted], labels[fitted], l2=l2, told=told)
+    part = None if progress is None else stage(progress, "fitting")
+    path = fit(train_features[fitted], labels[fitted], l2=l2, progress=part)
     chosen, scores = _chosen(path, train_features[held], labels[held], l2)
-    told = None if progress is None else stage(progress, "fitting all images")
-    final = fit(train_features, labels, l2=(chosen,), told=told)
+    part = None if progress is None else stage(progress, "fitting all images")
+    final = fit(train_features, labels, l2=(chosen,), progress=part)
     return _probe(path, final, test_features, test_labels, chosen, scores)
 
 

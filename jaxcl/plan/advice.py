@@ -23,9 +23,9 @@ def advise(
     machine: Machine,
     over: Plan,
     *,
-    told: Callable[[str], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[str, ...]:
-    """Sentences on what would fit in place of a plan that does not; each was compiled. `told` hears of each attempt."""
+    """Sentences on what would fit in place of a plan that does not; each was compiled. `say` hears of each attempt."""
     found: list[str] = []
     for words, changed, other in _attempts(knobs, machine, over):
         if any(words.split()[0] == sentence.split()[0] for sentence in found):
@@ -33,9 +33,9 @@ def advise(
         try:
             tried = plan(config, changed, about, other() if callable(other) else other)
         except ValueError as error:
-            told(f"{words}: {error}")
+            say(f"{words}: {error}")
             continue
-        told(f"{words}: {needs(tried)} ({tried.compile_seconds:.0f} s to compile)")
+        say(f"{words}: {needs(tried)} ({tried.compile_seconds:.0f} s to compile)")
         if tried.fits:
             found.append(f"{words} fits ({needs(tried)})")
     return tuple(found) or ("nothing that was tried fits",)

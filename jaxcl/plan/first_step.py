@@ -24,7 +24,7 @@ def ahead(
     batch_size: int,
     config: str,
     refuse: bool = True,
-    told: Callable[[str], None] = print,
+    say: Callable[[str], None] = print,
 ) -> Callable:
     """Compiles a placed training step for the arguments of its first call, says in a line what it needs of
     this machine, and returns it compiled: nothing is compiled twice.
@@ -59,7 +59,7 @@ def ahead(
         return step
     if jax.process_index() == 0:
         costs = Costs.of(traced, compiled, machine)
-        told(_short(costs, needed, machine))
+        say(_short(costs, needed, machine))
     shapes = jax.tree.map(jnp.shape, arguments)
 
     def first_or_other(*arguments: Any) -> Any:

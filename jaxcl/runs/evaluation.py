@@ -88,11 +88,11 @@ class Members:
         default_factory=dict, repr=False
     )
 
-    def sets(self, run: Run, told: Callable[[str], None]) -> dict[str, tuple[Images, Images]]:
+    def sets(self, run: Run, say: Callable[[str], None]) -> dict[str, tuple[Images, Images]]:
         """A kind of label -> training and test images that carry it, for a run's evaluation."""
 
         def make() -> dict[str, tuple[Images, Images]]:
-            return without_trained_on(run, images_to_evaluate(run, None, None), None, told)
+            return without_trained_on(run, images_to_evaluate(run, None, None), None, say)
 
         return self.opened.get(self.data, make)
 
@@ -119,7 +119,7 @@ def evaluate_runs(
     members: Members,
     baselines: Sequence[str] = BASELINES,
     at_once: int = 1,
-    told: Callable[[str], None] = silent,
+    say: Callable[[str], None] = silent,
 ) -> list[list[dict[str, Any]]]:
     """`evaluate_run` of runs that differ in the seed and in numbers alone, with the same results and files.
 
@@ -142,7 +142,7 @@ def evaluate_runs(
             encoders = [members.embed(run, "embed", encoder_of(run, run.recipe.method.embed)) for run in runs]
             part = part[: _fit_at_once(encoders[0], sets)]
             if len(part) > 1:
-                told(f"{len(part)} encoders are evaluated at once.")
+                say(f"{len(part)} encoders are evaluated at once.")
                 everyone = [evaluate.subjects(encoder, sets) for encoder in encoders[: len(part)]]
                 for folder, own in zip(part, everyone, strict=True):
                     members._subjects[folder] = own
@@ -157,7 +157,7 @@ def evaluate_runs(
                         for folder, result in zip(part, results, strict=True):
                             members._results[folder, protocol, kind] = result
         for folder in part:
-            made.append(evaluate_run(folder, protocols, baselines=baselines, members=members, told=told))
+            made.append(evaluate_run(folder, protocols, baselines=baselines, members=members, say=say))
             members._subjects.pop(folder, None)  # with the features
         folders = folders[len(part) :]
     return made
@@ -189,7 +189,7 @@ def evaluate_run(
     test_data: str | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-    told: Callable[[str], None] = silent,
+    say: Callable[[str], None] = silent,
     trust: bool = False,
     members: Members | None = None,
 ) -> list[dict[str, Any]]:
@@ -231,7 +231,7 @@ def evaluate_run(
         have it, and is in the result.
     progress
         is called now and then with ("protocol, encoder", what is being done, the fraction of it that is done).
-    told
+    say
         gets a line for each result, and for what else is to be known: test images that were trained on are left out.
 
     trust
@@ -256,16 +256,16 @@ def evaluate_run(
         own_split = evaluate_on if test_data is None else None
         how: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
         sets = images_to_evaluate(run, data, data_dir, evaluate_on=own_split, encoded=encoded, **how)
-        sets = without_trained_on(run, sets, data, told)
+        sets = without_trained_on(run, sets, data, say)
         if test_data is not None:
             sets = with_test_images(run, sets, test_data, data_dir, evaluate_on=evaluate_on or "test")
             data = ", ".join(filter(None, (data, f"tested on {test_data}")))
         tested = (line for _, test in sets.values() for line in (describe(test), *test.notes))
         for line in dict.fromkeys(tested):
-            told(line)
+            say(line)
         own_embed = encoder.embed
     else:
-        sets = members.sets(run, told)
+        sets = members.sets(run, say)
         own_embed = members.embed(run, "embed", encoder)
     # One's own first: the answer that one waits for.
     named: dict[str, Callable[[Array], Array]] = {run_dir.name: own_embed}
@@ -293,7 +293,7 @@ def evaluate_run(
         width = projection_width(sets, protocols)
         named["raw pixels"] = pixels if width is None else projected_pixels(width)
         if width is not None:
-            told(
+            say(
                 f"The raw pixels are projected at random to {width} numbers an image: a classifier of all of them would"
                 " take very long. --baselines untrained leaves them out."
             )
@@ -327,7 +327,7 @@ def evaluate_run(
                 except (ValueError, FloatingPointError) as error:
                     failed[protocol] = f"{protocol}: {error}"
                     if len(protocols) > 1:
-                        told(failed[protocol])
+                        say(failed[protocol])
                     continue
                 more: dict[str, Any] = {"labels": kind} if kind else {}
                 more |= {} if data is None else {"data": data}
@@ -335,7 +335,7 @@ def evaluate_run(
                 more |= {"projected_to": width} if name == "raw pixels" and width is not None else {}
                 rows.append({"encoder": name, "step": steps[name], **more, **result})
                 rows.sort(key=lambda row: shown.index(row["encoder"]))
-                told(f"{protocol}, {name}{f', {kind}' if kind else ''}: {result['accuracy']:.1f} %")
+                say(f"{protocol}, {name}{f', {kind}' if kind else ''}: {result['accuracy']:.1f} %")
                 if first:
                     write_whole(folder / f"{protocol}{where}.json", json.dumps(rows, indent=2) + "\n")
     results = [row for rows in found.values() for row in rows]

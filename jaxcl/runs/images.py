@@ -177,7 +177,7 @@ def without_trained_on(
     run: Run,
     sets: dict[str, tuple[Images, Images]],
     data: str | None,
-    told: Callable[[str], None],
+    say: Callable[[str], None],
 ) -> dict[str, tuple[Images, Images]]:
     """The same without those test images that the run was trained on, and a line about them."""
     from jaxcl.data import take
@@ -185,7 +185,7 @@ def without_trained_on(
     own, spec = trained_on(run.dir), run.knobs.data
     if own is None:
         if any(test.files for _, test in sets.values()) and data is None and spec.startswith("folder:"):
-            told(
+            say(
                 f"{run.dir} does not record which files it was trained on, as an older jaxcl made it; where a folder"
                 " has no splits, test images may be among them."
             )
@@ -198,9 +198,9 @@ def without_trained_on(
         rows = [i for i, file in enumerate(test.files) if os.path.join(here, file) not in known]
         seen = len(test.files) - len(rows)
         if seen and not rows:
-            told(f"All {seen} test images were trained on: their accuracy is not that of new images.")
+            say(f"All {seen} test images were trained on: their accuracy is not that of new images.")
         elif seen:
-            told(f"{seen} of {len(test.files)} test images were trained on, and are left out.")
+            say(f"{seen} of {len(test.files)} test images were trained on, and are left out.")
             test = take(test, np.array(rows))
         made[kind] = train, test
     return made

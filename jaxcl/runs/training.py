@@ -50,12 +50,12 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
     if data.about != described:
         recipe = recipe_of(module, knobs, data.about)
     first = jax.process_index() == 0
-    told = partial(print, flush=True) if first else silent
+    say = partial(print, flush=True) if first else silent
     for line in (describe(images), *images.notes):
-        told(line)
-    callbacks = online_knn(knobs, recipe, data, told=told)
+        say(line)
+    callbacks = online_knn(knobs, recipe, data, say=say)
     if images.images.shape[3] not in (1, 3):
-        told(
+        say(
             f"Of images with {images.images.shape[3]} channels grayscale, saturation and hue are left as they are;"
             " brightness and contrast of each channel are changed."
         )
@@ -71,14 +71,14 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
         check_same_run(run_dir, config, knobs, data.about, images.files, besides=besides, beside=beside)
         check_same(run_dir, mine, knobs, besides=besides)
         if more:
-            told(longer.said(more))
+            say(longer.said(more))
 
         def begin() -> None:
             create_or_resume(run_dir, config, knobs, data.about, images.files, besides=besides, beside=beside)
             if more and first:
                 longer.record(run_dir, knobs, more)
 
-        told(f"{recipe.steps} steps of {recipe.batch_size} images on {device()}: {run_dir}")
+        say(f"{recipe.steps} steps of {recipe.batch_size} images on {device()}: {run_dir}")
         return train(
             recipe,
             images,
@@ -116,9 +116,9 @@ def starting_point(knobs: CommonKnobs, recipe: Recipe) -> Callable[[Any], Any] |
 
     if knobs.init is None:
         return None
-    told = print if jax.process_index() == 0 else silent
+    say = print if jax.process_index() == 0 else silent
     if weights.is_file(knobs.init):
-        return weights.starting_from(knobs.init, recipe.method, carries=recipe.carries, told=told)
+        return weights.starting_from(knobs.init, recipe.method, carries=recipe.carries, say=say)
     init = Path(knobs.init) / "checkpoints"
     if checkpoint.latest(init) is None:
         if said := weights.of_tensorflow(knobs.init):
@@ -130,7 +130,7 @@ def starting_point(knobs: CommonKnobs, recipe: Recipe) -> Callable[[Any], Any] |
 
     def begin(state: Any) -> Any:
         begun = start_from(state, init, parts=recipe.carries)
-        told(f"Starts from {' and '.join(recipe.carries or ['the encoder'])} of {knobs.init}.")
+        say(f"Starts from {' and '.join(recipe.carries or ['the encoder'])} of {knobs.init}.")
         return begun
 
     return begin
@@ -208,12 +208,12 @@ def planned_ahead(config: str | Path, recipe: Recipe, *, anyway: bool) -> Callab
     not fit."""
     from jaxcl import plan
 
-    told = partial(print, flush=True)
-    return partial(plan.ahead, batch_size=recipe.batch_size, config=str(config), refuse=not anyway, told=told)
+    say = partial(print, flush=True)
+    return partial(plan.ahead, batch_size=recipe.batch_size, config=str(config), refuse=not anyway, say=say)
 
 
 def online_knn(
-    knobs: CommonKnobs, recipe: Recipe, data: Data, *, told: Callable[[str], None] = print
+    knobs: CommonKnobs, recipe: Recipe, data: Data, *, say: Callable[[str], None] = print
 ) -> list[Callback]:
     """Online kNN accuracy as a callback for training, where it is asked for and there are labels for it; where there
     are none, a line says so."""
@@ -231,7 +231,7 @@ def online_knn(
         asked = knobs.evaluate_on != type(knobs).evaluate_on
         if asked and "test" not in data.__dict__:  # a split that is not there, and not one without labels
             raise
-        told(f"Without online kNN (--knn-every {knobs.knn_every:g}): {error}")
+        say(f"Without online kNN (--knn-every {knobs.knn_every:g}): {error}")
         return []
     every = int(knobs.knn_every * data.about.count // knobs.batch_size)
     return [Callback(max(every, 1), call)]

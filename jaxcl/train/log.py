@@ -46,8 +46,8 @@ class Log:
     console
         a rich console; by default standard output. A terminal gets a bar, anything else (a file, a pipe, a notebook)
         a line per `write`.
-    told
-        who is told where a logger fails; the console unless given.
+    say
+        who gets a line where a logger fails; the console unless given.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class Log:
         steps: int | None = None,
         loggers: Sequence[str | Logger] = ("tensorboard",),
         console: Console | None = None,
-        told: Callable[[str], None] | None = None,
+        say: Callable[[str], None] | None = None,
     ):
-        self._told = told or self.say
+        self._say_failure = say or self.say
         self._active = jax.process_index() == 0
         self._lines = self._bar = None
         self._unwritable = False
@@ -220,11 +220,11 @@ class Log:
                 made = open_logger(given, run_dir, start_step=start_step, purge_step=purge_step)
             except ModuleNotFoundError:
                 package, brings = PACKAGES[given]
-                self._told(
+                self._say_failure(
                     f"Without {given}, as {package} is not installed (pip install {brings}); {_instead(run_dir)}"
                 )
             except Exception as error:  # whatever another library raises, a network that is down
-                self._told(
+                self._say_failure(
                     f"Without {given}, which failed at the start ({_in_short(error)}); {_instead(run_dir)}"
                 )
             else:
@@ -240,7 +240,7 @@ class Log:
                 self._cannot_write(error)  # the disk, which is that of the other files
                 return
             del self._loggers[name]
-            self._told(f"{name} failed {when} and gets no more of this run: {_in_short(error)}")
+            self._say_failure(f"{name} failed {when} and gets no more of this run: {_in_short(error)}")
 
 
 def _instead(run_dir: Path | None) -> str:

@@ -158,7 +158,7 @@ def train_together(
                     steps=steps,
                     loggers=loggers,
                     console=Console(quiet=True),
-                    told=overall.say,
+                    say=overall.say,
                 )
             )
             for run_dir in run_dirs

@@ -96,7 +96,7 @@ def test_a_fit_that_is_watched_finds_the_same_and_says_how_far_it_is(monkeypatch
     monkeypatch.setattr(module, "MOST", 3 * 300 * 4)  # two groups, the second filled up
     said, alone = [], linear_path(X, Y, l2=L2)
     monkeypatch.setattr("jaxcl.evaluate.lbfgs.SECONDS_WATCHED", 0.0)  # an iteration at a time
-    watched = linear_path(X, Y, l2=L2, told=said.append)
+    watched = linear_path(X, Y, l2=L2, progress=said.append)
     for one, other in zip(watched, alone, strict=True):
         np.testing.assert_array_equal(one, other)  # wherever the minimizer paused
     assert said == sorted(said)
