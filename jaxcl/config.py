@@ -60,9 +60,9 @@ class CommonKnobs:
     """The split that is learnt from: of a TFDS data set any, as unlabelled or train+unlabelled of stl10."""
     labels: str | None = None
     """A text file that says the classes of a folder's images, FILE or FILE:COLUMN; of npy:PATH a numpy file."""
-    layout: Literal["auto", "splits", "classes", "deepest"] = "auto"
+    layout: Literal["auto", "splits", "classes", "deepest", "flat"] = "auto"
     """Whether a folder's sub-folders called train, test, ... are splits, or classes as any others; auto: as they look.
-    deepest: all folders that images lie in are classes, however deep, as in iNaturalist."""
+    deepest: all folders that images lie in are classes, however deep, as in iNaturalist; flat: none is a class."""
     value_range: tuple[float, float] | None = None
     """The values that become black and white, of pixels of other than 8 bits; None: by the largest there is."""
     size: int | None = None

@@ -80,9 +80,13 @@ def embed_run(
     found: list[np.ndarray] = []
     words: list[tuple[tuple[str, str], str]] = []
     how: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
+    said: set[str] = set()
     for images, splits, classes in _parts(run, data, data_dir, how):
-        for line in (describe(images), *images.notes):
-            told(line)
+        named = tuple(sorted({name for name in classes if name}))
+        for line in (describe(images._replace(classes=named)), *images.notes):
+            if line not in said:  # a folder's is that of all its splits
+                told(line)
+            said.add(line)
         images = fitting(images, run.about.shape)
         tell = None if progress is None else partial(progress, images.name)
         found.append(embed(encoder.embed, images.images, progress=tell))

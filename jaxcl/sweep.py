@@ -182,6 +182,7 @@ def sweep(
     knobs = {i: knobs_of(all_of[i]) for i in todo}
     each = [Group((j,), ()) for j in range(len(todo))]
     module = load_config(config)
+    check_labels(module, knobs[todo[0]], protocols)
     sorted_out = each if len(todo) == 1 else groups(module, [knobs[i] for i in todo])
     # Those that are trained one after the other share what evaluates them, too.
     opened, shared = Opened(), dict[int, Members]()
@@ -229,6 +230,19 @@ def sweep(
                 if after is not None:
                     after(results)
     return _write(sweep_dir, all_of, folders)
+
+
+def check_labels(config: ModuleType, knobs: CommonKnobs, protocols: Sequence[str]) -> None:
+    """Raises ValueError, before anything is trained, where a protocol needs labels and the images have none."""
+    needing = [name for name in protocols if name not in ("rotation", "hue")]
+    of_files = knobs.data.partition(":")[0] in ("folder", "npz", "npy") and knobs.train_on == "train"
+    if not needing or not of_files or callable(getattr(config, "data", None)):
+        return
+    if not open_data(config, knobs).about.classes:
+        raise ValueError(
+            f"A sweep evaluates by {', '.join(needing)}, which needs labels, and the images of {knobs.data} have none."
+            " Give a file of labels (--labels FILE), or --protocol rotation hue; `jaxcl train` trains without."
+        )
 
 
 def _train_one(config: str | Path, knobs: CommonKnobs, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,11 +12,13 @@ from PIL import Image
 
 from jaxcl import data, runs
 from jaxcl.cli import in_a_sentence, main, progress_bar, settings_of
+from jaxcl.cli.errors import warnings_in_sentences
 from jaxcl.cli.shows import show
 from jaxcl.config import CommonKnobs, check_knobs, resolved
 from jaxcl.evaluate import few_shot
 from jaxcl.runs import evaluation
 from jaxcl.runs.images import without_trained_on
+from jaxcl.runs.pixels import projected_pixels, projection_width
 from jaxcl.typing import About, Images
 
 CONFIG = '''
@@ -94,8 +97,9 @@ def test_a_folder_from_pictures_to_accuracies(home, capfd):
 
     # A file that comes is another data set to train on, and is said.
     pictures(home / "pictures" / "elk", 30)
-    assert main(["train", "mine.py"]) == 1
-    assert "training images of runs/mine have changed" in capfd.readouterr().err
+    for words in ([], ["--epochs", "2"]):
+        assert main(["train", "mine.py", *words]) == 1
+        assert "training images of runs/mine have changed" in capfd.readouterr().err
     assert main(["evaluate", "runs/mine", "--protocol", "knn", "--baselines", "--evaluate-on", "train"]) == 0
     assert "test images were trained on, and are left out" in capfd.readouterr().out
     assert main(["evaluate", "runs/mine", "--protocol", "knn", "--baselines", "none", "--set", "k=3"]) == 0
@@ -110,6 +114,7 @@ def test_without_labels_a_run_is_trained_to_its_end(home, capfd):
     assert "Without online kNN (--knn-every 1): " in said.out
     assert "no labels" in said.out
     assert (home / "runs/mine/checkpoints").exists()
+    assert "Next: jaxcl embed runs/mine --out features.csv; jaxcl plot runs/mine" in said.out
 
 
 @pytest.mark.parametrize(
@@ -130,13 +135,43 @@ def test_without_labels_a_run_is_trained_to_its_end(home, capfd):
             ["--evaluate-on", "cats", "--knn-every", "0", "--layout", "splits"],
             "no folders that are named as splits",
         ),
+        (["--data", "folder:split", "--evaluate-on", "val"], "has the splits train, test; got 'val'"),
     ],
 )
 def test_what_cannot_be_trained_leaves_no_run_directory(home, capsys, words, says):
     pictures(home / "pictures", 20)
     (home / "empty").mkdir()
+    for name in ("train", "test"):
+        pictures(home / "split" / name, 16)
     assert main(["train", "mine.py", *words]) == 1
     assert says in capsys.readouterr().err
+    assert not (home / "runs").exists()
+
+
+def test_a_word_that_is_nearly_right_is_guessed(home, capsys):
+    assert main(["trian"]) == 2
+    assert "Did you mean `jaxcl train`?" in capsys.readouterr().out
+    assert main(["train", "quickstat"]) == 1
+    assert "Did you mean quickstart?" in capsys.readouterr().err
+
+
+def test_how_images_are_read_is_an_option_wherever_other_images_are(home, capsys):
+    pictures(home / "pictures" / "cat", 10)
+    assert main(["plot", "runs/mine", "--layout", "flat"]) == 1
+    assert "name them with --data" in capsys.readouterr().err
+    for command in ("evaluate", "embed", "plot"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        said = capsys.readouterr().out
+        assert all(option in said for option in ("--data", "--labels", "--layout", "--value-range"))
+
+
+def test_a_sweep_of_images_without_labels_ends_before_it_trains(home, capsys):
+    pictures(home / "pictures", 20)
+    assert main(["sweep", "mine.py", "--seed", "0", "1"]) == 1
+    said = capsys.readouterr()
+    assert "evaluates by knn, linear, which needs labels" in said.err
+    assert "Compiling" not in said.out
     assert not (home / "runs").exists()
 
 
@@ -156,6 +191,31 @@ def test_a_run_that_learnt_nothing_is_begun_anew_and_one_that_did_is_not(home):
         runs.create_or_resume(
             "run", "mine.py", CommonKnobs(batch_size=4), about._replace(count=9), ("a.png",)
         )
+
+
+def test_damaged_files_are_said_once_and_no_epoch_counts_them(home, capfd, monkeypatch):
+    monkeypatch.setattr("jaxcl.train.train", lambda recipe, images, **how: how["begin"]())
+    pictures(home / "pictures" / "cat", 40)
+    pictures(home / "pictures" / "dog", 40)
+    for i in range(12):
+        (home / "pictures" / "cat" / f"zero{i}.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match="files in .* were left out") as seen:
+        assert main(["train", "mine.py", "--knn-every", "0", "--epochs", "1"]) == 0
+    said = capfd.readouterr()
+    assert len(seen) == 1
+    count = json.loads((home / "runs/mine/run.json").read_text())["about"]["count"]
+    files = (home / "runs/mine/trained_on.txt").read_text().split()
+    assert count == len(files)
+    assert not any("zero" in file for file in files)
+    assert f"{count // 16} steps of 16 images" in said.out
+
+
+def test_a_warning_of_the_command_line_is_its_sentence_alone():
+    own = ("2 of 9 files were left out", UserWarning, f"{runs.__path__[0]}/images.py", 7)
+    with warnings_in_sentences("train"):
+        assert warnings.formatwarning(*own) == "jaxcl train: 2 of 9 files were left out\n"
+        assert "elsewhere.py:7: UserWarning" in warnings.formatwarning(*own[:2], "elsewhere.py", 7)
+    assert "images.py:7: UserWarning" in warnings.formatwarning(*own)
 
 
 def test_test_images_that_were_trained_on_are_left_out_or_said(home):
@@ -186,13 +246,13 @@ def test_raw_pixels_are_projected_where_a_classifier_of_them_would_take_long():
         images = np.broadcast_to(np.uint8(0), (n, side, side, 3))
         return {"": (Images("train", images, np.arange(n) % classes), Images("test", images[:1]))}
 
-    assert evaluation.projection_width(sets(50_000, 32, 10), ["knn", "linear"]) is None  # CIFAR-10
-    assert evaluation.projection_width(sets(50_000, 32, 100), ["linear"]) == 400
-    assert evaluation.projection_width(sets(100_000, 64, 200), ["linear"]) == 100
-    assert evaluation.projection_width(sets(100_000, 64, 200), ["knn", "knn200"]) is None
+    assert projection_width(sets(50_000, 32, 10), ["knn", "linear"]) is None  # CIFAR-10
+    assert projection_width(sets(50_000, 32, 100), ["linear"]) == 400
+    assert projection_width(sets(100_000, 64, 200), ["linear"]) == 100
+    assert projection_width(sets(100_000, 64, 200), ["knn", "knn200"]) is None
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(8, 16, 16, 3)).astype(np.float32)
-    y = np.asarray(evaluation.projected_pixels(400)(x))
+    y = np.asarray(projected_pixels(400)(x))
     distances = [np.linalg.norm(a - b) for a, b in zip(x[:4], x[4:], strict=True)]
     projected = [np.linalg.norm(a - b) for a, b in zip(y[:4], y[4:], strict=True)]
     np.testing.assert_allclose(projected, distances, rtol=0.2)
@@ -227,6 +287,19 @@ def test_errors_of_the_users_world_are_sentences_and_ours_are_not(error, says, m
     sentence = in_a_sentence(error)
     assert (sentence is None) == (says is None)
     assert says is None or says in sentence
+
+
+def test_a_platform_of_which_jax_says_nothing_is_a_sentence(monkeypatch):
+    # As jax 0.12 ends where JAX_PLATFORMS=cuda and the plugin is not installed.
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    found = []
+    for file in ("/jax/_src/xla_bridge.py", "/elsewhere.py"):
+        try:
+            exec(compile("assert None is not None", file, "exec"))
+        except AssertionError as error:
+            found.append(in_a_sentence(error))
+    assert found[0].startswith("jax found no device. JAX_PLATFORMS is 'cuda': unset it, or install")
+    assert found[1] is None
 
 
 def test_debug_shows_where_an_error_arose(home, capsys):

@@ -47,6 +47,11 @@ RESNET = 'nets.resnet(18, stem="imagenet", pool="torch", norm=nets.batch_norm())
 LARGE = f"nets.standardized({RESNET}, mean=[0.5] * 3, std=[0.2] * 3)"
 
 
+def moved(x, by):
+    """An array of one's own, made by numpy: nothing is compiled."""
+    return jnp.asarray(np.asarray(x) + np.asarray(by, x.dtype))
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, drawn):
     """Two runs whose encoders were drawn, not trained: a small network, and a ResNet-18."""
@@ -59,7 +64,7 @@ def world(tmp_path_factory, drawn):
         create_or_resume(folder / name, path, config.Knobs(), ABOUT)
         init = config.recipe(config.Knobs(), ABOUT).method.init
         params, state = drawn(init, keys.init_key(0), blank_batch(ABOUT))
-        params, state = jax.tree.map(lambda x: x + 0.1 if x.ndim < 4 else x, (params, state))
+        params, state = jax.tree.map(lambda x: moved(x, 0.1) if x.ndim < 4 else x, (params, state))
         checkpoint.save(folder / name / "checkpoints", 7, TrainState(jnp.int32(7), params, (), state))
     return folder
 
@@ -159,10 +164,10 @@ def resnet_moco(drawn, **settings):
         queue_size=8,
     )
     params, state = drawn(method.init, keys.init_key(0), blank_batch(ABOUT))
-    state = {**state, "target": jax.tree.map(jnp.array, params)}
+    state = {**state, "target": jax.tree.map(lambda x: moved(x, 0), params)}
     train = TrainState(jnp.int32(0), params, optax.EmptyState(), state)
     own = params["encoder"], state["query"]["encoder"]
-    other = jax.tree.map(lambda x: x + 0.5, own)
+    other = jax.tree.map(lambda x: moved(x, 0.5), own)
     return method, train, other, to_torchvision(net.made.module, *other)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 import traceback
 from collections.abc import Sequence
 
-from jaxcl.cli.errors import end_alone, ended_by_another, in_a_sentence
+from jaxcl.cli.errors import end_alone, ended_by_another, in_a_sentence, warnings_in_sentences
 from jaxcl.cli.many import report, study, sweep
 from jaxcl.cli.results import embed, evaluate, export, plot, status
 from jaxcl.cli.texts import HELP
@@ -43,10 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jaxcl {__version__}")
         return 0
     if arguments[0] not in commands:
-        print(f"jaxcl knows the commands {', '.join(commands)}; not {arguments[0]!r}. Try `jaxcl --help`.")
+        near = difflib.get_close_matches(arguments[0], commands, 1)
+        hint = f"Did you mean `jaxcl {near[0]}`?" if near else "Try `jaxcl --help`."
+        print(f"jaxcl knows the commands {', '.join(commands)}; not {arguments[0]!r}. {hint}")
         return 2
     try:
-        with heard():
+        with heard(), warnings_in_sentences(arguments[0]):
             return commands[arguments[0]](arguments[1:])
     except Exception as error:
         ended_by_another(error)

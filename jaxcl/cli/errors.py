@@ -5,6 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 # A package that may be missing -> the extra that brings it.
 EXTRAS = {
@@ -45,12 +50,19 @@ def in_a_sentence(error: Exception) -> str | None:
             f"there was not enough memory: {text[:300]} A smaller --batch-size, --chunks N or --remat needs less;"
             " `jaxcl plan CONFIG.py` says how much. Images that do not fit may stay in their files: --encoded --size N."
         )
-    if isinstance(error, RuntimeError) and ("initialize backend" in text or "Unknown backend" in text):
+    of_jax = isinstance(error, RuntimeError) and ("initialize backend" in text or "Unknown backend" in text)
+    if of_jax or (isinstance(error, AssertionError) and where_raised(error).endswith("xla_bridge.py")):
         return (
-            f"{text} JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}: unset it, or install what it names"
-            " (pip install 'jaxcl[cuda]', 'jaxcl[tpu]')."
+            f"{text or 'jax found no device.'} JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}: unset it, or"
+            " install what it names (pip install 'jaxcl[cuda]', 'jaxcl[tpu]')."
         )
     return None
+
+
+def where_raised(error: Exception) -> str:
+    """The file in which an error arose; "" of one that was never raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].filename if frames else ""
 
 
 def end_alone(status: int, why: str) -> int:
@@ -72,3 +84,20 @@ def ended_by_another(error: Exception) -> None:
 
 def one_of_several() -> bool:
     return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
+@contextmanager
+def warnings_in_sentences(command: str) -> Iterator[None]:
+    """A warning of jaxcl is its sentence alone: where in the program it arose says nothing to who gave the images."""
+    before, package = warnings.formatwarning, os.path.dirname(os.path.dirname(__file__))
+
+    def sentence(message: Any, category: Any, filename: str, *rest: Any, **named: Any) -> str:
+        if issubclass(category, UserWarning) and filename.startswith(package):
+            return f"jaxcl {command}: {message}\n"
+        return before(message, category, filename, *rest, **named)
+
+    warnings.formatwarning = sentence
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before

@@ -11,6 +11,8 @@ from typing import Any
 from jaxcl.cli.shows import progress_bar, show
 from jaxcl.cli.words import add_processes, add_trust, join_processes, settings_of, speaks
 
+BLACK_AND_WHITE = "the values that become black and white, of pixels of other than 8 bits"
+
 
 def evaluate(arguments: list[str]) -> int:
     """`jaxcl evaluate RUN_DIR [--protocol NAME ...] [--data SPEC] [--set NAME=VALUE ...]`"""
@@ -60,7 +62,7 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
     parser.add_argument("--evaluate-on", metavar="SPLIT", help="another split to test on, as val")
     parser.add_argument("--labels", metavar="FILE", help="another file of labels, FILE or FILE:COLUMN")
-    parser.add_argument("--layout", choices=LAYOUTS, default="auto", help="how a folder of --data is read")
+    parser.add_argument("--layout", choices=LAYOUTS, help="how a folder is read; as in training unless given")
     parser.add_argument(
         "--encoded",
         action="store_true",
@@ -71,6 +73,7 @@ def evaluate(arguments: list[str]) -> int:
         metavar="SPEC",
         help="other test images of classes with the same names; objectnet13:PATH for ImageNet-100",
     )
+    parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=BLACK_AND_WHITE)
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the protocol, as epochs=10"
     )
@@ -97,6 +100,7 @@ def evaluate(arguments: list[str]) -> int:
                 evaluate_on=own.evaluate_on,
                 labels=own.labels,
                 layout=own.layout,
+                value_range=None if own.value_range is None else tuple(own.value_range),
                 encoded=own.encoded,
                 test_data=own.test_data,
                 settings=settings_of(own.set),
@@ -142,7 +146,7 @@ def embed(arguments: list[str]) -> int:
         "--labels", metavar="FILE", help="the classes of a folder's images, FILE or FILE:COLUMN"
     )
     parser.add_argument("--layout", choices=LAYOUTS, default="auto")
-    parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"))
+    parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=BLACK_AND_WHITE)
     parser.add_argument(
         "--layer", type=int, metavar="K", help="of the head: 1 is the first, -1 the projection z"
     )
@@ -208,6 +212,7 @@ def status(arguments: list[str]) -> int:
 
 def plot(arguments: list[str]) -> int:
     """`jaxcl plot RUN_DIR [--data SPEC]`, or `jaxcl plot SWEEP_DIR [--knob NAME] [--lines NAME] [--where ...]`"""
+    from jaxcl.data.layout import LAYOUTS
     from jaxcl.report import plot_run
     from jaxcl.sweep import plot_sweep
 
@@ -219,6 +224,9 @@ def plot(arguments: list[str]) -> int:
     of_run = parser.add_argument_group("of a run")
     of_run.add_argument("--data", metavar="SPEC", help="other images to show than the run's own")
     of_run.add_argument("--data-dir", help="where TFDS prepared them (that of the run, if not given)")
+    of_run.add_argument("--labels", metavar="FILE", help="their classes, FILE or FILE:COLUMN")
+    of_run.add_argument("--layout", choices=LAYOUTS, help="how a folder is read")
+    of_run.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=BLACK_AND_WHITE)
     add_trust(of_run)
     of_sweep = parser.add_argument_group("of a sweep")
     of_sweep.add_argument("--knob", metavar="NAME", help="on the x axis; the first that varies unless given")
@@ -240,7 +248,12 @@ def plot(arguments: list[str]) -> int:
         )
         print(f"Picture: {picture}")
         return 0
-    made = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir, trust=own.trust)
+    how: dict[str, Any] = {"labels": own.labels, "layout": own.layout}
+    how["value_range"] = None if own.value_range is None else tuple(own.value_range)
+    how = {name: value for name, value in how.items() if value is not None}
+    if how and own.data is None:
+        raise ValueError(f"{', '.join(how)} say how other images are read; name them with --data.")
+    made = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir, trust=own.trust, **how)
     for sentence in made.left_out:
         print(sentence)
     print(f"Report: {made.page}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -41,8 +42,18 @@ def train(arguments: list[str]) -> int:
     run_dir = own.run_dir or Path("runs") / "_".join(named)
     train_run(own.config, knobs, run_dir, anyway=own.anyway)
     if speaks(own):
-        print(f"\nDone. Next: jaxcl evaluate {run_dir}; jaxcl plot {run_dir}")
+        print(f"\nDone. Next: {next_of(run_dir)}")
     return 0
+
+
+def next_of(run_dir: Path) -> str:
+    """What can be done with a run: one without labels has features, and no accuracy."""
+    from jaxcl.records import read_json
+
+    word = shlex.quote(str(run_dir))
+    labelled = read_json(run_dir / "run.json")["about"]["classes"]
+    first = f"jaxcl evaluate {word}" if labelled else f"jaxcl embed {word} --out features.csv"
+    return f"{first}; jaxcl plot {word}"
 
 
 def plan(arguments: list[str]) -> int:

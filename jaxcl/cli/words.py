@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import json
 import typing
 from collections.abc import Mapping, Sequence
@@ -115,9 +116,14 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
 
 def found_config(word: str | Path) -> Path:
     """The config that a word of the command line means: a file, or the name of one that comes with jaxcl."""
-    from jaxcl.shipped import found
+    from jaxcl.shipped import found, shipped
 
-    return found(word)
+    path = found(word)
+    if not path.is_file() and (near := difflib.get_close_matches(path.stem, shipped(), 1)):
+        raise FileNotFoundError(
+            f"There is no config {word}. Did you mean {near[0]}? `jaxcl configs` lists those that come with jaxcl."
+        )
+    return path
 
 
 def values_of(word: str) -> list[str]:

@@ -15,6 +15,8 @@ from jaxcl.data.decode import not_finite, reason, told_of_not_finite, within
 from jaxcl.data.folders import by_extremes, missing
 from jaxcl.typing import About, Images
 
+SPLITS = ("train", "test", "val")
+
 
 def load_archive(
     path: Path, split: str, size: int | None, *, value_range: tuple[float, float] | None = None
@@ -26,11 +28,10 @@ def load_archive(
             prefix = prefix_of(archive, split, path)
             images = member(archive, f"{prefix}images", path)
             if images.dtype != np.uint8:
-                others = (
-                    n for n in ("train_images", "test_images") if has(archive, n) and n != f"{prefix}images"
-                )
+                every = (f"{name}_images" for name in SPLITS)
+                others = (n for n in every if has(archive, n) and n != f"{prefix}images")
                 images, notes = as_bytes(images, (member(archive, n, path) for n in others), value_range)
-            labels = member(archive, f"{prefix}labels", path) if has(archive, f"{prefix}labels") else None
+            labels = labels_of(archive, prefix, path)
             classes = member(archive, "classes", path) if has(archive, "classes") else np.array([], str)
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {reason(error).rstrip('.')}.") from error
@@ -94,7 +95,7 @@ def load_array(
     notes: tuple[str, ...] = ()
     if images.dtype != np.uint8:
         images, notes = as_bytes(images, (), value_range)
-    numbers = None if labels is None else array(Path(labels).expanduser())
+    numbers = None if labels is None else in_a_row(array(Path(labels).expanduser()))
     data = from_arrays(images, numbers, name=f"npy:{path}/{split}")
     data = part_of(data, split, f"{path} has {len(data.images)} images")._replace(notes=notes)
     return data if size is None else data._replace(images=resized(data.images, size))
@@ -107,7 +108,7 @@ def about_array(path: Path, size: int | None, labels: str | None) -> About | Non
         return None
     n, h, w, c = (*shape, 1)[:4]
     chosen = held_out(n, "train")
-    numbers = None if labels is None else array(Path(labels).expanduser())
+    numbers = None if labels is None else in_a_row(array(Path(labels).expanduser()))
     if numbers is not None and (numbers.shape != (n,) or not np.issubdtype(numbers.dtype, np.integer)):
         return None
     return About(
@@ -124,10 +125,14 @@ def array(path: Path) -> np.ndarray:
             f"npy:{path} is a folder; expected a file made by np.save. Did you mean folder:{path}?"
         )
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        found.close()
+        raise ValueError(f"it is an archive made by np.savez. Did you mean npz:{path}?")
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(
-            f"{path} is no numpy file (made by np.save) that can be read: {reason(error)}."
+            f"{path} is no numpy file (made by np.save) that can be read: {reason(error).rstrip('.')}."
         ) from error
 
 
@@ -139,7 +144,7 @@ def about_archive(path: Path, size: int | None) -> About | None:
         with zipfile.ZipFile(path) as archive:
             prefix = prefix_of(archive, "train", path)
             shape = shape_of(archive, f"{prefix}images", path)
-            labels = member(archive, f"{prefix}labels", path) if has(archive, f"{prefix}labels") else None
+            labels = labels_of(archive, prefix, path)
             classes = member(archive, "classes", path) if has(archive, "classes") else np.array([], str)
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {reason(error)}.") from error
@@ -168,13 +173,15 @@ def check_archive(path: Path) -> None:
 
 
 def prefix_of(archive: zipfile.ZipFile, split: str, path: Path) -> str:
-    """ "train_" or "test_", where the archive has the split, or "" where it has all images together."""
+    """ "train_", "test_" or "val_", where the archive has the split ("test" may be "val_"), or "" where it has all
+    images together."""
     # An archive says a name twice. Where they differ labels, say, would seem not to be there: opening compares them.
     for entry in archive.infolist():
         archive.open(entry).close()
-    if has(archive, f"{split}_images"):
-        return f"{split}_"
-    if not has(archive, "images"):
+    for name in ("test", "val") if split == "test" else (split,):
+        if has(archive, f"{name}_images"):
+            return f"{name}_"
+    if split == "val" or not has(archive, "images"):
         keys = [name.removesuffix(".npy") for name in archive.namelist()]
         raise ValueError(
             f"{path} holds {', '.join(keys) or 'nothing'}; expected {split}_images (and"
@@ -185,6 +192,15 @@ def prefix_of(archive: zipfile.ZipFile, split: str, path: Path) -> str:
 
 def has(archive: zipfile.ZipFile, key: str) -> bool:
     return f"{key}.npy" in archive.namelist()
+
+
+def labels_of(archive: zipfile.ZipFile, prefix: str, path: Path) -> np.ndarray | None:
+    return in_a_row(member(archive, f"{prefix}labels", path)) if has(archive, f"{prefix}labels") else None
+
+
+def in_a_row(labels: np.ndarray) -> np.ndarray:
+    """Labels [n]; of [n, 1] as well, as CIFAR-10's and MedMNIST's are given."""
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def member(archive: zipfile.ZipFile, key: str, path: Path) -> np.ndarray:

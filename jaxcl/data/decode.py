@@ -193,9 +193,23 @@ def as_rgb(image: Image.Image, to_bytes: ToBytes = full_range) -> Image.Image:
     return image.convert("RGB")
 
 
-def reason(error: BaseException) -> str:
+# What people have that Pillow does not read, by the ending of the name, and what becomes of it.
+ELSEWHERE = {
+    **dict.fromkeys((".heic", ".heif"), "HEIC; save it as JPEG"),
+    **dict.fromkeys((".dcm", ".nii", ".nrrd"), "a medical format; save its pixels by numpy: --data npy:FILE"),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng"), "raw; develop it to JPEG or PNG"),
+    **dict.fromkeys((".tif", ".tiff"), "a TIFF of several bands? save them all by numpy: --data npy:FILE"),
+    **dict.fromkeys((".svg", ".ai", ".eps", ".psd"), "a drawing; save it as PNG"),
+}
+
+
+def reason(error: BaseException, file: str | os.PathLike = "") -> str:
+    """What is wrong with a file, in some words."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return "no image in a known format" if text.startswith("cannot identify image file") else text
+    if not text.startswith("cannot identify image file"):
+        return text
+    known = ELSEWHERE.get(os.path.splitext(file)[1].lower())
+    return "no image in a known format" + (f" ({known})" if known else "")
 
 
 def first(names: list[str], shown: int = 3) -> str:

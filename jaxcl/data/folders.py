@@ -62,7 +62,7 @@ def read_folder(
     shown = [os.path.relpath(file, part.folder) for _, file in files]
     skipped = [f"{os.path.relpath(file, part.folder)}: {why}" for file, why in part.skipped]
     reasons: dict[int, str] = {}
-    formats, notes = readable_formats(), [found.says]
+    formats, notes = readable_formats(), found.notes(split)
     with warnings.catch_warnings():
         # Pillow warns about oddities (in EXIF, say) that do not matter; of a decompression bomb it warns, then opens.
         warnings.simplefilter("ignore")
@@ -87,7 +87,7 @@ def read_folder(
             except DeepPixels:
                 later.append(i)
             except Exception as error:  # one file, whatever is wrong with it, must not end the others
-                reasons[i] = reason(error)
+                reasons[i] = reason(error, files[i][1])
 
         in_parallel(
             partial(decode, to_bytes=put_off if value_range is None else within(value_range)), len(files)

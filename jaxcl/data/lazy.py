@@ -96,6 +96,7 @@ class Data:
                 " images are left out; remove them (in a program, ask for `train` before `about`).",
                 stacklevel=3,
             )
+            self.__dict__["about"] = there
         return images
 
     @cached_property

@@ -5,7 +5,7 @@ digits        the embedded data set: nothing to download (see `digits.py`)
 tfds:NAME     a TensorFlow data set that was prepared before; NAME, NAME/CONFIG, NAME:VERSION
               (imagenet2012_subset/1pct and /10pct are SimCLR's fixed lists of ImageNet's labelled images)
 folder:PATH   a folder of image files; see `load` for the layouts
-npz:PATH      a numpy archive of train_images, train_labels, test_images, test_labels; or images, labels
+npz:PATH      a numpy archive of train_images, train_labels, test_images, test_labels (or val_); or images, labels
 npy:PATH      a numpy file of images, their labels in another
 
 SPEC#imagenet100 is one of these restricted to a list of classes (see `classes.py`).
@@ -75,19 +75,22 @@ def load(
         from 1), relative to the folder or to the working directory; of "npy:PATH", a numpy file of them.
     layout
         of a folder: "splits" or "classes" decides what its folders called train and test are; "auto" looks. "deepest":
-        all folders that images lie in are classes, however deep (iNaturalist's Birds/202), and none is a split.
+        all folders that images lie in are classes, however deep (iNaturalist's Birds/202), and none is a split; "flat":
+        no folder is a class.
     value_range
         (low, high): the values that become 0 and 255, of images of other than 8 bits. None: from 0 to what their
         largest value needs of 8, 10, 12, 14 or 16 bits, over the whole data set; `Images.notes` says which.
 
     Folders. Sub-folders of the images' folder are the classes, in alphabetical order; without any, or with a single
     one, there are no labels. Folders called train, test and val are the splits, or training, testing, valid,
-    validation, dev, eval, in any case, and as train_images or test-set. A folder that holds nothing but another one is
-    looked through (data/images/train/...), within a split as well (train/images/*.png). Splits inside all of the
-    classes (cat/train/*.png, cat/test/*.png) are splits too. Classes may stand in a text file beside the images
-    instead: a table whose rows name the files. It is found where it lies at the top, in the folder of a split, or is
-    named by `labels`; columns called split say the split. What was understood is the first of `Images.notes`. What can
-    be read in two ways, and a test class without training images, are errors that say what to do.
+    validation, dev, eval, in any case, and as train_images, test-set, or seg_train beside seg_test and train2017 beside
+    val2017. A folder that holds nothing but another one is looked through (data/images/train/...), within a split as
+    well (train/images/*.png). Splits inside all of the classes (cat/train/*.png, cat/test/*.png) are splits too.
+    Classes may stand in a text file beside the images instead: a table whose rows name the files. It is found where it
+    lies at the top, in the folder of a split, or is named by `labels`; columns called split, is_train or is_valid say
+    the split. What was understood is the first of `Images.notes`. What can be read in two ways, as images_1 and
+    images_2 or a table with other classes than the folders', and a test class without training images, are errors that
+    say what to do.
 
     A folder without splits is split here: a file's own name (below the folder, with its class) decides whether it is
     among the tenth that is "test" or among the others, so files that are added later move none; of a class of ten or

@@ -214,14 +214,14 @@ def _in_folder(where: str, split: str, data_dir: Any, labels: str | None, layout
             with open(path, "rb") as file:
                 found[i] = Found(os.fspath(path), None, *header(file, formats), numbers.get(name))
         except Exception as error:  # one file, whatever is wrong with it, must not end the others
-            found[i] = f"{os.path.relpath(path, root)}: {reason(error)}"
+            found[i] = f"{os.path.relpath(path, root)}: {reason(error, path)}"
 
     in_parallel(look, len(files))
     skipped = [f"{os.path.relpath(path, root)}: {why}" for path, why in part.skipped]
     classes = whole.classes if labelled(whole, split) else ()
     images = gathered(f"folder:{where}/{split}", classes, found, skipped)
     value_range: tuple[float, float] | None = None
-    notes: tuple[str, ...] = (whole.says,)
+    notes = tuple(whole.notes(split))
     if any_deep([file for _, file in files], formats):
         value_range, note = range_of(whole, formats)
         notes += (note,)

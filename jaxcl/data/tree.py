@@ -15,7 +15,17 @@ NO_IMAGES = frozenset(
     " .npy .npz .mat .h5 .hdf5 .pkl .db .ini .log .doc .docx .xls .xlsx .mp4 .avi .mov".split()
 )
 # What operating systems leave behind.
-LITTER = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
+LITTER = frozenset(
+    (
+        "__macosx",
+        "thumbs.db",
+        "desktop.ini",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "@eadir",
+    )
+)
 
 
 class Node(NamedTuple):

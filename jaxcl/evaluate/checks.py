@@ -37,8 +37,8 @@ def check_labels(who: str, labels: np.ndarray | None, n: int) -> np.ndarray:
     """The labels as integers [n], or an error that says what is wrong with them."""
     if labels is None:
         raise ValueError(
-            f"{who} needs labels: this data set has none. Evaluate on a labelled split; an unlabelled one serves to"
-            " pre-train."
+            f"{who} needs labels: this data set has none, and serves to pre-train and to embed. Give a file of labels"
+            " (--labels FILE), another split (--evaluate-on SPLIT) or other images (--data SPEC)."
         )
     labels = np.asarray(labels)
     if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):

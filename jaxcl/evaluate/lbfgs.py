@@ -1,11 +1,15 @@
 """L-BFGS for multinomial logistic regression, several strengths of regularization at a time.
 
-The whole minimizer is one compiled loop; `probe.linear_path` says what it minimizes and gives it the features.
+The minimizer is one compiled loop, of which some iterations run at a time where somebody watches; `probe.linear_path`
+says what it minimizes and gives it the features.
 """
 
 from __future__ import annotations
 
 import functools
+import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +38,69 @@ def fit_logistic(x: Array, y: Array, l2: Array, tolerance, iterations, *, classe
     Rows of label -1 do not count; their x must be zero, and their cross-entropy is 0. So rows can be filled up to a
     number that devices share evenly: over x and y that are split along the rows XLA shares all passes, and sums a
     gradient [p, c, d + 1] over the devices in each iteration.
+    """
+    start, advance, end = _problem(x, y, l2, tolerance, classes)
+    return end(advance(start(), iterations))
+
+
+# The largest gradient is this often looked at by who watches.
+SECONDS_WATCHED = 1.0
+
+
+def fit_watched(
+    x: Array,
+    y: Array,
+    l2: Array | np.ndarray,
+    tolerance: float,
+    iterations: int,
+    *,
+    classes: int,
+    told: Callable[[float], None],
+):
+    """`fit_logistic` of one device, which says about once a second how far it is: `told` gets a fraction.
+
+    Of the iterations, or of the way of the largest gradient to the tolerance by its logarithm, whichever is more: most
+    fits end long before the iterations do.
+    """
+    carry = _start(x, y, l2, tolerance, classes=classes)
+    count, step, far = 0, 1, 0.0
+    first = None
+    while count < iterations:
+        began = time.perf_counter()
+        carry, slowest, done = _advance(x, y, l2, tolerance, carry, count + step, classes=classes)
+        count, slowest = int(carry[0]), float(slowest)
+        if bool(done):
+            break
+        first = slowest if first is None else first
+        way = np.log(first / max(slowest, 1e-30)) / max(np.log(first / max(tolerance, 1e-30)), 1e-6)
+        far = max(far, count / iterations, min(float(way), 0.99))
+        told(far)
+        seconds = time.perf_counter() - began
+        step = int(np.clip(step * SECONDS_WATCHED / max(seconds, 1e-6), 1, min(4 * step, iterations - count)))
+    return _end(x, y, l2, tolerance, carry, classes=classes)
+
+
+@functools.partial(jax.jit, static_argnames="classes")
+def _start(x, y, l2, tolerance, *, classes: int):
+    return _problem(x, y, l2, tolerance, classes)[0]()
+
+
+@functools.partial(jax.jit, static_argnames="classes", donate_argnames="carry")
+def _advance(x, y, l2, tolerance, carry, until, *, classes: int):
+    """The carry after so many iterations, the largest gradient among those not yet fitted, and whether all are."""
+    carry = _problem(x, y, l2, tolerance, classes)[1](carry, until)
+    return carry, jnp.max(jnp.where(carry[9], 0, jnp.max(jnp.abs(carry[4]), axis=(1, 2)))), jnp.all(carry[9])
+
+
+@functools.partial(jax.jit, static_argnames="classes")
+def _end(x, y, l2, tolerance, carry, *, classes: int):
+    return _problem(x, y, l2, tolerance, classes)[2](carry)
+
+
+def _problem(x: Array, y: Array, l2: Array, tolerance: Any, classes: int) -> tuple[Any, Any, Any]:
+    """What `fit_logistic` is made of: start() -> carry, advance(carry, until) -> carry, end(carry) -> what it returns.
+
+    The carry begins with the number of iterations; 4 is the gradient, 9 says who is done.
     """
     d, counts_in = x.shape[1], y >= 0
     p, dtype = l2.shape[0], x.dtype
@@ -145,8 +212,11 @@ def fit_logistic(x: Array, y: Array, l2: Array, tolerance, iterations, *, classe
         done = done | (jnp.max(jnp.abs(grad_next), axis=(1, 2)) <= tolerance) | ~found | (stuck >= 10)
         return count + 1, theta, z, value_next, grad_next, steps, changes, rho, gamma, done, stuck, counts
 
-    def running(carry):
-        return (carry[0] < iterations) & ~jnp.all(carry[9])
+    def advance(carry, until):
+        def running(carry):
+            return (carry[0] < until) & ~jnp.all(carry[9])
+
+        return lax.while_loop(running, iterate, carry)
 
     # 1 / diagonal of the Hessian at zero, [p, 1, d + 1]: there every class has probability 1 / c.
     spread = (1 - 1 / classes) / classes
@@ -155,33 +225,26 @@ def fit_logistic(x: Array, y: Array, l2: Array, tolerance, iterations, *, classe
     curvature = jnp.concatenate([curvature, jnp.full((p, 1), spread, dtype)], axis=1)
     inverse = 1 / jnp.where(curvature > 0, curvature, 1)[:, None]
 
-    theta = jnp.zeros((p, classes, d + 1), dtype)
-    z = jnp.zeros((p, classes, len(x)), dtype)
-    # The gradient at zero, where probabilities(z) would be constants that XLA spends seconds on folding.
-    residual = jnp.where(wrong, 1 / classes, jnp.where(counts_in, 1 / classes - 1, 0)).astype(dtype) / n
-    grad = jnp.concatenate(
-        [jnp.matmul(residual, x, precision=exact), jnp.sum(residual, axis=1, keepdims=True)], axis=1
-    )
-    grad = jnp.broadcast_to(grad, theta.shape)
-    memory = jnp.zeros((MEMORY, *theta.shape), dtype)
-    zeros = jnp.zeros(p, jnp.int32)
-    done = jnp.max(jnp.abs(grad), axis=(1, 2)) <= tolerance
-    value = jnp.full(p, np.log(classes), dtype)
-    start = (
-        0,
-        theta,
-        z,
-        value,
-        grad,
-        memory,
-        memory,
-        jnp.zeros((MEMORY, p), dtype),
-        jnp.ones(p, dtype),
-        done,
-        zeros,
-    )
-    end = lax.while_loop(running, iterate, (*start, zeros))
-    theta = end[1]
-    z = logits(theta)  # Afresh: the sum of so many steps has gathered their rounding.
-    met = jnp.max(jnp.abs(end[4]), axis=(1, 2)) <= tolerance
-    return theta, probabilities(z)[1], jnp.max(jnp.abs(gradient(theta, z)), axis=(1, 2)), end[11], met
+    def start():
+        theta = jnp.zeros((p, classes, d + 1), dtype)
+        z = jnp.zeros((p, classes, len(x)), dtype)
+        # The gradient at zero, where probabilities(z) would be constants that XLA spends seconds on folding.
+        residual = jnp.where(wrong, 1 / classes, jnp.where(counts_in, 1 / classes - 1, 0)).astype(dtype) / n
+        grad = jnp.concatenate(
+            [jnp.matmul(residual, x, precision=exact), jnp.sum(residual, axis=1, keepdims=True)], axis=1
+        )
+        grad = jnp.broadcast_to(grad, theta.shape)
+        memory = jnp.zeros((MEMORY, *theta.shape), dtype)
+        zeros = jnp.zeros(p, jnp.int32)
+        done = jnp.max(jnp.abs(grad), axis=(1, 2)) <= tolerance
+        value = jnp.full(p, np.log(classes), dtype)
+        pairs = (memory, jnp.zeros_like(memory), jnp.zeros((MEMORY, p), dtype), jnp.ones(p, dtype))
+        return jnp.int32(0), theta, z, value, grad, *pairs, done, zeros, jnp.zeros_like(zeros)
+
+    def end(carry):
+        theta = carry[1]
+        z = logits(theta)  # Afresh: the sum of so many steps has gathered their rounding.
+        met = jnp.max(jnp.abs(carry[4]), axis=(1, 2)) <= tolerance
+        return theta, probabilities(z)[1], jnp.max(jnp.abs(gradient(theta, z)), axis=(1, 2)), carry[11], met
+
+    return start, advance, end

@@ -8,7 +8,7 @@ experiments of SimCLR (Chen et al. 2020, arXiv:2002.05709, appendix B.8) and Kor
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,8 @@ from jax.sharding import Mesh
 
 from jaxcl import devices
 from jaxcl.evaluate.checks import check_features, check_labels, numbered_classes
-from jaxcl.evaluate.lbfgs import fit_logistic
+from jaxcl.evaluate.lbfgs import fit_logistic, fit_watched
+from jaxcl.evaluate.progress import Progress, stage
 
 # Coarser than the 45 values of SimCLR's appendix, over the part of their range that matters for a mean cross-entropy.
 L2 = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -58,6 +59,7 @@ def linear_path(
     standardize: bool = True,
     tolerance: float = 1e-5,
     iterations: int = 500,
+    told: Callable[[float], None] | None = None,
 ) -> LinearPath:
     """Multinomial logistic regression for every value of l2 at once.
 
@@ -77,6 +79,8 @@ def linear_path(
         features as given all the same. It makes one range of l2 fit all encoders, and converges in fewer iterations.
     tolerance, iterations
         stop where no entry of the gradient exceeds the tolerance, or after so many iterations; `converged` says which.
+    told
+        is called about once a second with the fraction that is done, where one device fits.
 
     Computes in float32, or in float64 where the features are and jax_enable_x64 is set. Features of more than `SHARED`
     numbers are shared by the devices of all processes, which must all call it; with fewer a message an iteration would
@@ -101,12 +105,22 @@ def linear_path(
     for first in range(0, len(strengths), together):
         group = np.resize(strengths[first:], together) if first + together > len(strengths) else None
         group = strengths[first : first + together] if group is None else group
-        fit = fit_logistic(inputs, targets, group, tolerance, iterations, classes=len(classes))
+        if mesh is not None:
+            fit = fit_logistic(inputs, targets, group, tolerance, iterations, classes=len(classes))
+        else:  # also where nobody watches: another program would round otherwise
+            share = min(together, len(strengths) - first) / len(strengths)
+            part = functools.partial(_part, told, first / len(strengths), share)
+            fit = fit_watched(inputs, targets, group, tolerance, iterations, classes=len(classes), told=part)
         if mesh is not None:
             fit = devices.whole(fit, mesh)
         parts.append([np.asarray(part)[: len(strengths) - first] for part in fit])
     fitted = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return _path(fitted, l2, classes, center, scale, len(y), x.dtype)
+
+
+def _part(told: Callable[[float], None] | None, before: float, share: float, fraction: float) -> None:
+    if told is not None:
+        told(before + share * fraction)
 
 
 def linear_path_each(
@@ -247,6 +261,7 @@ def linear_probe(
     tolerance: float = 1e-5,
     iterations: int = 500,
     split: tuple[np.ndarray, np.ndarray] | None = None,
+    progress: Progress | None = None,
 ) -> LinearProbe:
     """`linear_path`, with l2 chosen on a held-out part of the training set and refitted on all of it.
 
@@ -254,16 +269,19 @@ def linear_probe(
     same at every call; or `split`, the rows to fit and the rows to hold out, says which it is. Where several values of
     l2 are right equally often, the largest is taken. `details` holds "l2" (the chosen one), "l2_path",
     "held_out_accuracies" (in percent, one a value of l2), "iterations", "converged" (of the refit), "path_converged",
-    "cross_entropy".
+    "cross_entropy". `progress` is called about once a second with ("fitting" or "fitting all images", the fraction of
+    it that is done).
     """
     labels = check_labels("The linear probe", train_labels, len(train_features))
     test_labels = check_labels("The linear probe", test_labels, len(test_features))
     train_features = np.asarray(train_features)
     fit = functools.partial(linear_path, standardize=standardize, tolerance=tolerance, iterations=iterations)
     fitted, held = hold_out(labels, held_out) if split is None else split
-    path = fit(train_features[fitted], labels[fitted], l2=l2)
+    told = None if progress is None else stage(progress, "fitting")
+    path = fit(train_features[fitted], labels[fitted], l2=l2, told=told)
     chosen, scores = _chosen(path, train_features[held], labels[held], l2)
-    final = fit(train_features, labels, l2=(chosen,))
+    told = None if progress is None else stage(progress, "fitting all images")
+    final = fit(train_features, labels, l2=(chosen,), told=told)
     return _probe(path, final, test_features, test_labels, chosen, scores)
 
 

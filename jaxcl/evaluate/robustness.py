@@ -86,7 +86,8 @@ def robustness(
     else:
         clean = subject.test_features(progress)
     stage(progress, "fitting")(0.0)
-    probe = linear_probe(features, labels, clean, wanted, l2=l2, **probe_settings)
+    how = {"l2": l2, "progress": progress} | probe_settings
+    probe = linear_probe(features, labels, clean, wanted, **how)
 
     total, accuracies = len(names) * len(SEVERITIES), {}
     right, five = np.zeros(len(shown)), np.zeros(len(shown))

@@ -138,7 +138,8 @@ def _transform_probe(
     # An image's other transforms would give away what is held out of it.
     fitted, held = map(with_all_transforms, hold_out(np.zeros(len(train_images), int), held_out))
     stage(progress, "fitting")(0.0)
-    probe = linear_probe(train, labels, test, test_labels, l2=l2, split=(fitted, held), **more)
+    how = {"l2": l2, "split": (fitted, held), "progress": progress} | more
+    probe = linear_probe(train, labels, test, test_labels, **how)
     right = np.argmax(test @ probe.weights + probe.bias, axis=1) == test_labels
     right = right.reshape(len(test_images), transforms)
     error = right.mean(axis=1).std() / np.sqrt(len(right))

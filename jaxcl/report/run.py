@@ -37,13 +37,15 @@ def plot_run(
     data: str | None = None,
     data_dir: str | None = None,
     trust: bool = False,
+    **how: Any,
 ) -> Report:
     """Draws views, curves, a map of the embedding and nearest neighbors into run_dir/plots, and a page of them.
 
     points
         how many test images the maps show.
-    data, data_dir
-        other images to show than the run's own, as for `evaluate_run`.
+    data, data_dir, how
+        other images to show than the run's own, as for `evaluate_run`; `how` they are read, as labels, layout and
+        value_range.
     trust
         execute the run's config whoever made it (`open_run`).
 
@@ -61,14 +63,16 @@ def plot_run(
     try:
         if data is None:
             own = run.data()
-            train, test = own.train, own.test
+            train = own.train
+            test = own.test
         else:
-            train, test = other_images(run, data, data_dir)
+            train, test = other_images(run, data, data_dir, **how)
     except (FileNotFoundError, ValueError) as error:
         if data is not None:
             raise
+        what = "Views, map" if train is None else "Map"
         left_out.append(
-            f"Views, map and nearest neighbors are left out: the images cannot be read ({error}) `jaxcl plot"
+            f"{what} and nearest neighbors are left out: the images cannot be read ({error}) `jaxcl plot"
             f" {run_dir} --data SPEC` shows others."
         )
     if train is not None:

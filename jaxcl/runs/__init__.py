@@ -1,5 +1,5 @@
 """A run directory: made and opened (`directory`), trained in (`training`) and evaluated (`evaluation`, on the
-images of `images`).
+images of `images`, beside raw `pixels`).
 
 RUN_DIR/
   config.py  knobs.json      what was run: the config's text, the value of every knob

@@ -20,6 +20,8 @@ from jaxcl.config import recipe_of
 from jaxcl.records import write_whole
 from jaxcl.runs.directory import Run, open_run, silent
 from jaxcl.runs.images import images_to_evaluate, with_test_images, without_trained_on
+from jaxcl.runs.pixels import pixels, projected_pixels, projection_width
+from jaxcl.tables import describe
 from jaxcl.typing import Array, Images, PyTree
 
 if TYPE_CHECKING:
@@ -181,7 +183,8 @@ def evaluate_run(
     data_dir: str | None = None,
     evaluate_on: str | None = None,
     labels: str | None = None,
-    layout: str = "auto",
+    layout: str | None = None,
+    value_range: tuple[float, float] | None = None,
     encoded: bool = False,
     test_data: str | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -213,11 +216,12 @@ def evaluate_run(
         another data set to evaluate on, as for `data.load` (resized to the run's images; gray ones become RGB if the
         run's are): results then have "data", and lie in evaluations/PROTOCOL@DATA.json. Without data_dir that of the
         run's own knobs serves.
-    evaluate_on, labels
-        another split to test on, and another file of labels, than the run's knobs name.
-    layout, encoded
-        of `data`: how a folder is read; and whether its images stay encoded, so that crops (of "linear_moco" and
-        fine-tuning) are of whole images, and tests see the 7/8 in the middle, not all of the centre square.
+    evaluate_on, labels, layout, value_range
+        another split to test on, another file of labels, and another way to read folders and pixels, than the run's
+        knobs say (of other data: than `data.load` would find).
+    encoded
+        of `data`: whether its images stay encoded, so that crops (of "linear_moco" and fine-tuning) are of whole
+        images, and tests see the 7/8 in the middle, not all of the centre square.
     test_data
         other images of some of the same classes, by their names, in place of the test images, as for `data.load`:
         another kind of photograph, or "objectnet13:PATH" (`data.objectnet13`), as LooC is tested. What classifiers are
@@ -250,13 +254,15 @@ def evaluate_run(
     encoder = encoder_of(run, recipe.method.embed)
     if members is None:
         own_split = evaluate_on if test_data is None else None
-        sets = images_to_evaluate(
-            run, data, data_dir, evaluate_on=own_split, labels=labels, layout=layout, encoded=encoded
-        )
+        how: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
+        sets = images_to_evaluate(run, data, data_dir, evaluate_on=own_split, encoded=encoded, **how)
         sets = without_trained_on(run, sets, data, told)
         if test_data is not None:
             sets = with_test_images(run, sets, test_data, data_dir, evaluate_on=evaluate_on or "test")
             data = ", ".join(filter(None, (data, f"tested on {test_data}")))
+        tested = (line for _, test in sets.values() for line in (describe(test), *test.notes))
+        for line in dict.fromkeys(tested):
+            told(line)
         own_embed = encoder.embed
     else:
         sets = members.sets(run, told)
@@ -382,40 +388,6 @@ def kind_of(value: Any) -> str:
     """What a setting is, in the words of an error."""
     kinds = {"truth value": bool, "number": int | float, "word": str, "list": list | tuple}
     return next((kind for kind, types in kinds.items() if isinstance(value, types)), "mapping")
-
-
-# Numbers of all training images' pixels times the classes, beyond which a linear classifier of them takes many minutes
-# on a few cores. CIFAR-10 has 1.5e9.
-MOST_WORK = 2_000_000_000
-
-
-def projection_width(sets: Mapping[str, tuple[Images, Images]], protocols: Sequence[str]) -> int | None:
-    """To how many numbers raw pixels are projected; None: not at all, as for few images or where kNN alone is asked."""
-    if all(protocol.startswith("knn") for protocol in protocols):
-        return None
-    width = None
-    for train, _ in sets.values():
-        n, h, w, c = train.images.shape
-        classes = 1 if train.labels is None else len(np.unique(train.labels))
-        if n * h * w * c * classes > MOST_WORK:
-            width = min(h * w * c, max(64, MOST_WORK // (n * classes)), width or h * w * c)
-    return width
-
-
-def projected_pixels(width: int) -> Callable[[Array], Array]:
-    """[b, h, w, c] -> [b, width], by a fixed matrix of independent N(0, 1 / width): distances are kept on average."""
-
-    def project(images: Array) -> Array:
-        flat = pixels(images)
-        matrix = jax.random.normal(jax.random.key(0), (flat.shape[1], width)) * width**-0.5
-        return (flat - 0.5) @ matrix
-
-    return project
-
-
-def pixels(images: Array) -> Array:
-    """The baseline below all encoders: [b, h, w, c] -> [b, h w c]."""
-    return images.reshape(len(images), -1)
 
 
 def joint(classify: Callable[[Array], Array], test: Images) -> dict[str, Any]:

@@ -21,14 +21,17 @@ def images_to_evaluate(
     *,
     evaluate_on: str | None = None,
     labels: str | None = None,
-    layout: str = "auto",
+    layout: str | None = None,
+    value_range: tuple[float, float] | None = None,
     encoded: bool = False,
 ) -> dict[str, tuple[Images, Images]]:
     """A kind of label -> training and test images that carry it: the run's own, or other data."""
+    changed: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
     if data is not None:
-        how: dict[str, Any] = {"labels": labels, "layout": layout, "encoded": encoded}
+        how = {name: value for name, value in changed.items() if value is not None}
+        how["encoded"] = encoded
         return {"": other_images(run, data, data_dir, evaluate_on=evaluate_on or "test", **how)}
-    changed = {"evaluate_on": evaluate_on, "labels": labels}
+    changed["evaluate_on"] = evaluate_on
     knobs = dataclasses.replace(run.knobs, **{name: v for name, v in changed.items() if v is not None})
     run = run._replace(knobs=resolved(knobs))
     try:
@@ -36,10 +39,14 @@ def images_to_evaluate(
         sets: dict[str, tuple[Images, Images | None]] = {"": (own.train, own.test)}
         if own.evaluated is not None:
             sets = {kind: (train, test) for kind, (train, test) in own.evaluated.items()}
-    except (FileNotFoundError, ValueError) as error:
+    except FileNotFoundError as error:
         raise ValueError(
             f"The images of {run.dir} cannot be read, and an evaluation needs labelled images: bring them back, or"
             f" give others with --data. ({error})"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"The images of {run.dir} do not serve to evaluate; give others with --data. ({error})"
         ) from error
     found = {kind: (train, test) for kind, (train, test) in sets.items() if test is not None}
     if not found:
@@ -57,7 +64,8 @@ def other_images(
     evaluate_on: str = "test",
     **how: Any,
 ) -> tuple[Images, Images]:
-    """Training and test images of another data set, in the size and with the channels of the run's."""
+    """Training and test images of another data set, in the size and with the channels of the run's; `how` it is read,
+    as by `other_split`."""
     train, test = (other_split(run, data, split, data_dir, **how) for split in ("train", evaluate_on))
     return train, test
 
@@ -70,6 +78,7 @@ def other_split(
     *,
     labels: str | None = None,
     layout: str = "auto",
+    value_range: tuple[float, float] | None = None,
     encoded: bool = False,
 ) -> Images:
     """One split of another data set; where it stays encoded, of the centre square the 7/8 in the middle is seen, and
@@ -83,6 +92,7 @@ def other_split(
         size=side_of(run),
         labels=labels,
         layout=layout,
+        value_range=value_range,
         encoded=encoded or None,
     )
     return fitting(opened.train, run.about.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
@@ -22,6 +23,7 @@ from jaxcl.tables import describe
 if TYPE_CHECKING:
     from jaxcl.data import Data
     from jaxcl.train import Callback, Trained
+    from jaxcl.typing import Images
 
 
 def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, anyway: bool = False):
@@ -44,7 +46,9 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
         )
     init = starting_point(knobs, recipe)
     # All that the data can be wrong in is found before there is a directory.
-    images = data.train
+    described, images = data.about, opened(data)
+    if data.about != described:
+        recipe = recipe_of(module, knobs, data.about)
     first = jax.process_index() == 0
     told = partial(print, flush=True) if first else silent
     for line in (describe(images), *images.notes):
@@ -60,6 +64,8 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
     with owned(run_dir) if first else nullcontext():
         mine = identity(text, knobs, fingerprint(images))
         check_processes(run_dir, mine)
+        # Images that came or went are told as such, and not as another number of steps.
+        check_same_run(run_dir, config, knobs, data.about, images.files, besides={"epochs"}, beside=beside)
         more = longer.longer(run_dir, module, knobs, data.about)
         besides = {"epochs"} if more else set()
         check_same_run(run_dir, config, knobs, data.about, images.files, besides=besides, beside=beside)
@@ -92,6 +98,14 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
             begin=begin,
             ahead=planned_ahead(config, recipe, anyway=anyway),
         )
+
+
+def opened(data: Data) -> Images:
+    """The training images. Where some of the files are none, `data.about` counts the others from then on, and the
+    warning that it counted all would only be heard by those who make a recipe before."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* was described as ")
+        return data.train
 
 
 def starting_point(knobs: CommonKnobs, recipe: Recipe) -> Callable[[Any], Any] | None:
@@ -145,10 +159,11 @@ def train_runs(
     def recipe_with(values: Mapping[str, Any]) -> Recipe:
         return recipe_of(module, dataclasses.replace(members[0], **values), data.about)
 
+    images = opened(data)
     recipes = [recipe_of(module, knobs, data.about) for knobs in members]
     beside = neighbors.of(module)
     text = neighbors.program(read_text(config), beside)
-    images, folders = data.train, [Path(folder) for folder in run_dirs]
+    folders = [Path(folder) for folder in run_dirs]
     for line in (describe(images), *images.notes):
         print(line, flush=True)
     callbacks = [online_knn(knobs, recipe, data) for knobs, recipe in zip(members, recipes, strict=True)]
@@ -213,6 +228,9 @@ def online_knn(
             raise ValueError(f"{data.name} has no images to test on.")
         call = online_knn(recipe.method.embed, data.train, test)
     except (ValueError, FileNotFoundError) as error:
+        asked = knobs.evaluate_on != type(knobs).evaluate_on
+        if asked and "test" not in data.__dict__:  # a split that is not there, and not one without labels
+            raise
         told(f"Without online kNN (--knn-every {knobs.knn_every:g}): {error}")
         return []
     every = int(knobs.knn_every * data.about.count // knobs.batch_size)

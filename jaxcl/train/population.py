@@ -311,7 +311,7 @@ def _check(
     optional = {"callbacks": callbacks, "run_dirs": run_dirs, "identities": identities}
     for what, given in {"seeds": seeds, **optional}.items():
         if len(given) != len(numbers) and not (len(given) == 0 and what != "seeds"):
-            raise ValueError(f"{what} needs one entry for each of {len(numbers)} members; got {len(given)}.")
+            raise ValueError(f"{what} must be one for each of {len(numbers)} members; got {len(given)}.")
     for one in numbers:
         if set(one) != set(numbers[0]):
             raise ValueError(

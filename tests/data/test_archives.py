@@ -130,7 +130,7 @@ def test_pixels_that_are_no_numbers_are_told_with_their_images(tmp_path):
         ({"images": np.zeros((20, 6), np.uint8)}, r"got \[20, 6\]"),
         ({"images": np.zeros((0, 6, 6, 3), np.uint8)}, "there are no images"),
         ({"labels": np.zeros(19, int)}, r"shape \[20\]; got labels of the shape \[19\]"),
-        ({"labels": np.zeros((20, 1), int)}, r"Take labels\[:, 0\]"),
+        ({"labels": np.zeros((20, 2), int)}, r"expected one label for each.*\[20, 2\]"),
         ({"labels": np.zeros(20, np.float32)}, "must be integers.*float32"),
         ({"labels": np.arange(20) - 1}, "got -1 at index 0"),
         ({"labels": np.full(20, 3), "classes": np.array(["a", "b"])}, "label 3 at index 0 has no class"),
@@ -162,6 +162,8 @@ def test_archives_that_are_none(tmp_path):
         load(f"npz:{tmp_path}/other.npz", "train")
     with pytest.raises(ValueError, match=f"Did you mean folder:{tmp_path}"):
         load(f"npz:{tmp_path}", "train")
+    with pytest.raises(ValueError, match="other.npz is no numpy file .* Did you mean npz:.*/other.npz"):
+        load(f"npy:{tmp_path}/other.npz", "train")
     with pytest.raises(FileNotFoundError, match="Did you mean .*a.npz"):
         load(f"npz:{tmp_path}/aa.npz", "train")
 
@@ -201,3 +203,22 @@ def test_labels_whose_name_is_damaged_are_not_taken_for_labels_that_are_not_ther
     file.write_bytes(content[:name] + b"T" + content[name + 1 :])
     with pytest.raises(ValueError, match="a.npz is damaged: File name in directory .* differ"):
         load(f"npz:{file}", "train")
+
+
+def test_an_archive_as_medmnist_gives_it(tmp_path):
+    arrays = {}
+    for name, n in (("train", 6), ("val", 4), ("test", 2)):
+        arrays |= {
+            f"{name}_images": np.full((n, 3, 3), n, np.uint8),
+            f"{name}_labels": np.arange(n)[:, None] % 2,
+        }
+    np.savez(tmp_path / "a.npz", **arrays)
+    spec = f"npz:{tmp_path}/a.npz"
+    assert [len(load(spec, name).images) for name in ("train", "val", "test")] == [6, 4, 2]
+    assert load(spec, "val").labels.tolist() == [0, 1, 0, 1]
+    assert lazy_open(spec).about.classes == ("0", "1")
+    np.savez(tmp_path / "b.npz", **{key: value for key, value in arrays.items() if "test" not in key})
+    assert len(load(f"npz:{tmp_path}/b.npz", "test").images) == 4
+    np.savez(tmp_path / "c.npz", images=arrays["train_images"])
+    with pytest.raises(ValueError, match="holds images; expected val_images"):
+        load(f"npz:{tmp_path}/c.npz", "val")

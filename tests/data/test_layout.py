@@ -87,7 +87,9 @@ def test_splits_inside_the_classes_are_the_splits(tmp_path, wrapped):
     assert not set(learnt.files) & set(held.files)
     assert all("/Test/" in name for name in held.files)
     assert numbers(load(f"folder:{tmp_path}", "val").labels) == [1]
-    says = "Train: 2 classes, 16 images; Test: 2 classes, 4 images; val: 1 classes, 1 images; the splits lie inside"
+    says = (
+        "Train: 2 classes, 16 images; Test: 2 classes, 4 images; val: 1 class, 1 image; the splits lie inside"
+    )
     assert says in learnt.notes[0]
     # Otherwise said, all below a class is of it, and files are held out by their names.
     learnt, held = both(tmp_path, layout="classes")
@@ -163,6 +165,7 @@ def test_tiny_imagenet_as_it_is_distributed(tmp_path):
     with pytest.warns(UserWarning, match="3 of 9 files"):
         learnt = load(f"folder:{tmp_path}", "train")
     held = load(f"folder:{tmp_path}", "test")  # that of which the labels are there
+    assert held.notes[-1] == "val/ stands in for test, of which there are no images with labels."
     assert learnt.classes == held.classes == ("n01", "n02", "n03")
     assert numbers(learnt.labels) == [0, 0, 1, 1, 2, 2]
     assert numbers(held.labels) == [2, 0, 0, 1]
@@ -191,7 +194,7 @@ def test_kaggles_layouts_a_table_beside_flat_folders(tmp_path, table):
     assert numbers(learnt.labels) == [2, 0, 1, 0]
     assert held.labels is None
     assert "classes by labels.csv" in learnt.notes[0]
-    assert f"--data folder:{tmp_path}/train with --labels FILE holds it out" in learnt.notes[0]
+    assert f"--data folder:{tmp_path}/train --labels {tmp_path}/labels.csv holds it out" in learnt.notes[0]
     alone = load(f"folder:{tmp_path}/train", "train", labels=f"{tmp_path}/labels.csv")
     assert alone.classes == learnt.classes
 
@@ -375,3 +378,197 @@ def test_the_deepest_folders_can_be_the_classes_as_those_of_inaturalist(tmp_path
     auto = layout_of(tmp_path)
     assert auto.classes == ("Birds", "Fungi", "Plants")
     assert "Birds holds 202, 7: --layout deepest makes such folders the classes" in auto.says
+
+
+# --- As they are distributed
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("seg_train", "seg_test"), ("train", "test1"), ("train2017", "val2017"), ("a-trn", "a-tst")],
+)
+def test_folders_whose_names_differ_in_the_word_of_a_split_are_splits(tmp_path, train, test):
+    for name, n in ((train, 4), (test, 2)):
+        split(tmp_path / name / name, n=n)
+    images(tmp_path / "seg_pred" / "seg_pred", 3)
+    learnt, held = both(tmp_path)
+    assert (learnt.classes, len(learnt.files), len(held.files)) == (("cat", "dog", "elk"), 12, 6)
+    assert learnt.notes[0].endswith("left out: seg_pred.")
+    assert len(load(f"folder:{tmp_path}", test).files) == 6
+    assert load(f"folder:{tmp_path}", "train", layout="classes").classes == tuple(
+        sorted((train, test, "seg_pred"))
+    )
+
+
+def test_classes_with_the_word_of_a_split_in_their_names_stay_classes(tmp_path):
+    names = ("bullet train", "steam train", "test tube")
+    split(tmp_path, names, n=10)
+    assert load(f"folder:{tmp_path}", "train").classes == names
+
+
+def test_a_test_folder_alone_has_features_and_nothing_to_train_on(tmp_path):
+    split(tmp_path / "test")
+    assert len(load(f"folder:{tmp_path}", "test").files) == 9
+    with pytest.raises(ValueError, match=f"none to train on.*--data folder:{tmp_path}/test"):
+        load(f"folder:{tmp_path}", "train")
+
+
+def test_folders_that_are_pieces_are_no_classes(tmp_path):
+    for k in (1, 2):
+        images(tmp_path / f"images_part_{k}", 20)
+    with pytest.raises(
+        ValueError, match="as 2 classes.*as one folder in 2 pieces.*--layout classes or --layout flat"
+    ):
+        load(f"folder:{tmp_path}", "train")
+    assert load(f"folder:{tmp_path}", "train", layout="flat").labels is None
+    assert len(load(f"folder:{tmp_path}", "train", layout="classes").classes) == 2
+    rows = [f"images_part_{k}{i},{i},{'ab'[i % 2]}" for k in (1, 2) for i in range(20)]
+    (tmp_path / "about.csv").write_text("\n".join(["id,age,dx", *rows]))
+    with pytest.raises(
+        ValueError, match="several columns that may be the class: age, dx. Say which: --labels"
+    ):
+        load(f"folder:{tmp_path}", "train")
+    by_name = load(f"folder:{tmp_path}", "train", labels="about.csv:dx")
+    (tmp_path / "about.csv").write_text("\n".join(["id,age,label", *rows]))
+    for learnt in (by_name, load(f"folder:{tmp_path}", "train")):
+        assert learnt.classes == ("a", "b")
+        assert numbers(learnt.labels) == [int(file[27:-4]) % 2 for file in learnt.files]
+
+
+def test_flat_says_no_class_by_folders_and_keeps_the_splits(tmp_path):
+    split(tmp_path / "train", ("monday", "tuesday"), n=4)
+    images(tmp_path / "train", 1)
+    split(tmp_path / "test", ("monday", "sunday"), n=2)
+    learnt, held = both(tmp_path, layout="flat")
+    assert learnt.labels is held.labels is None
+    assert (len(learnt.files), len(held.files)) == (9, 4)
+
+
+@pytest.mark.filterwarnings("ignore:1 of")  # the table itself
+def test_a_table_that_contradicts_the_folders_is_an_error_and_one_that_agrees_is_not(tmp_path):
+    split(tmp_path, ("cat", "dog"), n=12)
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(f"{name}{i},{k}" for k, name in enumerate(("cat", "dog")) for i in range(12)))
+    assert load(f"folder:{tmp_path}", "train").classes == ("cat", "dog")
+    table.write_text("\n".join(f"{name}{i},{i % 3}" for name in ("cat", "dog") for i in range(12)))
+    with pytest.raises(
+        ValueError, match="the folders as 2 classes.*labels.csv, column 2: 0, 1, 2. Say which: --layout"
+    ):
+        load(f"folder:{tmp_path}", "train")
+    assert load(f"folder:{tmp_path}", "train", layout="classes").classes == ("cat", "dog")
+    assert load(f"folder:{tmp_path}", "train", labels="labels.csv").classes == ("0", "1", "2")
+
+
+def test_the_column_of_a_test_table_is_that_with_the_training_classes(tmp_path):
+    for name in ("0", "1", "10"):
+        images(tmp_path / "Train" / name)
+    images(tmp_path / "Test", 6)
+    rows = [f"{20 + i},{i},{(0, 1, 10)[i % 3]},Test/Test{i}.png" for i in range(6)]
+    (tmp_path / "Test.csv").write_text("\n".join(["Width,Roi.X1,ClassId,Path", *rows]))
+    held = load(f"folder:{tmp_path}", "test")
+    assert held.classes == ("0", "1", "10")
+    assert numbers(held.labels) == [0, 1, 2, 0, 1, 2]
+    # As of ImageNet's validation images: the class, and then boxes.
+    (tmp_path / "Test.csv").write_text(
+        "\n".join(f"Test{i},{(0, 1, 10)[i % 3]} 85 1 499 272" for i in range(6))
+    )
+    assert numbers(load(f"folder:{tmp_path}", "test").labels) == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("file,species,is_train", lambda i: f"p{i}.png,c{i % 2},{int(i >= 6)}"),
+        ("file,species,is_valid", lambda i: f"p{i}.png,c{i % 2},{i < 6}"),
+        ("file,Class Name,data set", lambda i: f"p{i}.jpg,c{i % 2},{'valid' if i < 6 else 'train'}"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_table_says_the_splits_in_its_own_words(tmp_path, header, row, encoding):
+    images(tmp_path / "p", 20)
+    (tmp_path / "labels.csv").write_text("\n".join([header, *map(row, range(20))]), encoding=encoding)
+    learnt, held = both(tmp_path)
+    assert sorted(held.files) == sorted(f"p/p{i}.png" for i in range(6))
+    assert numbers(learnt.labels) == [int(file[3:-4]) % 2 for file in learnt.files]
+
+
+def test_of_a_number_and_a_name_for_the_same_classes_the_name_is_taken(tmp_path):
+    images(tmp_path / "p", 12)
+    table, rows = tmp_path / "labels.csv", [f"{i % 2},p{i}.png,{'cat dog'.split()[i % 2]}" for i in range(12)]
+    table.write_text("\n".join(["class id,filepath,labels", *rows]))
+    assert load(f"folder:{tmp_path}", "train").classes == ("cat", "dog")
+    table.write_text("\n".join(["class id,filepath,labels", *rows[:-1], "0,p11.png,dog"]))
+    assert (
+        "several columns that may be the class: labels, class id"
+        in load(f"folder:{tmp_path}", "train").notes[0]
+    )
+
+
+def test_what_a_table_cannot_say_is_no_class(tmp_path):
+    images(tmp_path / "p", 12)
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(f"p{i}.png,a picture of {i}" for i in range(12)))
+    learnt = load(f"folder:{tmp_path}", "train")
+    assert learnt.labels is None
+    assert "labels.csv has another word for nearly every image" in learnt.notes[0]
+    table.write_text("\n".join(f"p{i % 12}.png,c{i % 5}" for i in range(24)))
+    learnt = load(f"folder:{tmp_path}", "train")
+    assert learnt.labels is None
+    assert "gives 12 of the images several classes, as p0.png, c0 and c2" in learnt.notes[0]
+    with pytest.raises(ValueError, match="gives 12 of the images several classes"):
+        load(f"folder:{tmp_path}", "train", labels="labels.csv")
+
+
+def test_names_are_the_same_however_their_accents_are_written(tmp_path):
+    images(tmp_path / "train" / "cafe\u0301")  # as macOS writes it
+    images(tmp_path / "train" / "bar")
+    images(tmp_path / "test" / "caf\u00e9")
+    learnt, held = both(tmp_path)
+    assert learnt.classes == ("bar", "caf\u00e9")
+    assert numbers(held.labels) == [1, 1, 1]
+
+
+def test_of_many_small_classes_one_image_is_held_out(tmp_path):
+    names = [f"{k}/{i}" for k in range(6) for i in range(2)]
+    for start in range(20):
+        shifted = [f"{start}{name}" for name in names]
+        assert sum(held_out_by_name(shifted, [name.partition("/")[0] for name in shifted], every=10)) > 0
+    assert held_out_by_name(names[::2], names[::2], every=3) == [False] * 6
+
+
+def test_folders_without_an_image_are_named_and_what_systems_leave_is_no_class(tmp_path):
+    split(tmp_path / "train", ("cat", "dog"))
+    split(tmp_path / "test", ("cat", "dog"))
+    (tmp_path / "train" / "fox").mkdir()
+    images(tmp_path / "train" / "$RECYCLE.BIN")
+    images(tmp_path / "train" / "@eaDir")
+    learnt = load(f"folder:{tmp_path}", "train")
+    assert learnt.classes == ("cat", "dog")
+    assert learnt.notes[0].endswith("without an image: train/fox.")
+
+
+def test_labels_may_name_a_table_of_one_split_alone(tmp_path):
+    split(tmp_path / "train", ("cat", "dog"), n=4)
+    images(tmp_path / "val", 4)
+    (tmp_path / "gt").mkdir()
+    rows = ["file,x,y_pos,what", *(f"val{i}.png,{i},{i},{'cat' if i % 2 else 'dog'}" for i in range(4))]
+    (tmp_path / "gt" / "val.csv").write_text("\n".join(rows))
+    learnt, held = both(tmp_path, labels="gt/val.csv")
+    assert numbers(learnt.labels) == [0] * 4 + [1] * 4
+    assert numbers(held.labels) == [1, 0, 1, 0]
+    assert "val/: classes by gt/val.csv, column what" in learnt.notes[0]
+    with pytest.raises(ValueError, match="has no column 'breed'"):
+        load(f"folder:{tmp_path}", "train", labels="gt/val.csv:breed")
+
+
+def test_formats_that_others_read_are_named_with_what_to_do(tmp_path):
+    split(tmp_path / "train", ("cat", "dog"))
+    split(tmp_path / "test", ("cat", "dog"))
+    (tmp_path / "train" / "cat" / "IMG_1.HEIC").write_bytes(b"ftypheic")
+    (tmp_path / "train" / "dog" / "bands.tif").write_bytes(b"II*\0 nothing")
+    with pytest.warns(UserWarning, match="2 of 8 files"):
+        learnt = load(f"folder:{tmp_path}", "train")
+    assert learnt.skipped == (
+        "cat/IMG_1.HEIC: no image in a known format (HEIC; save it as JPEG)",
+        "dog/bands.tif: no image in a known format (a TIFF of several bands? save them all by numpy: --data npy:FILE)",
+    )

@@ -125,6 +125,7 @@ def test_a_description_that_counts_what_is_no_image_is_said(tmp_path):
     described = "was described as .*count=21.* ask for `train` before"
     with pytest.warns(UserWarning, match=described), pytest.warns(UserWarning, match="1 of 21 files"):
         assert len(opened.train.images) == 20
+    assert opened.about.count == 20  # from then on
     again = data.open(f"folder:{tmp_path}", size=16)
     with pytest.warns(UserWarning, match="left out"):
         again.train  # noqa: B018

@@ -168,7 +168,9 @@ def test_views_of_records_are_those_of_files(found):
     batches = list(host_views(images, RECIPE)(**order, stop_step=5))
     for step in (0, 4):
         key = jax.random.split(jax.random.fold_in(run_key, step))[0]
-        for row in range(3):
+        # Of one size, so that the device compiles once.
+        rows = [row for row, i in enumerate(batches[step]["index"]) if i % len(SIZES) == 1]
+        for row in rows[:3]:
             i = batches[step]["index"][row]
             whole = {"image": read_rgb(images.content(i))[None], "index": np.array([i])}
             np.testing.assert_allclose(batches[step]["views"][row], views(key, whole)[0], atol=1e-4)

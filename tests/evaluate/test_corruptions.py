@@ -73,7 +73,11 @@ def test_every_corruption_changes_the_image_more_when_it_is_severer_and_stays_in
 IMAGES = np.stack([photograph(seed=i) for i in range(5)])
 
 
-@pytest.mark.parametrize("name", ["shot_noise", "glass_blur", "fog"])
+# What makes it so is one function for all: those that compile slowly are left to the slow tests.
+SLOWLY = [pytest.param(name, marks=pytest.mark.slow) for name in ("shot_noise", "fog")]
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "glass_blur", *SLOWLY])
 def test_an_images_corruption_depends_on_its_number_and_not_on_its_batch_or_the_devices(name, monkeypatch):
     whole = corrupt(KEY, name, IMAGES, 3, batch_size=8)
     assert whole.dtype == np.uint8
@@ -143,7 +147,7 @@ def test_glass_takes_a_color_from_the_pixel_itself_or_its_neighbors_up_and_left(
 
 def test_glass_blurs_before_and_after_as_scipy_does(monkeypatch):
     monkeypatch.setitem(blur.CONSTANTS, "glass_blur", (((0.4, 1, 0),) * 5, ()))
-    out = np.asarray(blur.glass_blur(KEY, jnp.asarray(X, jnp.float32), 1))
+    out = np.asarray(jax.jit(lambda x: blur.glass_blur(KEY, x, 1))(np.float32(X)))
     smooth = functools.partial(ndimage.gaussian_filter, sigma=(0.4, 0.4, 0), mode="nearest", truncate=4)
     np.testing.assert_allclose(out, smooth(np.floor(255 * smooth(X)) / 255), atol=2 / 255)
     assert np.mean(np.abs(out - smooth(np.floor(255 * smooth(X)) / 255)) > 1e-5) < 0.01

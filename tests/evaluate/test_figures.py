@@ -81,7 +81,13 @@ def test_encoders_of_nothing_score_90_and_50_on_90_to_10_images(name):
     assert found["top5_accuracy"] is None
 
 
-@pytest.mark.parametrize("name", OF_CLASS)
+# Of protocols that are one but for their settings one is tried; that each has the figures is held in test_protocols.py.
+ALIKE = ("knn200", "transfer", "linear_moco", "fewshot10", "finetune1", "finetune100")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in OF_CLASS]
+)
 def test_every_protocol_that_asks_for_the_class_has_the_figures(name):
     found = result(name)
     assert list(found["by_class"]) == list(NAMES)

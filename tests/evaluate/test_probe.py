@@ -92,6 +92,18 @@ def test_a_path_is_its_values_fitted_one_by_one(path, monkeypatch):
     np.testing.assert_allclose(grouped.weights, path.weights, atol=2e-3)
 
 
+def test_a_fit_that_is_watched_finds_the_same_and_says_how_far_it_is(monkeypatch):
+    monkeypatch.setattr(module, "MOST", 3 * 300 * 4)  # two groups, the second filled up
+    said, alone = [], linear_path(X, Y, l2=L2)
+    monkeypatch.setattr("jaxcl.evaluate.lbfgs.SECONDS_WATCHED", 0.0)  # an iteration at a time
+    watched = linear_path(X, Y, l2=L2, told=said.append)
+    for one, other in zip(watched, alone, strict=True):
+        np.testing.assert_array_equal(one, other)  # wherever the minimizer paused
+    assert said == sorted(said)
+    assert 0 < said[0] < said[-1] < 1
+    assert len(said) >= alone.iterations.max() - 1
+
+
 def test_a_huge_penalty_leaves_the_class_frequencies():
     path = linear_path(X, np.repeat([0, 1, 2, 3], [30, 60, 90, 120]), l2=(1e4, 1e5, 1e6, 1e7), tolerance=1e-6)
     for weights, bias in zip(path.weights.astype(np.float64), path.bias, strict=True):

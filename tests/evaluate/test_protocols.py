@@ -117,6 +117,18 @@ def test_every_result_is_json_with_settings_and_an_error_bar(name, results):
 
 
 @pytest.mark.parametrize("name", OF_CLASS)
+def test_every_protocol_that_asks_for_the_class_tells_each_class_by_itself(name, results):
+    found = results[name]
+    assert found["by_class"].keys() == {"0", "1", "2"}
+    assert found["mean_class_accuracy"] == pytest.approx(np.mean(list(found["by_class"].values())))
+    # A class's accuracy weighs as many images as it has: together they are the accuracy.
+    if name != "corruption":  # which shows a part of the test images
+        weights = np.bincount(TEST.labels) / len(TEST.labels)
+        assert weights @ list(found["by_class"].values()) == pytest.approx(found["accuracy"])
+    assert found["top5_accuracy"] is None  # of three
+
+
+@pytest.mark.parametrize("name", OF_CLASS)
 def test_every_protocol_finds_classes_that_are_easy(name, results):
     least = {"finetune1": 60, "corruption": 50}.get(name, 90)  # 1 % of 240 labels are one a class
     assert results[name]["accuracy"] > least

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jaxcl import plot
 from jaxcl.cli import main
 from jaxcl.report import report_runs
 
@@ -40,6 +41,13 @@ def sweep(tmp_path_factory, make_run):
 @pytest.fixture(scope="module")
 def page(sweep, read):
     return read(report_runs([sweep], interactive=False).page)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For what a page says: its panels are not drawn, which is most of its time."""
+    monkeypatch.setattr(plot, "draw_panel", lambda panel: None)
+    monkeypatch.setattr(plot, "svg", lambda figure: b"<svg xmlns='http://www.w3.org/2000/svg'/>")
 
 
 def interval(values):
@@ -109,6 +117,7 @@ def test_differences_are_averaged_over_the_other_knobs_before_seeds_are_compared
     assert second[1].endswith(f", p {corrected[1]:.2g}")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_bands_cells_and_dots_of_the_panels_are_the_same_numbers(sweep, read, tmp_path):
     pytest.importorskip("plotly")
     found = read(report_runs([sweep], out=tmp_path / "a.html", interactive=True).page)
@@ -194,6 +203,7 @@ def test_a_page_of_a_single_run_says_that_it_is_one(tmp_path, make_run, read, ca
     assert "neither a run directory nor that of a sweep" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_several_runs_are_told_apart_also_where_their_knobs_are_the_same(tmp_path, make_run, read):
     for name in ("a", "b"):
         make_run(tmp_path / name, knobs={}, results={"knn": 50.0})
@@ -203,6 +213,7 @@ def test_several_runs_are_told_apart_also_where_their_knobs_are_the_same(tmp_pat
     assert found.tables["Accuracy on test images, percent"][1:] == [["a", "50.0"], ["b", "50.0"]]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_knobs_that_differ_together_are_one_difference(tmp_path, make_run, read):
     for config, temperature, width in (("one", 0.1, 8), ("two", 0.5, 16)):
         for seed in range(3):
@@ -218,6 +229,7 @@ def test_knobs_that_differ_together_are_one_difference(tmp_path, make_run, read)
     assert rows == [["config", "one", "two"], ["temperature", "0.1", "0.5"], ["width", "8", "16"]]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_that_each_start_from_the_run_of_their_seed_are_one_setting(tmp_path, make_run, read):
     for width in (8, 16):
         for seed in range(3):
@@ -232,6 +244,7 @@ def test_runs_that_each_start_from_the_run_of_their_seed_are_one_setting(tmp_pat
     assert "start from others (--init)" in found.words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_settings_that_differ_in_more_than_one_knob_are_compared_as_they_are(tmp_path, make_run, read):
     for i, (a, b) in enumerate([(1, 2), (2, 3), (3, 1), (4, 3)]):
         for seed in range(3):
@@ -290,6 +303,7 @@ def test_hostile_words_stay_words_wherever_they_stand(tmp_path, make_run, read):
     assert "&lt;script&gt;" in json.dumps(panels)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_config_is_executed_and_no_image_opened(tmp_path, make_run, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = make_run(tmp_path / "run", knobs={"data": f"npz:{tmp_path / 'fifo'}"}, results={"knn": 50.0})
@@ -369,6 +383,7 @@ def test_a_metric_that_is_no_number_leaves_a_gap_and_the_page_stands(tmp_path, m
     assert report_runs([folder], interactive=False).page.exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_runs_were_warned_of_stands_on_top_once_for_all(tmp_path, make_run, read):
     for seed in range(3):
         folder = make_run(tmp_path / f"s/seed={seed}", knobs={"seed": seed}, results={"knn": 50.0})
@@ -421,6 +436,7 @@ def test_a_step_or_a_number_beyond_all_floats_is_no_record(tmp_path, make_run):
 @pytest.mark.parametrize(
     "file", ["knobs.json", "run.json", "metrics.jsonl", "evaluations/knn.json", "owner.json"]
 )
+@pytest.mark.usefixtures("undrawn")
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, make_run, file):
     for name in "ab":
         folder = make_run(tmp_path / f"s/{name}", knobs={"loss": name}, results={"knn": 50.0})

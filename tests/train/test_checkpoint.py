@@ -92,13 +92,17 @@ def test_a_restored_optimizer_goes_on_as_the_one_that_never_stopped(tmp_path):
         optax.clip_by_global_norm(1.0), optax.adam(optim.warmup_cosine(0.1, steps=9, warmup_steps=2))
     )
 
+    @jax.jit
+    def step(state):
+        updates, opt_state = tx.update(state.params, state.opt_state, state.params)
+        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state, {})
+
     def run(state, steps):
         for _ in range(steps):
-            updates, opt_state = tx.update(state.params, state.opt_state, state.params)
-            state = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state, {})
+            state = step(state)
         return state
 
-    params = {"w": jnp.linspace(-1, 1, 6).reshape(2, 3)}
+    params = {"w": jnp.asarray(np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3))}
     start = TrainState(jnp.int32(0), params, tx.init(params), {})
     half = run(start, 3)
     checkpoint.save(tmp_path, 3, half)

@@ -81,9 +81,9 @@ def by_hand(where, steps):
     method, tx = method_that_breaks(where), optimizer_that_breaks(where)
     batch = batches(where)
     state = init_state(jax.random.key(0), method, tx, {k: v[0] for k, v in batch.items()})
+    step = jax.jit(make_step(method, tx))
     for i in steps:
-        after, _ = make_step(method, tx)(state, jax.random.key(1), {k: v[i] for k, v in batch.items()})
-        state = after
+        state, _ = step(state, jax.random.key(1), {k: v[i] for k, v in batch.items()})
     return state
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxcl.data.arrays import HOLD_OUT_EVERY
-from jaxcl.data.splits import kind_of
+from jaxcl.data.splits import kind_within
 
 
 class Part(NamedTuple):
@@ -42,11 +42,11 @@ class Layout(NamedTuple):
         exact = [name for name in self.splits if name.casefold() == split.casefold()]
         if exact and not (split == "test" and self._secret(exact[0])):
             return exact[0]
-        kind = kind_of(split)
-        named = [name for name in self.splits if kind is not None and kind_of(name) == kind]
+        kind = kind_within(split)
+        named = [name for name in self.splits if kind is not None and kind_within(name) == kind]
         if split == "test" and (not named or all(map(self._secret, named))):
             named = [
-                name for name in self.splits if kind_of(name) == "val" and not self._secret(name)
+                name for name in self.splits if kind_within(name) == "val" and not self._secret(name)
             ] or named
         if len(named) == 1:
             return named[0]
@@ -63,6 +63,11 @@ class Layout(NamedTuple):
                 if len(self.splits) == 1
                 else f"{self.root} has the splits {there}; got 'test'."
             )
+        if split == "train" and len(self.splits) == 1:
+            raise ValueError(
+                f"{self.root} has a folder {there} and none to train on. Put one called train beside it; or give"
+                f" --data folder:{self.splits[there].folder}, of which one image in {HOLD_OUT_EVERY} is held out"
+            )
         raise ValueError(f"{self.root} has the splits {there}; got {split!r}.")
 
     def _secret(self, name: str) -> bool:
@@ -70,3 +75,10 @@ class Layout(NamedTuple):
 
     def part(self, split: str) -> Part:
         return self.splits[self.name_of(split)]
+
+    def notes(self, split: str) -> list[str]:
+        """How the folder was read, and which split another stands in for."""
+        own = self.name_of(split)
+        if kind_within(own) in (None, kind_within(split)):
+            return [self.says]
+        return [self.says, f"{own}/ stands in for {split}, of which there are no images with labels."]

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxcl.data.layout.classes import classes_of, untested, with_labels
+from jaxcl.data.layout.classes import classes_by, classes_of, contradicted, untested, with_labels
 from jaxcl.data.layout.parts import Layout, Part
 from jaxcl.data.layout.splits import (
     held_out,
     in_classes,
     in_deepest,
+    in_pieces,
     parts_of,
+    raise_pieces,
     split_folders,
     splits_inside,
+    without_images,
 )
 from jaxcl.data.layout.words import listed, sentence, shown
 from jaxcl.data.splits import kind_of
 from jaxcl.data.tree import Node, tree
 
-LAYOUTS = ("auto", "splits", "classes", "deepest")
+LAYOUTS = ("auto", "splits", "classes", "deepest", "flat")
 
 
 def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") -> Layout:
@@ -28,8 +31,8 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
         a file that says the classes, FILE or FILE:COLUMN; relative to the folder or to where the command is given.
     layout
         "splits": folders called train, test, val, ... are splits; "classes": they are classes as any others; "deepest":
-        all folders that images lie in are classes, however deep; "auto": as they look, and an error where that leaves a
-        doubt.
+        all folders that images lie in are classes, however deep; "flat": no folder says a class, of a split or without
+        any; "auto": as they look, and an error where that leaves a doubt.
     """
     check_layout(layout)
     root = tree(path)
@@ -40,17 +43,26 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
     deepest = layout == "deepest"
     inside = {} if deepest else splits_inside(node, layout)
     folders = {} if deepest else inside or split_folders(node, layout)
+    pieces = False
     if deepest:
         parts = {"": Part(path, *in_deepest(node))}
     elif folders:
-        parts = parts_of(folders)
+        parts = parts_of(folders, flat=layout == "flat")
         if inside:  # no folder is a split's alone
             parts = {name: part._replace(folder=path) for name, part in parts.items()}
     else:
-        files, skipped = in_classes(node if layout == "classes" else node.through())
+        pieces = layout == "auto" and in_pieces(node)
+        files, skipped = in_classes(
+            node if layout == "classes" else node.through(), flat=layout == "flat" or pieces
+        )
         parts = {"": Part(path, files, skipped)}
     tables = [table for one in ancestors(root, node) for table in one.tables]
-    parts, said, found = with_labels(path, parts, tables, labels)
+    parts, by, found = with_labels(path, parts, tables, labels)
+    said = classes_by(path, by, labels, len(parts))
+    if pieces and labels is None and not any(part.labelled for part in parts.values()):
+        raise_pieces(node, found)
+    if layout == "auto" and labels is None:
+        contradicted(path, parts, tables)
     if inside:
         said = [
             f"the splits lie inside the classes, as {shown(next(iter(parts.values())).files[0][1], path)}",
@@ -65,10 +77,14 @@ def layout_of(path: Path, *, labels: str | None = None, layout: str = "auto") ->
             name: part._replace(files=[(None, f) for _, f in part.files]) for name, part in parts.items()
         }
     labels_by = (*said, *found)
-    found += untested(parts, classes, said)
+    if own:
+        found += untested(parts, classes, by)
     if layout == "auto" and not folders and not said:
         found += deeper(node)
     left = [one.path.name for one in node.folders if folders and not inside and one not in folders.values()]
+    nodes = {"": node} if inside or not folders else {f"{name}/": one for name, one in folders.items()}
+    if bare := [start + name for start, one in nodes.items() for name in without_images(one)]:
+        found.append(f"without an image: {listed(bare)}")
     says = sentence(path, parts, own, said + found, left)
     return Layout(path, parts, tuple(classes), own, says, labels_by)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 
 from jaxcl.data.arrays import HOLD_OUT_EVERY
@@ -12,6 +12,11 @@ from jaxcl.data.layout.parts import Part
 def listed(names: Sequence[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def counted(classes: Sized) -> str:
+    """How many classes, in words."""
+    return f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}"
 
 
 def shown(file: Path, root: Path) -> str:
@@ -33,7 +38,8 @@ def sentence(
     def one(name: str, part: Part) -> str:
         n = len({label for label, _ in part.files if label is not None})
         slash = "/" if part.folder != path else ""
-        return f"{name}{slash}: {f'{n} classes' if n else 'no labels'}, {len(part.files)} images"
+        many = f"{n} {'class' if n == 1 else 'classes'}" if n else "no labels"
+        return f"{name}{slash}: {many}, {len(part.files)} image{'s' * (len(part.files) != 1)}"
 
     words = [f"{path}: {'; '.join(one(name, part) for name, part in parts.items())}"]
     if not own:

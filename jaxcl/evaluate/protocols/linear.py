@@ -84,7 +84,8 @@ def linear_results(
         "iterations": iterations,
     }
     if len(subjects) == 1:
-        probes = [linear_probe(train_features[0], labels, test_features[0], test_labels, l2=l2, **settings)]
+        given = train_features[0], labels, test_features[0], test_labels
+        probes = [linear_probe(*given, l2=l2, progress=progress, **settings)]
     else:
         stacked = np.stack(train_features), labels, np.stack(test_features), test_labels
         probes = linear_probe_each(*stacked, l2=l2, **settings)
