@@ -11,9 +11,7 @@ README's command, "a bit over 62 %" after 50 epochs on four V100s. imagenet_larg
 100 epochs and, unlike here, Fast AutoAugment's policy. The authors also train two classifiers along, on what they take
 for constant, and anew afterwards, on images augmented as in pretraining: the protocols "mlp" and "linear_sgd". Not run
 here.
-
-Feature transformation (--mix) is not offered: its authors extrapolate vectors of length 1, where only the angle becomes
-harder. Scores here are products of vectors of any length, and extrapolation would add l (1 - l) |q - k|^2.
+Features are not mixed (no --mix): scores are not of unit vectors (`jaxcl.feature_transform`).
 """
 
 from dataclasses import dataclass

@@ -14,9 +14,7 @@ Views, loss, clip and penalty are the authors' (Bachman et al. 2019, its code). 
 with a cosine and decoupled decay (Adam at 2e-4 after 500 steps of warm-up, times 0.2 after 250 and 280 of 300 epochs,
 its decay part of the gradient; b1 0.8 and b2 0.999 in both), and what is evaluated by: their classifiers see augmented
 images and are trained by Adam for 120 epochs.
-
-Feature transformation (--mix) is not offered: its authors extrapolate vectors of length 1, where only the angle becomes
-harder. Scores here are products of vectors of any length, and extrapolation would add l (1 - l) |q - k|^2.
+Features are not mixed (no --mix): scores are not of unit vectors (`jaxcl.feature_transform`).
 """
 
 from dataclasses import dataclass

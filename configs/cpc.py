@@ -13,10 +13,8 @@ accuracy with the first three stages (a "ResNet-161"), 6 x 6 patches of 80 pixel
 changed one by one. The schedule was not at hand (batch, rate and epochs are those of the other), nor what the
 augmentation of patches is made of (`augment.cpc_patches`). Their second evaluation, a residual classifier on the grid
 of patches for few labels, is the protocol "deep": with --represent flat and the grid's side (7, or 6 of the last two
-presets). Not run here.
-
-Feature transformation (--mix) is not offered: its authors extrapolate vectors of length 1, where only the angle becomes
-harder. Scores here are products of vectors of any length, and extrapolation would add l (1 - l) |q - k|^2.
+presets). Not run here. Features are not mixed (no --mix): scores are not of unit
+vectors (`jaxcl.feature_transform`).
 """
 
 from dataclasses import dataclass
@@ -51,14 +49,8 @@ class Knobs(CommonKnobs):
 
 IMAGENET = {"data": "tfds:imagenet2012", "encoded": True, "input": "host", "batch_size": 3072}
 IMAGENET |= {"standardize": "imagenet", "hue": 0.1}
-HENAFF = {
-    "size": 260,
-    "patch": 80,
-    "stride": 36,
-    "patchwise": True,
-    "blocks": (3, 4, 46),
-    "represent": "average",
-}
+HENAFF = {"size": 260, "patch": 80, "stride": 36, "patchwise": True}
+HENAFF |= {"blocks": (3, 4, 46), "represent": "average"}
 PRESETS = {
     "cifar10": Knobs(),
     "stl10": Knobs(

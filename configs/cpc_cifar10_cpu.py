@@ -17,9 +17,7 @@ not as Henaff et al. (arXiv:1905.09272): the images (260 pixels of ImageNet in 6
 (ResNet-161, `nets.cpc_resnet(blocks=(3, 4, 46))`), the recipe of patches (`augment.cpc_patches`), and training.
 --variant pseudo_code has the rows, the predictor and the padding of the paper's pseudo-code, in one direction; henaff
 three rows in four directions.
-
-Feature transformation (--mix) is not offered: its authors extrapolate vectors of length 1, where only the angle becomes
-harder. Scores here are products of vectors of any length, and extrapolation would add l (1 - l) |q - k|^2.
+Features are not mixed (no --mix): scores are not of unit vectors (`jaxcl.feature_transform`).
 """
 
 from dataclasses import dataclass

@@ -8,9 +8,7 @@
 Falcon and Cho (2020, arXiv:2009.00104) report 92.15 % on STL-10, where a hidden layer of 1024 stands in their
 classifier. Encoders, batches and Adam at a constant rate are those with which their library (PyTorch Lightning Bolts)
 trains AMDIM; that YADIM had the same is assumed, and the epochs are ours. Not run here.
-
-Feature transformation (--mix) is not offered: its authors extrapolate vectors of length 1, where only the angle becomes
-harder. Scores here are products of vectors of any length, and extrapolation would add l (1 - l) |q - k|^2.
+Features are not mixed (no --mix): scores are not of unit vectors (`jaxcl.feature_transform`).
 """
 
 from dataclasses import dataclass

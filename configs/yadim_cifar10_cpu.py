@@ -10,9 +10,7 @@ extraction: benchmarks/results/robustness-cifar10.md.
 What the paper had, as far as that is known (its main results): AMDIM's encoder (--encoder amdim), whose last map is
 one vector, compared as it is (--no-head), with AMDIM's loss. Here another encoder is the default, whose last map has
 several positions, and a network embeds them; the other settings are AMDIM's or those of amdim_cifar10_cpu.py.
-
-Feature transformation (--mix) is not offered: its authors extrapolate vectors of length 1, where only the angle becomes
-harder. Scores here are products of vectors of any length, and extrapolation would add l (1 - l) |q - k|^2.
+Features are not mixed (no --mix): scores are not of unit vectors (`jaxcl.feature_transform`).
 """
 
 from dataclasses import dataclass

@@ -9,6 +9,9 @@ with SimCLR `partial(mixed_nt_xent, temperature=0.1)` in place of its loss, with
 transform=mixing_scores())`, and the parts are there to be used alone; `MIXES` names the settings that configs offer as
 --mix. What was read of this paper is its abstract and its authors' code; the code applies it to MoCo only, so the forms
 for SimCLR's in-batch negatives (`batch_scores`) and for CMC's are ours.
+
+AMDIM, CPC and YADIM have none of it. The authors extrapolate vectors of length 1, where only the angle becomes harder;
+those methods' scores are products of vectors of any length, to which extrapolation would add l (1 - l) |q - k|^2.
 """
 
 from __future__ import annotations
