@@ -252,7 +252,8 @@ def plot(arguments: list[str]) -> int:
     how["value_range"] = None if own.value_range is None else tuple(own.value_range)
     how = {name: value for name, value in how.items() if value is not None}
     if how and own.data is None:
-        raise ValueError(f"{', '.join(how)} say how other images are read; name them with --data.")
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in how)
+        raise ValueError(f"{named} is for other images than the run's own; name them with --data.")
     made = plot_run(own.run_dir, data=own.data, data_dir=own.data_dir, trust=own.trust, **how)
     for sentence in made.left_out:
         print(sentence)

@@ -149,7 +149,8 @@ def test_a_config_makes_a_recipe_whose_step_can_be_traced(path, chosen, small_kn
     config = load_config(path)
     small = small_knobs(config.Knobs)
     # Its network can be made at its own depth. A shallow one is traced, which tells as much.
-    assert isinstance(config.recipe(config.Knobs(), About(64, (32, 32, 3), ("a", "b"))), Recipe)
+    own = config.Knobs(**small)
+    assert isinstance(config.recipe(own, open_data(config, own).about), Recipe)
     assert_traced(config, config.Knobs(**(small | shallow(config.Knobs, resnet=None) | chosen)))
 
 
