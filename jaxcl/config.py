@@ -434,5 +434,8 @@ def changed_knobs(saved: dict[str, Any], knobs: Any, *, besides: Collection[str]
 
 
 def same_program(one: str, other: str) -> bool:
-    """Whether two configs differ in comments and layout alone."""
-    return ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
+    """Whether two configs differ in comments and layout alone; not at all, where one is no program."""
+    try:
+        return one == other or ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False

@@ -84,6 +84,8 @@ def test_a_missing_config_is_named(tmp_path):
 def test_comments_do_not_make_another_program():
     assert same_program("x = 1  # one", "x   =   1\n")
     assert not same_program("x = 1", "x = 2")
+    assert not same_program("x = 1", "x = (1")
+    assert same_program("x = (1", "x = (1")
 
 
 def test_steps_leave_out_the_incomplete_batch():

@@ -141,6 +141,11 @@ def check_same_run(
     mine = neighbors.program(read_text(config), beside or {})
     if not same_program(_program(run_dir), mine):
         of = f"{config} or of what it imports" if beside else config
+        if not same_program(_program(run_dir), _program(run_dir) + "\n"):
+            raise ValueError(
+                f"{run_dir / 'config.py'}, or what is beside it, is damaged: it is no longer a program. Put {config} in"
+                " its place if the run was made by that, or choose another --run-dir."
+            )
         raise ValueError(
             f"{run_dir} holds a run of another version of {of}. Go on with `jaxcl train {run_dir}/config.py"
             f" --run-dir {run_dir}`, or choose another --run-dir."
