@@ -128,6 +128,8 @@ def damaged(made: Stage, target: str, draw: random.Random) -> tuple[Path, str]:
         "rest": [path for path in plain if path.name not in named.values()],
     } | {key: [run_dir / name] for key, name in named.items()}
     path, how = draw.choice(paths[target]), draw.choice(HOW)
+    if how in ("cut", "flip") and not path.stat().st_size:
+        how = "append"  # an empty file, as orbax's mark, has nothing to cut off
     argument: Any = draw.choice(made.tools.JUNK) if how == "junk" else draw.random()
     made.tools.harm(path, how, argument)
     what = f"junk {argument[:20]!r}" if how == "junk" else how
