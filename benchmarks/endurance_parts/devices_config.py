@@ -21,9 +21,15 @@ class Knobs(CommonKnobs):
 def recipe(knobs: Knobs, about: About) -> Recipe:
     _, steps, axis, _, _ = basics(knobs, about)
     views = augment.two_views(augment.compose(augment.flip(), augment.grayscale(probability=0.5)))
-    groups = 8 if knobs.method == "moco" else 1  # MoCo's shuffle is for statistics of parts of the batch
+    moco = knobs.method == "moco"
+    groups = 8 if moco else 1  # MoCo's shuffle is for statistics of parts of the batch
     norm = nets.batch_norm(axis_name=axis, groups=groups)
-    encoder = nets.conv_n(features=(4,), dense=8, norm=norm)
+    # Statistics of two vectors would be signs, that a last bit turns: those of MoCo's groups are of whole maps.
+    encoder = (
+        nets.small_convnet(features=(8,), norm=norm)
+        if moco
+        else nets.conv_n(features=(4,), dense=8, norm=norm)
+    )
     linear = partial(nets.mlp_head, norm=nets.no_norm(), hidden=())
     make = {
         "simclr": lambda: methods.simclr(
