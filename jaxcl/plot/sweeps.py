@@ -150,15 +150,20 @@ def _value(row: Mapping[str, Any], name: str) -> str:
 
 
 def _positions(values: Sequence[Any]) -> dict[str, float]:
-    """Where the values of a knob stand on the x axis: at their number if all are numbers, else one after the other.
+    """Where the values of a knob stand on the x axis: at their number if all are numbers (at its logarithm where they are
+    positive and the largest is eight times the smallest, as in a report), else one after the other.
 
     >>> _positions(["10", "0", "5"]), _positions(["swd", "nt_xent", "swd"])
     ({'0': 0.0, '5': 5.0, '10': 10.0}, {'swd': 0.0, 'nt_xent': 1.0})
+    >>> _positions(["1", "0.1"])
+    {'0.1': -1.0, '1': 0.0}
     """
     names = list(dict.fromkeys(str(value) for value in values))
     numbers = [_number(name) for name in names]
     if any(math.isnan(number) for number in numbers):
         return {name: float(position) for position, name in enumerate(names)}
+    if min(numbers) > 0 and max(numbers) >= 8 * min(numbers):
+        numbers = [math.log10(number) for number in numbers]
     return dict(sorted(zip(names, numbers, strict=True), key=lambda pair: pair[1]))
 
 
