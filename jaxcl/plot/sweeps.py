@@ -150,8 +150,8 @@ def _value(row: Mapping[str, Any], name: str) -> str:
 
 
 def _positions(values: Sequence[Any]) -> dict[str, float]:
-    """Where the values of a knob stand on the x axis: at their number if all are numbers (at its logarithm where they are
-    positive and the largest is eight times the smallest, as in a report), else one after the other.
+    """Where the values of a knob stand on the x axis: at their number if all are numbers (at its logarithm where they
+    are positive and the largest is eight times the smallest, as in a report), else one after the other.
 
     >>> _positions(["10", "0", "5"]), _positions(["swd", "nt_xent", "swd"])
     ({'0': 0.0, '5': 5.0, '10': 10.0}, {'swd': 0.0, 'nt_xent': 1.0})
