@@ -37,15 +37,19 @@ def heard() -> Iterator[None]:
     listening, told = os.pipe()
     os.set_blocking(told, False)
     ended = threading.Event()
+    waits = False  # an interrupt, until it can be caught
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if _importing(frame):
-            os.write(told, bytes([_AGAIN]))
-        else:
+        nonlocal waits
+        waits = _importing(frame)
+        if not waits:
             raise KeyboardInterrupt
+        os.write(told, bytes([_AGAIN]))
 
     def dropped(said: sys.UnraisableHookArgs) -> None:
+        nonlocal waits
         if issubclass(said.exc_type, KeyboardInterrupt):
+            waits = True
             os.write(told, bytes([_AGAIN]))  # and no more: the program may hold any lock here
         else:
             unraisable(said)
@@ -68,6 +72,8 @@ def heard() -> Iterator[None]:
     interrupt.is_heard = True  # type: ignore[attr-defined]
     try:
         yield
+        if waits:  # the block was done before the interrupt was sent again
+            raise KeyboardInterrupt
     finally:
         ended.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -82,7 +82,15 @@ def hostile(world, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", [["evaluate"], ["evaluate", "--protocol", "knn"], ["plot"], ["replay", "--step", "1"]]
+    "command",
+    [
+        ["evaluate"],
+        ["evaluate", "--protocol", "knn"],
+        ["plot"],
+        ["replay", "--step", "1"],
+        ["embed", "--out", "features.npz"],
+        ["export", "--to", "safetensors", "--out", "weights.safetensors"],
+    ],
 )
 def test_no_command_executes_a_strangers_config_unasked(hostile, command, capfd):
     name, *words = command
