@@ -54,9 +54,15 @@ def load_folder(
 
 
 def read_folder(
-    found: Layout, split: str, size: int | None, *, value_range: tuple[float, float] | None = None
+    found: Layout,
+    split: str,
+    size: int | None,
+    *,
+    value_range: tuple[float, float] | None = None,
+    fraction: float = 1.0,
+    border: int = 0,
 ) -> Images:
-    """The images of one split of a folder that was looked at."""
+    """The images of one split of a folder that was looked at; `fraction` and `border` as for `decode.read`."""
     part, root = checked_part(found, split), found.root
     files = part.files
     shown = [os.path.relpath(file, part.folder) for _, file in files]
@@ -83,7 +89,7 @@ def read_folder(
                 return to_bytes(values)
 
             try:
-                images[i] = read(files[i][1], formats, square, to_bytes=looked_at)
+                images[i] = read(files[i][1], formats, square, fraction, looked_at, border)
             except DeepPixels:
                 later.append(i)
             except Exception as error:  # one file, whatever is wrong with it, must not end the others

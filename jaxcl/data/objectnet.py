@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from jaxcl.data.arrays import allocate, from_arrays
 from jaxcl.data.classes import IMAGENET100
-from jaxcl.data.decode import first, in_parallel, read, readable_formats, reason
-from jaxcl.data.folders import missing
+from jaxcl.data.decode import first
+from jaxcl.data.folders import missing, read_folder
+from jaxcl.data.layout import Layout, Part
 from jaxcl.typing import Images
 
 # ObjectNet's folder -> WordNet's number of the class of ImageNet that ObjectNet's authors say it is
@@ -61,33 +56,22 @@ def objectnet13(path: str | os.PathLike, *, size: int, fraction: float = 1.0) ->
     for folder in folders if root.is_dir() else [root]:
         if not folder.is_dir():
             raise missing(folder, "folder")
-    files = [file for folder in folders for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
-    images, reasons = allocate((len(files), size, size, 3)), dict[int, str]()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        in_parallel(partial(_decode, images, files, reasons, fraction), len(files))
-    good = [i for i in range(len(files)) if i not in reasons]
-    skipped = tuple(f"{files[i].relative_to(root)}: {reasons[i]}" for i in sorted(reasons))
-    empty = sorted({*OBJECTNET13} - {files[i].parent.name for i in good})
-    if empty:
-        raise ValueError(
-            f"{root} holds no image of {', '.join(empty)}. {first(list(skipped)) if skipped else ''}"
-        )
-    if skipped:
-        warnings.warn(
-            f"{len(skipped)} of {len(files)} files in {root} were left out: {first(list(skipped))}",
-            stacklevel=2,
-        )
+    files: list[tuple[str | None, Path]] = [
+        (OBJECTNET13[folder.name], file)
+        for folder in folders
+        for file in sorted(folder.iterdir())
+        if not file.name.startswith(".")
+    ]
+    check_complete(root, {file.parent.name for _, file in files}, [])
     classes = tuple(sorted(IMAGENET100))
-    labels = np.array([classes.index(OBJECTNET13[files[i].parent.name]) for i in good])
-    made = from_arrays(images[good], labels, classes=classes, name=f"objectnet13:{root}")
-    names = tuple(files[i].relative_to(root).as_posix() for i in good)
-    return made._replace(skipped=skipped, files=names)
+    there = Layout(root, {"test": Part(root, files, [])}, classes, own_splits=True, says="")
+    images = read_folder(there, "test", size, fraction=fraction, border=BORDER)
+    check_complete(root, {name.split("/")[0] for name in images.files}, list(images.skipped))
+    return images._replace(name=f"objectnet13:{root}", notes=())
 
 
-def _decode(images: np.ndarray, files: list[Path], reasons: dict[int, str], fraction: float, i: int) -> None:
-    try:
-        images[i] = read(files[i], readable_formats(), images.shape[1], fraction, border=BORDER)
-    except Exception as error:  # one file, whatever is wrong with it, must not end the others
-        reasons[i] = reason(error)
+def check_complete(root: Path, folders: set[str], skipped: list[str]) -> None:
+    if empty := sorted({*OBJECTNET13} - folders):
+        raise ValueError(
+            f"{root} holds no image of {', '.join(empty)}. {first(skipped) if skipped else ''}".rstrip()
+        )

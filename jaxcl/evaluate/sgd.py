@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 from jax.sharding import Mesh
 
@@ -291,14 +292,10 @@ def lars_moved(
     """The same by LARS as SimCLR's code has it (lars_optimizer.py): g is scaled by trust_coefficient |w| / |g| (1 where
     either norm is 0) in what is `adapted`, a tree of True and False, and the rate is part of the velocity."""
 
-    def scaled(w: Array, g: Array, adapt: bool) -> Array:
-        if not adapt:
-            return rate * g
-        of_w, of_g = jnp.linalg.norm(w.ravel()), jnp.linalg.norm(g.ravel())
-        ratio = trust_coefficient * of_w / jnp.where(of_g > 0, of_g, 1.0)
-        return rate * jnp.where((of_w > 0) & (of_g > 0), ratio, 1.0) * g
-
-    return moved(params, velocity, jax.tree.map(scaled, params, grads, adapted), 1.0, momentum, nesterov)
+    ratio = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), adapted)
+    grads, _ = ratio.update(grads, ratio.init(params), params)
+    grads = jax.tree.map(lambda g: rate * g, grads)
+    return moved(params, velocity, grads, 1.0, momentum, nesterov)
 
 
 def kernels(params: PyTree) -> PyTree:

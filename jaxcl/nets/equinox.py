@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 
 from jaxcl.typing import Net, PyTree
@@ -89,28 +90,21 @@ def _rows(out: Any) -> tuple[Any, ...]:
     return tuple(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x for x in made)
 
 
-def _named(tree: PyTree) -> Iterable[tuple[list[str], Any]]:
-    for path, x in jax.tree_util.tree_leaves_with_path(tree):
-        yield jax.tree_util.keystr(path, simple=True, separator="/").split("/"), x
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(jax.tree_util.keystr(path, simple=True, separator="/").split("/"))
 
 
 def _by_names(tree: PyTree) -> dict[str, Any]:
     """The arrays of a module as dicts within dicts, by the names of its fields."""
-    made: dict[str, Any] = {}
-    for names, x in _named(tree):
-        inside = made
-        for name in names[:-1]:
-            inside = inside.setdefault(name, {})
-        inside[names[-1]] = x
-    return made
+    return unflatten_dict({_names(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)})
 
 
 def _in_form(like: PyTree, arrays: PyTree) -> PyTree:
     """The other way round. An encoder that was loaded has None where it reads nothing."""
-    leaves = []
-    for names, x in _named(like):
-        found = arrays
-        for name in names:
-            found = found[name]
-        leaves.append(jnp.zeros(x.shape, x.dtype) if found is None else found)
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    found = flatten_dict(arrays)
+
+    def of(path, x):
+        given = found[_names(path)]
+        return jnp.zeros(x.shape, x.dtype) if given is None else given
+
+    return jax.tree_util.tree_map_with_path(of, like)

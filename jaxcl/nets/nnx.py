@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
 from jax import lax
 
 from jaxcl.typing import Net, PyTree
@@ -72,13 +73,7 @@ def _arrays(state: Any) -> PyTree:
 
 
 def _nested(arrays: Any) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for path, x in arrays:
-        inside = made
-        for name in path[:-1]:
-            inside = inside.setdefault(str(name), {})
-        inside[str(path[-1])] = x
-    return made
+    return unflatten_dict({tuple(map(str, path)): x for path, x in arrays})
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

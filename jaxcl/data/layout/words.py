@@ -36,9 +36,9 @@ def sentence(
     """
 
     def one(name: str, part: Part) -> str:
-        n = len({label for label, _ in part.files if label is not None})
+        classes = {label for label, _ in part.files if label is not None}
         slash = "/" if part.folder != path else ""
-        many = f"{n} {'class' if n == 1 else 'classes'}" if n else "no labels"
+        many = counted(classes) if classes else "no labels"
         return f"{name}{slash}: {many}, {len(part.files)} image{'s' * (len(part.files) != 1)}"
 
     words = [f"{path}: {'; '.join(one(name, part) for name, part in parts.items())}"]
