@@ -14,7 +14,7 @@ import optax
 from jaxcl import devices, nets
 from jaxcl.evaluate.checks import check_sets, numbered_classes
 from jaxcl.evaluate.features import as_partial
-from jaxcl.evaluate.fewshot import balanced_subset
+from jaxcl.evaluate.fewshot import labelled_rows
 from jaxcl.evaluate.figures import Hits, hits, ranked
 from jaxcl.evaluate.progress import Progress, stage
 from jaxcl.evaluate.sgd import (
@@ -98,14 +98,10 @@ def deep_probe(
     """
     labels, test_labels = check_sets("The deep probe", subject.train, subject.test)
     classes, numbered = numbered_classes("The deep probe", labels)
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction is the part of the labels that is seen, in (0, 1]; got {fraction}.")
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1; got {epochs}.")
     subset_key, order_key, views_key, net_key = jax.random.split(key, 4)
-    rows = np.arange(len(labels))
-    if fraction < 1:
-        rows = balanced_subset(subset_key, labels, max(1, round(fraction * len(labels) / len(classes))))
+    rows = labelled_rows(subset_key, labels, fraction)
     check_batch_size(batch_size, len(rows))
     rate = rates(schedule, drops=drops, drop_factor=drop_factor)
     encoder, inputs, test_features = frozen_inputs("The deep probe", subject, views)

@@ -127,6 +127,33 @@ def balanced_subset(key: Array, labels: np.ndarray, per_class: int) -> np.ndarra
     return np.sort(np.concatenate([order[ordered == c][:per_class] for c in np.unique(ordered)]))
 
 
+def labelled_rows(key: Array, labels: np.ndarray, fraction: float) -> np.ndarray:
+    """The rows whose labels are seen: of every class the same number, at least one, `balanced_subset`; with 1 all rows,
+    whatever the classes. Raises ValueError for a fraction that is none."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction is the part of the labels that is seen, in (0, 1]; got {fraction}.")
+    if fraction == 1:
+        return np.arange(len(labels))
+    return balanced_subset(key, labels, _images_a_class(labels, fraction))
+
+
+def labelled_count(labels: np.ndarray, fraction: float) -> int:
+    """How many rows `labelled_rows` gives.
+
+    >>> labels = np.array([0, 0, 0, 0, 0, 0, 1])
+    >>> labelled_count(labels, 0.6), labelled_count(labels, 1.0)    # two a class, of which the second has one
+    (3, 7)
+    """
+    if fraction == 1:
+        return len(labels)
+    counts = np.unique(labels, return_counts=True)[1]
+    return int(np.minimum(counts, _images_a_class(labels, fraction)).sum())
+
+
+def _images_a_class(labels: np.ndarray, fraction: float) -> int:
+    return max(1, round(fraction * len(labels) / len(np.unique(labels))))
+
+
 @functools.partial(jax.jit, static_argnames=("classes", "steps"))
 def _adam(x: Array, y: Array, learning_rate: float, *, classes: int, steps: int) -> tuple[Array, Array]:
     """Weights [d, c] and bias [c] after so many steps from zero on the mean cross-entropy of x [n, d], y [n]."""

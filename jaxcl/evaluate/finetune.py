@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from jaxcl import augment, devices
 from jaxcl.evaluate.checks import check_features, check_sets, numbered_classes
 from jaxcl.evaluate.features import EncoderFn, as_partial, embed
-from jaxcl.evaluate.fewshot import balanced_subset
+from jaxcl.evaluate.fewshot import labelled_rows
 from jaxcl.evaluate.figures import Hits, hits, ranked
 from jaxcl.evaluate.progress import Progress, stage
 from jaxcl.evaluate.sgd import (
@@ -113,17 +113,13 @@ def finetune(
     pretrained = as_partial(subject.encoder_for("Fine-tuning"))
     train, test = subject.train, subject.test
     labels, test_labels = check_sets("Fine-tuning", train, test)
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction is the part of the labels that is seen, in (0, 1]; got {fraction}.")
     if epochs < 1 or batch_size < 1:
         raise ValueError(f"epochs and batch_size must be at least 1; got {epochs} and {batch_size}.")
     if optimizer not in ("sgd", "lars"):
         raise ValueError(f'optimizer must be "sgd" or "lars"; got {optimizer!r}.')
     classes, numbered = numbered_classes("Fine-tuning", labels)
     subset_key, order_key, views_key = jax.random.split(key, 3)
-    rows = np.arange(len(labels))
-    if fraction < 1:
-        rows = balanced_subset(subset_key, labels, max(1, round(fraction * len(labels) / len(classes))))
+    rows = labelled_rows(subset_key, labels, fraction)
     n = len(rows)
     batch_size = min(batch_size, n)
     if views is None:
@@ -161,7 +157,7 @@ def finetune(
         batch_size=batch_size,
         learning_rate=learning_rate,
         momentum=momentum,
-        nesterov=optimizer == "sgd" if nesterov is None else nesterov,
+        nesterov=has_nesterov(optimizer, nesterov),
         rate=rates(schedule, drops=drops, drop_factor=drop_factor),
         rate_rule=rate_rule,
         mesh=mesh,
@@ -182,6 +178,11 @@ def finetune(
     }
     accuracy = float(found.first.mean())
     return FineTuned(accuracy, tuned, params["weights"], params["bias"], classes, rows, details, found)
+
+
+def has_nesterov(optimizer: str, nesterov: bool | None) -> bool:
+    """Whether the momentum is Nesterov's: as asked, or as the optimizer's authors have it."""
+    return optimizer == "sgd" if nesterov is None else nesterov
 
 
 # The same object at every call, so that the step is compiled once.

@@ -64,11 +64,13 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
     with owned(run_dir) if first else nullcontext():
         mine = identity(text, knobs, fingerprint(images))
         check_processes(run_dir, mine)
+        same_run = partial(check_same_run, run_dir, config, knobs, data.about, images.files, beside=beside)
         # Images that came or went are told as such, and not as another number of steps.
-        check_same_run(run_dir, config, knobs, data.about, images.files, besides={"epochs"}, beside=beside)
+        same_run(besides={"epochs"})
         more = longer.longer(run_dir, module, knobs, data.about)
         besides = {"epochs"} if more else set()
-        check_same_run(run_dir, config, knobs, data.about, images.files, besides=besides, beside=beside)
+        if not more:
+            same_run()
         check_same(run_dir, mine, knobs, besides=besides)
         if more:
             say(longer.said(more))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from jaxcl import augment
 from jaxcl.evaluate.subject import Subject
@@ -34,6 +35,16 @@ def chosen(
         return choices[augmentation]
     subject.encoder_for("A probe on augmented images")
     return probe_views(subject.train.images.shape[1], augmentation, min_area)
+
+
+def of_augmentation(augmentation: str, views: Views | None, min_area: float | None = None) -> dict[str, Any]:
+    """What a result says of it; `min_area` where crops were asked for by a library's name."""
+    by_library = augmentation in ("tensorflow", "torchvision") and min_area is not None
+    return {
+        "augmentation": augmentation,
+        "augmented": views is not None,
+        **({"min_area": min_area} if by_library else {}),
+    }
 
 
 # The same object at every call, so that the step is compiled once.

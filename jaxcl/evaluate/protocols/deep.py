@@ -6,12 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from jaxcl.evaluate.checks import check_sets
 from jaxcl.evaluate.deep import deep_probe
+from jaxcl.evaluate.fewshot import labelled_count
 from jaxcl.evaluate.progress import Progress
-from jaxcl.evaluate.protocols.augmentation import chosen
+from jaxcl.evaluate.protocols.augmentation import chosen, of_augmentation
 from jaxcl.evaluate.protocols.results import Result, figures_of, of_schedule, result, seed_of
 from jaxcl.evaluate.subject import Subject
 from jaxcl.typing import Array, Views
@@ -43,15 +42,13 @@ def deep_result(
     labels, _ = check_sets("deep", subject.train, subject.test)
     start = time.perf_counter()
     views = chosen(augmentation, views, subject)
-    classes = len(np.unique(labels))
-    shown = len(labels) if fraction == 1 else classes * max(1, round(fraction * len(labels) / classes))
     settings: dict[str, Any] = {
         "side": side,
         "fraction": fraction,
         "blocks": blocks,
         "inner": inner,
         "epochs": epochs,
-        "batch_size": min(batch_size, shown),
+        "batch_size": min(batch_size, labelled_count(labels, fraction)),
         "learning_rate": learning_rate,
         "momentum": momentum,
         "nesterov": nesterov,
@@ -63,8 +60,7 @@ def deep_result(
     probe = deep_probe(key, subject, views=views, progress=progress, **settings)
     settings = {
         "optimizer": "SGD",
-        "augmentation": augmentation,
-        "augmented": views is not None,
+        **of_augmentation(augmentation, views),
         "seed": seed_of(key),
         **of_schedule(settings),
     }

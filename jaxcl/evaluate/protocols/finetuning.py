@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxcl.evaluate.checks import check_sets
-from jaxcl.evaluate.finetune import FineTuned, finetune
+from jaxcl.evaluate.finetune import FineTuned, finetune, has_nesterov
 from jaxcl.evaluate.grid import DECAYS, RATES, finetune_grid
 from jaxcl.evaluate.progress import Progress
 from jaxcl.evaluate.protocols.augmentation import for_finetuning
@@ -51,7 +51,7 @@ def finetune_result(
         "rate_rule": rate_rule,
         "optimizer": optimizer,
         "momentum": momentum,
-        "nesterov": optimizer == "sgd" if nesterov is None else nesterov,
+        "nesterov": has_nesterov(optimizer, nesterov),
         "trust_coefficient": trust_coefficient,
         "schedule": schedule,
         "drops": [float(drop) for drop in drops],
@@ -93,7 +93,7 @@ def grid_result(
         "rate_rule": rate_rule,
         "optimizer": optimizer,
         "momentum": momentum,
-        "nesterov": optimizer == "sgd" if nesterov is None else nesterov,
+        "nesterov": has_nesterov(optimizer, nesterov),
         "trust_coefficient": trust_coefficient,
         "schedule": schedule,
     }

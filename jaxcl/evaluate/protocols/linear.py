@@ -11,7 +11,7 @@ import numpy as np
 from jaxcl.evaluate.checks import check_sets
 from jaxcl.evaluate.probe import linear_probe, linear_probe_each
 from jaxcl.evaluate.progress import Progress, stage
-from jaxcl.evaluate.protocols.augmentation import chosen
+from jaxcl.evaluate.protocols.augmentation import chosen, of_augmentation
 from jaxcl.evaluate.protocols.results import Result, of_features, of_linear, of_schedule, result
 from jaxcl.evaluate.sgd import linear_sgd
 from jaxcl.evaluate.subject import Subject
@@ -151,9 +151,7 @@ def sgd_result(
     probe = linear_sgd(key, subject, views=views, progress=stage(progress, "training"), **settings)
     settings = {
         "optimizer": "SGD",
-        "augmentation": augmentation,
-        "augmented": views is not None,
-        **({"min_area": min_area} if augmentation in ("tensorflow", "torchvision") else {}),
+        **of_augmentation(augmentation, views, min_area),
         **of_schedule(settings),
     }
     seconds = time.perf_counter() - start

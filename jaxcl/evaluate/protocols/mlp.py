@@ -9,7 +9,7 @@ from typing import Any
 from jaxcl.evaluate.checks import check_sets
 from jaxcl.evaluate.mlp import mlp_probe
 from jaxcl.evaluate.progress import Progress, stage
-from jaxcl.evaluate.protocols.augmentation import chosen
+from jaxcl.evaluate.protocols.augmentation import chosen, of_augmentation
 from jaxcl.evaluate.protocols.results import Result, figures_of, result, seed_of
 from jaxcl.evaluate.subject import Subject
 from jaxcl.typing import Array, Views
@@ -48,9 +48,7 @@ def mlp_result(
     probe = mlp_probe(key, subject, views=views, progress=stage(progress, "training"), **settings)
     settings = {
         "optimizer": "Adam, b1 = 0.8",
-        "augmentation": augmentation,
-        "augmented": views is not None,
-        **({"min_area": min_area} if augmentation in ("tensorflow", "torchvision") else {}),
+        **of_augmentation(augmentation, views, min_area),
         "seed": seed_of(key),
         **settings,
     }
