@@ -28,6 +28,12 @@ def rows():
     return [np.float32(x / np.linalg.norm(x, axis=1, keepdims=True)) for x in drawn]
 
 
+@pytest.fixture
+def quick_factors(monkeypatch):
+    """Factors that are uniform, where their distribution plays no part: Beta's takes XLA a second to compile."""
+    monkeypatch.setattr(ft, "beta", lambda key, alpha, shape, dtype: jax.random.uniform(key, shape, dtype))
+
+
 def pair(q, k, key=KEY, **settings):
     return map(np.asarray, jax.jit(partial(extrapolate_positives, **settings))(key, q, k))
 
@@ -146,7 +152,7 @@ def test_both_sides_off_in_the_batch_is_nt_xent_with_its_gradient(rows):
 
 
 @pytest.mark.parametrize("each", [False, True, "positives", "negatives"])
-def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows, each):
+def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows, each, quick_factors):
     q, k, _ = (np.asarray(x, np.float64) for x in rows)
     shapes = [(16, 6) if each in (True, "positives") else (), (32, 6) if each in (True, "negatives") else ()]
 
@@ -185,7 +191,7 @@ def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows, each):
     np.testing.assert_allclose(loss, np.mean(logsumexp(scores, axis=1) - scores[:, 0]), rtol=1e-5)
 
 
-def test_transforms_are_the_same_on_one_device_and_on_eight(rows):
+def test_transforms_are_the_same_on_one_device_and_on_eight(rows, quick_factors):
     def loss(w, batch, axis_name):
         q, k = normalize(batch["x"] @ w), normalize(batch["y"] @ w)
         mix = mixing(dimension_wise=True, renormalize=True)
@@ -209,6 +215,8 @@ def test_odd_settings_are_refused(rows):
     with pytest.raises(ValueError, match='"positives" or "negatives"; got \'both\''):
         ft.mixed_nt_xent(KEY, *rows[:2], dimension_wise="both")
 
+
+def test_every_mix_that_has_a_name_is_a_setting_of_both(rows, quick_factors):
     @jax.jit
     def named(step):
         mixed = [mixing(**settings)(KEY, step, *map(jnp.asarray, rows)) for settings in ft.MIXES.values()]

@@ -47,7 +47,7 @@ class Knobs(CommonKnobs):
     log_every: int = 2
     temperature: float = 0.5
     """NT-Xent's temperature."""
-    features: tuple[int, ...] = (8, 8)
+    features: tuple[int, ...] = (8,)
     """Channels of the encoder's convolutions."""
 
 
@@ -105,7 +105,7 @@ def without_images(world, tmp_path, monkeypatch):
 def test_a_run_directory_records_what_was_run(world):
     run = world / "run"
     knobs = json.loads((run / "knobs.json").read_text())
-    assert knobs["features"] == [8, 8]
+    assert knobs["features"] == [8]
     assert knobs["data"] == f"npz:{world}/grays.npz"
     assert knobs["seed"] == 0
     assert (run / "config.py").read_text() == CONFIG
@@ -159,7 +159,9 @@ def test_a_report_without_images_draws_the_rest_and_says_what_it_leaves_out(worl
     assert page.count("<img") == 1
     assert main(["plot", str(without_images), "--data", f"npz:{world}/gone.npz"]) == 0
     assert "left out" not in capsys.readouterr().out
-    assert (without_images / "plots/report.html").read_text().count("data:image/png;base64") >= 5
+    page = (without_images / "plots/report.html").read_text()
+    assert "Local features: each position" in page
+    assert page.count("data:image/png;base64") >= 5
 
 
 def test_classifiers_are_asked_about_other_images_of_some_of_the_same_classes(world, tmp_path):
@@ -276,13 +278,6 @@ def test_evaluate_takes_other_data_and_settings_and_says_so(world, tmp_path, cap
     assert "standardize is a truth value, as true; got 0" in capsys.readouterr().err
     assert main([*command, "--set", "draws"]) == 1
     assert "--set takes NAME=VALUE" in capsys.readouterr().err
-
-
-def test_plot_leaves_a_report_with_pictures(world):
-    assert main(["plot", str(world / "run")]) == 0
-    report = (world / "run/plots/report.html").read_text()
-    assert "Local features: each position" in report
-    assert report.count("data:image/png;base64") >= 5
 
 
 def test_a_changed_knob_in_a_resumed_run_is_named(world, capsys):

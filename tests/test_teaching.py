@@ -12,7 +12,7 @@ from jaxcl.encoder import load_encoder
 from jaxcl.train.log import read_metrics
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SMALL = ["--features", "4", "8", "--batch-size", "32", "--log-every", "4", "--learning-rate", "0.01"]
+SMALL = ["--features", "4", "--batch-size", "32", "--log-every", "4", "--learning-rate", "0.01"]
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ class Knobs(CommonKnobs):
     rate: float = 0.0
 
 def recipe(knobs, about):
-    views = augment.two_views(augment.crop_and_flip(16))
+    views = augment.two_views(augment.flip())
     method = methods.simclr(
         views=views,
         encoder=ENCODER,
