@@ -34,6 +34,7 @@ def as_is(key, batch):
 SHORT = {
     "linear_sgd": {"epochs": 3},
     "mlp": {"epochs": 3, "hidden": 8},
+    "deep": {"blocks": 1, "epochs": 2, "batch_size": 64},
     "finetune1": {"views": as_is, "epochs": 3},
     "finetune10": {"views": as_is, "epochs": 3},
     "finetune100": {"views": as_is, "epochs": 1},
@@ -102,7 +103,9 @@ def test_every_protocol_that_asks_for_the_class_has_the_figures(name):
 def test_top_5_of_a_classifier_that_guesses_is_five_of_seven():
     labels = np.random.default_rng(3).integers(0, 7, 700)
     rng = np.random.default_rng(4)
-    subject = Subject.of_features(rng.normal(size=(700, 2)), labels, rng.normal(size=(700, 2)), labels)
+    # As many training images and features as those above have: by the same program.
+    bank, queries = rng.normal(size=(len(TRAIN.labels), 4)), rng.normal(size=(700, 4))
+    subject = Subject.of_features(bank, TRAIN.labels, queries, labels)
     found = PROTOCOLS["linear"](None, subject, l2=(1.0,))
     assert abs(found["top5_accuracy"] - 500 / 7) < 8
 
