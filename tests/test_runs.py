@@ -280,6 +280,11 @@ def test_evaluate_takes_other_data_and_settings_and_says_so(world, tmp_path, cap
     assert "--set takes NAME=VALUE" in capsys.readouterr().err
 
 
+def test_plot_leaves_a_report_with_pictures(world):
+    assert main(["plot", str(world / "run")]) == 0
+    assert (world / "run/plots/report.html").read_text().count("data:image/png;base64") >= 5
+
+
 def test_a_changed_knob_in_a_resumed_run_is_named(world, capsys):
     command = ["train", "grays.py", "--run-dir", "run", "--knn-every", "0.5", "--temperature", "0.1"]
     assert main(command) == 1
