@@ -302,11 +302,6 @@ METHODS = {
 }
 
 
-def some_quick(*quick):
-    """All rows of the table; those that are not named here are slow tests."""
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
-
-
 def test_every_exported_method_is_a_row_of_the_table():
     functions = {name: getattr(methods, name) for name in methods.__all__}
     makers = {
@@ -570,18 +565,18 @@ def test_embed_gives_a_row_an_image_whatever_else_is_in_the_batch(begun, name):
     assert (of_two.shape, of_two.dtype) == ((2, whole.shape[1]), jnp.float32)
 
 
-def trained_on_patches(method, steps=120):
+def trained_on_patches(method, step=None, *, tx=None, rows=64, steps=120):
     """The metrics of every step on images of patches of color: new ones at every step for four steps, so that no image
-    meets its own key in a queue of 40."""
-    patches = np.random.default_rng(0).integers(0, 256, (256, 4, 4, 3))
+    meets its own key in a queue of 40. `step`: what was compiled already, of `rows` images by `tx`."""
+    patches = np.random.default_rng(0).integers(0, 256, (4 * rows, 4, 4, 3))
     images = np.kron(patches, np.ones((1, 4, 4, 1))).astype(np.uint8)
-    tx = optax.adam(1e-2)
+    tx = tx or optax.adam(1e-2)
     batches = [
-        {"image": images[rows], "index": rows, "label": rows % 2}
-        for rows in np.split(np.arange(256, dtype=np.int32), 4)
+        {"image": images[some], "index": some, "label": some % 2}
+        for some in np.split(np.arange(4 * rows, dtype=np.int32), 4)
     ]
     state = init_state(jax.random.key(0), method, tx, batches[0])
-    step = jax.jit(make_step(method, tx))
+    step = step or jax.jit(make_step(method, tx))
     each = []
     for number in range(steps):
         state, metrics = step(state, jax.random.key(1), batches[number % 4])
@@ -590,9 +585,19 @@ def trained_on_patches(method, steps=120):
 
 
 # A student's loss can fall no lower than its teacher's doubts, which a random teacher has many of: see below.
-@pytest.mark.parametrize("name", [case for case in some_quick("with_probe") if "distill" not in str(case)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "distill"])
 def test_training_lowers_the_loss_on_images_of_patches_of_color(name):
-    losses = [metrics["loss"] for metrics in trained_on_patches(METHODS[name](None))]
+    assert_loss_falls(trained_on_patches(METHODS[name](None)))
+
+
+def test_training_lowers_the_loss_of_a_method_and_of_the_classifier_along():
+    name = "with_probe"
+    assert_loss_falls(trained_on_patches(METHODS[name](None), step_on_one(name), tx=OPTIMIZER, rows=16))
+
+
+def assert_loss_falls(metrics):
+    losses = [each["loss"] for each in metrics]
     # The first queue is of random vectors and easy; it is gone after a step.
     assert np.mean(losses[-16:]) < np.mean(losses[4:12]) - 0.4
 
