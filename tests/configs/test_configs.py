@@ -45,7 +45,7 @@ LARGE = {
     "simclr_v2",
 }
 # Of those that differ from another in images or settings alone, and of the dearest, a step is traced; slow tests train
-# them. (randbits_mnist is trained with its classifier below.)
+# them. (randbits_mnist is trained with its classifier below, and so is a smaller step of the quickstart.)
 OTHERS = {
     "amdim_cifar10_cpu",
     "byol_cifar10_cpu",
@@ -56,6 +56,7 @@ OTHERS = {
     "losses_cifar10",
     "moco_cifar10_cpu",
     "multidigits",
+    "quickstart",
     "randbits",
     "randbits_mnist",
     "simclr_cifar10_cpu",
