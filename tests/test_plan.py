@@ -108,9 +108,8 @@ def test_each_placement_can_be_planned_and_needs_the_same_arithmetic(planned, he
 
 def test_hosts_must_decode_encoded_images_as_fast_as_the_devices_could_learn(planned, here):
     assert planned.decoded_images_per_second is None
-    encoded = plan.plan(
-        CONFIG, Knobs(encoded=True, size=14, input="images"), ABOUT, here
-    )  # decoded to 16 x 16
+    about = ABOUT._replace(shape=(14, 14, 3))  # decoded to 16 x 16
+    encoded = plan.plan(CONFIG, Knobs(encoded=True, size=14, input="images"), about, here)
     assert encoded.decoded_images_per_second == encoded.images_per_second
     cores = encoded.images_per_second / plan.DECODED_A_CORE["images"]
     assert encoded.decoding_cores_per_host == pytest.approx(cores)
