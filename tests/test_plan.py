@@ -39,8 +39,8 @@ def recipe(knobs, about):
     views = augment.two_views(augment.flip())
     method = simclr(
         views=views,
-        encoder=lean(nets.conv_n(features=(4, 4), dense=8, norm=norm, dtype=dtype)),
-        head=nets.projection_head(layers=2, out=8, norm=norm),
+        encoder=lean(nets.small_convnet(features=(4,), norm=norm, dtype=dtype)),
+        head=nets.mlp_head(norm=nets.no_norm(), hidden=(), out=8),
         loss=keyless(nt_xent, temperature=0.5),
         axis_name=axis,
     )
@@ -108,7 +108,8 @@ def test_each_placement_can_be_planned_and_needs_the_same_arithmetic(planned, he
 
 def test_hosts_must_decode_encoded_images_as_fast_as_the_devices_could_learn(planned, here):
     assert planned.decoded_images_per_second is None
-    encoded = plan.plan(CONFIG, Knobs(encoded=True, size=16, input="images"), ABOUT, here)
+    about = ABOUT._replace(shape=(14, 14, 3))  # decoded to 16 x 16
+    encoded = plan.plan(CONFIG, Knobs(encoded=True, size=14, input="images"), about, here)
     assert encoded.decoded_images_per_second == encoded.images_per_second
     cores = encoded.images_per_second / plan.DECODED_A_CORE["images"]
     assert encoded.decoding_cores_per_host == pytest.approx(cores)

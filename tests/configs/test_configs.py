@@ -45,7 +45,7 @@ LARGE = {
     "simclr_v2",
 }
 # Of those that differ from another in images or settings alone, and of the dearest, a step is traced; slow tests train
-# them. (randbits_mnist is trained with its classifier below.)
+# them. (randbits_mnist is trained with its classifier below, and so is a smaller step of the quickstart.)
 OTHERS = {
     "amdim_cifar10_cpu",
     "byol_cifar10_cpu",
@@ -56,6 +56,7 @@ OTHERS = {
     "losses_cifar10",
     "moco_cifar10_cpu",
     "multidigits",
+    "quickstart",
     "randbits",
     "randbits_mnist",
     "simclr_cifar10_cpu",
@@ -111,9 +112,10 @@ def choices():
 
 @pytest.fixture
 def few_blocks(monkeypatch):
-    """A ResNet of any depth has one block a stage, and one whose shortcut is the map itself: tracing takes its time."""
+    """A ResNet of any depth has blocks of each kind alone: a first one, one whose shortcut is the map itself, and one
+    that makes the map smaller. Tracing takes its time; slow tests trace each depth as it is."""
     for depth, (_, bottleneck) in DEPTHS.items():
-        monkeypatch.setitem(DEPTHS, depth, ((2, 1, 1, 1), bottleneck))
+        monkeypatch.setitem(DEPTHS, depth, ((2, 0, 0, 1), bottleneck))
 
 
 def shallow(knobs, *, resnet=18):
@@ -254,33 +256,28 @@ def smaller(name, small_knobs, drawn, **more):
     return Small(config, knobs, about, batch, begun, values, step)
 
 
-@pytest.fixture(scope="module")
-def quickstart(small_knobs, drawn):
-    """The smaller quickstart, and its first step with its numbers as they are."""
+def test_the_method_is_trained_as_without_the_classifier_also_by_traced_numbers_and_the_classifier_by_adam(
+    small_knobs, drawn
+):
+    """From the same parameters. (What is drawn for them is the same too: tests/methods/test_probe.py.) Of two programs
+    one has the classifier and numbers, the other neither: a difference of either shows."""
     small = smaller("quickstart", small_knobs, drawn, epochs=2)
-    return small, jax.jit(functools.partial(small.step, small.numbers))(small.begun)
-
-
-def test_the_method_is_trained_as_without_the_classifier_and_the_classifier_by_adam(quickstart, drawn):
-    """From the same parameters. (What is drawn for them is the same too: tests/methods/test_probe.py.)"""
-    small, (alone, *_) = quickstart
+    alone, metrics, rate = jax.jit(small.step)(small.numbers, small.begun)
     recipe = recipe_of(small.config, dataclasses.replace(small.knobs, probe=True), small.about)
     probe = drawn(lambda: recipe.method.init(jax.random.key(0), small.batch))[0]["probe"]
     begun = {"method": small.begun[0], "probe": probe}, small.begun[1]
-    along, _ = jax.jit(lambda begun: one_step(recipe, small.batch, jax.random.key(0), begun))(begun)
+    along, metrics_along = jax.jit(lambda begun: one_step(recipe, small.batch, jax.random.key(0), begun))(
+        begun
+    )
     chex.assert_trees_all_close(along.params["method"], alone, atol=1e-6)
+    # These two are of the classifier too.
+    own = metrics.keys() - {"loss", "grad_norm"}
+    chex.assert_trees_all_close(
+        *({name: of[name] for name in own} for of in (metrics_along, metrics)), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(recipe.learning_rate(1), rate, rtol=1e-5)
     # Adam's first step is the sign of the gradient, and the bias began at zero.
     np.testing.assert_allclose(np.abs(along.params["probe"]["bias"]), 1e-3, rtol=1e-3)
-
-
-def assert_traced_numbers_are_numbers(small, concrete):
-    chex.assert_trees_all_close(
-        jax.jit(small.step)(small.numbers, small.begun), concrete, rtol=1e-5, atol=1e-6
-    )
-
-
-def test_traced_numbers_give_the_step_of_the_same_numbers(quickstart):
-    assert_traced_numbers_are_numbers(*quickstart)
 
 
 @pytest.mark.slow
@@ -297,7 +294,8 @@ def test_traced_numbers_give_the_step_of_the_same_numbers(quickstart):
 def test_traced_numbers_give_the_step_of_the_same_numbers_in_other_configs(name, more, small_knobs, drawn):
     small = smaller(name, small_knobs, drawn, **more)
     concrete = jax.jit(functools.partial(small.step, small.numbers))(small.begun)
-    assert_traced_numbers_are_numbers(small, concrete)
+    traced = jax.jit(small.step)(small.numbers, small.begun)
+    chex.assert_trees_all_close(traced, concrete, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("path", SMALL_FIRST)

@@ -41,8 +41,8 @@ def recipe():
     return Recipe(
         method=simclr(
             views=views,
-            encoder=nets.conv_n(features=(4,), dense=8, norm=norm),
-            head=nets.mlp_head(norm=norm, hidden=(), out=8),
+            encoder=nets.small_convnet(features=(4,), norm=norm),
+            head=nets.mlp_head(norm=nets.no_norm(), hidden=(), out=8),
             loss=keyless(nt_xent, temperature=0.2),
         ),
         optimizer=optax.adam(1e-3),

@@ -23,22 +23,23 @@ from jaxcl.typing import About, Images, Method
 
 
 def noisy(count):
-    """Views that compile in no time: the image with noise of its own."""
+    """Views that compile in no time: the image with waves of its own."""
 
     def views(key, batch):
-        def noise(index):
-            return 0.1 * jax.random.normal(jax.random.fold_in(key, index), (count, *batch["image"].shape[1:]))
-
-        x, drawn = jnp.asarray(batch["image"], jnp.float32) / 255, jax.vmap(noise)(batch["index"])
-        return tuple(x + drawn[:, view] for view in range(count))
+        x, index = jnp.asarray(batch["image"], jnp.float32) / 255, jnp.asarray(batch["index"])
+        phase, rate = jax.random.key_data(key) % 1024
+        waves = (index[:, None, None, None] + phase) + (rate + index[:, None, None, None]) * jnp.arange(
+            x[0].size
+        ).reshape(x.shape[1:])
+        return tuple(x + 0.1 * jnp.sin(waves + view) for view in range(count))
 
     return views
 
 
 NORM = nets.batch_norm()
-ENCODER = nets.conv_n(features=(4, 4), dense=8, norm=NORM)
+ENCODER = nets.small_convnet(features=(4,), norm=NORM)
 # With a norm behind it: a row that is zero before it is normalised has a gradient of millions.
-HEAD = nets.projection_head(layers=2, width=16, out=8, norm=NORM)
+HEAD = nets.projection_head(mode="linear", out=8, norm=NORM)
 
 
 def of_simclr(temperature):
