@@ -118,6 +118,18 @@ class CommonKnobs:
     """On kernels only; decoupled, where the optimizer is AdamW."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ImageNetKnobs(CommonKnobs):
+    """The common knobs with the defaults of a run on ImageNet: 224 pixels, decoded when they are asked for."""
+
+    data: str = "tfds:imagenet2012"
+    size: int | None = 224
+    encoded: bool = True
+    input: Literal["host", "images", "device"] = "host"  # encoded files cannot be resident
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    log_every: int = 50
+
+
 class Recipe(NamedTuple):
     """What is learnt: pure functions and numbers. It can be traced, with the numeric knobs as tracers."""
 
