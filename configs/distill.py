@@ -51,8 +51,9 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     rate = optim.warmup_cosine(rate, steps=steps, warmup_steps=steps // 20)
     taught_by = open_run(knobs.teacher)
     if taught_by.recipe.classify is None:
-        missing = "has no classifier to learn from: train it with --probe, or fine-tune it."
-        raise ValueError(f"{knobs.teacher} {missing}")
+        raise ValueError(
+            f"{knobs.teacher} has no classifier to learn from: train it with --probe, or fine-tune it."
+        )
     encoder = nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype)
     if knobs.encoder == "resnet":
         settings = {"stem": knobs.stem, "width": knobs.width, "selective": 0.0625 if knobs.sk else 0}

@@ -48,9 +48,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     temperature, hidden = (0.07, ()) if first else (0.2, (2048,))
     views = augment.two_views(augment.moco_v1(size) if first else augment.moco_v2(size))
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)
-    epoch = steps_of(
-        1, about.count, knobs.batch_size
-    )  # the rate is asked for once an epoch, as in their code
+    # Asked once an epoch, as in the published code.
+    epoch = steps_of(1, about.count, knobs.batch_size)
     rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=0, every=epoch)
     if first:
         rate = optax.piecewise_constant_schedule(peak, {steps * 3 // 5: 0.1, steps * 4 // 5: 0.1})

@@ -38,11 +38,12 @@ class Knobs(ImageNetKnobs):
     weight_decay: float = 1e-4  # L2 penalty on the gradient, of all parameters
 
 
-PRESETS = {}  # v1, v1_positives, v1_negatives, v1_ft (both), v1_dimensions, and the same of v2
-for version in ("v1", "v2"):
-    for mix in ("none", *MIXES):
-        suffix = {"none": "", "both": "_ft"}.get(mix, f"_{mix}")
-        PRESETS[version + suffix] = Knobs(version=version, mix=mix)
+# v1, v1_positives, v1_negatives, v1_ft (both), v1_dimensions, and the same of v2
+PRESETS = {
+    version + {"none": "", "both": "_ft"}.get(mix, f"_{mix}"): Knobs(version=version, mix=mix)
+    for version in ("v1", "v2")
+    for mix in ("none", *MIXES)
+}
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:

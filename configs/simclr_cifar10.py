@@ -9,9 +9,9 @@ batch norm; batch statistics for each view; PyTorch's initial weights), which re
 20 minutes on an A100. What differs: an epoch lacks the 336 images that fill no batch (benchmarks/record.py has them),
 the encoder computes in bfloat16, not TF32, and colors are jittered as tf.image does it. The published run of SimCLR's
 README (about 91 % linear) is --details simclr --epochs 1000 --optimizer lars --learning-rate 1.0 --warmup-epochs 10
---weight-decay 1e-4 --head-layers 3 --min-area 0.08 --gray 0.2 --dtype float32. Crops (by height), the
-loss (both views' means are added, twice the paper's equation 1), shortcuts and the number of steps (97,657) are then
-its code's (docs/fidelity.md). Neither was run here, without a GPU.
+--weight-decay 1e-4 --head-layers 3 --min-area 0.08 --gray 0.2 --dtype float32. Crops (by height), loss (both views'
+means are added: the log shows twice the paper's equation 1), shortcuts and the number of steps (97,657) are then its
+code's (docs/fidelity.md). Neither was run here, without a GPU.
 """
 
 from dataclasses import dataclass
