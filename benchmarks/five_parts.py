@@ -1,4 +1,4 @@
-"""The five-part framework on CIFAR-10: seven methods in one table, and how much hangs on encoder and extraction.
+"""The five-part framework on CIFAR-10: seven methods in minutes, and how much hangs on encoder and extraction.
 
     python benchmarks/five_parts.py methods --data-dir DATA_DIR [--seed 0 1 2] [--core 0 1 2 3] [--work DIR]
     python benchmarks/five_parts.py robustness --data-dir DATA_DIR ...
@@ -6,6 +6,7 @@
 Every run is a `jaxcl sweep` on one core, printed when it starts and left under --work; what is there already is not
 done again, so that a benchmark that was stopped goes on. The tables are printed and left there as well, with a picture
 for `robustness`; benchmarks/results has them with words around. On four cores either takes an hour or two.
+(benchmarks/seven_methods.py compares the methods at equal compute and chosen learning rates.)
 
 `methods` also times a training step of every method, one after the other when all runs have ended, and reads what
 memory it takes off the compiled program.
@@ -30,10 +31,12 @@ from contenders import ONE_THREAD, pin, processor
 
 from jaxcl.cli import knobs_of, words_of
 from jaxcl.config import load_config, open_data
-from jaxcl.tables import mean_and_spread
+from jaxcl.statistics import paired_difference
+from jaxcl.tables import mean_and_interval, mean_and_spread
 from jaxcl.train.log import read_metrics
 
 HOUSE = Path(__file__).parents[1]
+PROTOCOLS = ("knn", "linear")
 IMAGES = 50_000
 
 # Each with its own small encoder, for as many epochs as fit into about the same time.
@@ -51,33 +54,18 @@ METHODS = {
     "YADIM": ("yadim", {"batch_size": "128", "epochs": "2"}),
 }
 
-# What is exchanged, one at a time; the first of each is what the other exchange is made with.
-SHORT = {"epochs": "0.4"}
+# What is exchanged, one at a time; the first of each is the method's own. Every map that is compared goes through a
+# network, AMDIM's vector too (--embed-vector), so that no encoder is compared with fewer; and what is evaluated is the
+# average of the encoder's last map in all of them, whatever was compared. 1,640 training steps.
+SAME = {"features": "16", "out": "128", "batch_size": "64", "epochs": "2.1"}
+ENCODERS = ("amdim", "convnet", "conv_n", "small_resnet18")
 ROBUSTNESS = {
     "AMDIM": (
         "amdim",
-        SHORT | {"features": "16", "out": "128", "batch_size": "128"},
-        {
-            "encoder": ("amdim", "convnet", "conv_n", "small_resnet18"),
-            "extraction": ("scales", "global_small", "local", "last"),
-        },
+        SAME | {"embed_vector": "true"},
+        {"encoder": ENCODERS, "extraction": ("scales", "global_small", "local", "last")},
     ),
-    "YADIM": (
-        "yadim",
-        SHORT | {"features": "16", "out": "128", "batch_size": "128"},
-        {
-            "encoder": ("amdim", "convnet", "conv_n", "small_resnet18"),
-            "extraction": ("last", "average", "larger", "random"),
-        },
-    ),
-    "CPC v2": (
-        "cpc",
-        SHORT | {"features": "16,32,64", "hidden": "64", "batch_size": "32", "represent": "flat"},
-        {
-            "encoder": ("convnet", "cpc_resnet", "conv_n", "small_resnet18"),
-            "extraction": ("average", "larger", "random"),
-        },
-    ),
+    "YADIM": ("yadim", SAME, {"encoder": ENCODERS, "extraction": ("last", "average", "larger", "random")}),
 }
 
 
@@ -129,7 +117,7 @@ def methods(names: list[str], data: dict[str, str], own: argparse.Namespace) -> 
             Run(
                 METHODS[name][0],
                 METHODS[name][1] | {"seed": seed} | data,
-                ("knn", "linear"),
+                PROTOCOLS,
                 seed == own.seed[0],
             )
             for seed in own.seed
@@ -227,7 +215,7 @@ def seconds_per_epoch(work: Path, runs: Iterable[Run]) -> Iterator[float]:
 
 
 def robustness(names: list[str], data: dict[str, str], own: argparse.Namespace) -> None:
-    """How far a method's accuracy moves when its encoder, or what is extracted from it, is exchanged."""
+    """How far a method's accuracy falls, seed by seed, when its encoder, or what is extracted, is exchanged."""
     cells: dict[tuple[str, str, str], list[Run]] = {}
     for name in names:
         config, knobs, exchanges = ROBUSTNESS[name]
@@ -236,88 +224,88 @@ def robustness(names: list[str], data: dict[str, str], own: argparse.Namespace) 
             for value in values:
                 chosen = knobs | usual | {part: value}
                 cells[name, part, value] = [
-                    Run(config, chosen | {"seed": seed} | data, ("knn",), seed == own.seed[0])
+                    Run(config, chosen | {"seed": seed} | data, PROTOCOLS, seed == own.seed[0])
                     for seed in own.seed
                 ]
     unique = {run.folder(own.work): run for seed in zip(*cells.values(), strict=True) for run in seed}
     train(list(unique.values()), own)
-
-    found = {at: [row for run in runs for row in run.results(own.work)] for at, runs in cells.items()}
-    reached = {at: statistics.mean(accuracies(rows, "knn", "trained")) for at, rows in found.items()}
-    gained = {
-        at: reached[at] - statistics.mean(accuracies(rows, "knn", "untrained encoder"))
-        for at, rows in found.items()
+    # cell -> protocol -> {seed: accuracy}
+    found = {
+        at: {
+            protocol: {
+                run.knobs["seed"]: accuracies(run.results(own.work), protocol, "trained")[0] for run in runs
+            }
+            for protocol in PROTOCOLS
+        }
+        for at, runs in cells.items()
     }
-    each = [
-        [
-            *at,
-            mean_and_spread(accuracies(rows, "knn", "trained")),
-            mean_and_spread(accuracies(rows, "knn", "untrained encoder")),
-        ]
-        for at, rows in found.items()
-    ]
-    spread = []
+    each, drops = [], []
+    for (name, part, value), by in found.items():
+        usual = ROBUSTNESS[name][2][part][0]
+        untrained = cells[name, part, value][0].results(own.work)
+        row = [name, part, value]
+        for protocol in PROTOCOLS:
+            row += [mean_and_interval(list(by[protocol].values()))]
+            row += [mean_and_spread(accuracies(untrained, protocol, "untrained encoder"))]
+            fall = paired_difference(found[name, part, usual][protocol], by[protocol])
+            row += ["" if value == usual or fall is None else f"{fall.mean:+.1f} ± {fall.half:.1f}"]
+        each.append(row)
     for part in ("encoder", "extraction"):
-        for name in names:
-            at = [cell for cell in cells if cell[:2] == (name, part)]
-            values = [reached[cell] for cell in at]
-            gains = [gained[cell] for cell in at]
-            spread.append(
-                [part, name, str(len(at)), f"{statistics.mean(values):.1f}"]
-                + [f"{max(values) - min(values):.1f}", f"{statistics.stdev(values):.1f}"]
-                + [
-                    f"{reached[at[0]] - min(values):.1f}",
-                    f"{statistics.mean(gains):.1f}",
-                    f"{min(gains):.1f}",
+        choices = [[v for n, p, v in found if (n, p) == (name, part)] for name in names]
+        if len(names) == 2 and all(choices):
+            row = [part]
+            for protocol in PROTOCOLS:
+                falls = [
+                    others_less_own(found, name, part, those[0], those[1:], protocol)
+                    for name, those in zip(names, choices, strict=True)
                 ]
-            )
-    tables = [
-        table_of(
-            ["exchanged", "method", "choices", "mean", "best less worst", "standard deviation"]
-            + ["its own less worst", "mean gain over untrained", "least gain"],
-            spread,
-        ),
-        table_of(["method", "exchanged", "choice", "kNN", "untrained"], each),
-    ]
-    picture(names, reached, gained).savefig(own.work / "robustness.png", dpi=150, facecolor="white")
+                more = paired_difference(*falls)
+                row += [mean_and_interval(list(fall.values())) for fall in falls]
+                row += [f"{more.mean:+.1f} ± {more.half:.1f}, p {more.p:.2g}"]
+            drops.append(row)
+    header = ["method", "exchanged", "choice"]
+    for protocol in PROTOCOLS:
+        header += [protocol, "untrained", "less its own, by seed"]
+    tables = [table_of(header, each)]
+    if drops:
+        header = ["exchanged"]
+        for protocol in PROTOCOLS:
+            header += [f"{name}, {protocol}: mean of all others less its own" for name in names]
+            header += [f"{names[1]} - {names[0]}, {protocol}"]
+        tables.append(table_of(header, drops))
+    picture(names, found).savefig(own.work / "robustness.png", dpi=150, facecolor="white")
     write("robustness", tables, own)
 
 
-def picture(names, reached, gained):
-    """A column a method, a dot a choice, the method's own choice filled; above all as reached, below as gained."""
+def others_less_own(found, name, part, usual, others, protocol):
+    """{seed: the mean accuracy of the other choices less that of the method's own}, in points."""
+    own = found[name, part, usual][protocol]
+    return {
+        seed: statistics.mean(found[name, part, value][protocol][seed] for value in others) - accuracy
+        for seed, accuracy in own.items()
+    }
+
+
+def picture(names, found):
+    """A column a method, a dot a seed, a choice beside the other; above kNN, below linear."""
     from jaxcl.plot import style
 
     figure = style.new_figure(8.6, 6.4)
-    axes = figure.subplots(2, 2, sharey="row")
-    kinds = ((reached, "kNN accuracy, %"), (gained, "gain over the untrained encoder, points"))
-    for row, (values, label) in zip(axes, kinds, strict=True):
+    axes = figure.subplots(len(PROTOCOLS), 2, sharey="row")
+    for row, protocol in zip(axes, PROTOCOLS, strict=True):
         for ax, part in zip(row, ("encoder", "extraction"), strict=True):
             style.tidy(ax)
+            labels = []
             for column, name in enumerate(names):
-                cells = [cell for cell in values if cell[:2] == (name, part)]
-                heights = [values[cell] for cell in cells]
-                color = style.COLORS[column]
-                ax.plot([column, column], [min(heights), max(heights)], color=color, linewidth=4, alpha=0.25)
-                for number, height in enumerate(heights):
-                    face = color if number == 0 else "white"
-                    ax.plot(column, height, "o", color=color, markerfacecolor=face, markersize=5)
-                # Names in the order of their heights, pushed apart so that they can be read.
-                room = (max(values.values()) - min(values.values())) / 18
-                last = float("-inf")
-                for height, cell in sorted(zip(heights, cells, strict=True)):
-                    last = max(height, last + room)
-                    ax.annotate(
-                        cell[2].replace("_", " "),
-                        (column + 0.09, last),
-                        va="center",
-                        fontsize=style.SMALL,
-                        color=style.GRAY,
-                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+                for value in ROBUSTNESS[name][2][part]:
+                    heights = list(found[name, part, value][protocol].values())
+                    ax.plot(
+                        [len(labels)] * len(heights), heights, "o", color=style.COLORS[column], markersize=5
                     )
-            ax.set_xticks(range(len(names)), names)
-            ax.set_xlim(-0.3, len(names) - 0.3)
+                    labels.append(f"{name}\n{value.replace('_', ' ')}")
+            ax.set_xticks(range(len(labels)), labels, rotation=60, ha="right", fontsize=style.SMALL)
             ax.set_title(f"Exchanged: {part}", loc="left", fontsize=style.TITLE, color=style.INK)
-        row[0].set_ylabel(label, fontsize=style.LABEL, color=style.GRAY)
+        row[0].set_ylabel(f"{protocol} accuracy, %", fontsize=style.LABEL, color=style.GRAY)
     return figure
 
 

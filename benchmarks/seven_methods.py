@@ -1,0 +1,318 @@
+"""Seven methods of the five-part framework on CIFAR-10 at equal compute, each at the best of three learning rates.
+
+    python benchmarks/seven_methods.py --data-dir DATA_DIR [--core 0 1] [--work DIR] [--method NAME ...]
+
+All have the encoder of configs/simclr_cifar10_cpu.py with 16 to 128 channels, where the method allows one: CMC has two
+of half the width, CPC one of patches. What a method has that is not its own is in its name.
+
+1. The FLOPs of an image are counted in each method's compiled training step, and epochs are chosen so that all methods
+   take as many FLOPs as SimCLR takes in six epochs. Seconds are printed beside them.
+2. Each is trained at a third of its config's learning rate, at it and at three times it, seed 100, on 45,000 training
+   images; the rate is the one whose linear accuracy is best on the 5,000 others.
+3. Each is trained at its rate on all training images, seeds 0, 1 and 2, and evaluated once on the test images: its own
+   features, and their first 128 principal components (of the training images' features; no labels are used).
+
+One run a core at a time. What is there already is not done again, and a run that was stopped goes on. The table is
+written anew after each run and says which runs are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from contenders import processor
+from five_parts import HOUSE, start, table_of
+
+from jaxcl.cli import knobs_of, words_of
+from jaxcl.config import load_config, open_data
+from jaxcl.tables import mean_and_interval
+from jaxcl.train.log import read_metrics
+
+SIMCLR_EPOCHS = 6
+RATES = (1 / 3, 1.0, 3.0)  # times the config's own
+TRYING, SEEDS = 100, (0, 1, 2)
+WIDTH = 128
+HELD_OUT = 5_000
+
+CONVNET = {"features": "16,32,64,128", "batch_size": "256"}
+SHARED = {"encoder": "convnet", "channels": "16,32,64,128", "out": "128", "batch_size": "128"}
+METHODS = {
+    "SimCLR": ("simclr", CONVNET),
+    "MoCo v2, SimCLR's head": ("moco", CONVNET | {"head": "projection"}),
+    "BYOL, normed projection": ("byol", CONVNET | {"batch_size": "64"}),
+    "AMDIM, SimCLR's encoder": ("amdim", SHARED),
+    "CPC v2, encoder of patches": ("cpc", {"features": "16,32,64", "hidden": "64", "batch_size": "32"}),
+    "CMC, two encoders of half the width": ("cmc", {"features": "8,16,32,64", "batch_size": "256"}),
+    "YADIM, SimCLR's encoder": ("yadim", SHARED),
+}
+
+
+class Run(NamedTuple):
+    """A training at one rate and with one seed; `times` is the rate over its config's own."""
+
+    method: str
+    times: float
+    seed: int
+
+    def folder(self, work: Path) -> Path:
+        return work / f"{METHODS[self.method][0]},times={self.times:.2f},seed={self.seed}"
+
+    def result(self, work: Path) -> dict[str, Any] | None:
+        file = self.folder(work).with_suffix(".json")
+        return json.loads(file.read_text()) if file.exists() else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-dir", help="where TFDS prepared CIFAR-10")
+    parser.add_argument("--core", nargs="+", type=int, default=list(range(os.cpu_count() or 1)))
+    parser.add_argument("--work", type=Path, default=Path("runs/seven_methods"))
+    parser.add_argument("--method", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="NAME")
+    parser.add_argument("--step", choices=("cost", "score"), help="for the script itself")
+    parser.add_argument("--run", type=Path, help="for the script itself")
+    own = parser.parse_args()
+    own.work.mkdir(parents=True, exist_ok=True)
+    if own.step == "cost":
+        print(json.dumps(cost_of(own.method[0], own.data_dir)))
+    elif own.step == "score":
+        print(json.dumps(score(own.run)))
+    else:
+        measure(own)
+
+
+def measure(own: argparse.Namespace) -> None:
+    """All runs that are not there yet, and the table."""
+    held_out(own)
+    # Steps are timed before runs share the machine.
+    costs = {name: costs_of(name, own) for name in own.method}
+    budget = SIMCLR_EPOCHS * costs_of("SimCLR", own)["flops"]
+    epochs = {name: budget / each["flops"] for name, each in costs.items()}
+    tried = [Run(name, times, TRYING) for times in (1.0, *RATES[::2]) for name in own.method]
+    train(tried, epochs, own)
+    chosen = {name: best(name, own.work) for name in own.method}
+    train([Run(name, chosen[name], seed) for seed in SEEDS for name in own.method], epochs, own)
+
+
+def best(name: str, work: Path) -> float | None:
+    """The rate that is best on held-out training images, as a factor; None while one of them is missing."""
+    found = [Run(name, times, TRYING).result(work) for times in RATES]
+    if not all(found):
+        return None
+    return max(zip(RATES, found, strict=True), key=lambda pair: pair[1]["projected"]["linear"])[0]
+
+
+# --- what runs in a process of its own -------------------------------------------------------------------------------
+
+
+def cost_of(name: str, data_dir: str | None) -> dict[str, float]:
+    """FLOPs and seconds of an image in the training step, and the parameters of all networks."""
+    import jax
+
+    from jaxcl import cost, devices
+    from jaxcl.train import init_state, make_step, placement
+    from jaxcl.train.state import blank_batch
+
+    path = path_of(name)
+    words = METHODS[name][1] | ({} if data_dir is None else {"data_dir": data_dir})
+    config, knobs = load_config(path), knobs_of("cost", path, words_of(path, words))
+    about = open_data(config, knobs).about
+    recipe = config.recipe(knobs, about)
+    mesh = devices.make_mesh(devices=1)
+    batch = devices.split(blank_batch(about, recipe.batch_size), mesh)
+    key = devices.replicate(jax.random.key(0), mesh)
+    state = devices.replicate(init_state(key, recipe.method, recipe.optimizer, batch), mesh)
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    step = placement.place(make_step(recipe.method, recipe.optimizer), "jit", mesh)
+    compiled = step.lower(state, key, batch).compile()
+    seconds = []
+    for _ in range(6):
+        before = time.perf_counter()
+        state, metrics = compiled(state, key, batch)
+        float(metrics["loss"])
+        seconds.append(time.perf_counter() - before)
+    return {
+        "flops": cost.cost(compiled).operations / recipe.batch_size,
+        "seconds": float(np.median(seconds[1:])) / recipe.batch_size,
+        "parameters": parameters,
+    }
+
+
+def score(folder: Path) -> dict[str, Any]:
+    """Accuracies in percent of a run's own features and of their principal components, and seconds of training."""
+    import jaxcl
+    from jaxcl import evaluate
+    from jaxcl.runs import open_run
+
+    run = open_run(folder)
+    data = open_data(run.config, run.knobs)
+    train, test = data.train(), data.test()
+    encoder = jaxcl.load_encoder(folder)
+    own = [evaluate.embed(encoder, images.images) for images in (train, test)]
+    labels = [images.labels for images in (train, test)]
+    found = {"own": own, "projected": projected(*own)}
+    last = list(read_metrics(folder))[-1]
+    result: dict[str, Any] = {"step": last["step"], "loss": last["loss"]}
+    for name, (bank, queries) in found.items():
+        probe = evaluate.linear_probe(bank, labels[0], queries, labels[1])
+        near = evaluate.knn_accuracy(bank, labels[0], queries, labels[1], k=10)
+        result[name] = {"width": bank.shape[1], "knn": 100 * near, "linear": 100 * probe.accuracy}
+    return result
+
+
+def projected(bank: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in the first principal components of the bank, in the order of their variances."""
+    center = bank.mean(0)
+    x = (bank - center).astype(np.float64)
+    axes = np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :WIDTH].astype(np.float32)
+    return (bank - center) @ axes, (queries - center) @ axes
+
+
+# --- running and writing ---------------------------------------------------------------------------------------------
+
+
+def held_out(own: argparse.Namespace) -> Path:
+    """An archive whose training images lack 5,000, drawn by a fixed seed, which are its test images."""
+    from jaxcl.data import load
+
+    file = own.work / "held_out.npz"
+    if not file.exists():
+        whole = load("tfds:cifar10", "train", data_dir=own.data_dir)
+        order = np.random.default_rng(0).permutation(len(whole.images))
+        parts = {"test": np.sort(order[:HELD_OUT]), "train": np.sort(order[HELD_OUT:])}
+        arrays = {f"{part}_images": whole.images[rows] for part, rows in parts.items()}
+        arrays |= {f"{part}_labels": whole.labels[rows] for part, rows in parts.items()}
+        np.savez(file.with_suffix(".partial.npz"), **arrays)
+        file.with_suffix(".partial.npz").rename(file)
+    return file
+
+
+def costs_of(name: str, own: argparse.Namespace) -> dict[str, float]:
+    """`cost_of` in a process of its own; what was measured with the same settings is kept."""
+    file = own.work / "costs.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    settings = json.dumps(METHODS[name])
+    if settings not in known:
+        data = [] if own.data_dir is None else ["--data-dir", own.data_dir]
+        command = [sys.executable, __file__, "--step", "cost", "--method", name, *data]
+        done = start(command, own.core[0], stdout=subprocess.PIPE, text=True)
+        known[settings] = json.loads(done.stdout.strip().splitlines()[-1])
+        file.write_text(json.dumps(known, indent=2) + "\n")
+        print(f"{name}: {known[settings]}", flush=True)
+    return known[settings]
+
+
+def train(runs: list[Run], epochs: dict[str, float], own: argparse.Namespace) -> None:
+    """Trains and scores what is not there yet, one run a core at a time, and writes the table after each."""
+    free: queue.Queue[int] = queue.Queue()
+    for core in own.core:
+        free.put(core)
+
+    def one(run: Run) -> None:
+        if run.result(own.work):
+            return
+        core = free.get()
+        folder = run.folder(own.work)
+        try:
+            with open(f"{folder}.log", "a") as log:
+                out: dict[str, Any] = {"stdout": log, "stderr": subprocess.STDOUT}
+                command = command_of(run, epochs[run.method], own)
+                print(f"{time.strftime('%H:%M:%S')} core {core}: {' '.join(command[2:])}", flush=True)
+                before = time.perf_counter()
+                start(command, core, **out)
+                seconds = time.perf_counter() - before
+                out = {"stdout": subprocess.PIPE, "stderr": log, "text": True}
+                done = start([sys.executable, __file__, "--step", "score", "--run", str(folder)], core, **out)
+            result = json.loads(done.stdout.strip().splitlines()[-1]) | {"seconds": seconds}
+            folder.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+            print(f"{time.strftime('%H:%M:%S')} {folder.name}: {result}", flush=True)
+        except subprocess.CalledProcessError:
+            print(f"FAILED, see {folder}.log", flush=True)
+            raise
+        finally:
+            free.put(core)
+        write(epochs, own)
+
+    with ThreadPoolExecutor(len(own.core)) as pool:
+        list(pool.map(one, runs))
+    write(epochs, own)
+
+
+def command_of(run: Run, epochs: float, own: argparse.Namespace) -> list[str]:
+    """`jaxcl train` of a run: of a rate that is tried without the held-out images, else with all training images."""
+    config, knobs = load_config(path_of(run.method)), METHODS[run.method][1]
+    rate = run.times * config.Knobs().learning_rate
+    words = knobs | {"epochs": f"{epochs:.3f}", "learning_rate": f"{rate:.3g}", "seed": str(run.seed)}
+    words |= {"input": "resident", "run_dir": str(run.folder(own.work))}
+    if run.seed == TRYING:
+        words["data"] = f"npz:{held_out(own)}"
+    elif own.data_dir is not None:
+        words["data_dir"] = own.data_dir
+    command = [sys.executable, "-m", "jaxcl", "train", str(path_of(run.method))]
+    return command + [
+        word for knob, value in words.items() for word in (f"--{knob.replace('_', '-')}", value)
+    ]
+
+
+def path_of(name: str) -> Path:
+    return HOUSE / "configs" / f"{METHODS[name][0]}_cifar10_cpu.py"
+
+
+def write(epochs: dict[str, float], own: argparse.Namespace) -> None:
+    """The tables as far as they are measured, for a person to put words around."""
+    import jax
+
+    rows, rates, missing = [], [], []
+    for name in epochs:
+        times, cost = best(name, own.work), costs_of(name, own)
+        tried = [Run(name, factor, TRYING).result(own.work) for factor in RATES]
+        rates.append([name] + [f"{each['projected']['linear']:.1f}" if each else "" for each in tried])
+        if times is None:
+            missing.append(f"{name}: {tried.count(None)} of {len(RATES)} rates")
+            continue
+        found = [result for seed in SEEDS if (result := Run(name, times, seed).result(own.work))]
+        if len(found) < len(SEEDS):
+            missing.append(f"{name}: {len(SEEDS) - len(found)} of {len(SEEDS)} seeds")
+        if not found:
+            continue
+        rows.append(
+            [
+                name,
+                f"{times:.2g}",
+                f"{epochs[name]:.1f}",
+                f"{epochs[name] * 50_000 * cost['flops'] / 1e12:.0f}",
+            ]
+            + [f"{np.mean([each['seconds'] for each in found]):.0f}", f"{cost['parameters'] / 1e6:.2f}"]
+            + [str(found[0]["own"]["width"])]
+            + [
+                mean_and_interval([each[features][protocol] for each in found])
+                for features in ("own", "projected")
+                for protocol in ("knn", "linear")
+            ]
+        )
+    header = ["method", "rate, times its config's", "epochs", "TFLOP", "seconds", "parameters, million"]
+    header += ["features", "kNN", "linear", f"kNN of {WIDTH}", f"linear of {WIDTH}"]
+    tables = [table_of(header, rows), "Linear accuracy on held-out training images, by rate:"]
+    tables.append(table_of(["method", *(f"x {factor:.2g}" for factor in RATES)], rates))
+    if missing:
+        tables.append("Missing: " + "; ".join(missing) + ".")
+    tables.append(
+        f"`python benchmarks/seven_methods.py`, one core a run of {processor()}, {len(own.core)} runs at a time; Python"
+        f" {sys.version.split()[0]}, jax {jax.__version__}, {time.strftime('%Y-%m-%d')}."
+    )
+    (own.work / "seven_methods.md").write_text("\n\n".join(tables) + "\n")
+
+
+if __name__ == "__main__":
+    main()
