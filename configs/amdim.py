@@ -11,7 +11,6 @@ README's command, "a bit over 62 %" after 50 epochs on four V100s. imagenet_larg
 100 epochs and, unlike here, Fast AutoAugment's policy. The authors also train two classifiers along, on what they take
 for constant, and anew afterwards, on images augmented as in pretraining: the protocols "mlp" and "linear_sgd". Not run
 here.
-Features are not mixed (no --mix): scores are not of unit vectors (`jaxcl.feature_transform`).
 """
 
 from dataclasses import dataclass
@@ -42,20 +41,12 @@ class Knobs(CommonKnobs):
 
 IMAGENET = {"data": "tfds:imagenet2012", "size": 128, "encoded": True, "input": "host"}
 IMAGENET |= {"standardize": "imagenet", "hue": 0.1}
+# Crops of 64 pixels come out of all 96.
+STL10 = {"data": "tfds:stl10", "train_on": "train+unlabelled", "size": 64, "encoded": True, "input": "host"}
+STL10 |= {"standardize": "stl10"}
 PRESETS = {
     "cifar10": Knobs(),
-    "stl10": Knobs(
-        data="tfds:stl10",
-        train_on="train+unlabelled",
-        size=64,
-        encoded=True,  # crops of 64 pixels come out of all 96
-        input="host",
-        standardize="stl10",
-        features=192,
-        out=1536,
-        depth=8,
-        batch_size=200,
-    ),
+    "stl10": Knobs(**STL10, features=192, out=1536, depth=8, batch_size=200),
     "imagenet": Knobs(**IMAGENET, epochs=50, falls=(30, 45), features=192, out=1536, depth=8),
     "imagenet_large": Knobs(**IMAGENET, epochs=100, falls=(60, 90), features=320, out=2560),
 }

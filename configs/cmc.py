@@ -36,8 +36,7 @@ class Knobs(CommonKnobs):
     temperature: float = 0.07  # scores are divided by it
     momentum: float = 0.5  # what a row of the memory keeps at each visit
     min_area: float = 0.2  # the least fraction of the image that a crop keeps
-    mix: Literal["none", "positives", "negatives", "both"] = "none"
-    """Which features are mixed before the loss (`feature_transform.mixing_scores`)."""
+    mix: Literal["none", "positives", "negatives", "both"] = "none"  # features mixed before the loss
     learning_rate: float = 0.03  # of SGD
     falls: tuple[float, ...] = (120, 160, 200)  # the epochs at which it falls to a tenth
     weight_decay: float = 1e-4  # L2 penalty on the gradient, of all parameters
@@ -45,12 +44,11 @@ class Knobs(CommonKnobs):
 
 IMAGENET = {"data": "tfds:imagenet2012", "size": 224, "encoded": True, "input": "host", "min_area": 0.08}
 IMAGENET |= {"depth": 50, "stem": "imagenet"}
+# Crops of 64 pixels come out of all 96.
+STL10 = {"data": "tfds:stl10", "train_on": "unlabelled", "size": 64, "encoded": True, "input": "host"}
 PRESETS = {
     "cifar10": Knobs(),
-    # Crops of 64 pixels come out of all 96.
-    "stl10": Knobs(
-        data="tfds:stl10", train_on="unlabelled", size=64, encoded=True, input="host", temperature=0.1
-    ),
+    "stl10": Knobs(**STL10, temperature=0.1),
     "imagenet": Knobs(**IMAGENET),
     "imagenet_2x": Knobs(**IMAGENET, features=128, remat=True),
 }

@@ -13,8 +13,7 @@ accuracy with the first three stages (a "ResNet-161"), 6 x 6 patches of 80 pixel
 changed one by one. The schedule was not at hand (batch, rate and epochs are those of the other), nor what the
 augmentation of patches is made of (`augment.cpc_patches`). Their second evaluation, a residual classifier on the grid
 of patches for few labels, is the protocol "deep": with --represent flat and the grid's side (7, or 6 of the last two
-presets). Not run here. Features are not mixed (no --mix): scores are not of unit
-vectors (`jaxcl.feature_transform`).
+presets). Not run here.
 """
 
 from dataclasses import dataclass
@@ -49,32 +48,17 @@ class Knobs(CommonKnobs):
 
 IMAGENET = {"data": "tfds:imagenet2012", "encoded": True, "input": "host", "batch_size": 3072}
 IMAGENET |= {"standardize": "imagenet", "hue": 0.1}
+# Crops of 64 pixels come out of all 96.
+STL10 = {"data": "tfds:stl10", "train_on": "unlabelled", "size": 64, "encoded": True, "input": "host"}
+STL10 |= {"standardize": "stl10"}
 HENAFF = {"size": 260, "patch": 80, "stride": 36, "patchwise": True}
 HENAFF |= {"blocks": (3, 4, 46), "represent": "average"}
 PRESETS = {
     "cifar10": Knobs(),
-    "stl10": Knobs(
-        data="tfds:stl10",
-        train_on="unlabelled",
-        size=64,
-        encoded=True,  # crops of 64 pixels come out of all 96
-        input="host",
-        standardize="stl10",
-        patch=16,
-        stride=8,
-        batch_size=144,
-        learning_rate=1e-4,
-    ),
+    "stl10": Knobs(**STL10, patch=16, stride=8, batch_size=144, learning_rate=1e-4),
     "imagenet": Knobs(**IMAGENET, size=128, patch=32, stride=16),
     "imagenet_henaff": Knobs(**IMAGENET, **HENAFF, variant="henaff"),
     "imagenet_pseudo_code": Knobs(**IMAGENET, **HENAFF, variant="pseudo_code"),
-}
-
-# rows, shared predictor, directions, padding of the context
-VARIANTS = {
-    "falcon_cho": (methods.falcon_cho_rows, True, 1, {}),
-    "henaff": (methods.henaff_rows, False, 4, {"top": 0.0, "sides": "early"}),
-    "pseudo_code": (methods.pseudo_code_rows, False, 1, {"top": 0.0, "sides": "early"}),
 }
 
 
@@ -82,7 +66,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     encoder = nets.cpc_resnet(blocks=knobs.blocks, features=knobs.features, dtype=dtype)
     linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=64)
-    rows, shared_predictor, rotations, padding = VARIANTS[knobs.variant]
+    # The grid's context is padded as by Falcon and Cho, or as in the paper's pseudo-code.
+    padding = {"top": 0.0, "sides": "early"} if knobs.variant in ("henaff", "pseudo_code") else {}
     patch = (knobs.patch, knobs.stride)
     change = [augment.flip(), augment.amdim(size, hue=knobs.hue)]
     each = [augment.cpc_patches(*patch)] if knobs.patchwise else []
@@ -95,9 +80,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         predictor=linear,
         loss=losses.keyless(losses.patch_nce, scale=knobs.scale),
         patch=patch,
-        rows=rows,
-        shared_predictor=shared_predictor,
-        rotations=rotations,
+        **methods.CPC_VARIANTS[knobs.variant],
         represent={"flat": flatten, "average": pool}[knobs.represent],
         axis_name=axis,
     )

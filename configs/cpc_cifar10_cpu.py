@@ -3,21 +3,14 @@
     jaxcl train configs/cpc_cifar10_cpu.py --data-dir DATA_DIR
     jaxcl evaluate runs/cpc_cifar10_cpu --protocol knn linear
 
-The encoder is that of simclr_cifar10_cpu.py, smaller and with layer norm; Falcon and Cho ran `nets.cpc_resnet()`,
-which is here with fewer blocks and channels as --encoder cpc_resnet. With --epochs 1 it reaches 47.9 +- 0.8 % kNN
+The encoder is that of simclr_cifar10_cpu.py, smaller and with layer norm. With --epochs 1 it reaches 47.9 +- 0.8 % kNN
 and 51.8 +- 1.0 % linear accuracy (three seeds) in six minutes of one core (raw pixels 36.1 and 41.5, its untrained
 encoder 36.4 and 47.0); the linear probe then takes ten more.
 
-What is not as Falcon and Cho ran it on CIFAR-10 (PyTorch Lightning Bolts): the encoder (CPCResNet101); patches are
-changed one by one, as Henaff et al. do it (after half an epoch kNN of the averaged grid was 35.0 % with it and 32.5
-without; one seed; --no-patchwise); the next three rows count alike (--variant falcon_cho: 33.8); 64 channels within
-the context (256); the batch (64); AdamW at 1e-3 with a cosine and decoupled decay (Adam at 4e-5, constant, its decay
-part of the gradient), b2 0.999 in both; images are not flipped where they are evaluated; an epoch, not 1,000. What is
-not as Henaff et al. (arXiv:1905.09272): the images (260 pixels of ImageNet in 6 x 6 patches of 80), the encoder
-(ResNet-161, `nets.cpc_resnet(blocks=(3, 4, 46))`), the recipe of patches (`augment.cpc_patches`), and training.
---variant pseudo_code has the rows, the predictor and the padding of the paper's pseudo-code, in one direction; henaff
-three rows in four directions.
-Features are not mixed (no --mix): scores are not of unit vectors (`jaxcl.feature_transform`).
+What is not as Falcon and Cho ran it (cpc.py, docs/fidelity.md): the encoder; patches are changed one by one, as by
+Henaff et al. (after half an epoch kNN of the averaged grid was 35.0 % with it and 32.5 with --no-patchwise; one seed);
+the next three rows count alike (--variant falcon_cho: 33.8); 64 channels within the context (256); half the batch;
+AdamW with a cosine; an epoch, not 1,000. Images, encoder, patches and training are not those of Henaff et al. either.
 """
 
 from dataclasses import dataclass
@@ -27,16 +20,13 @@ from typing import Literal
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim
 from jaxcl.extract import average, flatten, larger, pool, pool_to, random_channels
 
-MEAN, STD = (125.3 / 255, 123.0 / 255, 113.9 / 255), (63 / 255, 62.1 / 255, 66.7 / 255)  # of CIFAR-10
-
 
 @dataclass(frozen=True)
 class Knobs(CommonKnobs):
     batch_size: int = 32
     variant: Literal["falcon_cho", "henaff", "pseudo_code", "next"] = "next"
-    """Which rows below are predicted, and by how many predictors: as Falcon and Cho ran it; three rows in each of four
-    directions, a reading of the paper; the third row, as the paper's pseudo-code; or the next three rows with equal
-    weights."""
+    """Which rows below are predicted: as Falcon and Cho ran it; three in each of four directions, a reading of the
+    paper; the third, as the paper's pseudo-code; or the next three with equal weights."""
     encoder: Literal["convnet", "cpc_resnet", "conv_n", "small_resnet18", "wide_resnet"] = "convnet"
     """Of a patch: the one of simclr_cifar10_cpu.py; Falcon and Cho's, with fewer blocks and channels; two convolutions
     and a dense layer; a ResNet-18 of a quarter of the channels, whose map of a patch is 2 x 2; WRN-10-2."""
@@ -56,17 +46,6 @@ class Knobs(CommonKnobs):
     weight_decay: float = 1e-5
 
 
-def next_rows(height):
-    return {below: 1.0 for below in range(1, min(4, height))}
-
-
-# rows, shared predictor, directions, padding of the context
-VARIANTS = {
-    "falcon_cho": (methods.falcon_cho_rows, True, 1, {}),
-    "henaff": (methods.henaff_rows, False, 4, {"top": 0.0, "sides": "early"}),
-    "pseudo_code": (methods.pseudo_code_rows, False, 1, {"top": 0.0, "sides": "early"}),
-    "next": (next_rows, False, 1, {}),
-}
 EXTRACTIONS = {"average": pool, "flat": flatten, "larger": lambda maps: pool(larger(maps))}
 EXTRACTIONS["random"] = lambda maps: pool(random_channels(average, 64)(maps))
 REPRESENT = {"quarters": pool_to(2), "average": pool, "flat": flatten}
@@ -83,23 +62,22 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         "wide_resnet": partial(nets.wide_resnet, 10, width=2, norm=norm),
     }
     linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=knobs.out)
-    rows, shared_predictor, rotations, padding = VARIANTS[knobs.variant]
+    # The grid's context is padded as by Falcon and Cho, or as in the paper's pseudo-code.
+    padding = {"top": 0.0, "sides": "early"} if knobs.variant in ("henaff", "pseudo_code") else {}
     change, patch = augment.compose(augment.flip(), augment.amdim(size)), (knobs.patch, knobs.patch // 2)
     if knobs.patchwise:
         change = augment.compose(change, augment.cpc_patches(*patch))
     views = augment.n_views(change, 1)
     method = methods.cpc(
         views=views,
-        encoder=lean(nets.standardized(encoders[knobs.encoder](dtype=dtype), mean=MEAN, std=STD)),
+        encoder=lean(nets.standardized(encoders[knobs.encoder](dtype=dtype), **nets.STATISTICS["cifar10"])),
         context=nets.masked_context(hidden=knobs.hidden, blocks=knobs.blocks, **padding),
         target=linear,
         predictor=linear,
         loss=losses.keyless(losses.patch_nce, scale=knobs.scale),
         patch=patch,
         extract=EXTRACTIONS[knobs.extraction],
-        rows=rows,
-        shared_predictor=shared_predictor,
-        rotations=rotations,
+        **methods.CPC_VARIANTS[knobs.variant],
         represent=REPRESENT[knobs.represent],
         axis_name=axis,
     )

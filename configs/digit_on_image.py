@@ -34,20 +34,9 @@ class Knobs(CommonKnobs):
     weight_decay: float = 5e-4  # L2 penalty on the gradient
 
 
-PRESETS = {
-    "cifar10": Knobs(),
-    "imagenet100": Knobs(
-        data="tfds:imagenet2012#imagenet100",
-        size=224,
-        depth=50,
-        stem="imagenet",
-        strength=1.0,
-        blur=True,
-        epochs=100,
-        batch_size=1024,
-        dtype="bfloat16",
-    ),
-}
+IMAGENET100 = {"data": "tfds:imagenet2012#imagenet100", "size": 224, "dtype": "bfloat16"}
+IMAGENET100 |= {"epochs": 100, "batch_size": 1024, "strength": 1.0}
+PRESETS = {"cifar10": Knobs(), "imagenet100": Knobs(**IMAGENET100, depth=50, stem="imagenet", blur=True)}
 
 
 def data(knobs: Knobs) -> Data:

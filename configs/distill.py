@@ -28,8 +28,7 @@ from jaxcl.runs import open_run
 
 @dataclass(frozen=True)
 class Knobs(CommonKnobs):
-    teacher: str = "runs/teacher"
-    """The run directory of the teacher."""
+    teacher: str = "runs/teacher"  # the run directory of the teacher
     encoder: Literal["convnet", "resnet"] = "convnet"
     """Of the student: the one of simclr_cifar10_cpu.py, of these `features`; or a ResNet."""
     features: tuple[int, ...] = (32, 64, 128, 256)
@@ -38,9 +37,7 @@ class Knobs(CommonKnobs):
     stem: Literal["cifar", "imagenet"] = "cifar"
     sk: bool = False  # selective kernels (ratio 0.0625) and ResNet-D
     temperature: float = 0.1  # of both distributions: 0.1 for a fine-tuned teacher, 1 for another
-    distill_weight: float = (
-        1.0  # below 1, the labels' cross-entropy has the rest; 1: labels are not looked at
-    )
+    distill_weight: float = 1.0  # below 1, the labels' cross-entropy has the rest; 1: no look at labels
     optimizer: Literal["adamw", "lars"] = "adamw"
     rate_rule: Literal["none", "linear", "sqrt"] = "none"  # how the rate grows with the batch
 

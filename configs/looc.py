@@ -20,28 +20,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim, steps_of
-from jaxcl.feature_transform import MIXES, mixing
-
-OPS = {
-    "color": augment.compose(
-        augment.color_jitter(0.4, 0.4, 0.4, 0.1, colors="torchvision"), augment.grayscale()
-    ),
-    "rotation": augment.rotate90(),
-    "texture": augment.texture(),
-}
+from jaxcl import About, ImageNetKnobs, Recipe, augment, basics, methods, nets, optim, steps_of
+from jaxcl.feature_transform import MIXES, Mix, mixing
 
 
 @dataclass(frozen=True)
-class Knobs(CommonKnobs):
+class Knobs(ImageNetKnobs):
     data: str = "tfds:imagenet2012#imagenet100"
-    size: int = 224
-    encoded: bool = True
     epochs: float = 500
     batch_size: int = 256
-    input: Literal["host", "images", "device"] = "host"
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    log_every: int = 50
     method: Literal["moco", "looc", "looc_plus_plus", "moco_plus_plus"] = "looc"  # which of the four
     augmentations: tuple[Literal["color", "rotation", "texture"], ...] = ("color", "rotation")
     """What LooC makes a space for; all methods are augmented with it."""
@@ -50,8 +37,7 @@ class Knobs(CommonKnobs):
     queue_size: int = 16384  # keys that are remembered in each space
     decay: float = 0.999  # of the key encoder's moving average
     temperature: float = 0.2  # of the loss
-    mix: Literal["none", "positives", "negatives", "both", "dimensions"] = "none"
-    """Which features are mixed before the loss (`feature_transform.MIXES`)."""
+    mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
     groups: int = 8  # into how many groups batch norm cuts the global batch; 1 is the whole of it
     learning_rate: float = 0.03  # of SGD, for 256 images; grows linearly with the batch
     falls: tuple[float, ...] = (300, 400)  # the epochs at which it falls to a tenth
@@ -66,7 +52,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
     in_spaces = knobs.method in ("looc", "looc_plus_plus")
     deep = knobs.method in ("looc_plus_plus", "moco_plus_plus")
-    chosen = {name: OPS[name] for name in knobs.augmentations}
+    chosen = {name: augment.looc(colors="torchvision")[name] for name in knobs.augmentations}
     before = augment.compose(augment.torchvision_crop(size, 0.2), augment.flip())
     # MoCo v2's; drawn anew for every view, as the crop.
     after = augment.compose(augment.gaussian_blur(border="edge", radius=8), augment.clip())

@@ -16,13 +16,7 @@ from functools import partial
 from typing import Literal
 
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim
-from jaxcl.feature_transform import MIXES, mixing
-
-OPS = {
-    "color": augment.compose(augment.color_jitter(0.4, 0.4, 0.4, 0.1), augment.grayscale()),
-    "rotation": augment.rotate90(),
-    "texture": augment.texture(),
-}
+from jaxcl.feature_transform import MIXES, Mix, mixing
 
 
 @dataclass(frozen=True)
@@ -35,8 +29,7 @@ class Knobs(CommonKnobs):
     queue_size: int = 4096  # keys that are remembered in each space
     decay: float = 0.99  # of the key encoder's moving average
     temperature: float = 0.2  # of the loss
-    mix: Literal["none", "positives", "negatives", "both", "dimensions"] = "none"
-    """Which features are mixed before the loss (`feature_transform.MIXES`)."""
+    mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
     groups: int = 8  # into how many groups batch norm cuts the global batch; 1 is the whole of it
 
 
@@ -45,7 +38,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
     in_spaces = knobs.method in ("looc", "looc_plus_plus")
     deep = knobs.method in ("looc_plus_plus", "moco_plus_plus")
-    chosen = {name: OPS[name] for name in knobs.augmentations}
+    chosen = {name: augment.looc()[name] for name in knobs.augmentations}
     before = augment.compose(augment.random_resized_crop(size, area=(0.2, 1.0)), augment.flip())
     left_out = augment.leave_one_out(chosen, before=before, after=augment.clip())
     together = augment.two_views(augment.compose(before, *chosen.values(), augment.clip()))

@@ -18,7 +18,6 @@ SimCLR's table 4 (arXiv:2002.05709) compares NT-Xent with two other losses, over
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim
@@ -47,32 +46,6 @@ class Knobs(CommonKnobs):
     learning_rate: float = 2e-3  # of AdamW, whose step is blind to a factor before the loss
 
 
-PRIORS = {  # and whether rows are normalized
-    "swd_sphere": (losses.uniform_sphere, True),
-    "swd_cube": (losses.uniform_cube, False),
-    "swd_normal": (losses.normal, False),
-}
-
-
-def loss_of(knobs: Knobs):
-    """The loss that the knobs name."""
-    if knobs.loss in PRIORS:
-        prior, normalized = PRIORS[knobs.loss]
-        distance = partial(losses.sliced_wasserstein, prior=prior)
-        return partial(losses.generalized, distribution=distance, weight=knobs.weight, normalized=normalized)
-    pairs = {"semi_hard": knobs.semi_hard}
-    named = {
-        "nt_xent": losses.keyless(losses.nt_xent, temperature=knobs.temperature),
-        # The notebook's convention: with the paper's, a weight of 0.1 hardly spreads the rows at all.
-        "decoupled": losses.keyless(
-            losses.decoupled_nt_xent, temperature=1.0, weight=0.1, convention="notebook"
-        ),
-        "nt_logistic": losses.keyless(losses.nt_logistic, temperature=knobs.temperature, **pairs),
-        "margin_triplet": losses.keyless(losses.margin_triplet, margin=knobs.margin, **pairs),
-    }
-    return named[knobs.loss]
-
-
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
@@ -81,6 +54,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     encoder = lean(nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype))
     head = nets.projection_head(layers=knobs.head_layers, width=256, out=64, norm=norm)
-    method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss_of(knobs), axis_name=axis)
+    settings = {name: getattr(knobs, name) for name in ("temperature", "weight", "margin", "semi_hard")}
+    loss = losses.family(knobs.loss, **settings)
+    method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
     optimizer = optim.adamw(rate, weight_decay=knobs.weight_decay)
     return Recipe(method, optimizer, rate, views, steps, knobs.batch_size)

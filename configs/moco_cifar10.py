@@ -18,8 +18,6 @@ from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, 
 from jaxcl.feature_transform import mixing
 from jaxcl.monitor import score_monitor
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-
 
 @dataclass(frozen=True)
 class Knobs(CommonKnobs):
@@ -45,15 +43,15 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
     net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": False, "initialization": "torch"}
+    encoder = nets.resnet(knobs.depth, stem="cifar", **net)
     views = augment.two_views(augment.moco_v2(size, min_area=0.08, blur=False))
     mix = {"positives": nonzero(knobs.extrapolate), "negatives": nonzero(knobs.interpolate)}
     hidden = {"linear": (), "mlp": (512,)}[knobs.head]
-    # Asked once an epoch, as in the demo.
-    epoch = steps_of(1, about.count, knobs.batch_size)
+    epoch = steps_of(1, about.count, knobs.batch_size)  # the rate is asked for once an epoch, as in the demo
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=0, every=epoch)
     method = methods.moco(
         views=views,
-        encoder=lean(nets.standardized(nets.resnet(knobs.depth, stem="cifar", **net), mean=MEAN, std=STD)),
+        encoder=lean(nets.standardized(encoder, **nets.STATISTICS["cifar10_moco"])),
         head=nets.mlp_head(norm=nets.no_norm(), hidden=hidden, out=128, initialization="torch"),
         loss=losses.keyless(losses.queue_nce, temperature=knobs.temperature),
         queue_size=knobs.queue_size,

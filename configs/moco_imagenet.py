@@ -17,31 +17,22 @@ from typing import Literal
 
 import optax
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_of
-from jaxcl.feature_transform import MIXES, mixing
+from jaxcl import About, ImageNetKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_of
+from jaxcl.feature_transform import MIXES, Mix, mixing
 from jaxcl.monitor import score_monitor
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class Knobs(CommonKnobs):
-    data: str = "tfds:imagenet2012"
-    size: int = 224
-    encoded: bool = True
+class Knobs(ImageNetKnobs):
     epochs: float = 200
     batch_size: int = 256
-    input: Literal["host", "images", "device"] = "host"
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    log_every: int = 50
     version: Literal["v1", "v2"] = "v2"
     """v1: linear head, temperature 0.07, no blur, the rate falls at 3/5 and 4/5 of the epochs. v2: hidden layer, 0.2,
     blur, cosine."""
     depth: int = 50  # ResNet-18, 34, 50, 101, 152 or 200
     queue_size: int = 65536  # keys that are remembered
     decay: float = 0.999  # of the key encoder's moving average
-    mix: Literal["none", "positives", "negatives", "both", "dimensions"] = "none"
-    """Which features are mixed before the loss (`feature_transform.MIXES`)."""
+    mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
     groups: int = 8  # into how many groups batch norm cuts the global batch; 1 is the whole of it
     shuffle: bool = True  # keys go through the network in a random order
     learning_rate: float = 0.03  # of SGD, for 256 images; grows linearly with the batch
@@ -53,22 +44,19 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     first = knobs.version == "v1"
     norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
     net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": False, "initialization": "torch"}
-    net |= {"stem": "imagenet", "pool": "torch"}
-    temperature = 0.07 if first else 0.2
+    encoder = nets.resnet(knobs.depth, stem="imagenet", pool="torch", **net)
+    temperature, hidden = (0.07, ()) if first else (0.2, (2048,))
     views = augment.two_views(augment.moco_v1(size) if first else augment.moco_v2(size))
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)
     # Asked once an epoch, as in the published code.
     epoch = steps_of(1, about.count, knobs.batch_size)
     rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=0, every=epoch)
     if first:
-        falls = {steps * 3 // 5: 0.1, steps * 4 // 5: 0.1}
-        rate = optax.piecewise_constant_schedule(peak, falls)
+        rate = optax.piecewise_constant_schedule(peak, {steps * 3 // 5: 0.1, steps * 4 // 5: 0.1})
     method = methods.moco(
         views=views,
-        encoder=lean(nets.standardized(nets.resnet(knobs.depth, **net), mean=MEAN, std=STD)),
-        head=nets.mlp_head(
-            norm=nets.no_norm(), hidden=() if first else (2048,), out=128, initialization="torch"
-        ),
+        encoder=lean(nets.standardized(encoder, **nets.STATISTICS["imagenet"])),
+        head=nets.mlp_head(norm=nets.no_norm(), hidden=hidden, out=128, initialization="torch"),
         loss=losses.keyless(losses.queue_nce, temperature=temperature),
         queue_size=knobs.queue_size,
         decay=knobs.decay,

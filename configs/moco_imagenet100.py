@@ -18,43 +18,31 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_of
-from jaxcl.feature_transform import MIXES, mixing
+from jaxcl import About, ImageNetKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_of
+from jaxcl.feature_transform import MIXES, Mix, mixing
 from jaxcl.monitor import score_monitor
 
 
 @dataclass(frozen=True)
-class Knobs(CommonKnobs):
+class Knobs(ImageNetKnobs):
     data: str = "tfds:imagenet2012#imagenet100"
-    size: int = 224
-    encoded: bool = True
     epochs: float = 200
     batch_size: int = 256
-    input: Literal["host", "images", "device"] = "host"
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    log_every: int = 50
     version: Literal["v1", "v2"] = "v1"
     depth: int = 50  # ResNet-18, 34, 50, 101, 152 or 200
     queue_size: int = 65536  # keys that are remembered
     decay: float = 0.99  # of the key encoder's moving average
     groups: int = 8  # into how many groups batch norm cuts the global batch; 1 is the whole of it
-    mix: Literal["none", "positives", "negatives", "both", "dimensions"] = "none"
-    """Which features are mixed before the loss (`feature_transform.MIXES`)."""
+    mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
     learning_rate: float = 0.03  # of SGD, for 256 images; grows linearly with the batch
     weight_decay: float = 1e-4  # L2 penalty on the gradient, of all parameters
 
 
-MIXED = {
-    "": "none",
-    "_positives": "positives",
-    "_negatives": "negatives",
-    "_ft": "both",
-    "_dimensions": "dimensions",
-}
+# v1, v1_positives, v1_negatives, v1_ft (both), v1_dimensions, and the same of v2
 PRESETS = {
-    version + suffix: Knobs(version=version, mix=mix)
+    version + {"none": "", "both": "_ft"}.get(mix, f"_{mix}"): Knobs(version=version, mix=mix)
     for version in ("v1", "v2")
-    for suffix, mix in MIXED.items()
+    for mix in ("none", *MIXES)
 }
 
 

@@ -38,25 +38,19 @@ class Knobs(CommonKnobs):
 def data(knobs: Knobs) -> Data:
     """Canvases of digits; with `--second-size` labelled by the first digit and by the second."""
 
-    def options(split: str) -> dict:
+    def canvases(split: str, digits: int | None = None):
         count = knobs.train_canvases if split == "train" else knobs.test_canvases
         images = load(knobs.data, split, data_dir=knobs.data_dir)
-        return {"images": images, "count": count, "seed": knobs.seed, "canvas": knobs.size}
-
-    def pairs(split: str):
-        return two_digits(**options(split), sizes=(20, knobs.second_size))
-
-    def scattered(split: str, digits: int):
-        return multi_digits(**options(split), digits=digits, placement=knobs.arrange)[0]
+        settings = {"images": images, "count": count, "seed": knobs.seed, "canvas": knobs.size}
+        if digits is None:
+            return two_digits(**settings, sizes=(20, knobs.second_size))
+        return multi_digits(**settings, digits=digits, placement=knobs.arrange)[0]
 
     if knobs.second_size is not None:
-        return Data.of_kinds("two digits", pairs, evaluate_on=knobs.evaluate_on)
-
-    def one_digit():
-        return {"a single digit": (scattered("train", 1), scattered(knobs.evaluate_on, 1))}
-
-    many = partial(scattered, "train", knobs.digits)
-    return Data("canvases", train=many, test=partial(scattered, knobs.evaluate_on, 1), evaluated=one_digit)
+        return Data.of_kinds("two digits", canvases, evaluate_on=knobs.evaluate_on)
+    many, one = (partial(canvases, "train", digits) for digits in (knobs.digits, 1))
+    test = partial(canvases, knobs.evaluate_on, 1)
+    return Data("canvases", train=many, test=test, evaluated=lambda: {"a single digit": (one(), test())})
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:

@@ -15,24 +15,10 @@ notebook's MNIST: randbits_mnist.py.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim
 from jaxcl.data import Data, load, rand_bits
-
-
-def sliced(prior, *, normalized):
-    distance = partial(losses.sliced_wasserstein, prior=prior)
-    return partial(losses.generalized, distribution=distance, weight=5.0, normalized=normalized)
-
-
-LOSSES = {
-    "decoupled": losses.keyless(losses.decoupled_nt_xent, temperature=1.0, weight=0.1, convention="notebook"),
-    "swd_sphere": sliced(losses.uniform_sphere, normalized=True),
-    "swd_cube": sliced(losses.uniform_cube, normalized=False),
-    "swd_normal": sliced(losses.normal, normalized=False),
-}
 
 
 @dataclass(frozen=True)
@@ -49,18 +35,9 @@ class Knobs(CommonKnobs):
     features: tuple[int, ...] = (16, 32, 64, 128)  # channels of the convnet's convolutions
 
 
-PRESETS = {
-    "cifar10": Knobs(),
-    "imagenet100": Knobs(
-        data="tfds:imagenet2012#imagenet100",
-        size=224,
-        encoder="resnet50",
-        strength=1.0,
-        epochs=100,
-        batch_size=1024,
-        dtype="bfloat16",
-    ),
-}
+IMAGENET100 = {"data": "tfds:imagenet2012#imagenet100", "size": 224, "dtype": "bfloat16"}
+IMAGENET100 |= {"epochs": 100, "batch_size": 1024, "strength": 1.0}
+PRESETS = {"cifar10": Knobs(), "imagenet100": Knobs(**IMAGENET100, encoder="resnet50")}
 
 
 def data(knobs: Knobs) -> Data:
@@ -74,11 +51,8 @@ def data(knobs: Knobs) -> Data:
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
-    norm, large, colors = (
-        nets.batch_norm(axis_name=axis),
-        knobs.encoder == "resnet50",
-        about.shape[2] - knobs.bits,
-    )
+    norm, large = nets.batch_norm(axis_name=axis), knobs.encoder == "resnet50"
+    colors = about.shape[2] - knobs.bits
     change = augment.simclr(size, strength=knobs.strength, blur=large)
     views = augment.two_views(augment.first_channels(change, colors))
     probe_views = augment.n_views(augment.first_channels(augment.crop_and_flip(size), colors), 1)
@@ -86,7 +60,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     if large:
         encoder = nets.resnet(50, stem="imagenet", norm=norm, dtype=dtype)
     head = nets.projection_head(layers=2, width=None if large else 512, out=128 if large else 64, norm=norm)
-    loss = LOSSES.get(knobs.loss) or losses.keyless(losses.nt_xent, temperature=knobs.temperature)
+    loss = losses.family(knobs.loss, temperature=knobs.temperature)
     method = methods.simclr(views=views, encoder=lean(encoder), head=head, loss=loss, axis_name=axis)
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 10)
     optimizer = optim.adamw(rate, weight_decay=knobs.weight_decay)

@@ -13,16 +13,13 @@ each image, and the head's kernels are drawn with variance 1 / (fan in). "linear
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, collectives, losses, methods, nets
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets
 from jaxcl.data import Data, load, rand_bits
-from jaxcl.similarity import normalize
 
 
 @dataclass(frozen=True)
@@ -59,10 +56,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     crop = augment.first_channels(crop, about.shape[2] - knobs.bits)  # the bits are not resized
     views, encoder = augment.two_views(crop), nets.conv_n(norm=norm, dtype=dtype)
     head = nets.mlp_head(norm=norm, hidden=(256,), out=64, bias=False)
-    distance = partial(losses.sliced_wasserstein, prior=losses.uniform_sphere)
-    loss = partial(losses.generalized, distribution=distance, weight=knobs.weight)
-    if knobs.loss == "nt_xent":
-        loss = losses.keyless(cross_view, temperature=knobs.temperature)
+    nt_xent = losses.keyless(losses.cross_view_nt_xent, temperature=knobs.temperature)
+    loss = {"nt_xent": nt_xent, "swd": losses.family("swd_sphere", weight=knobs.weight)}[knobs.loss]
     method = methods.simclr(views=views, encoder=lean(encoder), head=head, loss=loss, axis_name=axis)
 
     def represent(params, state, x):
@@ -76,18 +71,6 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     penalty = optax.add_decayed_weights(knobs.weight_decay, mask=kernels_of_the_method)
     optimizer = optax.chain(penalty, optax.adam(rate, eps=1e-7))
     return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, classify=classify)
-
-
-def cross_view(z1, z2, *, temperature: float, axis_name: str | None = None):
-    """The notebook's loss: each view among the other view's images alone, both directions, added (not averaged)."""
-    z1, z2 = normalize(z1), normalize(z2)
-    own = collectives.rows(len(z1), axis_name)
-
-    def one_side(anchors, keys):
-        logits = anchors @ collectives.gather(keys, axis_name).T / temperature
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, own))
-
-    return collectives.mean(one_side(z1, z2) + one_side(z2, z1), axis_name)
 
 
 def kernels_of_the_method(params):

@@ -34,23 +34,11 @@ class Knobs(CommonKnobs):
     optimizer: Literal["adamw", "lars"] = "adamw"
 
 
+IMAGENET = {"data": "tfds:imagenet2012", "size": 224, "encoded": True, "input": "host", "dtype": "bfloat16"}
+LARS = {"epochs": 100, "batch_size": 4096, "optimizer": "lars", "learning_rate": 4.8, "weight_decay": 1e-6}
 PRESETS = {
     "cifar10": Knobs(),
-    "imagenet": Knobs(
-        data="tfds:imagenet2012",
-        size=224,
-        encoded=True,
-        input="host",
-        dtype="bfloat16",
-        epochs=100,
-        batch_size=4096,
-        strength=1.0,
-        encoder="resnet50",
-        temperature=0.1,
-        optimizer="lars",
-        learning_rate=4.8,
-        weight_decay=1e-6,
-    ),
+    "imagenet": Knobs(**IMAGENET, **LARS, encoder="resnet50", strength=1.0, temperature=0.1),
 }
 
 
@@ -78,7 +66,6 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
     method = methods.simclr(views=views, encoder=lean(encoder), head=head, loss=loss, axis_name=axis)
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 10)
-    optimizer = {"adamw": optim.adamw, "lars": optim.lars}[knobs.optimizer](
-        rate, weight_decay=knobs.weight_decay
-    )
+    make = {"adamw": optim.adamw, "lars": optim.lars}[knobs.optimizer]
+    optimizer = make(rate, weight_decay=knobs.weight_decay)
     return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, augment.probe_views(size))

@@ -9,10 +9,9 @@ batch norm; batch statistics for each view; PyTorch's initial weights), which re
 20 minutes on an A100. What differs: an epoch lacks the 336 images that fill no batch (benchmarks/record.py has them),
 the encoder computes in bfloat16, not TF32, and colors are jittered as tf.image does it. The published run of SimCLR's
 README (about 91 % linear) is --details simclr --epochs 1000 --optimizer lars --learning-rate 1.0 --warmup-epochs 10
---weight-decay 1e-4 --head-layers 3 --min-area 0.08 --gray 0.2 --dtype float32. Of its code then come the distribution
-of the crops (by height), the scale of the loss (both views' means are added: the log shows twice the paper's equation
-1), a convolution on the first stage's shortcut, and the number of steps (97,657, as its batches run on from epoch to
-epoch). Neither was run here, without a GPU.
+--weight-decay 1e-4 --head-layers 3 --min-area 0.08 --gray 0.2 --dtype float32. Crops (by height), loss (both views'
+means are added: the log shows twice the paper's equation 1), shortcuts and the number of steps (97,657) are then its
+code's (docs/fidelity.md). Neither was run here, without a GPU.
 """
 
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from functools import partial
 from typing import Literal
 
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_across
-from jaxcl.feature_transform import MIXES, mixed_nt_xent
+from jaxcl.feature_transform import Mix, nt_xent_of
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,7 @@ class Knobs(CommonKnobs):
     head_width: int = 1024  # of the head's hidden layers; SimCLR's own are as wide as the representation
     details: Literal["torch", "simclr"] = "torch"  # whose start, head, batch statistics, cosine, crops ...
     temperature: float = 0.5  # NT-Xent's temperature
-    mix: Literal["none", "positives", "negatives", "both", "dimensions"] = "none"
-    """Which features are mixed before the loss (`feature_transform.MIXES`)."""
+    mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
     optimizer: Literal["sgd", "lars"] = "sgd"  # SGD with momentum, or SimCLR's LARS
     learning_rate: float = 0.06  # base rate; of the linear rule for 256 images
     rate_rule: Literal["linear", "sqrt"] = "linear"  # base batch / 256; or base sqrt(batch), of another base
@@ -69,9 +67,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     start = {"zero_init_last_gamma": not torch, "initialization": "torch" if torch else "lecun"}
     start |= {} if torch else {"shortcuts": "of_every_stage"}
     encoder = lean(nets.resnet(knobs.depth, stem="cifar", width=knobs.width, norm=norm, dtype=dtype, **start))
-    loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
-    if knobs.mix != "none":
-        loss = partial(mixed_nt_xent, temperature=knobs.temperature, **MIXES[knobs.mix])
+    loss = nt_xent_of(knobs.mix, temperature=knobs.temperature)
     loss = loss if torch else partial(losses.scaled, loss=loss, factor=2.0)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
     make = {"sgd": optim.sgd, "lars": optim.lars}[knobs.optimizer]

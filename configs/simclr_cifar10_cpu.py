@@ -9,11 +9,9 @@ With --epochs 10, in 9 minutes and more: 55.0 %.
 """
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim
-from jaxcl.feature_transform import MIXES, mixed_nt_xent
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim
+from jaxcl.feature_transform import Mix, nt_xent_of
 
 
 @dataclass(frozen=True)
@@ -21,8 +19,7 @@ class Knobs(CommonKnobs):
     features: tuple[int, ...] = (32, 64, 128, 256)  # channels of the encoder's convolutions
     head_layers: int = 2  # layers of the projection head
     temperature: float = 0.2  # NT-Xent's temperature
-    mix: Literal["none", "positives", "negatives", "both", "dimensions"] = "none"
-    """Which features are mixed before the loss (`feature_transform.MIXES`)."""
+    mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
     strength: float = 0.5  # strength of the color jitter
     fused: bool = False  # the fast form of the views, with one clip and a linear rotation of the hue
 
@@ -35,9 +32,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     encoder = lean(nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype))
     head = nets.projection_head(layers=knobs.head_layers, width=512, out=128, norm=norm)
-    loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
-    if knobs.mix != "none":
-        loss = partial(mixed_nt_xent, temperature=knobs.temperature, **MIXES[knobs.mix])
+    loss = nt_xent_of(knobs.mix, temperature=knobs.temperature)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
     optimizer = optim.adamw(rate, weight_decay=knobs.weight_decay)
     return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, augment.probe_views(size))

@@ -8,38 +8,30 @@ The default knobs are the paper's section 2.3: batch 4096, LARS with learning ra
 on 32 to 128 TPU v3 cores. Small batches want the square root: at 256 images 57.5 % becomes 62.8 % (100 epochs, table
 B.1) by --batch-size 256 --rate-rule sqrt --learning-rate 0.075. The recipe that came with SimCLRv2's code, 64.5 % as
 well, is --head-layers 3 --weight-decay 1e-4 --brightness-form multiply, with the square root. Loss and steps are the
-code's: the means of both views are added, and batches run on from epoch to epoch (31,279 steps). Not run here: neither
-ImageNet nor the hardware was at hand. `tfds:imagenet2012` must have been prepared in DATA_DIR from the archives of
-image-net.org. What the host decodes bounds the speed: of 500 x 375 pixels, a core makes the paper's two views of some
-90 images a second (--input host), or decodes twice as many for the device, whose crops come from the centre square of
-256 pixels (--input device).
+code's: the means of both views are added, and batches run on from epoch to epoch (31,279 steps). Not run here.
+`tfds:imagenet2012` must have been prepared in DATA_DIR from the archives of image-net.org. What the host decodes bounds
+the speed: of 500 x 375 pixels, a core makes the paper's two views of some 90 images a second (--input host), or decodes
+twice as many for the device, whose crops come from the centre square of 256 pixels (--input device).
 """
 
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_across
-from jaxcl.feature_transform import MIXES, mixed_nt_xent
+from jaxcl import About, ImageNetKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_across
+from jaxcl.feature_transform import Mix, nt_xent_of
 
 
 @dataclass(frozen=True)
-class Knobs(CommonKnobs):
-    data: str = "tfds:imagenet2012"
-    size: int = 224
-    encoded: bool = True
+class Knobs(ImageNetKnobs):
     epochs: float = 100
     batch_size: int = 4096
-    input: Literal["host", "images", "device"] = "host"
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    log_every: int = 50
     depth: int = 50  # ResNet-18, 34, 50, 101, 152 or 200
     width: int = 1  # width multiplier of the ResNet
     pool: Literal["same", "torch"] = "same"  # of the stem's max pool; torch: for PyTorch's weights
     head_layers: int = 2  # layers of the projection head
     temperature: float = 0.1  # NT-Xent's temperature
-    mix: Literal["none", "positives", "negatives", "both", "dimensions"] = "none"
-    """Which features are mixed before the loss (`feature_transform.MIXES`)."""
+    mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
     learning_rate: float = 0.3  # base rate of LARS: 0.3 with the linear rule, 0.075 with the square root
     rate_rule: Literal["linear", "sqrt"] = "linear"  # base batch / 256, or base sqrt(batch)
     loss_factor: float = 2.0
@@ -62,9 +54,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     net = {"stem": "imagenet", "pool": knobs.pool, "width": knobs.width, "norm": norm, "dtype": dtype}
     encoder = lean(nets.resnet(knobs.depth, **net))
     head = nets.projection_head(layers=knobs.head_layers, out=128, norm=norm)
-    loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
-    if knobs.mix != "none":
-        loss = partial(mixed_nt_xent, temperature=knobs.temperature, **MIXES[knobs.mix])
+    loss = nt_xent_of(knobs.mix, temperature=knobs.temperature)
     loss = partial(losses.scaled, loss=loss, factor=knobs.loss_factor)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
     optimizer = optim.lars(rate, momentum=0.9, weight_decay=knobs.weight_decay)

@@ -7,29 +7,21 @@
 Section 3 of the paper: batch 4096, 800 epochs, LARS with learning rate 0.1 sqrt(batch) = 6.4 after a linear warm-up of
 5 % of the epochs, weight decay 1e-4, a head of three layers as wide as what goes in, and a memory of 64K keys of a
 moving average (0.999), which it credits with about one point. It reports 71.7 % linear accuracy with ResNet-50 and
-74.6 % with selective kernels (--sk, 35 M parameters); 79.8 % with ResNet-152, three times as
-wide, with them (795 M). --memory 0 is its code's default, without the memory. What follows pretraining: supervised.py
-fine-tunes a run from the first layer of its head, distill.py teaches a smaller network.
-Not run here: neither ImageNet nor the hardware was at hand.
+74.6 % with selective kernels (--sk, 35 M parameters); 79.8 % with ResNet-152, three times as wide, with them (795 M).
+--memory 0 is its code's default, without the memory. What follows pretraining: supervised.py fine-tunes a run from the
+first layer of its head, distill.py teaches a smaller network. Not run here.
 """
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_across
+from jaxcl import About, ImageNetKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_across
 
 
 @dataclass(frozen=True)
-class Knobs(CommonKnobs):
-    data: str = "tfds:imagenet2012"
-    size: int = 224
-    encoded: bool = True
+class Knobs(ImageNetKnobs):
     epochs: float = 800
     batch_size: int = 4096
-    input: Literal["host", "images", "device"] = "host"
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    log_every: int = 50
     depth: int = 50  # ResNet-50, 101, 152 or 200; 18 and 34 without selective kernels
     width: int = 1  # width multiplier of the ResNet
     sk: bool = False  # selective kernels (ratio 0.0625) and ResNet-D, the paper's "SK"

@@ -10,7 +10,6 @@ extraction: benchmarks/results/robustness-cifar10.md.
 What the paper had, as far as that is known (its main results): AMDIM's encoder (--encoder amdim), whose last map is
 one vector, compared as it is (--no-head), with AMDIM's loss. Here another encoder is the default, whose last map has
 several positions, and a network embeds them; the other settings are AMDIM's or those of amdim_cifar10_cpu.py.
-Features are not mixed (no --mix): scores are not of unit vectors (`jaxcl.feature_transform`).
 """
 
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from typing import Literal
 
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim
 from jaxcl.extract import average, larger, last, random_channels
-
-MEAN, STD = (125.3 / 255, 123.0 / 255, 113.9 / 255), (63 / 255, 62.1 / 255, 66.7 / 255)  # of CIFAR-10
 
 EXTRACTIONS = {"last": last, "average": average, "larger": larger, "random": random_channels(last, 64)}
 
@@ -47,20 +44,13 @@ class Knobs(CommonKnobs):
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
-    encoders = {
-        "amdim": partial(nets.amdim, features=knobs.features, out=knobs.out, depth=knobs.depth),
-        "convnet": nets.small_convnet,
-        "conv_n": nets.conv_n,
-        "small_resnet18": partial(nets.resnet, 18, stem="cifar", features=8),
-        "resnet18": partial(nets.resnet, 18, stem="cifar"),
-        "wide_resnet": partial(nets.wide_resnet, 10, width=2),
-    }
-    encoder = lean(nets.standardized(encoders[knobs.encoder](norm=norm, dtype=dtype), mean=MEAN, std=STD))
+    own = partial(nets.amdim, features=knobs.features, out=knobs.out, depth=knobs.depth)
+    encoder = {"amdim": own, **nets.SMALL}[knobs.encoder](norm=norm, dtype=dtype)
     views = augment.two_views(augment.compose(augment.flip(), augment.amdim(size)))
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     method = methods.yadim(
         views=views,
-        encoder=encoder,
+        encoder=lean(nets.standardized(encoder, **nets.STATISTICS["cifar10"])),
         head=nets.amdim_head(norm=norm, out=knobs.out) if knobs.head else None,
         loss=losses.keyless(losses.map_nce, clip=knobs.clip, penalty=knobs.penalty),
         extract=EXTRACTIONS[knobs.extraction],

@@ -28,7 +28,16 @@ if TYPE_CHECKING:
         testing,
         train,
     )
-    from jaxcl.config import CommonKnobs, Recipe, basics, load_config, nonzero, steps_across, steps_of
+    from jaxcl.config import (
+        CommonKnobs,
+        ImageNetKnobs,
+        Recipe,
+        basics,
+        load_config,
+        nonzero,
+        steps_across,
+        steps_of,
+    )
     from jaxcl.encoder import Encoder, load_encoder
     from jaxcl.losses import compare_losses
     from jaxcl.train import optim
@@ -43,7 +52,9 @@ _LATER = {
         " plot similarity testing train".split(),
         None,
     ),
-    **dict.fromkeys("CommonKnobs Recipe basics load_config nonzero steps_across steps_of".split(), "config"),
+    **dict.fromkeys(
+        "CommonKnobs ImageNetKnobs Recipe basics load_config nonzero steps_across steps_of".split(), "config"
+    ),
     **dict.fromkeys(["Encoder", "load_encoder"], "encoder"),
     "compare_losses": "losses",
     "optim": "train",
@@ -54,6 +65,7 @@ __all__ = [
     "About",
     "CommonKnobs",
     "Encoder",
+    "ImageNetKnobs",
     "Images",
     "Method",
     "Net",

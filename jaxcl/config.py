@@ -118,6 +118,18 @@ class CommonKnobs:
     """On kernels only; decoupled, where the optimizer is AdamW."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ImageNetKnobs(CommonKnobs):
+    """The common knobs with the defaults of a run on ImageNet, whose files are too many to be resident."""
+
+    data: str = "tfds:imagenet2012"
+    size: int | None = 224
+    encoded: bool = True
+    input: Literal["host", "images", "device"] = "host"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    log_every: int = 50
+
+
 class Recipe(NamedTuple):
     """What is learnt: pure functions and numbers. It can be traced, with the numeric knobs as tracers."""
 
@@ -208,13 +220,10 @@ def _apart(optimizers: Mapping[str, optax.GradientTransformation]) -> optax.Grad
         return {name: tx.init(params[name]) for name, tx in optimizers.items()}
 
     def update(updates, state, params=None):
-        made = {
-            name: tx.update(updates[name], state[name], None if params is None else params[name])
-            for name, tx in optimizers.items()
-        }
-        return {name: new for name, (new, _) in made.items()}, {
-            name: kept for name, (_, kept) in made.items()
-        }
+        own = dict.fromkeys(optimizers) if params is None else params
+        made = {name: tx.update(updates[name], state[name], own[name]) for name, tx in optimizers.items()}
+        new, kept = ({name: both[i] for name, both in made.items()} for i in (0, 1))
+        return new, kept
 
     return optax.GradientTransformation(init, update)
 
@@ -346,9 +355,8 @@ def preset(config: ModuleType, name: str | None) -> Any:
 
 def _where(error: Exception, path: Path) -> str:
     """An error of a config's program in words, with its line."""
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path
-    ]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == path]
     if isinstance(error, SyntaxError):
         lines = [error.lineno]
     line = f"line {lines[-1]}: " if lines and lines[-1] else ""

@@ -17,14 +17,15 @@ those methods' scores are products of vectors of any length, to which extrapolat
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcl import collectives
-from jaxcl.losses import info_nce
+from jaxcl.losses import info_nce, keyless, nt_xent
 from jaxcl.shapes import check
 from jaxcl.similarity import normalize
 from jaxcl.typing import Array
@@ -37,6 +38,7 @@ MIXES: dict[str, dict[str, Any]] = {
     "both": {},
     "dimensions": {"dimension_wise": True},
 }
+Mix = Literal["none", "positives", "negatives", "both", "dimensions"]
 
 
 class Transform(Protocol):
@@ -241,6 +243,16 @@ def mixed_nt_xent(
         axis_name=axis_name,
     )
     return info_nce(*scores, temperature=temperature, axis_name=axis_name)
+
+
+def nt_xent_of(mix: str, *, temperature: float | Array) -> Callable[..., Array]:
+    """SimCLR's loss by the word of --mix: `nt_xent` for "none", otherwise `mixed_nt_xent` with the settings in `MIXES`.
+
+    (key, z1, z2, axis_name=None) -> scalar, the mean over the global batch.
+    """
+    if mix == "none":
+        return keyless(nt_xent, temperature=temperature)
+    return partial(mixed_nt_xent, temperature=temperature, **MIXES[mix])
 
 
 def batch_scores(

@@ -10,7 +10,7 @@ image is taken and not its center. Standardizing by mean and standard deviation 
 from __future__ import annotations
 
 from jaxcl.augment import color, geometry
-from jaxcl.augment.blur import gaussian_blur
+from jaxcl.augment.blur import gaussian_blur, texture
 from jaxcl.augment.composition import compose
 from jaxcl.augment.geometry import CropDistribution, uniform_area_cut, uniform_area_log_ratio, uniform_height
 from jaxcl.augment.op import Number, Op
@@ -150,6 +150,20 @@ def amdim(size: int, *, crop: bool | None = None, hue: Number = 0.2) -> Op:
         )
     jitter = color.color_jitter(0.4, 0.4, 0.4, hue, colors="torchvision")
     return compose(move, jitter, color.grayscale(probability=0.25), color.clip())
+
+
+def looc(*, colors: str = "tensorflow") -> dict[str, Op]:
+    """Of what LooC (Xiao et al. 2020) makes spaces, by name: color, that is jitter (0.4, 0.4, 0.4, 0.1; p 0.8) with
+    grayscale (p 0.2); rotation by 90 degrees (p 0.5); and texture, here `texture` for stylised photographs.
+
+    `leave_one_out({"color": looc()["color"]}, before=crop)`. colors: whose the jitter is, see `color_jitter`.
+    """
+    jitter = color.color_jitter(0.4, 0.4, 0.4, 0.1, colors=colors)
+    return {
+        "color": compose(jitter, color.grayscale()),
+        "rotation": geometry.rotate90(),
+        "texture": texture(),
+    }
 
 
 def cpc_patches(size: int, stride: int, *, drop: Number = 0.5) -> Op:

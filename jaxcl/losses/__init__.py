@@ -2,6 +2,7 @@
 
 from jaxcl.losses.compare import compare_losses
 from jaxcl.losses.contrast import (
+    cross_view_nt_xent,
     dcl,
     nt_xent,
     queue_nce,
@@ -21,6 +22,7 @@ from jaxcl.losses.distribution import (
     uniform_sphere,
     uniformity,
 )
+from jaxcl.losses.family import family
 from jaxcl.losses.keyless import keyless, scaled, temperature_of
 from jaxcl.losses.looc import info_nce, looc
 from jaxcl.losses.nce import binary_nce, map_nce, patch_nce, softmax_nce
@@ -34,8 +36,10 @@ __all__ = [
     "binary_nce",
     "compare_losses",
     "covariance_term",
+    "cross_view_nt_xent",
     "dcl",
     "decoupled_nt_xent",
+    "family",
     "generalized",
     "info_nce",
     "keyless",

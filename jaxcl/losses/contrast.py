@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 from jax.scipy.special import logsumexp
 
@@ -71,6 +72,33 @@ def nt_xent(
         "nt_xent", views, temperature, similarity, block_size, axis_name, leave_out_positives=False
     )
     return collectives.mean(jnp.mean(log_z - positive), axis_name)
+
+
+def cross_view_nt_xent(
+    z1: Array, z2: Array, *, temperature: float | Array = 0.1, axis_name: str | None = None
+) -> Array:
+    """Each view among the other view's images alone, both directions added: z1, z2 [n, d] -> scalar.
+
+        loss = 1/n sum_i ( -log softmax_j(z1_i.z2_j / t)_i  -  log softmax_j(z2_i.z1_j / t)_i ),    rows of unit length
+
+    The loss of `randbits_mnist.ipynb` (Chen, Luo and Li, 2021, arXiv:2011.02803): added, not averaged. Half of it is
+    that of ConVIRT and CLIP.
+
+    axis_name
+        the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
+
+    >>> round(float(cross_view_nt_xent(jnp.eye(2), jnp.eye(2), temperature=1.0)), 4)  # 2 log(1 + 1 / e)
+    0.6265
+    """
+    z1, z2 = checks.views("cross_view_nt_xent", z1, z2)
+    z1, z2 = normalize(z1), normalize(z2)
+    own = collectives.rows(len(z1), axis_name)
+
+    def one_side(anchors, keys):
+        logits = anchors @ collectives.gather(keys, axis_name).T / temperature
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, own))
+
+    return collectives.mean(one_side(z1, z2) + one_side(z2, z1), axis_name)
 
 
 def dcl(

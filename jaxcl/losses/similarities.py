@@ -13,6 +13,7 @@ GIVEN = "none: the loss is given scores"
 SIMILARITIES: Mapping[Callable[..., Any], str] = {
     losses.alignment: "cosine_by_row of the pair (squared differences with per='entry')",
     losses.alignment_uniformity: "distance of the pair, squared distances of all unit rows",
+    losses.cross_view_nt_xent: "cosine",
     losses.decoupled_nt_xent: "cosine (squared differences of the pair in the notebook's convention)",
     losses.generalized: "squared differences of the pair (cosine_by_row with per='sample')",
     losses.log_sum_exp: "cosine",

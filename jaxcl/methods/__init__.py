@@ -3,7 +3,7 @@
 from jaxcl.methods.amdim import amdim
 from jaxcl.methods.byol import byol, cosine_decay, simsiam
 from jaxcl.methods.cmc import cmc
-from jaxcl.methods.cpc import cpc, falcon_cho_rows, henaff_rows, pseudo_code_rows
+from jaxcl.methods.cpc import CPC_VARIANTS, cpc, falcon_cho_rows, henaff_rows, next_rows, pseudo_code_rows
 from jaxcl.methods.distill import Teacher, distill
 from jaxcl.methods.looc import looc
 from jaxcl.methods.moco import moco
@@ -14,6 +14,7 @@ from jaxcl.methods.supervised import supervised
 from jaxcl.methods.yadim import yadim
 
 __all__ = [
+    "CPC_VARIANTS",
     "Teacher",
     "amdim",
     "byol",
@@ -25,6 +26,7 @@ __all__ = [
     "henaff_rows",
     "looc",
     "moco",
+    "next_rows",
     "pseudo_code_rows",
     "simclr",
     "simclr_v2",

@@ -4,6 +4,7 @@ as Falcon and Cho (2020, arXiv:2009.00104) ran it, read in the code of PyTorch L
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,25 @@ def pseudo_code_rows(height: int) -> Mapping[int, float]:
     """
     del height
     return {3: 1.0}
+
+
+def next_rows(height: int) -> Mapping[int, float]:
+    """Rows below -> weight: the next three alike. Ours, for small grids and short runs.
+
+    >>> next_rows(7)
+    {1: 1.0, 2: 1.0, 3: 1.0}
+    """
+    return {below: 1.0 for below in range(1, min(4, height))}
+
+
+# A word -> settings of `cpc`: as Falcon and Cho ran it; three rows in four directions, a reading of the paper; as the
+# paper's pseudo-code; the next three rows. The contexts of the second and third are padded as the pseudo-code's.
+CPC_VARIANTS: dict[str, dict[str, Any]] = {
+    "falcon_cho": {"rows": falcon_cho_rows, "shared_predictor": True, "rotations": 1},
+    "henaff": {"rows": henaff_rows, "shared_predictor": False, "rotations": 4},
+    "pseudo_code": {"rows": pseudo_code_rows, "shared_predictor": False, "rotations": 1},
+    "next": {"rows": next_rows, "shared_predictor": False, "rotations": 1},
+}
 
 
 def cpc(

@@ -14,9 +14,11 @@ from jaxcl.nets.nnx import from_nnx
 from jaxcl.nets.norm import batch_norm, layer_norm, map_norm, no_norm
 from jaxcl.nets.recompute import chunked, remat
 from jaxcl.nets.resnet import resnet, resnet_stage
+from jaxcl.nets.small import SMALL
 from jaxcl.nets.wide_resnet import wide_resnet
 
 __all__ = [
+    "SMALL",
     "STATISTICS",
     "amdim",
     "amdim_head",

@@ -31,11 +31,13 @@ def from_linen(module: nn.Module) -> Net:
 
 
 # Mean and standard deviation of the pixels of well-known data sets, channel by channel, for `standardized`: CIFAR-10's
-# and STL-10's as AMDIM's code has them (datasets.py), ImageNet's as torchvision has.
+# and STL-10's as AMDIM's code has them (datasets.py), ImageNet's as torchvision has;
+# CIFAR-10's once more as MoCo's demo has them.
 STATISTICS = {
     "cifar10": {"mean": (125.3 / 255, 123.0 / 255, 113.9 / 255), "std": (63 / 255, 62.1 / 255, 66.7 / 255)},
     "stl10": {"mean": (0.43, 0.42, 0.39), "std": (0.27, 0.26, 0.27)},
     "imagenet": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+    "cifar10_moco": {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)},
 }
 
 

@@ -14,6 +14,7 @@ from jaxcl.losses import (
     alignment_uniformity,
     barlow_twins,
     compare_losses,
+    cross_view_nt_xent,
     dcl,
     decoupled_nt_xent,
     log_sum_exp,
@@ -91,7 +92,18 @@ def hinge(s, negative=None, margin=0.6):
 
 QUEUE = np.random.default_rng(5).normal(size=(17, D))
 
+
 # name -> (loss of (z1, z2), the same in loops)
+def loop_cross_view(z1, z2):
+    """Each row among all rows of the other view, at temperature 0.2; the means of both directions are added."""
+    total = 0.0
+    for anchors, others in ((unit(z1), unit(z2)), (unit(z2), unit(z1))):
+        for i, anchor in enumerate(anchors):
+            scores = [anchor @ other / 0.2 for other in others]
+            total += (np.log(sum(np.exp(s) for s in scores)) - scores[i]) / len(anchors)
+    return total
+
+
 TRUTHS = {
     "nt_xent": (
         partial(nt_xent, temperature=0.2),
@@ -153,6 +165,7 @@ TRUTHS = {
         lambda a, b: queue_nce(a, b, QUEUE, similarity=lambda q, k: q @ k.T / 10),
         lambda a, b: loop_queue(a, b, QUEUE, temperature=2.0),
     ),
+    "cross_view_nt_xent": (partial(cross_view_nt_xent, temperature=0.2), loop_cross_view),
     "nt_logistic": (partial(nt_logistic, temperature=0.3), lambda a, b: loop_pairs(a, b, logistic)),
     "nt_logistic, negatives of both sides": (
         partial(nt_logistic, temperature=0.3, sides=2),

@@ -107,6 +107,7 @@ LOSSES = {
     "nt_xent blockwise, learnt temperature": partial(learnt_temperature, block_size=8),
     "nt_xent, three views": of_three_views(losses.nt_xent, temperature=0.1),
     "nt_xent blockwise, three views": of_three_views(losses.nt_xent, temperature=0.1, block_size=8),
+    "cross_view_nt_xent": of_views(losses.cross_view_nt_xent),
     "dcl": of_views(losses.dcl),
     "dcl blockwise": of_views(losses.dcl, block_size=8),
     "dcl blockwise, three views": of_three_views(losses.dcl, block_size=8),
@@ -274,6 +275,7 @@ def test_a_device_does_its_share_of_every_loss(name):
 # What is exported beside losses: makers, priors, and what looks at several losses.
 NO_LOSSES = {
     "compare_losses",
+    "family",
     "keyless",
     "normal",
     "orthogonal_directions",
