@@ -123,7 +123,7 @@ class ImageNetKnobs(CommonKnobs):
     """The common knobs with the defaults of a run on ImageNet, whose files are too many to be resident."""
 
     data: str = "tfds:imagenet2012"
-    size: int | None = 224
+    size: int = 224
     encoded: bool = True
     input: Literal["host", "images", "device"] = "host"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
