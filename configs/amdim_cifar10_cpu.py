@@ -2,14 +2,12 @@
 
     jaxcl train configs/amdim_cifar10_cpu.py --data-dir DATA_DIR
     jaxcl evaluate runs/amdim_cifar10_cpu --protocol knn linear
-    jaxcl sweep configs/amdim_cifar10_cpu.py --encoder amdim convnet wide_resnet --seed 0 1 2 --data-dir DATA_DIR
-    jaxcl sweep configs/amdim_cifar10_cpu.py --extraction scales global_large last --seed 0 1 2 --data-dir DATA_DIR
+    jaxcl sweep configs/amdim_cifar10_cpu.py --encoder amdim convnet --seed 0 1 2 --data-dir DATA_DIR
 
 With --features 16 --out 128 --batch-size 128 --epochs 1 it reaches 49.6 +- 2.4 % kNN and 55.6 +- 2.7 % linear accuracy
-in four minutes of one core (three seeds; raw pixels 36.1 and 41.5, its untrained encoder 28.8 and 33.8). How much hangs
-on encoder and extraction: benchmarks/results/robustness-cifar10.md. Views, loss, clip and penalty are the authors'
-(Bachman et al. 2019, its code); width and depth, AdamW at 1e-3 with a cosine (b1 and b2 are theirs), and how it is
-evaluated are not: amdim.py has theirs (--features 256 --out 2048 --depth 10).
+in four minutes of one core (three seeds; raw pixels 36.1 and 41.5, its untrained encoder 28.8 and 33.8). Views, loss,
+clip and penalty are the authors' (Bachman et al. 2019, its code); width and depth, AdamW at 1e-3 with a cosine (b1 and
+b2 are theirs), and how it is evaluated are not: amdim.py has theirs (--features 256 --out 2048 --depth 10).
 """
 
 from dataclasses import dataclass
@@ -29,6 +27,8 @@ class Knobs(CommonKnobs):
     extraction: Literal["scales", "global_small", "global_large", "local", "last"] = "scales"
     """What is compared of three maps (a vector, a small one, a larger one): as published the vector with both, and a
     position of the small map with all of it; or one of these three alone; or the vector with the other view's."""
+    channels: tuple[int, ...] = (32, 64, 128, 256)  # of the convnet
+    embed_vector: bool = False  # AMDIM's vector goes through a network too, as the maps of all encoders do
     features: int = 32  # channels of the first layer of AMDIM's encoder
     depth: int = 2  # layers in each of its blocks
     out: int = 256  # width of what is compared
@@ -46,9 +46,11 @@ COMPARE |= {"local": ((1, 1),), "last": ((0, 0),)}
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis)
-    own = knobs.encoder == "amdim"  # whose vector is compared as it is
+    own = knobs.encoder == "amdim"
+    plain = {0} if own and not knobs.embed_vector else set()  # compared as it is
     amdim = partial(nets.amdim, features=knobs.features, out=knobs.out, depth=knobs.depth)
-    encoder = {"amdim": amdim, **nets.SMALL}[knobs.encoder](norm=norm, dtype=dtype)
+    encoders = nets.SMALL | {"amdim": amdim, "convnet": partial(nets.small_convnet, features=knobs.channels)}
+    encoder = encoders[knobs.encoder](norm=norm, dtype=dtype)
     head, compare = nets.amdim_head(norm=norm, out=knobs.out), COMPARE[knobs.extraction]
     needed = {number for pair in compare for number in pair}
     views = augment.each_view([augment.amdim(size)] * 2, shared=augment.flip())
@@ -57,7 +59,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         views=views,
         encoder=lean(nets.standardized(encoder, **nets.STATISTICS["cifar10"])),
         # A head that nothing goes through would only be pulled to zero.
-        heads=[head if number in needed and not (own and number == 0) else None for number in range(3)],
+        heads=[head if number in needed - plain else None for number in range(3)],
         loss=losses.keyless(losses.map_nce, clip=knobs.clip, penalty=knobs.penalty),
         extract=of_widths(1, 5, 7) if own else scales(3),
         compare=compare,
