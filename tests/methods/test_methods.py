@@ -441,7 +441,7 @@ def assert_work_is_shared(name, placements):
 
 
 def test_under_jit_a_device_does_its_share_of_a_step():
-    assert_work_is_shared("simclr", ["jit"])
+    assert_work_is_shared("yadim", ["jit"])
 
 
 @pytest.mark.slow
