@@ -40,8 +40,8 @@ def test_a_composition_of_compositions_draws_its_numbers_in_a_row():
 def test_a_tpu_is_given_the_same_pictures(monkeypatch):
     """There crops are flipped as they are made, blurs are matrix products, and a jitter reads its image twice."""
     images = np.random.default_rng(0).uniform(size=(8, 32, 38, 3)).astype(np.float32)
-    recipes = [
-        augment.simclr(32),
+    recipes = [augment.simclr(32), augment.moco_v2(32)]
+    recipes += [
         augment.color_jitter(0.8, 0.8, 0.8, 0.2, brightness_form="add"),  # as in augment.simclr
         augment.compose(augment.color_jitter(0.4, 0.0, 0.4, 0.1), augment.gaussian_blur(probability=1.0)),
     ]

@@ -93,7 +93,6 @@ def hinge(s, negative=None, margin=0.6):
 QUEUE = np.random.default_rng(5).normal(size=(17, D))
 
 
-# name -> (loss of (z1, z2), the same in loops)
 def loop_cross_view(z1, z2):
     """Each row among all rows of the other view, at temperature 0.2; the means of both directions are added."""
     total = 0.0
@@ -104,6 +103,7 @@ def loop_cross_view(z1, z2):
     return total
 
 
+# name -> (loss of (z1, z2), the same in loops)
 TRUTHS = {
     "nt_xent": (
         partial(nt_xent, temperature=0.2),
