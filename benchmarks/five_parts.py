@@ -22,8 +22,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,10 +97,11 @@ def main() -> None:
     parser.add_argument("--core", nargs="+", type=int, default=list(range(os.cpu_count() or 1)))
     parser.add_argument("--work", type=Path, default=Path("runs/five_parts"))
     parser.add_argument("--method", nargs="+", help="only these rows")
+    parser.add_argument("--settings", type=json.loads, help="for the script itself: [config, knobs]")
     own = parser.parse_args()
     data = {} if own.data_dir is None else {"data_dir": own.data_dir}
     if own.what == "step":
-        print(json.dumps(step(own.method[0], data)))
+        print(json.dumps(step(*own.settings)))
         return
     table = methods if own.what == "methods" else robustness
     known = METHODS if own.what == "methods" else ROBUSTNESS
@@ -125,7 +127,7 @@ def methods(names: list[str], data: dict[str, str], own: argparse.Namespace) -> 
         for name in names
     }
     train([run for seed in zip(*runs.values(), strict=True) for run in seed], own)
-    steps = {name: measured_step(name, own) for name in names}
+    steps = {name: measured_step(*METHODS[name], own) for name in names}
     rows = []
     for name in names:
         results = [row for run in runs[name] for row in run.results(own.work)]
@@ -153,18 +155,18 @@ def methods(names: list[str], data: dict[str, str], own: argparse.Namespace) -> 
     write("methods", [table_of(header, rows)], own)
 
 
-def step(name: str, data: dict[str, str]) -> dict[str, float]:
-    """Seconds (a median) and memory of a method's compiled training step, in this process."""
+def step(config: str, settings: dict[str, str]) -> dict[str, float]:
+    """Seconds (a median), FLOPs and memory of a method's compiled training step, in this process."""
     import jax
 
-    from jaxcl import devices
+    from jaxcl import cost, devices
     from jaxcl.train import init_state, make_step, placement
     from jaxcl.train.state import blank_batch
 
-    path = path_of(METHODS[name][0])
-    config, knobs = load_config(path), knobs_of("step", path, words_of(path, METHODS[name][1] | data))
-    about = open_data(config, knobs).about
-    recipe = config.recipe(knobs, about)
+    path = path_of(config)
+    module, knobs = load_config(path), knobs_of("step", path, words_of(path, settings))
+    about = open_data(module, knobs).about
+    recipe = module.recipe(knobs, about)
     mesh = devices.make_mesh(devices=1)
     batch = devices.split(blank_batch(about, recipe.batch_size), mesh)
     key = devices.replicate(jax.random.key(0), mesh)
@@ -182,24 +184,31 @@ def step(name: str, data: dict[str, str]) -> dict[str, float]:
     mib = (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20
     return {
         "seconds": statistics.median(seconds[2:]),
+        "flops": cost.cost(compiled).operations,
         "mib": mib,
         "batch_size": recipe.batch_size,
         "parameters": parameters,
     }
 
 
-def measured_step(name: str, own: argparse.Namespace) -> dict[str, float]:
+def measured_step(config: str, knobs: dict[str, str], own: argparse.Namespace) -> dict[str, float]:
     """`step` in a process of its own, on one core; what was measured with the same settings is kept."""
     file = own.work / "steps.json"
     known = json.loads(file.read_text()) if file.exists() else {}
-    settings = json.dumps(METHODS[name])
+    settings = json.dumps([config, knobs])
     if settings not in known:
-        command = [sys.executable, __file__, "step", "--method", name]
-        command += [] if own.data_dir is None else ["--data-dir", own.data_dir]
+        data = {} if own.data_dir is None else {"data_dir": own.data_dir}
+        command = [
+            sys.executable,
+            str(Path(__file__).resolve()),
+            "step",
+            "--settings",
+            json.dumps([config, knobs | data]),
+        ]
         done = start(command, own.core[0], stdout=subprocess.PIPE, text=True)
         known[settings] = json.loads(done.stdout.strip().splitlines()[-1])
         file.write_text(json.dumps(known, indent=2) + "\n")
-        print(f"{name}: {known[settings]}", flush=True)
+        print(f"{config}: {known[settings]}", flush=True)
     return known[settings]
 
 
@@ -229,61 +238,60 @@ def robustness(names: list[str], data: dict[str, str], own: argparse.Namespace) 
                 ]
     unique = {run.folder(own.work): run for seed in zip(*cells.values(), strict=True) for run in seed}
     train(list(unique.values()), own)
-    # cell -> protocol -> {seed: accuracy}
+    results = {at: [row for run in runs for row in run.results(own.work)] for at, runs in cells.items()}
+    # (method, exchanged, choice, protocol) -> {seed: accuracy}
     found = {
-        at: {
-            protocol: {
-                run.knobs["seed"]: accuracies(run.results(own.work), protocol, "trained")[0] for run in runs
-            }
-            for protocol in PROTOCOLS
-        }
-        for at, runs in cells.items()
+        (*at, protocol): dict(zip(own.seed, accuracies(rows, protocol, "trained"), strict=True))
+        for at, rows in results.items()
+        for protocol in PROTOCOLS
     }
-    each, drops = [], []
-    for (name, part, value), by in found.items():
-        usual = ROBUSTNESS[name][2][part][0]
-        untrained = cells[name, part, value][0].results(own.work)
-        row = [name, part, value]
-        for protocol in PROTOCOLS:
-            row += [mean_and_interval(list(by[protocol].values()))]
-            row += [mean_and_spread(accuracies(untrained, protocol, "untrained encoder"))]
-            fall = paired_difference(found[name, part, usual][protocol], by[protocol])
-            row += ["" if value == usual or fall is None else f"{fall.mean:+.1f} ± {fall.half:.1f}"]
-        each.append(row)
-    for part in ("encoder", "extraction"):
-        choices = [[v for n, p, v in found if (n, p) == (name, part)] for name in names]
-        if len(names) == 2 and all(choices):
-            row = [part]
-            for protocol in PROTOCOLS:
-                falls = [
-                    others_less_own(found, name, part, those[0], those[1:], protocol)
-                    for name, those in zip(names, choices, strict=True)
-                ]
-                more = paired_difference(*falls)
-                row += [mean_and_interval(list(fall.values())) for fall in falls]
-                row += [f"{more.mean:+.1f} ± {more.half:.1f}, p {more.p:.2g}"]
-            drops.append(row)
-    header = ["method", "exchanged", "choice"]
+    each, header = [], ["method", "exchanged", "choice"]
     for protocol in PROTOCOLS:
         header += [protocol, "untrained", "less its own, by seed"]
-    tables = [table_of(header, each)]
-    if drops:
-        header = ["exchanged"]
+    for (name, part, value), rows in results.items():
+        row = [name, part, value]
         for protocol in PROTOCOLS:
-            header += [f"{name}, {protocol}: mean of all others less its own" for name in names]
-            header += [f"{names[1]} - {names[0]}, {protocol}"]
-        tables.append(table_of(header, drops))
+            reached, usual = found[name, part, value, protocol], ROBUSTNESS[name][2][part][0]
+            row += [mean_and_interval(list(reached.values()))]
+            row += [mean_and_spread(accuracies(rows, protocol, "untrained encoder"))]
+            row += ["" if value == usual else difference(found[name, part, usual, protocol], reached)]
+        each.append(row)
+    tables = [table_of(header, each)]
+    if len(names) == 2:
+        tables.append(table_of(*beside_each_other(names, found)))
     picture(names, found).savefig(own.work / "robustness.png", dpi=150, facecolor="white")
     write("robustness", tables, own)
 
 
-def others_less_own(found, name, part, usual, others, protocol):
+def beside_each_other(names: list[str], found: dict[tuple[str, ...], dict[str, float]]):
+    """Header and rows: what each of two methods loses on average by an exchange, and the difference, by seed."""
+    header, rows = ["exchanged"], []
+    for protocol in PROTOCOLS:
+        header += [f"{name}, {protocol}: mean of all others less its own" for name in names]
+        header += [f"{names[1]} - {names[0]}, {protocol}"]
+    for part in ("encoder", "extraction"):
+        row = [part]
+        for protocol in PROTOCOLS:
+            falls = [others_less_own(found, name, part, protocol) for name in names]
+            row += [mean_and_interval(list(fall.values())) for fall in falls] + [difference(*falls)]
+        rows.append(row)
+    return header, rows
+
+
+def others_less_own(found, name, part, protocol):
     """{seed: the mean accuracy of the other choices less that of the method's own}, in points."""
-    own = found[name, part, usual][protocol]
+    usual, *others = ROBUSTNESS[name][2][part]
     return {
-        seed: statistics.mean(found[name, part, value][protocol][seed] for value in others) - accuracy
-        for seed, accuracy in own.items()
+        seed: statistics.mean(found[name, part, value, protocol][seed] for value in others) - accuracy
+        for seed, accuracy in found[name, part, usual, protocol].items()
     }
+
+
+def difference(a: dict[str, float], b: dict[str, float]) -> str:
+    """b - a, seed by seed, with its 95 % interval."""
+    by_seed = paired_difference(a, b)
+    assert by_seed is not None, "both have the same seeds"
+    return f"{by_seed.mean:+.1f} ± {by_seed.half:.1f}, p {by_seed.p:.2g}"
 
 
 def picture(names, found):
@@ -298,7 +306,7 @@ def picture(names, found):
             labels = []
             for column, name in enumerate(names):
                 for value in ROBUSTNESS[name][2][part]:
-                    heights = list(found[name, part, value][protocol].values())
+                    heights = list(found[name, part, value, protocol].values())
                     ax.plot(
                         [len(labels)] * len(heights), heights, "o", color=style.COLORS[column], markersize=5
                     )
@@ -314,35 +322,48 @@ def picture(names, found):
 
 def train(runs: list[Run], own: argparse.Namespace) -> None:
     """Trains and evaluates what is not there yet, one run a core at a time."""
+
+    def one(run: Run, core: int) -> None:
+        folder = run.folder(own.work)
+        command = [sys.executable, "-m", "jaxcl", "sweep", str(path_of(run.config)), *options(run.knobs)]
+        command += ["--run-dir", str(folder), "--protocol", *run.protocols]
+        command += ["--baselines", "untrained"] * run.untrained
+        start_logged(command, core, own.work / f"{folder.name}.log")
+
+    missing = [run for run in runs if not (run.folder(own.work) / "sweep.json").exists()]
+    on_cores(own.core, [partial(one, run) for run in missing])
+
+
+def on_cores(cores: list[int], jobs: list[Callable[[int], None]]) -> None:
+    """Each job(core), in order, one a core at a time."""
     free: queue.Queue[int] = queue.Queue()
-    for core in own.core:
+    for core in cores:
         free.put(core)
 
-    def one(run: Run) -> None:
-        folder = run.folder(own.work)
-        if (folder / "sweep.json").exists():
-            return
+    def one(job: Callable[[int], None]) -> None:
         core = free.get()
         try:
-            command = [sys.executable, "-m", "jaxcl", "sweep", str(path_of(run.config))]
-            for knob, value in run.knobs.items():
-                command += [f"--{knob.replace('_', '-')}", value]
-            command += ["--run-dir", str(folder), "--protocol", *run.protocols] + [
-                "--baselines",
-                "untrained",
-            ] * run.untrained
-            print(f"{time.strftime('%H:%M:%S')} core {core}: {' '.join(command[2:])}", flush=True)
-            log = own.work / f"{folder.name}.log"
-            with open(log, "w") as out:
-                start(command, core, stdout=out, stderr=subprocess.STDOUT)
-        except subprocess.CalledProcessError:
-            print(f"FAILED, see {log}", flush=True)
-            raise
+            job(core)
         finally:
             free.put(core)
 
-    with ThreadPoolExecutor(len(own.core)) as pool:
-        list(pool.map(one, runs))
+    with ThreadPoolExecutor(len(cores)) as pool:
+        list(pool.map(one, jobs))
+
+
+def options(knobs: dict[str, str]) -> list[str]:
+    return [word for knob, value in knobs.items() for word in (f"--{knob.replace('_', '-')}", value)]
+
+
+def start_logged(command: list[str], core: int, log: Path) -> None:
+    """`start`, announced, with all that it prints at the end of a file."""
+    print(f"{time.strftime('%H:%M:%S')} core {core}: {' '.join(command[1:])}", flush=True)
+    try:
+        with open(log, "a") as out:
+            start(command, core, stdout=out, stderr=subprocess.STDOUT)
+    except subprocess.CalledProcessError:
+        print(f"FAILED, see {log}", flush=True)
+        raise
 
 
 def start(command: list[str], core: int, **pipes: Any) -> subprocess.CompletedProcess:

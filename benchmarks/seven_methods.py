@@ -21,19 +21,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import queue
-import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from contenders import processor
-from five_parts import HOUSE, start, table_of
+from five_parts import measured_step, on_cores, options, path_of, start_logged, table_of
 
-from jaxcl.cli import knobs_of, words_of
 from jaxcl.config import load_config, open_data
 from jaxcl.tables import mean_and_interval
 from jaxcl.train.log import read_metrics
@@ -42,7 +39,9 @@ SIMCLR_EPOCHS = 6
 RATES = (1 / 3, 1.0, 3.0)  # times the config's own
 TRYING, SEEDS = 100, (0, 1, 2)
 WIDTH = 128
+IMAGES = 50_000
 HELD_OUT = 5_000
+UNITS = {"flops": 1e12, "seconds": 1.0}
 
 CONVNET = {"features": "16,32,64,128", "batch_size": "256"}
 SHARED = {"encoder": "convnet", "channels": "16,32,64,128", "out": "128", "batch_size": "128"}
@@ -68,8 +67,12 @@ class Run(NamedTuple):
         return work / f"{METHODS[self.method][0]},times={self.times:.2f},seed={self.seed}"
 
     def result(self, work: Path) -> dict[str, Any] | None:
-        file = self.folder(work).with_suffix(".json")
+        file = result_file(self.folder(work))
         return json.loads(file.read_text()) if file.exists() else None
+
+
+def result_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
 
 
 def main() -> None:
@@ -80,29 +83,31 @@ def main() -> None:
     parser.add_argument("--core", nargs="+", type=int, default=list(range(os.cpu_count() or 1)))
     parser.add_argument("--work", type=Path, default=Path("runs/seven_methods"))
     parser.add_argument("--method", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="NAME")
-    parser.add_argument("--step", choices=("cost", "score"), help="for the script itself")
-    parser.add_argument("--run", type=Path, help="for the script itself")
+    parser.add_argument("--score", type=Path, help="for the script itself: a run")
     own = parser.parse_args()
     own.work.mkdir(parents=True, exist_ok=True)
-    if own.step == "cost":
-        print(json.dumps(cost_of(own.method[0], own.data_dir)))
-    elif own.step == "score":
-        print(json.dumps(score(own.run)))
-    else:
+    if own.score is None:
         measure(own)
+    else:
+        result_file(own.score).write_text(json.dumps(score(own.score), indent=2) + "\n")
 
 
 def measure(own: argparse.Namespace) -> None:
     """All runs that are not there yet, and the table."""
     held_out(own)
     # Steps are timed before runs share the machine.
-    costs = {name: costs_of(name, own) for name in own.method}
-    budget = SIMCLR_EPOCHS * costs_of("SimCLR", own)["flops"]
-    epochs = {name: budget / each["flops"] for name, each in costs.items()}
+    budget = SIMCLR_EPOCHS * flops_an_image("SimCLR", own)
+    epochs = {name: budget / flops_an_image(name, own) for name in own.method}
     tried = [Run(name, times, TRYING) for times in (1.0, *RATES[::2]) for name in own.method]
     train(tried, epochs, own)
     chosen = {name: best(name, own.work) for name in own.method}
     train([Run(name, chosen[name], seed) for seed in SEEDS for name in own.method], epochs, own)
+    write(epochs, own)
+
+
+def flops_an_image(name: str, own: argparse.Namespace) -> float:
+    step = measured_step(*METHODS[name], own)
+    return step["flops"] / step["batch_size"]
 
 
 def best(name: str, work: Path) -> float | None:
@@ -113,44 +118,11 @@ def best(name: str, work: Path) -> float | None:
     return max(zip(RATES, found, strict=True), key=lambda pair: pair[1]["projected"]["linear"])[0]
 
 
-# --- what runs in a process of its own -------------------------------------------------------------------------------
-
-
-def cost_of(name: str, data_dir: str | None) -> dict[str, float]:
-    """FLOPs and seconds of an image in the training step, and the parameters of all networks."""
-    import jax
-
-    from jaxcl import cost, devices
-    from jaxcl.train import init_state, make_step, placement
-    from jaxcl.train.state import blank_batch
-
-    path = path_of(name)
-    words = METHODS[name][1] | ({} if data_dir is None else {"data_dir": data_dir})
-    config, knobs = load_config(path), knobs_of("cost", path, words_of(path, words))
-    about = open_data(config, knobs).about
-    recipe = config.recipe(knobs, about)
-    mesh = devices.make_mesh(devices=1)
-    batch = devices.split(blank_batch(about, recipe.batch_size), mesh)
-    key = devices.replicate(jax.random.key(0), mesh)
-    state = devices.replicate(init_state(key, recipe.method, recipe.optimizer, batch), mesh)
-    parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    step = placement.place(make_step(recipe.method, recipe.optimizer), "jit", mesh)
-    compiled = step.lower(state, key, batch).compile()
-    seconds = []
-    for _ in range(6):
-        before = time.perf_counter()
-        state, metrics = compiled(state, key, batch)
-        float(metrics["loss"])
-        seconds.append(time.perf_counter() - before)
-    return {
-        "flops": cost.cost(compiled).operations / recipe.batch_size,
-        "seconds": float(np.median(seconds[1:])) / recipe.batch_size,
-        "parameters": parameters,
-    }
+# --- scores, in a process of their own -------------------------------------------------------------------------------
 
 
 def score(folder: Path) -> dict[str, Any]:
-    """Accuracies in percent of a run's own features and of their principal components, and seconds of training."""
+    """Accuracies in percent of a run's own features and of their principal components."""
     import jaxcl
     from jaxcl import evaluate
     from jaxcl.runs import open_run
@@ -198,75 +170,30 @@ def held_out(own: argparse.Namespace) -> Path:
     return file
 
 
-def costs_of(name: str, own: argparse.Namespace) -> dict[str, float]:
-    """`cost_of` in a process of its own; what was measured with the same settings is kept."""
-    file = own.work / "costs.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
-    settings = json.dumps(METHODS[name])
-    if settings not in known:
-        data = [] if own.data_dir is None else ["--data-dir", own.data_dir]
-        command = [sys.executable, __file__, "--step", "cost", "--method", name, *data]
-        done = start(command, own.core[0], stdout=subprocess.PIPE, text=True)
-        known[settings] = json.loads(done.stdout.strip().splitlines()[-1])
-        file.write_text(json.dumps(known, indent=2) + "\n")
-        print(f"{name}: {known[settings]}", flush=True)
-    return known[settings]
-
-
 def train(runs: list[Run], epochs: dict[str, float], own: argparse.Namespace) -> None:
     """Trains and scores what is not there yet, one run a core at a time, and writes the table after each."""
-    free: queue.Queue[int] = queue.Queue()
-    for core in own.core:
-        free.put(core)
 
-    def one(run: Run) -> None:
-        if run.result(own.work):
-            return
-        core = free.get()
+    def one(run: Run, core: int) -> None:
         folder = run.folder(own.work)
-        try:
-            with open(f"{folder}.log", "a") as log:
-                out: dict[str, Any] = {"stdout": log, "stderr": subprocess.STDOUT}
-                command = command_of(run, epochs[run.method], own)
-                print(f"{time.strftime('%H:%M:%S')} core {core}: {' '.join(command[2:])}", flush=True)
-                before = time.perf_counter()
-                start(command, core, **out)
-                seconds = time.perf_counter() - before
-                out = {"stdout": subprocess.PIPE, "stderr": log, "text": True}
-                done = start([sys.executable, __file__, "--step", "score", "--run", str(folder)], core, **out)
-            result = json.loads(done.stdout.strip().splitlines()[-1]) | {"seconds": seconds}
-            folder.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
-            print(f"{time.strftime('%H:%M:%S')} {folder.name}: {result}", flush=True)
-        except subprocess.CalledProcessError:
-            print(f"FAILED, see {folder}.log", flush=True)
-            raise
-        finally:
-            free.put(core)
+        log = Path(f"{folder}.log")
+        start_logged(command_of(run, epochs[run.method], own), core, log)
+        start_logged([sys.executable, __file__, "--score", str(folder)], core, log)
         write(epochs, own)
 
-    with ThreadPoolExecutor(len(own.core)) as pool:
-        list(pool.map(one, runs))
-    write(epochs, own)
+    on_cores(own.core, [partial(one, run) for run in runs if run.result(own.work) is None])
 
 
 def command_of(run: Run, epochs: float, own: argparse.Namespace) -> list[str]:
     """`jaxcl train` of a run: of a rate that is tried without the held-out images, else with all training images."""
-    config, knobs = load_config(path_of(run.method)), METHODS[run.method][1]
-    rate = run.times * config.Knobs().learning_rate
+    config, knobs = METHODS[run.method]
+    rate = run.times * load_config(path_of(config)).Knobs().learning_rate
     words = knobs | {"epochs": f"{epochs:.3f}", "learning_rate": f"{rate:.3g}", "seed": str(run.seed)}
     words |= {"input": "resident", "run_dir": str(run.folder(own.work))}
     if run.seed == TRYING:
         words["data"] = f"npz:{held_out(own)}"
     elif own.data_dir is not None:
         words["data_dir"] = own.data_dir
-    command = [sys.executable, "-m", "jaxcl", "train", str(path_of(run.method))]
-    return command + [
-        word for knob, value in words.items() for word in (f"--{knob.replace('_', '-')}", value)
-    ]
-
-
-def path_of(name: str) -> Path:
-    return HOUSE / "configs" / f"{METHODS[name][0]}_cifar10_cpu.py"
+    return [sys.executable, "-m", "jaxcl", "train", str(path_of(config)), *options(words)]
 
 
 def write(epochs: dict[str, float], own: argparse.Namespace) -> None:
@@ -275,7 +202,7 @@ def write(epochs: dict[str, float], own: argparse.Namespace) -> None:
 
     rows, rates, missing = [], [], []
     for name in epochs:
-        times, cost = best(name, own.work), costs_of(name, own)
+        times, step = best(name, own.work), measured_step(*METHODS[name], own)
         tried = [Run(name, factor, TRYING).result(own.work) for factor in RATES]
         rates.append([name] + [f"{each['projected']['linear']:.1f}" if each else "" for each in tried])
         if times is None:
@@ -286,23 +213,19 @@ def write(epochs: dict[str, float], own: argparse.Namespace) -> None:
             missing.append(f"{name}: {len(SEEDS) - len(found)} of {len(SEEDS)} seeds")
         if not found:
             continue
-        rows.append(
-            [
-                name,
-                f"{times:.2g}",
-                f"{epochs[name]:.1f}",
-                f"{epochs[name] * 50_000 * cost['flops'] / 1e12:.0f}",
-            ]
-            + [f"{np.mean([each['seconds'] for each in found]):.0f}", f"{cost['parameters'] / 1e6:.2f}"]
-            + [str(found[0]["own"]["width"])]
-            + [
-                mean_and_interval([each[features][protocol] for each in found])
-                for features in ("own", "projected")
-                for protocol in ("knn", "linear")
-            ]
-        )
-    header = ["method", "rate, times its config's", "epochs", "TFLOP", "seconds", "parameters, million"]
-    header += ["features", "kNN", "linear", f"kNN of {WIDTH}", f"linear of {WIDTH}"]
+        images = epochs[name] * IMAGES
+        rows.append([name, f"{times:.2g}", f"{epochs[name]:.1f}"])
+        rows[-1] += [
+            f"{images * step[unit] / step['batch_size'] / scale:.0f}" for unit, scale in UNITS.items()
+        ]
+        rows[-1] += [f"{step['parameters'] / 1e6:.2f}", str(found[0]["own"]["width"])]
+        rows[-1] += [
+            mean_and_interval([each[features][protocol] for each in found])
+            for features in ("own", "projected")
+            for protocol in ("knn", "linear")
+        ]
+    header = ["method", "rate, times its config's", "epochs", "TFLOP", "seconds of its steps, alone"]
+    header += ["parameters, million", "features", "kNN", "linear", f"kNN of {WIDTH}", f"linear of {WIDTH}"]
     tables = [table_of(header, rows), "Linear accuracy on held-out training images, by rate:"]
     tables.append(table_of(["method", *(f"x {factor:.2g}" for factor in RATES)], rates))
     if missing:
