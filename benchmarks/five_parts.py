@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -351,8 +351,12 @@ def on_cores(cores: list[int], jobs: list[Callable[[int], None]]) -> None:
         list(pool.map(one, jobs))
 
 
-def options(knobs: dict[str, str]) -> list[str]:
-    return [word for knob, value in knobs.items() for word in (f"--{knob.replace('_', '-')}", value)]
+def options(knobs: Mapping[str, str | list[str]]) -> list[str]:
+    """The command line of some knobs; `jaxcl train` takes the entries of a tuple as words, `sweep` as 16,32."""
+    words: list[str] = []
+    for knob, value in knobs.items():
+        words += [f"--{knob.replace('_', '-')}", *([value] if isinstance(value, str) else value)]
+    return words
 
 
 def start_logged(command: list[str], core: int, log: Path) -> None:

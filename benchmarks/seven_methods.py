@@ -31,7 +31,7 @@ import numpy as np
 from contenders import processor
 from five_parts import measured_step, on_cores, options, path_of, start_logged, table_of
 
-from jaxcl.config import load_config, open_data
+from jaxcl.config import load_config
 from jaxcl.tables import mean_and_interval
 from jaxcl.train.log import read_metrics
 
@@ -127,9 +127,8 @@ def score(folder: Path) -> dict[str, Any]:
     from jaxcl import evaluate
     from jaxcl.runs import open_run
 
-    run = open_run(folder)
-    data = open_data(run.config, run.knobs)
-    train, test = data.train(), data.test()
+    data = open_run(folder).data()
+    train, test = data.train, data.test
     encoder = jaxcl.load_encoder(folder)
     own = [evaluate.embed(encoder, images.images) for images in (train, test)]
     labels = [images.labels for images in (train, test)]
@@ -187,7 +186,8 @@ def command_of(run: Run, epochs: float, own: argparse.Namespace) -> list[str]:
     """`jaxcl train` of a run: of a rate that is tried without the held-out images, else with all training images."""
     config, knobs = METHODS[run.method]
     rate = run.times * load_config(path_of(config)).Knobs().learning_rate
-    words = knobs | {"epochs": f"{epochs:.3f}", "learning_rate": f"{rate:.3g}", "seed": str(run.seed)}
+    words: dict[str, str | list[str]] = {knob: value.split(",") for knob, value in knobs.items()}
+    words |= {"epochs": f"{epochs:.3f}", "learning_rate": f"{rate:.3g}", "seed": str(run.seed)}
     words |= {"input": "resident", "run_dir": str(run.folder(own.work))}
     if run.seed == TRYING:
         words["data"] = f"npz:{held_out(own)}"
