@@ -63,7 +63,7 @@ ENCODERS = ("amdim", "convnet", "conv_n", "small_resnet18")
 ROBUSTNESS = {
     "AMDIM": (
         "amdim",
-        SAME | {"embed_vector": "true"},
+        SAME | {"embed_vector": "True"},
         {"encoder": ENCODERS, "extraction": ("scales", "global_small", "local", "last")},
     ),
     "YADIM": ("yadim", SAME, {"encoder": ENCODERS, "extraction": ("last", "average", "larger", "random")}),
