@@ -24,13 +24,11 @@ class Knobs(CommonKnobs):
     batch_size: int = 64
     method: Literal["byol", "simsiam"] = "byol"  # with a moving average for a target, or without
     features: tuple[int, ...] = (32, 64, 128, 256)  # channels of the encoder's convolutions
-    decay: float = 0.9
-    """Of the target at the start; a cosine brings it to 1. The shorter a run, the sooner its target must follow."""
+    decay: float = 0.9  # of the target at the start, a cosine brings it to 1; lower for a shorter run
     width: int = 512  # of the hidden layers of projector and predictor
     out: int = 128  # of projections and predictions
     norm_out: bool = True  # batch norm after the projector's last layer too: SimSiam's, not BYOL's
-    views: Literal["simclr", "byol"] = "simclr"
-    """SimCLR's recipe without blur for both views, or BYOL's two, with blur and solarization."""
+    views: Literal["simclr", "byol"] = "simclr"  # SimCLR's without blur; BYOL's with it and solarization
     standardize: bool = False  # images by ImageNet's mean and standard deviation, as in the authors' code
     optimizer: Literal["adamw", "lars"] = "adamw"  # AdamW, or the paper's LARS
     learning_rate: float = 1e-3

@@ -14,8 +14,9 @@ more digits, the higher the accuracy on digits, the lower on photographs. Not ye
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim
 from jaxcl.data import Data, digit_on_image, load
+from jaxcl.feature_transform import Mix, nt_xent_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Knobs(CommonKnobs):
     unique: int = 16  # how many different digits are pasted
     digits: str = "tfds:mnist"  # gray and square; the first ones of its training split are pasted everywhere
     temperature: float = 0.2  # of NT-Xent
+    mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
     depth: int = 18  # ResNet-18, 34, 50, 101 or 152
     stem: Literal["cifar", "imagenet"] = "cifar"  # 3x3; or 7x7 and a pool, each with stride 2
     strength: float = 0.5  # of the color jitter
@@ -56,7 +58,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     views = augment.two_views(augment.simclr(size, strength=knobs.strength, blur=knobs.blur))
     encoder = lean(nets.resnet(knobs.depth, stem=knobs.stem, norm=norm, dtype=dtype))
     head = nets.projection_head(layers=2, out=128, norm=norm)
-    loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
+    loss = nt_xent_of(knobs.mix, temperature=knobs.temperature)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)
     rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=steps // 10)

@@ -20,7 +20,8 @@ SimCLR's table 4 (arXiv:2002.05709) compares NT-Xent with two other losses, over
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim
+from jaxcl.feature_transform import Mix, family_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Knobs(CommonKnobs):
     """NT-Xent; its two terms decoupled; alignment with a sliced Wasserstein distance to one of three priors; and the
     two that SimCLR compares with NT-Xent."""
     temperature: float = 0.2  # of NT-Xent and NT-Logistic
+    mix: Mix = "none"  # of nt_xent: which features are mixed before the loss (`feature_transform.MIXES`)
     weight: float = 5.0  # of a sliced Wasserstein distance beside alignment
     margin: float = 0.4  # of the margin triplet loss
     semi_hard: bool = False  # of these two: only the hardest negative that is less similar than the positive
@@ -55,7 +57,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     encoder = lean(nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype))
     head = nets.projection_head(layers=knobs.head_layers, width=256, out=64, norm=norm)
     settings = {name: getattr(knobs, name) for name in ("temperature", "weight", "margin", "semi_hard")}
-    loss = losses.family(knobs.loss, **settings)
+    loss = family_of(knobs.mix, knobs.loss, **settings)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
     optimizer = optim.adamw(rate, weight_decay=knobs.weight_decay)
     return Recipe(method, optimizer, rate, views, steps, knobs.batch_size)

@@ -27,8 +27,7 @@ class Knobs(ImageNetKnobs):
     epochs: float = 200
     batch_size: int = 256
     version: Literal["v1", "v2"] = "v2"
-    """v1: linear head, temperature 0.07, no blur, the rate falls at 3/5 and 4/5 of the epochs. v2: hidden layer, 0.2,
-    blur, cosine."""
+    """v1: linear head, temperature 0.07, no blur, a rate that falls twice. v2: hidden layer, 0.2, blur, cosine."""
     depth: int = 50  # ResNet-18, 34, 50, 101, 152 or 200
     queue_size: int = 65536  # keys that are remembered
     decay: float = 0.999  # of the key encoder's moving average
@@ -48,8 +47,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     temperature, hidden = (0.07, ()) if first else (0.2, (2048,))
     views = augment.two_views(augment.moco_v1(size) if first else augment.moco_v2(size))
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)
-    # Asked once an epoch, as in the published code.
-    epoch = steps_of(1, about.count, knobs.batch_size)
+    epoch = steps_of(1, about.count, knobs.batch_size)  # asked once an epoch, as in the published code
     rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=0, every=epoch)
     if first:
         rate = optax.piecewise_constant_schedule(peak, {steps * 3 // 5: 0.1, steps * 4 // 5: 0.1})

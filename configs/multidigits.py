@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim
 from jaxcl.data import Data, load, multi_digits, two_digits
 from jaxcl.extract import pool
+from jaxcl.feature_transform import Mix, nt_xent_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Knobs(CommonKnobs):
     train_canvases: int = 10000  # to train on, and as many to train the evaluation's classifier on
     test_canvases: int = 2000  # to test on
     temperature: float = 0.2  # of NT-Xent
+    mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
     min_area: float = 0.3  # the smallest fraction of the canvas that a crop may keep
 
 
@@ -64,7 +66,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         # The map before conv_n's last layer: averaged over space it does not know where a digit stands.
         extract=lambda maps: pool(maps[:-1]),
         head=nets.projection_head(layers=2, out=64, norm=norm),
-        loss=losses.keyless(losses.nt_xent, temperature=knobs.temperature),
+        loss=nt_xent_of(knobs.mix, temperature=knobs.temperature),
         axis_name=axis,
     )
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 10)

@@ -17,8 +17,9 @@ notebook's MNIST: randbits_mnist.py.
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim
 from jaxcl.data import Data, load, rand_bits
+from jaxcl.feature_transform import Mix, family_of
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Knobs(CommonKnobs):
     loss: Literal["nt_xent", "decoupled", "swd_sphere", "swd_cube", "swd_normal"] = "nt_xent"
     """NT-Xent; its decoupled form; or alignment and the sliced Wasserstein distance to a prior."""
     temperature: float = 0.2  # of nt_xent
+    mix: Mix = "none"  # of nt_xent: which features are mixed before the loss (`feature_transform.MIXES`)
     strength: float = 0.5  # of the color jitter
     encoder: Literal["convnet", "resnet50"] = "convnet"  # that of simclr_cifar10_cpu.py, or the paper's
     features: tuple[int, ...] = (16, 32, 64, 128)  # channels of the convnet's convolutions
@@ -60,7 +62,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     if large:
         encoder = nets.resnet(50, stem="imagenet", norm=norm, dtype=dtype)
     head = nets.projection_head(layers=2, width=None if large else 512, out=128 if large else 64, norm=norm)
-    loss = losses.family(knobs.loss, temperature=knobs.temperature)
+    loss = family_of(knobs.mix, knobs.loss, temperature=knobs.temperature)
     method = methods.simclr(views=views, encoder=lean(encoder), head=head, loss=loss, axis_name=axis)
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 10)
     optimizer = optim.adamw(rate, weight_decay=knobs.weight_decay)

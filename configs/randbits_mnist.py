@@ -67,8 +67,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     probe = {"classes": len(about.classes), "views": augment.n_views(crop, 1), "represent": represent}
     method, classify = methods.with_probe(method, **probe, axis_name=axis)
     rate = optax.linear_schedule(knobs.learning_rate, 0.0, steps)
-    # The gradient of the penalty goes through Adam, as that of any other term of the loss.
-    penalty = optax.add_decayed_weights(knobs.weight_decay, mask=kernels_of_the_method)
+    penalty = optax.add_decayed_weights(knobs.weight_decay, mask=kernels_of_the_method)  # through Adam
     optimizer = optax.chain(penalty, optax.adam(rate, eps=1e-7))
     return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, classify=classify)
 

@@ -16,7 +16,8 @@ CIFAR-10 with the encoder of simclr_cifar10_cpu.py, three minutes of one core a 
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim
+from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim
+from jaxcl.feature_transform import Mix, nt_xent_of
 
 Change = Literal["crop", "cutout", "color", "sobel", "noise", "blur", "rotate"]
 
@@ -31,6 +32,7 @@ class Knobs(CommonKnobs):
     encoder: Literal["convnet", "resnet50"] = "convnet"  # that of simclr_cifar10_cpu.py, or the paper's
     features: tuple[int, ...] = (16, 32, 64, 128)  # channels of the convnet's convolutions
     temperature: float = 0.2  # NT-Xent's temperature
+    mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
     optimizer: Literal["adamw", "lars"] = "adamw"
 
 
@@ -63,7 +65,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     if knobs.encoder == "resnet50":
         encoder = nets.resnet(50, stem="imagenet", norm=norm, dtype=dtype)
     head = nets.projection_head(layers=2, width=None if knobs.encoder == "resnet50" else 512, norm=norm)
-    loss = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
+    loss = nt_xent_of(knobs.mix, temperature=knobs.temperature)
     method = methods.simclr(views=views, encoder=lean(encoder), head=head, loss=loss, axis_name=axis)
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 10)
     make = {"adamw": optim.adamw, "lars": optim.lars}[knobs.optimizer]

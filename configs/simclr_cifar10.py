@@ -54,8 +54,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size, rule=knobs.rate_rule)
     rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=warmup_steps, every=epoch if torch else 1)
     norm = nets.batch_norm(axis_name=axis, views=2 if torch else 1)
-    area = (knobs.min_area, 1.0)
-    crop = augment.random_resized_crop(size, area=area, distribution=augment.uniform_height)
+    crop = augment.random_resized_crop(size, area=(knobs.min_area, 1.0), distribution=augment.uniform_height)
     head = nets.projection_head(layers=knobs.head_layers, out=128, norm=norm)
     if torch:
         crop = augment.torchvision_crop(size, knobs.min_area)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from jaxcl import About, ImageNetKnobs, Recipe, augment, basics, losses, methods, nets, optim, steps_across
+from jaxcl.feature_transform import MIXES, Mix, batch_scores, nt_xent_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Knobs(ImageNetKnobs):
     memory: int = 65536  # keys that are remembered as further negatives; 0: none, SimCLR
     decay: float = 0.999  # of the moving average that makes the keys
     temperature: float = 0.1  # NT-Xent's temperature
+    mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
     loss_factor: float = 2.0
     """2: the loss of the authors' code, to which their rates and weight decay belong; 1: the mean over both views."""
     learning_rate: float = 0.1  # base rate of LARS, for one image; grows with the square root of the batch
@@ -49,9 +51,10 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     parts = {"views": views, "encoder": lean(network), "head": head, "axis_name": axis}
     if knobs.memory:
         remembered = {"queue_size": knobs.memory, "decay": knobs.decay, "factor": knobs.loss_factor}
-        method = methods.simclr_v2(temperature=knobs.temperature, **remembered, **parts)
+        transform = None if knobs.mix == "none" else partial(batch_scores, **MIXES[knobs.mix])
+        method = methods.simclr_v2(temperature=knobs.temperature, transform=transform, **remembered, **parts)
     else:
-        nt_xent = losses.keyless(losses.nt_xent, temperature=knobs.temperature)
+        nt_xent = nt_xent_of(knobs.mix, temperature=knobs.temperature)
         loss = partial(losses.scaled, loss=nt_xent, factor=knobs.loss_factor)
         method = methods.simclr(loss=loss, **parts)
     optimizer = optim.lars(rate, momentum=0.9, weight_decay=knobs.weight_decay)

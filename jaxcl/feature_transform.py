@@ -5,10 +5,11 @@ arXiv:2108.02982). With MoCo it is one line,
 
     moco(..., transform=mixing(positives=2.0, negatives=1.6))
 
-with SimCLR `partial(mixed_nt_xent, temperature=0.1)` in place of its loss, with CMC `cmc(...,
-transform=mixing_scores())`, and the parts are there to be used alone; `MIXES` names the settings that configs offer as
---mix. What was read of this paper is its abstract and its authors' code; the code applies it to MoCo only, so the forms
-for SimCLR's in-batch negatives (`batch_scores`) and for CMC's are ours.
+with SimCLR `partial(mixed_nt_xent, temperature=0.1)` in place of its loss, with SimCLRv2 `simclr_v2(...,
+transform=batch_scores)`, with CMC `cmc(..., transform=mixing_scores())`, and the parts are there to be used alone;
+`MIXES` names the settings that configs offer as --mix. What was read of this paper is its abstract and its authors'
+code; the code applies it to MoCo only, so the forms for SimCLR's in-batch negatives (`batch_scores`) and for CMC's are
+ours.
 
 AMDIM, CPC and YADIM have none of it. The authors extrapolate vectors of length 1, where only the angle becomes harder;
 those methods' scores are products of vectors of any length, to which extrapolation would add l (1 - l) |q - k|^2.
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcl import collectives
-from jaxcl.losses import info_nce, keyless, nt_xent
+from jaxcl.losses import family, info_nce, keyless, nt_xent
 from jaxcl.shapes import check
 from jaxcl.similarity import normalize
 from jaxcl.typing import Array
@@ -255,6 +256,30 @@ def nt_xent_of(mix: str, *, temperature: float | Array) -> Callable[..., Array]:
     return partial(mixed_nt_xent, temperature=temperature, **MIXES[mix])
 
 
+def family_of(mix: str, name: str, **settings: Any) -> Callable[..., Array]:
+    """A loss of the generalized family by its name, `losses.family`, mixed by the word of --mix.
+
+    Raises ValueError where another loss than NT-Xent is to be mixed.
+    """
+    if mix == "none":
+        return family(name, **settings)
+    if name != "nt_xent":
+        raise ValueError(
+            f"--mix is for --loss nt_xent, which scores every positive and every negative by itself; got --mix {mix}"
+            f" with --loss {name}. Leave out --mix, or choose --loss nt_xent."
+        )
+    return nt_xent_of(mix, temperature=settings["temperature"])
+
+
+class BatchScores(Protocol):
+    """(key, z1 [n, d], z2 [n, d], queue=[m, d], axis_name=None) -> scores of the 2n positives and of their negatives
+    [2n, 2N + m]: what `batch_scores` is with its settings. The axis comes from the method."""
+
+    def __call__(
+        self, key: Array, z1: Array, z2: Array, /, *, queue: Array, axis_name: str | None = None
+    ) -> tuple[Array, Array]: ...
+
+
 def batch_scores(
     key: Array,
     z1: Array,
@@ -263,6 +288,7 @@ def batch_scores(
     positives: float | Array | None = 2.0,
     negatives: float | Array | None = 1.6,
     dimension_wise: bool | str = False,
+    queue: Array | None = None,
     axis_name: str | None = None,
 ) -> tuple[Array, Array]:
     """The same for in-batch negatives: z1, z2 [n, d] -> the scores of `mixed_nt_xent`, for `losses.info_nce`.
@@ -272,9 +298,12 @@ def batch_scores(
     with those of a random other row of the batch; where that would be a view of the anchor's own image, z_j stays
     as it is. `dimension_wise` as in `mixing`: a factor for every entry of a row. This form is ours (see above).
 
-    Returns positives [2n] and negatives [2n, 2N], N the global batch, with -inf where it is the anchor's own image.
+    Returns positives [2n] and negatives [2n, 2N + m], N the global batch, with -inf where it is the anchor's own image.
     With both sides None the loss is `nt_xent`. Memory grows with the square of the batch.
 
+    queue
+        m further rows [m, d] that are negatives of all anchors, of unit length and the same on every device, as those
+        of `simclr_v2` are; they are interpolated among themselves (`interpolate_negatives`). None: m = 0.
     axis_name
         the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
@@ -301,7 +330,13 @@ def batch_scores(
         else:  # linear, so it can be done on the scores
             mixed = lerp(beta(factor_key, negatives, (), scores.dtype), scores, scores[:, order])
         scores = jnp.where(order // 2 == image, scores, mixed)
-    return positive, jnp.where(columns // 2 == image, -jnp.inf, scores)
+    scores = jnp.where(columns // 2 == image, -jnp.inf, scores)
+    if queue is not None:
+        if negatives is not None:
+            each, queue_key = among(dimension_wise, "negatives"), jax.random.fold_in(key, 1)
+            queue = interpolate_negatives(queue_key, queue, alpha=negatives, dimension_wise=each)
+        scores = jnp.concatenate([scores, anchors @ queue.T], axis=1)
+    return positive, scores
 
 
 def among(dimension_wise: bool | str, side: str) -> bool:

@@ -158,7 +158,7 @@ def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows, each, qui
 
     @jax.jit
     def found(z1, z2):
-        scores = batch_scores(KEY, z1, z2, dimension_wise=each)
+        scores = batch_scores(KEY, z1, z2, dimension_wise=each, queue=jnp.asarray(rows[2]))
         return *scores, ft.mixed_nt_xent(KEY, z1, z2, temperature=0.3, dimension_wise=each)
 
     @jax.jit
@@ -168,10 +168,12 @@ def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows, each, qui
             ft.beta(positives_key, 2.0, shapes[0], jnp.float32),
             ft.beta(factor_key, 1.6, shapes[1], jnp.float32),
         )
-        return *factors, jax.random.permutation(permutation_key, 32)
+        of_queue = {"dimension_wise": each in (True, "negatives")}
+        queue = interpolate_negatives(jax.random.fold_in(KEY, 1), jnp.asarray(rows[2]), **of_queue)
+        return *factors, jax.random.permutation(permutation_key, 32), queue
 
     positive, scores, loss = map(np.asarray, found(*rows[:2]))
-    extra, share, order = map(np.asarray, drawn())
+    extra, share, order, queue = map(np.asarray, drawn())
     up, between = 1 + np.broadcast_to(extra, (16, 6)), np.broadcast_to(share, (32, 6))
     plain, mixed = np.empty((32, 6)), np.empty((32, 6))
     for i in range(16):
@@ -187,6 +189,8 @@ def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows, each, qui
             other = plain[order[j]] if order[j] // 2 != a // 2 else plain[j]
             negative = between[j] * plain[j] + (1 - between[j]) * other
             np.testing.assert_allclose(scores[a, j], mixed[a] @ negative, atol=1e-5)
+    np.testing.assert_allclose(scores[:, 32:], mixed @ queue.T, atol=1e-5)
+    scores = scores[:, :32]  # the loss has no queue
     scores = np.column_stack([positive, scores]) / 0.3
     np.testing.assert_allclose(loss, np.mean(logsumexp(scores, axis=1) - scores[:, 0]), rtol=1e-5)
 

@@ -172,7 +172,7 @@ def cmc(
     five_parts = FiveParts(
         views={"views": views, "channels": channels},
         encoder={"encoders": encoders},
-        extraction={"extract": extract, "heads": heads},
+        extraction={"extract": extract, "heads": heads, "transform": transform},
         similarity={
             "rows": normalize,
             "scores": dot if negatives == "batch" else dot_with_rows,

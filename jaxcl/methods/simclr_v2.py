@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxcl import collectives, keys
 from jaxcl.extract import pool
+from jaxcl.feature_transform import BatchScores
 from jaxcl.losses import info_nce
 from jaxcl.memory import ema, push
 from jaxcl.methods import checks
@@ -31,6 +32,7 @@ def simclr_v2(
     decay: float | Array = 0.999,
     factor: float | Array = 1.0,
     extract: Callable[[tuple[Array, ...]], Array] = pool,
+    transform: BatchScores | None = None,
     scores: Scores | None = None,
     axis_name: str | None = None,
 ) -> Method:
@@ -47,6 +49,9 @@ def simclr_v2(
     factor
         of the loss: 2 where learning rate and weight decay are those of the authors' code, which adds the means of the
         two views.
+    transform
+        what gives the scores of mixed features in place of the scores above (`feature_transform.batch_scores`). The
+        queue itself keeps unmixed keys.
     scores
         (q, k, negatives, own=None, axis_name=None) -> metrics (`monitor.score_monitor`), of
         one view's z against the other's within the batch.
@@ -64,26 +69,28 @@ def simclr_v2(
         return with_queue(made_keys, network, views(views_key, batch)[0], queue_size)
 
     def loss_fn(params, state, key, batch):
-        x = interleave(*checks.views_of("simclr_v2", views(keys.views_key(key), batch), 2))
+        views_key, mix_key = keys.of_step(key, 1)
+        x = interleave(*checks.views_of("simclr_v2", views(views_key, batch), 2))
         target = ema(state["target"], params, decay)
         h, z, query_stats = forward(params, state["query"], x)
         _, remembered, key_stats = forward(target, state["key"], x)
 
-        rows = collectives.rows(len(z), axis_name)
-        logits = dot(z, collectives.gather(z, axis_name))
-        positive = jnp.sum(z[0::2] * z[1::2], axis=1)
-        others = jnp.arange(logits.shape[1]) // 2 != rows[:, None] // 2
-        negatives = jnp.concatenate(
-            [jnp.where(others, logits, -jnp.inf), dot(z, state["queue"].keys)], axis=1
-        )
-        value = factor * loss(jnp.repeat(positive, 2), negatives, axis_name=axis_name)
+        z1, z2, queue = z[0::2], z[1::2], state["queue"]
+        if transform is None:
+            rows = collectives.rows(len(z), axis_name)
+            logits = dot(z, collectives.gather(z, axis_name))
+            others = jnp.arange(logits.shape[1]) // 2 != rows[:, None] // 2
+            negatives = jnp.concatenate([jnp.where(others, logits, -jnp.inf), dot(z, queue.keys)], axis=1)
+            seen = jnp.repeat(jnp.sum(z1 * z2, axis=1), 2), negatives
+        else:
+            seen = transform(mix_key, z1, z2, queue=queue.keys, axis_name=axis_name)
+        value = factor * loss(*seen, axis_name=axis_name)
         state = {
             "query": query_stats,
             "key": key_stats,
             "target": target,
-            "queue": push(state["queue"], remembered, axis_name=axis_name),
+            "queue": push(queue, remembered, axis_name=axis_name),
         }
-        z1, z2 = z[0::2], z[1::2]
         metrics = contrast_monitor(z1, z2, h, temperature=temperature, scores=scores, axis_name=axis_name)
         return value, (state, metrics)
 
@@ -93,7 +100,7 @@ def simclr_v2(
     five_parts = FiveParts(
         views={"views": views},
         encoder={"encoder": encoder, "decay": decay},
-        extraction={"extract": extract, "head": head},
+        extraction={"extract": extract, "head": head, "transform": transform},
         similarity={"rows": normalize, "scores": dot},
         loss={"loss": loss, "factor": factor, "queue_size": queue_size},
     )

@@ -72,11 +72,13 @@ SMALL_FIRST = [
 def others_of(knobs):
     """Name -> the other values that a knob may have."""
     found = {}
-    for name, kind in typing.get_type_hints(knobs).items():
+    hints = typing.get_type_hints(knobs)
+    for name, kind in hints.items():
         values = (True, False) if kind is bool else ()
         if typing.get_origin(kind) is typing.Literal:
             values = typing.get_args(kind)
-            values = values[-1:] if name == "mix" else values  # the last does all
+            if name == "mix":  # the last does all; where it is for one loss alone, test_mix has it
+                values = () if "nt_xent" in typing.get_args(hints.get("loss")) else values[-1:]
         # Of the common ones those that a recipe knows are tried below; the last changes numbers alone.
         if name not in COMMON | {"standardize"}:
             found[name] = [value for value in values if value != getattr(knobs, name)]

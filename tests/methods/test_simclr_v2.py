@@ -2,12 +2,14 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxcl import nets
+from jaxcl.feature_transform import batch_scores
 from jaxcl.losses import keyless, nt_xent
 from jaxcl.memory import by_age
 from jaxcl.methods import simclr, simclr_v2
@@ -42,8 +44,11 @@ FACTORS = (1.0, 2.0)
 
 @pytest.fixture(scope="module")
 def by_factor(batch):
-    """The state before a step, and of every factor the loss and the state after it."""
-    methods = [simclr_v2(**parts(), temperature=0.3, queue_size=K, factor=factor) for factor in FACTORS]
+    """The state before a step, and of every factor, and of features mixed, the loss and the state after it."""
+    settings = {factor: {"factor": factor} for factor in FACTORS}
+    nothing = partial(batch_scores, positives=None, negatives=None)
+    settings |= {"nothing mixed": {"transform": nothing}, "mixed": {"transform": batch_scores}}
+    methods = [simclr_v2(**parts(), temperature=0.3, queue_size=K, **one) for one in settings.values()]
     params, state = jax.jit(methods[0].init)(jax.random.key(0), batch)
 
     @jax.jit
@@ -51,7 +56,16 @@ def by_factor(batch):
         made = [method.loss(params, state, jax.random.key(1), batch) for method in methods]
         return [(value, new) for value, (new, _) in made]  # metrics would be compiled too
 
-    return state, dict(zip(FACTORS, losses(params, state), strict=True))
+    return state, dict(zip(settings, losses(params, state), strict=True))
+
+
+def test_features_are_mixed_in_the_loss_and_the_queue_keeps_them_as_they_were(by_factor):
+    by_setting = by_factor[1]
+    (plain, state), (nothing, _), (mixed, other) = (by_setting[one] for one in (1.0, "nothing mixed", "mixed"))
+    np.testing.assert_allclose(nothing, plain, rtol=1e-6)
+    # A pair pushed apart scores less, and the negatives are no nearer to the anchor than before.
+    assert mixed > plain
+    chex.assert_trees_all_equal(other["queue"], state["queue"])
 
 
 @pytest.mark.parametrize("factor", FACTORS)
