@@ -76,5 +76,5 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         apart = {"exclude": optim.is_norm_or_probe, "undecayed": optim.is_bias_or_norm}
         optimizer = optim.lars(rate, weight_decay=knobs.weight_decay, **apart)
     rest = {"probe_views": views, "classify": classify, "given": {"teacher": knobs.teacher}}
-    rest["labelled"] = not (isinstance(knobs.distill_weight, float) and knobs.distill_weight == 1)
+    rest["labelled"] = not (isinstance(knobs.distill_weight, int | float) and knobs.distill_weight == 1)
     return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, **rest)

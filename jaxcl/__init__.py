@@ -1,8 +1,8 @@
 """jaxcl: contrastive self-supervised learning in JAX. Every part of every method is a pure function.
 
-What a notebook or a config needs, by name. All of it is imported when it is asked for: so the command line listens,
-also to Ctrl-C, before jax is loaded. No room (`jaxcl.augment`, `jaxcl.nets`, ...) loads TensorFlow or matplotlib before
-it needs them.
+The names that a notebook or a config needs. Each is imported at its first use, so the command line starts, and reacts
+to Ctrl-C, before jax is loaded. No subpackage (`jaxcl.augment`, `jaxcl.nets`, ...) imports TensorFlow or matplotlib
+before it needs them.
 """
 
 from importlib import import_module

@@ -16,7 +16,7 @@ def main() -> int:
         print("\njaxcl: interrupted.", file=sys.stderr)
         return 130
     finally:
-        # What is left is Python's own end: nobody is there who could catch one.
+        # Only Python's shutdown is left, where no code could catch a KeyboardInterrupt.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 

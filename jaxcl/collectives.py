@@ -73,10 +73,10 @@ def sharers(x: Array, axis_name: AxisName = None) -> int:
 
 
 def split_rows(x: Array, *, axis: int = 0) -> Array:
-    """x [n, ...], its rows (along `axis`) split over the devices, where XLA would perhaps make all of them on each.
+    """x [n, ...] with its rows (along `axis`) split over the devices that share the program.
 
-    Without this XLA leaves what was taken in another order, or drawn, whole on every device, and all that follows is
-    computed on each. x where rows cannot be split evenly, or no mesh is known.
+    Use it after rows were permuted or drawn: XLA would otherwise keep all rows on every device, and every device would
+    compute all that follows. Returns x unchanged where rows cannot be split evenly, or no mesh is known.
     """
     mesh = shared_mesh(x)
     if mesh is None or x.shape[axis] % mesh.size:
@@ -106,10 +106,10 @@ def by_rows(
 ) -> Any:
     """function(*rows, *whole, axis_name=...) -> arrays of rows [n, ...], of which each device computes its own.
 
-    Under `shard_map` and `pmap` this is a call. Where XLA splits the program, each device is given its rows and the
-    name of an axis, as by `shard_map`: for a function with loops over rows or tiles, which XLA cannot share, so that
-    every device would do all of it. It is a call as well where no mesh is known, or its devices do not divide the rows
-    into runs of `together`, which must stay on one device.
+    For functions that loop over rows or tiles: XLA cannot split a loop, so every device would run all of it. Where XLA
+    splits the program (`jit` over a mesh), `function` is therefore called under `shard_map`, with each device's rows
+    and the name of an axis. Otherwise it is simply called: under `shard_map` and `pmap`, where no mesh is known, and
+    where the rows cannot be split evenly. `together` neighbouring rows always stay on one device.
     """
     mesh = shared_mesh(rows[0]) if axis_name is None else None
     if mesh is None or len(rows[0]) % (mesh.size * together):
@@ -178,7 +178,7 @@ def _exchange(x: Array, before: Array, after: Array, axis_name: AxisName = None)
     n, first = len(x), jnp.arange(own)[:, None]
     if each > 1:
         x = lax.all_gather(x, axis_name, axis_index_groups=of_party, tiled=True)
-    # The rows as they are sent, [party, own block, its block, part], so that nothing is turned round but numbers.
+    # The order in which rows are sent, [party, own block, its block, part]: row numbers are transposed, never the rows.
     sent = lax.dynamic_slice_in_dim(before, party * own, own) + first * length
     sent = sent.reshape(own, parties, own, part).swapaxes(0, 1).reshape(-1)
     x = lax.all_to_all(x[sent], axis_name, 0, 0, axis_index_groups=of_member, tiled=True)

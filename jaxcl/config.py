@@ -41,7 +41,7 @@ Apply = Callable[[PyTree, PyTree, Array], Array]
 
 # Kinds of data whose specification ends in a path: folder:PATH.
 PATHS = ("folder", "npz", "npy", "tfrecord")
-# Knobs that a run may be gone on with otherwise than it began.
+# Knobs that may be changed when a run is resumed.
 MAY_CHANGE = {"keep_every", "nonfinite", "logger"}
 
 
@@ -61,10 +61,10 @@ class CommonKnobs:
     labels: str | None = None
     """A text file that says the classes of a folder's images, FILE or FILE:COLUMN; of npy:PATH a numpy file."""
     layout: Literal["auto", "splits", "classes", "deepest", "flat"] = "auto"
-    """Whether a folder's sub-folders called train, test, ... are splits, or classes as any others; auto: as they look.
-    deepest: all folders that images lie in are classes, however deep, as in iNaturalist; flat: none is a class."""
+    """How sub-folders are read. splits: train, test, ... are splits; classes: they are classes; auto: whichever fits.
+    deepest: every folder that directly holds images is a class, as in iNaturalist; flat: no folder is a class."""
     value_range: tuple[float, float] | None = None
-    """The values that become black and white, of pixels of other than 8 bits; None: by the largest there is."""
+    """For pixels of other than 8 bits: the values that become black and white. None: chosen from the largest value."""
     size: int | None = None
     """Side of the images in pixels, to which they are resized; None leaves them as they are, if all are of one size."""
     encoded: bool = False
@@ -77,28 +77,28 @@ class CommonKnobs:
     seed: int = 0
     """Initial weights, order of the images, augmentation."""
     input: Literal["device", "resident", "host", "images"] = "device"
-    """Who makes the views: the device, from batches it is sent or from images it keeps (resident); or the host, by
-    tf.data. images: the host decodes files, the device makes the views. Of encoded files the host crops from whole
-    images, as papers do; the device from their centre squares of 8/7 the size."""
+    """Where the views are made. device: on the device, from batches it is sent; resident: from images it keeps; host:
+    on the host, by tf.data; images: on the device, the host only decodes files. Of encoded files, host crops the whole
+    image, as papers do; device and images crop the centre square, resized to 8/7 of --size."""
     placement: Literal["jit", "shard_map", "pmap"] = "jit"
     """How a training step runs on several devices."""
     shard_state: bool = False
-    """Of the optimizer's state, target network, queue and bank each device keeps its part, under --placement jit: less
-    memory, more messages."""
+    """Split the optimizer's state, target network, queue and bank over the devices: less memory, more communication.
+    Only with --placement jit."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the encoder computes in; parameters and loss are float32."""
     remat: bool = False
     """Activations within an encoder's blocks are computed again in the backward pass, not kept: less memory, a third
     more arithmetic."""
     chunks: int = 1
-    """Encoders see a batch in so many chunks, one after the other, and only one chunk's activations are in memory; the
-    loss sees the whole batch. Batch statistics are then a chunk's. With several devices each works on all chunks."""
+    """Number of chunks in which the encoder processes a batch, one after the other. Only one chunk's activations are in
+    memory; the loss sees the whole batch. Batch norm uses a chunk's statistics. Every device works on each chunk."""
     nonfinite: Literal["stop", "skip"] = "stop"
-    """What follows where loss, gradient or parameters are not finite after a training step: the run stops before it, or
-    goes on without it. Neither changes what is learnt of other steps, so a run can be gone on with by either."""
+    """What to do when loss, gradient or parameters are not finite after a training step: stop the run before that step,
+    or skip the step. Other steps are the same either way, so a run may be resumed with the other choice."""
     probe: bool = False
-    """A linear classifier is trained along on the representation, which learns nothing from it: its accuracy is logged,
-    and evaluated as "joint". Needs labels."""
+    """Also train a linear classifier on the representation. No gradient flows from it into the encoder. Its accuracy is
+    logged, and evaluated as "joint". Needs labels."""
     log_every: int = 20
     """Training steps between two lines of the log."""
     logger: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
@@ -300,7 +300,7 @@ def load_config(
     kept with its runs (`jaxcl.neighbors`).
 
     text, beside
-        its program and those files, where they were read already: what was looked at is what is executed.
+        the text of the config and of those files, if the caller has read them already. Exactly this text is executed.
     """
     path = Path(path)
     if not path.is_file():
@@ -442,7 +442,7 @@ def changed_knobs(saved: dict[str, Any], knobs: Any, *, besides: Collection[str]
 
 
 def same_program(one: str, other: str) -> bool:
-    """Whether two configs differ in comments and layout alone; not at all, where one is no program."""
+    """Whether two configs are the same program, apart from comments and layout. False if one of them does not parse."""
     try:
         return one == other or ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -45,7 +45,7 @@ class Encoder(NamedTuple):
     def __call__(self, images: Array | np.ndarray) -> Array:
         """Features [b, d] of images [b, h, w, c], uint8 or float in [0, 1].
 
-        Raises ValueError for another shape or kind, and, where the numbers are known, for others than those.
+        Raises ValueError for another shape or dtype, and, outside of tracing, for floats far outside of [0, 1].
         """
         check_images(images, self.about)
         return _features(self.apply, self.params, self.state, images)
@@ -57,8 +57,8 @@ class Encoder(NamedTuple):
 
 
 def check_images(images: Array | np.ndarray, about: About) -> None:
-    """Raises ValueError for images that an encoder of such images would make nonsense of. Numbers that are not known
-    yet, as while a function is traced, are let through."""
+    """Raises ValueError for images of another shape, dtype or range than the encoder takes. The range is not checked
+    while a function is traced, as values are not known then."""
     if images.ndim != 4:
         raise ValueError(
             f"An encoder takes images [b, h, w, c]; got {images.shape}. Give one as images[None]."

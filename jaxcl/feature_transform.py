@@ -308,7 +308,7 @@ def batch_scores(
         the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
     """
     check("batch_scores", z1=(z1, "nd"), z2=(z2, "nd"))
-    positives_key, permutation_key, factor_key = jax.random.split(key, 3)
+    positives_key, permutation_key, factor_key, queue_key = jax.random.split(key, 4)
     z1, z2 = normalize(z1), normalize(z2)
     a, b = z1, z2
     if positives is not None:
@@ -333,7 +333,7 @@ def batch_scores(
     scores = jnp.where(columns // 2 == image, -jnp.inf, scores)
     if queue is not None:
         if negatives is not None:
-            each, queue_key = among(dimension_wise, "negatives"), jax.random.fold_in(key, 1)
+            each = among(dimension_wise, "negatives")
             queue = interpolate_negatives(queue_key, queue, alpha=negatives, dimension_wise=each)
         scores = jnp.concatenate([scores, anchors @ queue.T], axis=1)
     return positive, scores

@@ -78,9 +78,9 @@ def check_same(
         changes.append("the training images or their labels are others")
     if changes:
         raise ValueError(
-            f"The checkpoint of step {newest} in {run_dir} is of another run, so it cannot be gone on with:\n  "
+            f"The checkpoint of step {newest} in {run_dir} was saved by another run, so it cannot be resumed:\n  "
             + "\n  ".join(changes)
-            + "\nGive it what it had, or another --run-dir."
+            + "\nUse the config, knobs and images of that run, or choose another --run-dir."
         )
 
 

@@ -3,10 +3,10 @@
     with heard():
         ...          # a KeyboardInterrupt, at the first moment at which one can be caught; the second ends all
 
-Python alone raises wherever it stands, and that may be where nobody can catch it. In a callback (jax has one at each
-garbage collection, and importing jax collects often) the error is printed and the program goes on: of twelve interrupts
-of a starting `jaxcl train` four were lost like this. Amid an import the C++ of numpy or jax prints it, and makes of it
-an ImportError of its own. And while XLA compiles Python does not listen at all.
+Python raises KeyboardInterrupt in whatever code is running, and some code cannot pass it on. In a callback (jax has one
+at each garbage collection, and importing jax collects often) the error is printed and the program continues: four of
+twelve interrupts of a starting `jaxcl train` were lost like this. During an import, the C++ code of numpy or jax prints
+it and raises an ImportError instead. While XLA compiles, Python handles no signal at all.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _AGAIN = 0  # to be sent again; no signal has this number
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """Within the block Ctrl-C is a KeyboardInterrupt once what is being imported is there; a second one ends the
-    program at once, with status 130. Nothing changes where Ctrl-C is ignored (behind nohup), somebody else's, or heard
-    already, and in any thread but the main one."""
+    """Within the block Ctrl-C raises KeyboardInterrupt, as soon as a running import is complete. A second Ctrl-C ends
+    the program at once, with status 130. Nothing changes if Ctrl-C is ignored (nohup), if another handler or this one
+    is installed already, or in a thread that is not the main one."""
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGINT) is not signal.default_int_handler

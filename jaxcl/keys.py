@@ -7,9 +7,9 @@
                    ├─ further keys   what else the method draws: order of the keys, mixing, the loss
                    └─ probe_key      a classifier that is trained along (`methods.with_probe`)
 
-A draw is so a function of (seed, step, index of the image in the data set): the same on any number of devices, in a run
-that was stopped and goes on, and wherever the views are made. The host's input pipeline, `evaluate` and every method
-page take their keys from here, and nothing else splits a step's key.
+So a draw is a function of (seed, step, index of the image in the data set): the same on any number of devices, in a
+resumed run, and on host and device. The training loop, the host's input pipeline and every method page take their keys
+from here. (`evaluate` splits a key of its own, jax.random.key(seed).)
 
     >>> key = step_key(run_key(0), 7)
     >>> bool(views_key(key) == of_step(key, 2)[0])

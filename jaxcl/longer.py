@@ -1,8 +1,8 @@
 """A finished run that goes on for longer: `--epochs 8` on a run of 4.
 
-It is allowed where nothing but --epochs differs, it is more than before, and the run is at its last step: in the middle
-of a run its curve would have a step of another schedule in it, that nobody could see. What a recipe makes of the number
-of steps (a cosine's learning rate, BYOL's decay) is from then on that of the longer run at that step; its past stays.
+It is allowed if only --epochs differs, and is larger, and the run has made its last step. In the middle of a run it is
+refused: the curve would then mix two schedules, and nothing would show it. Schedules that depend on the number of steps
+(a cosine's learning rate, BYOL's decay) are from then on those of the longer run; the steps already made stay.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def longer(run_dir: str | Path, config: ModuleType, knobs: CommonKnobs, about: A
         return None
     saved = read_json(run_dir / "knobs.json")
     try:
-        # One that was made longer and ended before its first checkpoint since is the shorter one still.
+        # A run that was extended, but ended before its next checkpoint, still counts as the shorter one.
         kept = (checkpoint.beside(checkpoints, newest).get("identity") or {}).get("knobs")
     except (ValueError, AttributeError):  # damaged, which is told where it is restored
         kept = None

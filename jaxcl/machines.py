@@ -153,7 +153,7 @@ def parse(name: str) -> tuple[str, int]:
     >>> parse("tpu-v5e-64"), parse("h100"), parse("h100-8")
     (('tpu-v5e', 64), ('h100', 1), ('h100', 8))
 
-    Raises ValueError, with what there is, for a name or a number that there is not.
+    Raises ValueError for an unknown machine or an impossible number of chips, and lists what is possible.
     """
     matched = re.fullmatch(r"(tpu-\w+|[a-z]+\d+)(?:-(\d+))?", name)
     if matched is None or matched[1] not in CHIPS or (matched[1] in SHAPES and matched[2] is None):

@@ -3,9 +3,9 @@
     found = origin(step, state, key, batch)
     print(found)      div at jaxcl/losses/contrast.py:88 in nt_xent: [512, 512] of nan from finite numbers
 
-An infinity can be meant (a masked score is -inf, and its exponential 0), so what is looked for is what the *results*
-that are not finite were made of, backwards: a nan to where one came from none, an infinity to where it came from finite
-numbers only.
+An infinity may be intended: a masked score is -inf, and its exponential 0. So the search starts at the *results* that
+are not finite and goes backwards through the operations that made them. It stops at the first operation that made a nan
+from operands without one, or an infinity from finite operands.
 """
 
 from __future__ import annotations

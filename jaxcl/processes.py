@@ -2,11 +2,11 @@
 
     join("10.0.0.1:1234", 4, 0)         in each of four, the last number its own, before anything touches a device
 
-Alone, jax waits: for a process that never comes five minutes, for one that died in the middle of a step a minute and a
-half, for one that ended with an error for ever; then it aborts. Here each process says every few seconds that it is
-there, in the store of keys that jax's processes share, and reads what the others say. Where one ended, or has fallen
-silent, the others end with a sentence and status 1. Only where process 0 is killed jax is faster, as its store is
-gone: it aborts the others (status 134), and the sentence stands below what jax says.
+By itself jax waits five minutes for a process that never starts, a minute and a half for one that dies during a step,
+and for ever for one that ended with an error; then it aborts. Here each process writes a heartbeat every few seconds
+into the key-value store that jax's processes share, and reads those of the others. When a process ended or stopped
+writing, the others end with a message and status 1. Only if process 0 is killed, jax is faster, as the store is gone
+with it: it aborts the others (status 134), and our message follows jax's.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def _end_together(thread: threading.Thread) -> None:
     if error is not None:
         leave(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", error=error)
     try:
-        # Still watched: who waits here for one that died ends as anywhere else.
+        # The heartbeat thread still runs here: if another process dies, this wait ends as well.
         _state().client.wait_at_barrier(f"{_STORE}/end", timeout_in_ms=24 * 3600 * 1000)
     except Exception:  # nothing is left to be done with the others
         pass
@@ -211,7 +211,7 @@ def _nobody_came(timeout: float) -> None:
 
 
 def _exit(status: int) -> NoReturn:
-    # Not sys.exit: jax would wait at the door for those that are gone.
+    # Not sys.exit: at exit jax would wait for processes that are gone.
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

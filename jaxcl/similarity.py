@@ -1,7 +1,7 @@
 """Part 4: how two sets of vectors are compared. (q [n, d], k [m, d]) -> [n, m].
 
-An accelerator rounds the operands of these products to TF32 or bfloat16; where that shows is said, and mended, in
-`jaxcl.losses.blockwise`. `jax.default_matmul_precision("highest")` has them in float32.
+An accelerator rounds the operands of these products to TF32 or bfloat16. `jaxcl.losses.blockwise` says which losses are
+harmed by this, and computes those in float32. `jax.default_matmul_precision("highest")` computes all in float32.
 """
 
 from __future__ import annotations

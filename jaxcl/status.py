@@ -18,7 +18,7 @@ SILENT = 600.0  # seconds without a line, after which a run that trains is said 
 
 
 class Status(NamedTuple):
-    """What is known of a run; None of what is not.
+    """The state of a run, as its directory shows it. A field is None if it is not known.
 
     state            "training", "done", "stopped", "diverged" or "not begun"
     where            host and process that train in it

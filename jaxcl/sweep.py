@@ -119,8 +119,8 @@ DATA = "data data_dir evaluate_on train_on labels layout value_range size encode
 
 
 def data_of(config: ModuleType, knobs: CommonKnobs, group: Group) -> Any:
-    """The same for runs with the same images to be evaluated on. Of a config with a `data` of its own that is known
-    of a group alone."""
+    """A key that is equal for runs that are evaluated on the same images. If the config has its own `data`, only runs
+    of one group are known to share them."""
     if callable(getattr(config, "data", None)):
         return group
     return tuple(getattr(knobs, name) for name in DATA)

@@ -9,8 +9,8 @@ large as there are devices, or that lacks what flows through other devices' nega
 
     assert_shared(lambda axis_name: make_step(method_of(axis_name), tx, axis_name=axis_name), state, key, batch)
 
-The bug that this one finds gives the right numbers: a part of a step that every device computes in full, so that more
-devices make it no faster. Only the compiled program shows it (`jaxcl.cost`).
+This one finds work that is not shared: a part of a step that every device computes in full. The numbers are right, but
+more devices make the step no faster. Only the compiled program shows it (`jaxcl.cost`).
 """
 
 from __future__ import annotations

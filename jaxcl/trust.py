@@ -40,16 +40,16 @@ def stranger(run_dir: str | Path) -> str:
     """What is said of a run of which neither is so."""
     return (
         f"{Path(run_dir) / 'config.py'} is a program, and opening the run executes it. It is not marked as trained by"
-        " you on this machine, and is none that comes with jaxcl. Read it first; with --trust (trust=True) it is"
-        " executed, and remembered as yours."
+        " you on this machine, and is none that comes with jaxcl. Read it first; then `jaxcl evaluate"
+        f" {run_dir} --trust` (in Python trust=True) executes it, and remembers it as yours."
     )
 
 
 def unmarked(run_dir: str | Path) -> str:
     """What is said where a run cannot be marked as one's own."""
     return (
-        f"{run_dir} cannot be marked as trained by you, as there is no secret in {_state()}, nor can one be written;"
-        " to evaluate it, give --trust. XDG_STATE_HOME names another folder for it."
+        f"{run_dir} cannot be marked as trained by you: {_state()} holds no secret and none can be written there."
+        " To evaluate the run, give --trust; or set XDG_STATE_HOME to a folder that can be written."
     )
 
 

@@ -163,13 +163,13 @@ def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows, each, qui
 
     @jax.jit
     def drawn():
-        positives_key, permutation_key, factor_key = jax.random.split(KEY, 3)
+        positives_key, permutation_key, factor_key, queue_key = jax.random.split(KEY, 4)
         factors = (
             ft.beta(positives_key, 2.0, shapes[0], jnp.float32),
             ft.beta(factor_key, 1.6, shapes[1], jnp.float32),
         )
         of_queue = {"dimension_wise": each in (True, "negatives")}
-        queue = interpolate_negatives(jax.random.fold_in(KEY, 1), jnp.asarray(rows[2]), **of_queue)
+        queue = interpolate_negatives(queue_key, jnp.asarray(rows[2]), **of_queue)
         return *factors, jax.random.permutation(permutation_key, 32), queue
 
     positive, scores, loss = map(np.asarray, found(*rows[:2]))

@@ -108,6 +108,7 @@ EDGES = {
         "data",
         "encoder",
         "evaluate",
+        "keys",
         "plot",
         "records",
         "report",

@@ -69,6 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return end_alone(130, "it was interrupted")
     except SystemExit as end:
         if hasattr(end, "step"):
-            sentence = f"Asked to end after step {end.step}, and saved. The same command goes on from there."
+            sentence = f"Preempted after step {end.step}, and saved. The same command resumes the run."
             print(f"jaxcl {arguments[0]}: {sentence}", file=sys.stderr)
         raise

@@ -29,7 +29,7 @@ def report(arguments: list[str]) -> int:
     parser.add_argument(
         "--static",
         action="store_true",
-        help="pictures alone: smaller by 5 MB, as plotly, which answers when one points at a line, is left out",
+        help="static pictures only, without the interactive panels of plotly; the page is 5 MB smaller",
     )
     own = parser.parse_args(arguments)
     made = report_runs(own.directories, out=own.out, interactive=False if own.static else None)
@@ -62,7 +62,7 @@ def sweep(arguments: list[str]) -> int:
         "--baselines",
         nargs="*",
         choices=tuple(named),
-        help="also raw pixels (with the linear protocol the slowest of all) or the untrained encoder; both if not said",
+        help="baselines to evaluate as well: raw (slow with the linear protocol), untrained; default: both",
     )
     parser.add_argument(
         "--together",

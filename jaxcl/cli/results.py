@@ -35,7 +35,7 @@ def evaluate(arguments: list[str]) -> int:
         "--baselines",
         nargs="*",
         choices=(*named, "none"),
-        help="what stands beside it: raw pixels, the untrained encoder; both unless said, none or nothing for neither",
+        help="baselines to evaluate as well: raw, untrained, or none; default: both",
     )
     parser.add_argument("--no-baselines", action="store_true", help="the same as --baselines none")
     parser.add_argument(
@@ -66,7 +66,7 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument(
         "--encoded",
         action="store_true",
-        help="crops of --data are of whole images, tests see 7/8 of the centre",
+        help="leave the images of --data encoded: training crops come from whole images, tests see 7/8 of the centre",
     )
     parser.add_argument(
         "--test-data",

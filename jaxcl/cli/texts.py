@@ -82,8 +82,8 @@ What would fit in place of what does not is tried out, unless --no-advise is giv
 VIEWS_HELP = """\
 usage: jaxcl views CONFIG.py [--out FILE] [--images N] [--knob value ...]
 
-Draws training images beside the views that the config makes of them, as in its first steps, with what was drawn for
-each printed under it. FILE is CONFIG-views.png unless given; N is 8.
+Draws N training images (8) beside the views that the first training step would make of them. Under each view its
+drawn parameters are printed. FILE is CONFIG-views.png unless given.
 `jaxcl views CONFIG.py --help` shows the knobs of a config.
 """
 

@@ -1,6 +1,6 @@
-"""Colors of 16 bits a channel, of which Pillow would give the upper 8: a PNG is read whole here, TIFF and PPM refused.
+"""Color images with 16 bits a channel, of which Pillow reads only 8: PNGs are read in full, TIFF and PPM are refused.
 
-Of a JPEG 2000 or AVIF Pillow does not say how many bits it had; it comes with 8.
+Pillow does not say how many bits a JPEG 2000 or AVIF had; those are read with 8.
 """
 
 from __future__ import annotations

@@ -110,10 +110,11 @@ def labels_in(
 ) -> Labels:
     """What a table says of the files.
 
-    The column of the files is that with the most of their names. That of the classes is `column` (by its name, or its
-    number counted from 1); or the only one whose words are all among the `known` classes, or begin with one, as in
-    ImageNet's "n01440764 85 1 499 272"; or the only other one; one that is called label, class, category, ...; of a
-    table without a first row of names, the one after the files'; or several of 0 and 1, of which one is 1.
+    Files are in the column that holds the most of their names. Classes are in `column` (a name, or a number counted
+    from 1) if it is given. Otherwise they are in the only column whose words are all among the `known` classes, or
+    begin with one (ImageNet's "n01440764 85 1 499 272"); or in the only other column; or in one that is called label,
+    class, category, ...; or, in a table without a header, in the column after the files; or in several columns of 0 and
+    1 with a single 1 in each row (one-hot).
 
     Raises ValueError where that does not decide, and where images have several classes.
     """

@@ -45,8 +45,8 @@ class Data:
         says what a recipe may know of the training images without reading them, or None. Left out, or where it gives
         None, the training images are opened for it.
     evaluated
-        opens what is evaluated where that is not (train, test): a kind of label -> training and test images that
-        carry it. Left out, it is None.
+        opens the images for evaluation, if they are not (train, test): kind of label -> (training images, test images)
+        with such labels. None: (train, test).
     """
 
     def __init__(

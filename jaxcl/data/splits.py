@@ -73,9 +73,9 @@ def share(name: str) -> float:
 def held_out_by_name(names: Sequence[str], classes: Sequence[str | None], *, every: int) -> list[bool]:
     """Which files are held out, where a folder has no split: those whose `share` is below 1 / every.
 
-    A file stays where it is when others come. Exceptions: of a class of `every` or more at least one is held out, and
-    of `every` files of smaller classes one; and one of each class is always left to train on. Only a class, or a
-    folder, without a file on the right side is ever changed by them.
+    Files that are added later do not move the others. Exceptions: a class of `every` or more files has at least one
+    held out; smaller classes with `every` files together have one; and each class keeps at least one file for training.
+    These exceptions act only where a class or folder would otherwise have no file in a split.
     """
     shares = [share(name) for name in names]
     out = [one < 1 / every for one in shares]

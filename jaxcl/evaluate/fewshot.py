@@ -128,8 +128,8 @@ def balanced_subset(key: Array, labels: np.ndarray, per_class: int) -> np.ndarra
 
 
 def labelled_rows(key: Array, labels: np.ndarray, fraction: float) -> np.ndarray:
-    """The rows whose labels are seen: of every class the same number, at least one, `balanced_subset`; with 1 all rows,
-    whatever the classes. Raises ValueError for a fraction that is none."""
+    """The rows whose labels are used. fraction < 1: the same number of every class, at least one (`balanced_subset`).
+    fraction = 1: all rows. Raises ValueError for a fraction outside of (0, 1]."""
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction is the part of the labels that is seen, in (0, 1]; got {fraction}.")
     if fraction == 1:

@@ -126,7 +126,7 @@ def finetune(
         views = _crop_and_flip(train.images.shape[1])
 
     mesh = devices.even_mesh(batch_size)
-    # Of a function without arguments the first "parameters" are nothing, and the function itself stays.
+    # A function without arguments (raw pixels) has no parameters to train: () stands for them, and it is kept frozen.
     encoder, *frozen = pretrained.args or ((), pretrained)
     apply = pretrained.func if pretrained.args else _without_parameters
     shape = jax.eval_shape(pretrained, jax.ShapeDtypeStruct((1, *train.images.shape[1:]), jnp.float32)).shape

@@ -1,7 +1,7 @@
 """L-BFGS for multinomial logistic regression, several strengths of regularization at a time.
 
-The minimizer is one compiled loop, of which some iterations run at a time where somebody watches; `probe.linear_path`
-says what it minimizes and gives it the features.
+The minimizer is one compiled loop; with a progress callback it runs a few iterations per call. `probe.linear_path` says
+what it minimizes and gives it the features.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def fit_logistic(x: Array, y: Array, l2: Array, tolerance, iterations, *, classe
     return end(advance(start(), iterations))
 
 
-# The largest gradient is this often looked at by who watches.
+# Seconds between two reports to a progress callback.
 SECONDS_WATCHED = 1.0
 
 

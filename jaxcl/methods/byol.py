@@ -52,8 +52,8 @@ def byol(
     the optimizer's steps, with that step's decay (here, before it is next used, which is the same); it runs in
     training mode with batch statistics of its own, which are no average of the online network's; every view is a
     batch by itself to all norms; images are standardized (`nets.standardized`). Its ResNet-50 starts the last scale of
-    every block at 0 (haiku's bottleneck), its ResNet-18 does not. What is left out is its classifier, which is trained
-    along (`with_probe` adds one).
+    every block at 0 (haiku's bottleneck), its ResNet-18 does not. The classifier that the authors train at the same
+    time is left out; `with_probe` adds one.
     """
 
     network = projected("byol", encoder, projector, extract, name="projector")

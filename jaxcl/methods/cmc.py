@@ -54,9 +54,9 @@ def cmc(
         part's bank: its own row, and the rows of `negatives` images drawn with replacement (so its own may recur,
         as in the authors' code). Then the batch's f are blended in, normalize(momentum old + (1 - momentum) f).
         Banks are as large as the data set, and kept whole on every device.
-        "batch" does without banks: the other part's f of the batch's other images, as they are now, are the negatives,
-        and both parts learn from each query. Banks want many epochs: in the first they hold noise, and for long after
-        it f of an encoder that has since moved on.
+        "batch": no banks. The negatives are the other part's current f of the other images in the batch, and the
+        gradient flows into both. Banks need many epochs: in the first they hold noise, and for long after it the f of
+        an older encoder.
     loss
         (key, scores [n, 1 + negatives], partition, axis_name=None) -> scalar, of scores divided by the temperature, the
         first the positive; both directions of every pair are added. NCE: `keyless(binary_nce, images=images)`; softmax:

@@ -111,7 +111,7 @@ def cpc(
         pseudo-code: `pseudo_code_rows`, False, with the context `masked_context(top=0.0, sides="early")`. The paper
         describes four directions, and the pseudo-code shows one; that each has a context of its own is our reading.
     represent
-        (grid,) -> features [b, d]: its average, or `extract.flatten`, of which Falcon and Cho's figures are.
+        (grid,) -> features [b, d]: its average, or `extract.flatten`, as for the figures of Falcon and Cho.
     scores
         (q, k, negatives, own=None, axis_name=None) -> metrics (`monitor.score_monitor`), of
         what the top row predicts, against that row of the batch.

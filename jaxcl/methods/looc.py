@@ -125,7 +125,7 @@ def looc(
         }
 
     def loss_fn(params, state, key, batch):
-        views_key, shuffle_key = keys.of_step(key, 1)
+        views_key, shuffle_key, *mix_keys = keys.of_step(key, 1 + spaces)
         x, *others = views(views_key, batch)
         if len(others) not in (1, spaces):
             raise ValueError(
@@ -150,10 +150,8 @@ def looc(
         if transform is not None:
             steps = {"step": state["step"] + 1}
             for i, view in enumerate(own):
-                mix_key = jax.random.fold_in(shuffle_key, i)
-                mixed = transform(
-                    mix_key, state["step"], q[i], k[i, view], seen_queues[i], axis_name=axis_name
-                )
+                seen = q[i], k[i, view], seen_queues[i]
+                mixed = transform(mix_keys[i], state["step"], *seen, axis_name=axis_name)
                 seen_q, seen_k = seen_q.at[i].set(mixed[0]), seen_k.at[i, view].set(mixed[1])
                 seen_queues[i] = mixed[2]
         value = loss(

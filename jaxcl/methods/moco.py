@@ -56,12 +56,12 @@ def moco(
         CIFAR-10 demo, so the gradient is twice as large, and a step costs twice as much.
     shuffle
         keys go through the network in a random order of the global batch. It matters where rows are normalized by
-        less than the global batch (`nets.batch_norm(axis_name=axis_name, groups=8)`: a device each on eight, eight
-        pretended ones on one): a query and its key then have different statistics. With the same ones the network
-        finds the key by its batch (section 3.3; 4 points are lost on CIFAR-10, says the demo). With `groups=1` it
-        changes nothing. True: an order that devices exchange, each sending its own rows; every group then has as many
-        keys of each group, where the published code leaves it to chance. "uniform": any order of all, as there, for
-        which each device gathers the images of all (`jaxcl.shuffle`).
+        less than the global batch (`nets.batch_norm(axis_name=axis_name, groups=8)`: one group a device on eight, eight
+        virtual devices on one): a query and its key are then normalized by different statistics. With the same
+        statistics the network could recognize the key by them (section 3.3; the demo says that this costs 4 points on
+        CIFAR-10). With `groups=1` nothing changes. True: an order that devices can exchange in equal parts; each group
+        then gets equally many keys from every group, which in the published code is so on average only. "uniform": any
+        order, as in the published code; each device then gathers all images (`jaxcl.shuffle`).
     transform
         what is done to q, k and the queue before the loss sees them (`feature_transform.mixing`). The queue itself
         keeps unmixed keys.

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcl import keys
 from jaxcl.config import Recipe, load_config, open_data, recipe_of
 from jaxcl.data.host import ends_in_a_space
 from jaxcl.encoder import Encoder, encoder_of, maps_of
@@ -41,13 +42,14 @@ def sample(images: Images, n: int, *, seed: int) -> np.ndarray:
 
 
 def picture_of_views(recipe: Recipe, images: Images, *, seed: int, n: int = 8, drawn: bool = False) -> Figure:
-    """`n` images (`sample`) beside their views; `drawn`: with what was drawn for each, where the views say it."""
+    """`n` images (`sample`) beside the views that they have in the first training step of a run with this seed; `drawn`:
+    with what was drawn for each, where the views say it."""
     from jaxcl import augment, plot
 
     views = recipe.views
     shown = sample(images, n, seed=seed)
     batch = {"image": images.images[shown], "index": shown.astype(np.int32)}
-    key = jax.random.key(seed)
+    key = keys.views_key(keys.step_key(keys.run_key(seed), 0))
     made = jax.device_get(jax.jit(lambda batch: views(key, batch))(batch))
     if any(map(ends_in_a_space, getattr(views, "recipes", ()))):
         made = tuple(((x + 1) / 2).clip(0, 1) for x in made)  # color spaces are within about [-1, 1]

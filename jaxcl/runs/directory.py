@@ -133,10 +133,10 @@ def check_same_run(
     changes = changed_knobs(read_json(run_dir / "knobs.json"), knobs, besides=besides)
     if changes:
         raise ValueError(
-            f"{run_dir} holds a run with other knobs, so it cannot be gone on with:\n  "
+            f"{run_dir} holds a run with other knobs, so it cannot be resumed with these:\n  "
             + "\n  ".join(changes)
-            + "\nGive the knobs of that run, or another --run-dir (which --init"
-            + f" {run_dir} starts from this one's encoder)."
+            + "\nGive the knobs of that run. Or start a new run in another --run-dir;"
+            + f" --init {run_dir} starts from this one's encoder."
         )
     mine = neighbors.program(read_text(config), beside or {})
     if not same_program(_program(run_dir), mine):

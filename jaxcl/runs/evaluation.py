@@ -232,8 +232,7 @@ def evaluate_run(
     progress
         is called now and then with ("protocol, encoder", what is being done, the fraction of it that is done).
     say
-        gets a line for each result, and for what else is to be known: test images that were trained on are left out.
-
+        is called with a line for each result, and with notes, as that test images that were trained on are left out.
     trust
         execute the run's config whoever made it (`open_run`).
     members

@@ -15,7 +15,7 @@ MOST_WORK = 2_000_000_000
 
 
 def projection_width(sets: Mapping[str, tuple[Images, Images]], protocols: Sequence[str]) -> int | None:
-    """To how many numbers raw pixels are projected; None: not at all, as for few images or where kNN alone is asked."""
+    """The number of dimensions to which raw pixels are projected. None: no projection; few images, or only kNN."""
     if all(protocol.startswith("knn") for protocol in protocols):
         return None
     width = None

@@ -103,8 +103,8 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
 
 
 def opened(data: Data) -> Images:
-    """The training images. Where some of the files are none, `data.about` counts the others from then on, and the
-    warning that it counted all would only be heard by those who make a recipe before."""
+    """The training images. If some files cannot be read, `data.about` then counts only the others. The warning about
+    this is silenced, as the recipe is made again from the new count."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* was described as ")
         return data.train

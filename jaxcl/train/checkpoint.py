@@ -8,8 +8,8 @@ DIRECTORY/
   .saving-3600/            being written, or left by a run that was killed
 
 A step directory gets its name by one rename, after everything in it is on the disk; so a killed run leaves complete
-steps only. What the rename cannot know, rot and accidents, the manifest does: orbax loads an array with a flipped bit
-without a word.
+steps only. Damage that comes later (a failing disk, an accident) is found by the manifest: orbax loads an array with a
+flipped bit without a warning.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def save(
 
     Returns when all is on the disk, a few seconds for 400 MB; `train.saver` does the same beside the training.
 
-    Steps newer than this one are of a future that the run went back from, and are moved aside. Raises
+    Newer steps, from before the run went back to an earlier checkpoint, are moved aside. Raises
     FileExistsError if this step is there and good (a damaged one is moved aside). With several processes all of them
     must call it, on a file system that they share.
     """

@@ -22,7 +22,7 @@ from jaxcl.train.loggers import PACKAGES, Logger, open_logger
 
 FILE = "metrics.jsonl"
 WARNINGS = "warnings.jsonl"
-# Where there is no bar, a line comes at least as often, whatever a step takes.
+# Without a progress bar, a line is printed at least this often, however long a step takes.
 SECONDS_BETWEEN_LINES = 20.0
 
 
@@ -36,8 +36,8 @@ class Log:
         gets metrics.jsonl (one JSON object a line: "step", "time" in seconds since 1970, the metrics; a value that is
         not finite is null) and events.* for TensorBoard. None: only the screen is written to, and one's own loggers.
     start_step
-        the step that the run goes on from. What an earlier life of the run wrote of later steps is dropped from
-        metrics.jsonl and declared void for TensorBoard, so no step stands twice; 0 drops all.
+        the step from which the run resumes. Records of later steps, from before the run stopped, are removed from
+        metrics.jsonl and purged in TensorBoard, so no step appears twice; 0 removes all.
     steps
         where the run ends, for the bar and the time left.
     loggers

@@ -121,9 +121,9 @@ def train(
         (step, state, key, batch) -> step: what compiles the training step before its first call, as `plan.ahead`, which
         says what it needs of the machine and refuses what does not fit.
 
-    The first step is reported at once: what compiling took and what a step takes. The host is at most a second of steps
-    ahead of the device (of those that take longer, none), so that whoever asks the run to end waits for the running
-    step and for its checkpoint, and not for minutes that were queued.
+    The first step is reported at once, with the time of compilation and of a step. The host queues at most one second
+    of steps on the device (none, if a step takes longer). So an interrupted or preempted run ends after the running
+    step and its checkpoint, and not after minutes of queued steps.
 
     Raises FloatingPointError where it stops over a step that is not finite, and, having saved, `Preempted` after a
     SIGTERM and `Interrupted` after a SIGINT. A second SIGINT, and the first where nothing can be saved, is a
@@ -261,7 +261,7 @@ def train(
             stopping = preempted(-(-step // steps_per_call))
             if checkpoints is not None and (step % save_every == 0 or last or stopping):
                 if stopping:
-                    log.say(f"Saving step {step}, and then ending as asked.")
+                    log.say(f"Preempted or interrupted: saving step {step}, then ending.")
                 act_on(guard.look())
                 before = time.perf_counter()
                 finite.check(state, step, saved)

@@ -73,7 +73,8 @@ def lars(
         all biases, scales and offsets (`is_bias_or_norm`). (optax.lars adapts and decays everything by default, which
         is not what any of the papers did.)
     undecayed
-        where what has no weight decay is not what has no trust ratio: the former. None: the same.
+        (path, parameter) -> bool; the parameters without weight decay, if they are not those of `exclude`. Then
+        `exclude` picks the parameters without trust ratio. None: `exclude` picks both.
     momentum_includes_lr
         True: the rate is part of the buffer, as above (SimCLR). False: v <- momentum v + trust g and
         w <- w - learning_rate v (BYOL). They differ only where the rate changes, but warm-up and cosine always do.

@@ -61,8 +61,8 @@ class Trained(NamedTuple):
 def make_population_step(recipe_of: RecipeOf, mesh: Mesh) -> Callable:
     """(images, numbers, states, run_keys, batches) -> (states, metrics), compiled: a training step of every member.
 
-    Of images [n, h, w, c] every device has all. Of the rest every leaf has an axis of members in front, which the
-    devices share: numbers and keys [m], batches {"index": [m, b]}, as `train_together` makes them. States are donated.
+    Every device keeps all images [n, h, w, c]. Every other leaf has members as its first axis, which is split over the
+    devices: numbers and keys [m], batches {"index": [m, b]}, as `train_together` makes them. States are donated.
     """
 
     def one_step(pixels, numbers, train, key, batch):
@@ -292,7 +292,7 @@ def _read_when_traced(
 
 
 def common_step(folders: Sequence[Path]) -> int:
-    """The newest step that all members have saved; 0 where there is none. A member that diverged has no say."""
+    """The newest step that all members have saved; 0 if there is none. Members that diverged are not counted."""
     saved = [set(checkpoint.steps(folder)) for folder in folders if not (folder.parent / DIVERGED).exists()]
     return max(set.intersection(*saved), default=0) if saved else 0
 

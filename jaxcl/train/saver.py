@@ -5,10 +5,10 @@
         ...
         saver.wait()                          # back when all is on the disk
 
-What is on the disk, and when it counts as saved, is `checkpoint.save`'s affair and the same either way. Several
-processes meet by messages over the devices, and one that a thread sends at its own time may come before a step's in one
-process and after it in another, which then wait for each other for ever: so they copy and begin together, and only what
-needs no such message is a thread's (`checkpoint.begin`).
+The files, and the moment at which a state counts as saved, are those of `checkpoint.save`. Several processes
+synchronize by collectives over the devices. If a thread sent one, it could come before a training step's in one process
+and after it in another, and both would wait for ever. So all processes copy the state and begin the save in the main
+thread, at the same step; the thread does only what needs no collective (`checkpoint.begin`).
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Saver:
             except BaseException as error:
                 self._failed = error
 
-        # Not a daemon: who interrupts even the wait ends a program that still writes, and such a thread must not be
-        # cut off in the middle of C++.
+        # Not a daemon: if the wait is interrupted as well, the program ends while the thread still writes, and a thread
+        # must not be killed inside C++ code.
         self._thread = threading.Thread(target=guarded, name="jaxcl-saver")
         self._thread.start()
 

@@ -61,7 +61,9 @@ def by_factor(batch):
 
 def test_features_are_mixed_in_the_loss_and_the_queue_keeps_them_as_they_were(by_factor):
     by_setting = by_factor[1]
-    (plain, state), (nothing, _), (mixed, other) = (by_setting[one] for one in (1.0, "nothing mixed", "mixed"))
+    (plain, state), (nothing, _), (mixed, other) = (
+        by_setting[one] for one in (1.0, "nothing mixed", "mixed")
+    )
     np.testing.assert_allclose(nothing, plain, rtol=1e-6)
     # A pair pushed apart scores less, and the negatives are no nearer to the anchor than before.
     assert mixed > plain

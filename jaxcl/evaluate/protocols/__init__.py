@@ -13,7 +13,7 @@
     fewshot5, 10       5 or 10 labelled images a class                class, from features, by the key
     finetune1, 10      the whole encoder on 1 or 10 % of the labels   class
     finetune100        on all: transfer, where the data is another    class
-    finetune_grid      so, with rate and decay chosen by themselves   class
+    finetune_grid      the same, rate and decay chosen on held-out    class
     corruption         the linear classifier on corrupted images      class
     rotation, hue      which of four rotations, of four hue shifts    needs no labels
 
