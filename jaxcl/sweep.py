@@ -23,7 +23,7 @@ import jax
 
 from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, recipe_of
 from jaxcl.plan import DoesNotFit
-from jaxcl.records import read_json
+from jaxcl.records import read_json, write_whole
 from jaxcl.runs import Members, Opened, evaluate_runs, evaluations, train_run, train_runs
 from jaxcl.runs.directory import silent
 from jaxcl.train.checkpoint import latest
@@ -283,7 +283,7 @@ def _write(
         for row in evaluations(folder):
             encoder = "trained" if row["encoder"] == folder.name else row["encoder"]
             results.append(row | {"encoder": encoder, "knobs": named})
-    (sweep_dir / "sweep.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_whole(sweep_dir / "sweep.json", json.dumps(results, indent=2) + "\n")
     return results
 
 
@@ -295,14 +295,24 @@ def plot_sweep(
     where: Mapping[str, str] | None = None,
     chance: float | None = None,
     out: str | Path | None = None,
+    results: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
     """Draws accuracy against a knob (`plot.sweep_curves`) into sweep_dir/sweep.png, or `out`.
 
     Of what varies and is not fixed by `where`, the first knob is the x axis and the next, or the protocol, makes lines.
+    `results` in place of those in sweep_dir/sweep.json.
+
+    Raises ValueError where there are no results, and as `plot.sweep_curves`.
     """
     from jaxcl.plot import sweep_curves
 
-    results = read_json(Path(sweep_dir) / "sweep.json", kind=list)
+    file = Path(sweep_dir) / "sweep.json"
+    results = read_json(file, kind=list) if results is None else results
+    if not results:
+        raise ValueError(
+            f"{file} holds no results, so there is nothing to draw: none of its runs has been evaluated so far, or"
+            " all diverged. `jaxcl status` says which."
+        )
     knobs = [name for name in results[0]["knobs"] if name != "seed"]
     free = [
         name for name in knobs if name not in (where or {}) and len({r["knobs"][name] for r in results}) > 1

@@ -1,11 +1,13 @@
 """A study is a file that says what is asked; its page says what its runs answer."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from jaxcl.answer import _add_session, finished, run_study, write_page
 from jaxcl.cli import knobs_of, main, words_of
 from jaxcl.config import load_config, recipe_of
 from jaxcl.runs import evaluations
@@ -22,7 +24,7 @@ from jaxcl.study import (
     settings,
     settings_table,
 )
-from jaxcl.sweep import combinations
+from jaxcl.sweep import combinations, plot_sweep
 from jaxcl.tables import word
 from jaxcl.train import init_state, make_step
 from jaxcl.train.state import blank_batch
@@ -179,7 +181,7 @@ def test_a_difference_is_taken_at_each_value_of_the_other_knob():
     study = ASKED._replace(compare=(Compare("loss"),))
     header, rows = compared_table(study, FOUND)
     assert header == ("difference", "knn")
-    assert rows[0] == ("loss b - a at layers 2", "-3.0 ± 0.0, p 0 (n=3)")
+    assert rows[0] == ("loss b - a at layers 2", "-3.0 ± 0.0 (n=3)")
     assert [row[0] for row in rows] == ["loss b - a at layers 2", "loss b - a at layers 3"]
 
 
@@ -187,7 +189,7 @@ def test_a_difference_of_differences_is_that_of_each_seed():
     study = ASKED._replace(compare=(Compare("loss", across="layers"),))
     rows = compared_table(study, FOUND)[1]
     # (b3 - a3) - (b2 - a2) is 2 for every seed: it changes with certainty, however much the runs scatter.
-    assert rows == [("loss b - a: layers 3 - 2", "+2.0 ± 0.0, p 0 (n=3)")]
+    assert rows == [("loss b - a: layers 3 - 2", "+2.0 ± 0.0 (n=3)")]
 
 
 def test_a_missing_run_takes_its_seed_from_the_comparison_alone():
@@ -288,3 +290,50 @@ def test_studies_are_listed_and_one_without_a_small_form_says_so(capsys):
     assert "has no SMALL" in capsys.readouterr().err
     assert main(["study", "nothing_of_the_kind"]) == 1
     assert "`jaxcl study` lists" in capsys.readouterr().err
+
+
+def test_words_that_override_what_a_study_varies_are_refused_in_every_form(study, tmp_path, capsys):
+    where = ["--run-dir", str(tmp_path / "none")]
+    for words in (["--temperature=0.9"], ["--no-temperature"], ["--temperature", "0.9"]):
+        assert main(["study", str(study), *words, *where]) == 1
+        assert "is what the study varies" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="The study varies --loss: a run of seed=0,loss=nt_xent"):
+        run_study(study, lambda config, c: SimpleNamespace(**(c | {"loss": "decoupled"})), tmp_path / "none")
+
+
+def evaluated(folder, protocols=("knn",), accuracy=50.0):
+    (folder / "evaluations").mkdir(parents=True)
+    for one in protocols:
+        rows = [{"encoder": folder.name, "protocol": one, "accuracy": accuracy}]
+        (folder / "evaluations" / f"{one}.json").write_text(json.dumps(rows))
+
+
+def test_a_page_is_of_all_seeds_that_are_finished_whoever_made_them(study, tmp_path):
+    for seed in (0, 1, 4):
+        evaluated(tmp_path / f"seed={seed},loss=nt_xent,temperature=0.1", accuracy=50.0 + seed)
+        evaluated(tmp_path / f"seed={seed},loss=decoupled", accuracy=51.0 + seed)
+    asked = load_study(study)
+    pages = [
+        write_page(study, *finished(asked._replace(seeds=seeds), tmp_path), tmp_path).read_text()
+        for seeds in ((0, 1), (4,))
+    ]
+    assert pages[0] == pages[1]
+    assert "over 3 seeds" in pages[0]
+    assert "so far" not in pages[0]
+    assert "correction for the 0 of 1 that have one" in pages[0]  # each seed differs by 1
+    assert "+1.0 ± 0.0 (n=3)" in pages[0]
+
+
+def test_two_processes_keep_each_others_sessions(tmp_path):
+    record = {"study": "s", "sessions": []}
+    for seconds in (1, 2):
+        for who in ("a", "b"):
+            _add_session(tmp_path / "study.json", record, {"process": who, "seconds": seconds})
+    kept = json.loads((tmp_path / "study.json").read_text())["sessions"]
+    assert [(one["process"], one["seconds"]) for one in kept] == [("a", 2), ("b", 2)]
+
+
+def test_without_results_there_is_nothing_to_draw_and_that_is_said(tmp_path):
+    (tmp_path / "sweep.json").write_text("[]")
+    with pytest.raises(ValueError, match="holds no results"):
+        plot_sweep(tmp_path)

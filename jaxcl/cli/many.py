@@ -124,7 +124,8 @@ def study(arguments: list[str]) -> int:
         for name, path in there.items():
             print(f"{name:{max(map(len, there))}}  {about(path)}")
         return 0
-    from jaxcl.study import load_study, run_study, settings
+    from jaxcl.answer import run_study
+    from jaxcl.study import load_study, settings
 
     path = studies().get(own.study, Path(own.study))
     asked = load_study(path, small=own.small)
