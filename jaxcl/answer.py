@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
@@ -26,7 +25,7 @@ from jaxcl.study import (
     settings_table,
     tested,
 )
-from jaxcl.sweep import name_of, plot_sweep, sweep
+from jaxcl.sweep import combinations, name_of, plot_sweep, sweep
 from jaxcl.tables import word
 from jaxcl.train.population import DIVERGED
 
@@ -59,6 +58,7 @@ def run_study(
     """
     path, run_dir = Path(path), Path(run_dir)
     study = load_study(path, small=small)
+    own = study.seeds
     study = study if seeds is None else study._replace(seeds=tuple(seeds))
     comparisons(study)  # what is wrong with them is said before the first run
     fixed = {knob: word(value) for knob, value in study.fixed.items()}
@@ -89,7 +89,7 @@ def run_study(
         if time.perf_counter() - drawn[0] > SECONDS_BETWEEN_PAGES:
             whole, there = finished(study, run_dir)
             if there:
-                write_page(path, whole, there, run_dir, command=command)
+                write_page(path, whole, there, run_dir, command=_command(command, own, whole.seeds))
                 drawn[0] = time.perf_counter()
 
     sweep(
@@ -108,7 +108,7 @@ def run_study(
             "Every run of the study diverged, so there is nothing to report; lower --learning-rate."
         )
     write_whole(run_dir / "sweep.json", json.dumps(results, indent=2) + "\n")
-    return write_page(path, whole, results, run_dir, command=command)
+    return write_page(path, whole, results, run_dir, command=_command(command, own, whole.seeds))
 
 
 def _alike(one: str, other: str) -> bool:
@@ -141,18 +141,32 @@ def finished(study: Study, run_dir: str | Path) -> tuple[Study, list[dict[str, A
     run_dir = Path(run_dir)
     begun = {folder.name.partition(",")[0].removeprefix("seed=") for folder in run_dir.glob("seed=*")}
     seeds = sorted({*study.seeds, *(int(seed) for seed in begun if seed.isdigit())})
-    results = []
-    for seed, setting in itertools.product(seeds, settings(study)):
-        named = {"seed": str(seed), **setting}
-        name = name_of({knob: value for knob, value in named.items() if value}).replace("/", "_")
+    whole, results = study._replace(seeds=tuple(seeds)), []
+    knobs = ["seed", *settings(whole)[0]]
+    for run in combinations(grids(whole)):
+        name = name_of(run).replace("/", "_")
         found = evaluations(run_dir / name)
         done = {(row["protocol"], row["encoder"]) for row in found}
         wanted = {(protocol, encoder) for protocol in study.protocols for encoder in (name, *study.baselines)}
         if wanted <= done and not (run_dir / name / DIVERGED).exists():
+            named = {knob: run.get(knob, "") for knob in knobs}
             for row in found:
                 encoder = "trained" if row["encoder"] == name else row["encoder"]
                 results.append(row | {"encoder": encoder, "knobs": named})
-    return study._replace(seeds=tuple(seeds)), results
+    return whole, results
+
+
+def _command(command: Sequence[str], own: Sequence[int], seeds: Sequence[int]) -> list[str]:
+    """The command of a page of these seeds: of some of them by each of several commands, as if by one.
+
+    >>> _command(["jaxcl", "study", "mine", "--seed", "3", "4", "--small"], (0, 1), (0, 1, 3, 4))
+    ['jaxcl', 'study', 'mine', '--small', '--seed', '0', '1', '3', '4']
+    """
+    kept, within = [], False
+    for one in command:
+        within = one == "--seed" or (within and not one.startswith("--"))
+        kept += [] if within or one.startswith("--seed=") else [one]
+    return kept if not kept or set(seeds) == set(own) else [*kept, "--seed", *map(str, seeds)]
 
 
 def _record(run_dir: Path, path: Path, study: Study, knobs: Any, *, small: bool) -> dict[str, Any]:
@@ -203,7 +217,10 @@ def write_page(
         parts.append("```\n" + " ".join(command) + "\n```")
     parts += [asked] if asked else []
     if there < runs:
-        parts.append(f"{there} of {runs} runs so far.")
+        gone = len(list(run_dir.glob(f"seed=*/{DIVERGED}")))
+        parts.append(
+            f"{there} of {runs} runs so far." + (f" {gone} diverged, without a result." if gone else "")
+        )
     parts.append(
         f"Test accuracy in percent: mean and 95 % confidence interval (Student's t) over"
         f" {_number(seeds, 'seed')}." + (" Fewer than three seeds say next to nothing." if seeds < 3 else "")

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcl.answer import _add_session, finished, run_study, write_page
+from jaxcl import answer
+from jaxcl.answer import _add_session, _command, finished, run_study, write_page
 from jaxcl.cli import knobs_of, main, words_of
 from jaxcl.config import load_config, recipe_of
 from jaxcl.runs import evaluations
@@ -24,7 +25,7 @@ from jaxcl.study import (
     settings,
     settings_table,
 )
-from jaxcl.sweep import combinations, plot_sweep
+from jaxcl.sweep import combinations, name_of, plot_sweep
 from jaxcl.tables import word
 from jaxcl.train import init_state, make_step
 from jaxcl.train.state import blank_batch
@@ -337,3 +338,84 @@ def test_without_results_there_is_nothing_to_draw_and_that_is_said(tmp_path):
     (tmp_path / "sweep.json").write_text("[]")
     with pytest.raises(ValueError, match="holds no results"):
         plot_sweep(tmp_path)
+
+
+def test_a_study_whose_first_run_diverges_has_no_page_yet_and_goes_on(study, tmp_path, monkeypatch):
+    began = []
+
+    def sweep(config, knobs, grid, run_dir, *, after, **settings):
+        after([])
+        began.append(not (run_dir / "nothing.md").exists())
+        evaluated(run_dir / "seed=0,loss=decoupled")
+
+    monkeypatch.setattr(answer, "sweep", sweep)
+    page = run_study(study, lambda config, knobs: SimpleNamespace(**knobs), tmp_path)
+    assert began == [True]
+    assert "1 of 4 runs so far" in page.read_text()
+    assert not [name for name in tmp_path.iterdir() if name.name.startswith(".")]
+
+
+def test_the_command_of_a_page_names_the_seeds_it_is_of():
+    for words in (["--seed", "0"], ["--seed=1"], []):
+        assert _command(["jaxcl", "study", "s", *words], (0, 1), (0, 1)) == ["jaxcl", "study", "s"]
+    assert _command(["jaxcl", "study", "s", "--seed", "0"], (0, 1), (0, 1, 2))[3:] == [
+        "--seed",
+        "0",
+        "1",
+        "2",
+    ]
+
+
+@pytest.mark.parametrize("begun", [1, None], ids=["one run", "a seed and two runs"])
+@pytest.mark.parametrize(("path", "small"), FILES)
+def test_of_a_study_under_way_each_comparison_is_of_the_runs_it_names(path, small, begun, tmp_path):
+    study = load_study(path, small=small)
+    runs = combinations(grids(study))[: begun or len(settings(study)) + 2]
+    reached = [10 + (37 * i % 64) + i % 7 / 8 for i in range(len(runs))]  # exact in binary
+    for run, accuracy in zip(runs, reached, strict=True):
+        evaluated(tmp_path / name_of(run), study.protocols, accuracy)
+    whole, results = finished(study, tmp_path)
+    assert len(results) == len(runs) * len(study.protocols)
+
+    def accuracy(seed, wanted):
+        alike = [
+            value
+            for run, value in zip(runs, reached, strict=True)
+            if run["seed"] == seed and all(wanted.get(k) == v for k, v in run.items() if k != "seed")
+        ]
+        assert len(alike) < 2
+        return alike[0] if alike else None
+
+    header, rows = compared_table(whole, results)
+    assert header == ("difference", *study.protocols)
+    assert [row[0] for row in rows] == [words for words, _ in comparisons(study)]
+    for words, *cells in rows:
+        told, _, at = words.partition(" at ")
+        rest = dict(one.split(" ", 1) for one in at.split(", ")) if at else {}
+        signs = [(1, rest)]
+        for pair in told.split(": "):
+            knob, value, _, minus = pair.split(" ")
+            signs = [
+                (sign * one, known | {knob: to})
+                for sign, known in signs
+                for one, to in ((1, value), (-1, minus))
+            ]
+        by_seed = [[(sign, accuracy(seed, wanted)) for sign, wanted in signs] for seed in ("0", "1")]
+        sums = [sum(sign * a for sign, a in one) for one in by_seed if all(a is not None for _, a in one)]
+        for cell in cells:
+            if not sums:
+                assert cell == ""
+            else:
+                assert cell.startswith(f"{sum(sums) / len(sums):+.1f} ")
+                assert cell.endswith(f"(n={len(sums)})")
+    header, rows = settings_table(whole, results)
+    for setting, row in zip(settings(study), rows, strict=True):
+        has = accuracy("0", {knob: value for knob, value in setting.items() if value})
+        assert bool(row[len(setting)]) == (has is not None)
+        if study.published is not None:
+            figures = [
+                word(figure)
+                for where, figure in study.published.figures
+                if all(setting[knob] == word(value) for knob, value in where.items())
+            ]
+            assert row[-1] == (figures[0] if figures else "")
