@@ -247,6 +247,12 @@ def at_hand(*, devices: list[Any] | None = None, measure: bool = True) -> Machin
     return Machine("here", devices, len(devices), capacity, flops, None, None, rates_from=how)
 
 
+def in_use(devices: list[Any]) -> int:
+    """Bytes that are in use on this process's first of these devices: state, and images that are kept there."""
+    first = next(one for one in devices if one.process_index == jax.process_index())
+    return (first.memory_stats() or {}).get("bytes_in_use", 0)
+
+
 def available_memory() -> int | None:
     """Bytes of memory that a new program could take of this machine, by Linux; None elsewhere."""
     try:

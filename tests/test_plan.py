@@ -186,10 +186,24 @@ def test_a_step_under_pmap_is_left_as_it_is():
 def test_a_run_that_does_not_fit_is_refused_before_its_first_step(monkeypatch):
     monkeypatch.setattr(machines, "available_memory", lambda: 8 * 1000)
     refused = partial(plan.ahead, batch_size=16, config="tiny.py")
-    with pytest.raises(ValueError, match=r"needs .* GiB a device.*there are 9.31e-07\. `jaxcl plan tiny.py.*--anyway"):
+    with pytest.raises(ValueError, match=r"needs .* GiB a device.*9.31e-07 are free\. `jaxcl plan tiny.py.*--anyway"):
         train(recipe(Knobs(), ABOUT), noise(), quiet=True, ahead=refused)
     one_step = recipe(Knobs(epochs=0.25), ABOUT)
     train(one_step, noise(), quiet=True, ahead=partial(refused, refuse=False, say=lambda line: None))
+
+
+def test_what_is_on_the_device_already_is_not_free(monkeypatch):
+    """As the images of --input resident are; of the step itself there would be room enough."""
+    real = machines.at_hand
+    monkeypatch.setattr(machines, "at_hand", lambda **settings: real(**settings)._replace(capacity=10 * GIB))
+    monkeypatch.setattr(machines.Machine, "platform", property(lambda self: "gpu"))
+    used = {"bytes": 0}
+    monkeypatch.setattr(machines, "in_use", lambda devices: used["bytes"])
+    refused = partial(plan.ahead, batch_size=16, config="tiny.py", say=lambda line: None)
+    train(recipe(Knobs(epochs=0.25), ABOUT), noise(), quiet=True, ahead=refused)
+    used["bytes"] = 10 * GIB
+    with pytest.raises(plan.DoesNotFit, match="and 0 are free"):
+        train(recipe(Knobs(epochs=0.25), ABOUT), noise(), quiet=True, ahead=refused)
 
 
 def test_what_does_not_fit_is_answered_with_what_was_compiled_and_does(planned, here):

@@ -39,17 +39,21 @@ def ahead(
     )
     traced = step.trace(*arguments)
     compiled, needed = compile_for(traced, machine, [])
+    capacity = machine.capacity
+    more, free = needed, capacity
     if needed is None:
         planned = programs.memory(compiled)
         needed = planned["peak_bytes"]
+        more = needed - planned["argument_bytes"]  # these are there already
         if machine.platform == "cpu":
-            needed -= planned["argument_bytes"]  # they are there, and are no longer among what is available
-    capacity = machine.capacity
-    if refuse and capacity is not None and (needed > capacity or compiled is None):
-        lower = smaller_batch(batch_size, len(machine.devices), capacity / needed)
+            needed = more  # and are no longer among what is available
+        elif capacity is not None:
+            free = max(0, capacity - machines.in_use(machine.devices))
+    if refuse and free is not None and (more > free or compiled is None):
+        lower = smaller_batch(batch_size, len(machine.devices), free / more)
         would = "" if lower is None else f" By proportion a batch of {lower} would fit;"
         raise DoesNotFit(
-            f"A training step needs {needed / GIB:.3g} GiB a device, and there are {capacity / GIB:.3g}.{would}"
+            f"A training step needs {more / GIB:.3g} GiB a device, and {free / GIB:.3g} are free.{would}"
             f" `jaxcl plan {config}` tries out what does. --anyway trains all the same."
         )
     if compiled is None:
