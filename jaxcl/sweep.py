@@ -24,7 +24,7 @@ import jax
 from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, recipe_of
 from jaxcl.plan import DoesNotFit
 from jaxcl.records import read_json
-from jaxcl.runs import Members, Opened, evaluate_runs, evaluations, train_run, train_runs
+from jaxcl.runs import Members, Opened, check_asked, evaluate_runs, evaluations, train_run, train_runs
 from jaxcl.runs.directory import silent
 from jaxcl.train.checkpoint import latest
 from jaxcl.train.population import DIVERGED, common_step, mappable
@@ -164,6 +164,7 @@ def sweep(
     """
     if together is not None and together < 1:
         raise ValueError(f"together is how many runs one program trains, at least 1; got {together}.")
+    check_asked(protocols, baselines)
     if together is None and jax.default_backend() == "cpu":
         together = 1
     sweep_dir = Path(sweep_dir)

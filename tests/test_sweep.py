@@ -9,7 +9,7 @@ from jaxcl.cli import main, values_of
 from jaxcl.config import load_config
 from jaxcl.evaluate import features
 from jaxcl.runs import evaluation, evaluations
-from jaxcl.sweep import _write, attributes_of, combinations, groups, name_of
+from jaxcl.sweep import _write, attributes_of, combinations, groups, name_of, sweep
 from jaxcl.tables import differences_table, fewest_seeds, sweep_table
 from jaxcl.train.log import read_metrics
 
@@ -168,6 +168,18 @@ def test_of_many_settings_each_stands_against_the_first():
 def test_a_range_of_whole_numbers_is_one_word():
     assert values_of("0..4") == ["0", "1", "2", "3", "4"]
     assert values_of("../runs/a") == ["../runs/a"]
+    assert values_of("3..3") == ["3"]
+    with pytest.raises(ValueError, match=r"got 4\.\.0\. Write 0\.\.4"):
+        values_of("4..0")
+
+
+def test_what_cannot_be_evaluated_is_told_before_anything_is_trained(config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jaxcl.sweep.train_run", lambda *given: pytest.fail("a run was trained"))
+    command = ["sweep", str(config), "--run-dir", str(tmp_path), "--seed", "0"]
+    assert main([*command, "--protocol", "knn", "knnn"]) == 1
+    assert "There is no protocol knnn; there are knn, " in capsys.readouterr().err
+    with pytest.raises(ValueError, match="There is no baseline pixels"):
+        sweep(config, dict, {"seed": ["0"]}, tmp_path, baselines=["pixels"])
 
 
 def test_of_several_grids_a_result_has_nothing_for_a_knob_that_only_others_name(tmp_path):

@@ -131,9 +131,15 @@ def values_of(word: str) -> list[str]:
 
     >>> values_of("0..3"), values_of("0.5")
     (['0', '1', '2', '3'], ['0.5'])
+
+    Raises ValueError where the last comes before the first.
     """
     first, dots, last = word.partition("..")
     if dots and first.isdigit() and last.isdigit():
+        if int(first) > int(last):
+            raise ValueError(
+                f"FIRST..LAST are the whole numbers from FIRST up to LAST; got {word}. Write {last}..{first}."
+            )
         return [str(value) for value in range(int(first), int(last) + 1)]
     return [word]
 

@@ -24,6 +24,7 @@ from jaxcl.runs.evaluation import (
     Members,
     Opened,
     Unevaluated,
+    check_asked,
     evaluate_run,
     evaluate_runs,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "Opened",
     "Run",
     "Unevaluated",
+    "check_asked",
     "create_or_resume",
     "device",
     "evaluate_run",

@@ -245,9 +245,7 @@ def evaluate_run(
     from jaxcl.encoder import at_layer, encoder_of  # Here: it opens runs by this file.
 
     run_dir, settings = Path(run_dir), dict(settings or {})
-    if strange := [name for name in baselines if name not in BASELINES]:
-        raise ValueError(f"There is no baseline {', '.join(strange)}; there are {', '.join(BASELINES)}.")
-    taken = _settings_taken(evaluate.PROTOCOLS, protocols, settings)
+    taken = check_asked(protocols, baselines, settings)
     run = open_run(run_dir, trust=trust)
     recipe = run.recipe
     encoder = encoder_of(run, recipe.method.embed)
@@ -349,6 +347,18 @@ def evaluate_run(
     if failed:
         raise Unevaluated(" ".join(failed.values()), results)
     return results
+
+
+def check_asked(
+    protocols: Sequence[str], baselines: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """The settings that each protocol takes. Raises ValueError, before a run is looked at, where there is no such
+    protocol or baseline, or where no protocol takes a setting."""
+    from jaxcl import evaluate
+
+    if strange := [name for name in baselines if name not in BASELINES]:
+        raise ValueError(f"There is no baseline {', '.join(strange)}; there are {', '.join(BASELINES)}.")
+    return _settings_taken(evaluate.PROTOCOLS, protocols, settings or {})
 
 
 def _settings_taken(
