@@ -11,6 +11,7 @@ RUN_DIR/
   warnings.jsonl             what the run was warned of, and at which step
   checkpoints/               the newest states, each with a sha256 manifest
   evaluations/NAME.json      a protocol's result with its settings
+  evaluated.json             which protocols are complete, of which encoders
   plots/                     the pictures, and a page of them
   report.html                the page of `jaxcl report`
 
