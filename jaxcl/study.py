@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxcl.config import executed
+from jaxcl.config import MAY_CHANGE, executed
 from jaxcl.records import read_json, read_text, write_whole
 from jaxcl.runs import device
 from jaxcl.shipped import found
@@ -318,7 +318,7 @@ def run_study(
 
 def _record(run_dir: Path, path: Path, study: Study, knobs: Any, *, small: bool) -> dict[str, Any]:
     """What study.json says, or will say: which study it is, and when it was worked at, on which device."""
-    varied = {knob for setting in settings(study) for knob in setting} | {"seed", "data_dir"}
+    varied = {knob for setting in settings(study) for knob in setting} | {"seed", "data_dir", *MAY_CHANGE}
     shared = {name: value for name, value in vars(knobs).items() if name not in varied}
     shared = json.loads(json.dumps(shared))
     mine = {"study": path.stem, "small": small, "config": Path(study.config).name, "knobs": shared}
