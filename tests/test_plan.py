@@ -186,7 +186,9 @@ def test_a_step_under_pmap_is_left_as_it_is():
 def test_a_run_that_does_not_fit_is_refused_before_its_first_step(monkeypatch):
     monkeypatch.setattr(machines, "available_memory", lambda: 8 * 1000)
     refused = partial(plan.ahead, batch_size=16, config="tiny.py")
-    with pytest.raises(ValueError, match=r"needs .* GiB a device.*9.31e-07 are free\. `jaxcl plan tiny.py.*--anyway"):
+    with pytest.raises(
+        ValueError, match=r"needs .* GiB a device.*9.31e-07 are free\. `jaxcl plan tiny.py.*--anyway"
+    ):
         train(recipe(Knobs(), ABOUT), noise(), quiet=True, ahead=refused)
     one_step = recipe(Knobs(epochs=0.25), ABOUT)
     train(one_step, noise(), quiet=True, ahead=partial(refused, refuse=False, say=lambda line: None))

@@ -38,10 +38,11 @@ def ahead(
         devices=list(jax.tree.leaves(arguments)[0].sharding.mesh.devices.flat), measure=False
     )
     traced = step.trace(*arguments)
-    compiled, needed = compile_for(traced, machine, [])
-    capacity = machine.capacity
-    more, free = needed, capacity
-    if needed is None:
+    compiled, refused = compile_for(traced, machine, [])
+    capacity = free = machine.capacity
+    if refused is not None:
+        needed = more = refused
+    else:
         planned = programs.memory(compiled)
         needed = planned["peak_bytes"]
         more = needed - planned["argument_bytes"]  # these are there already

@@ -40,7 +40,7 @@ def lines(one: Plan) -> list[str]:
         floor = f"at least {duration(one.step_seconds_floor)}, bound by {one.bound_by}"
         rows.append(("step", f"{floor} ({', '.join(each)})"))
         rows.append(("", f"at most {one.images_per_second:,.0f} images/s"))
-        run = f"{one.steps:,} steps: at least {duration(3600 * one.hours)}, {rounded(one.chip_hours)} chip-hours"
+        run = f"{one.steps:,} steps: at least {duration(3600 * one.hours)}, {rounded(one.chip_hours or 0)} chip-hours"
         rows += [("whole run", run), ("rates", one.rates_from)]
     if one.decoded_images_per_second is not None:
         text = (
