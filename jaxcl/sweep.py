@@ -27,7 +27,8 @@ from jaxcl.records import read_json
 from jaxcl.runs import Members, Opened, evaluate_runs, evaluations, train_run, train_runs
 from jaxcl.runs.directory import silent
 from jaxcl.train.checkpoint import latest
-from jaxcl.train.population import DIVERGED, common_step, mappable
+from jaxcl.train.population import mappable
+from jaxcl.train.saved import DIVERGED, common_step
 from jaxcl.typing import About
 
 # After so many runs one after the other, programs are forgotten.
