@@ -27,20 +27,50 @@ def diverged_before(run_dir: str | Path) -> int | None:
 
 
 def common_step(folders: Sequence[Path]) -> int:
-    """The newest step that all members have saved; 0 if there is none. Members that diverged are not counted."""
-    saved = [set(checkpoint.steps(folder)) for folder in folders if not (folder.parent / DIVERGED).exists()]
-    return max(set.intersection(*saved), default=0) if saved else 0
+    """The newest step that all members have saved, good of each; 0 if there is none. Members that diverged are not
+    counted."""
+    return _newest_common(folders)[0]
 
 
 def going_on(folders: Sequence[Path]) -> int:
-    """`common_step`."""
-    return common_step(folders)
+    """`common_step`, with a warning for each damaged checkpoint that is passed over, as `checkpoint.restore` gives.
+
+    Raises ValueError where damage has left no step that all have.
+    """
+    step, problems = _newest_common(folders)
+    if problems and not step:
+        raise ValueError(
+            "The members of the population have no good checkpoint of a step in common.\n  "
+            + "\n  ".join(f"{folder}, step {bad}: {problem}" for folder, bad, problem in problems)
+            + "\nTrain each alone, which goes on from its own newest good step; or give other run directories."
+        )
+    for folder, bad, problem in problems:
+        checkpoint.warn_of_damage(folder, bad, problem, stacklevel=3)
+    return step
+
+
+def _newest_common(folders: Sequence[Path]) -> tuple[int, list[tuple[Path, int, str]]]:
+    """The step of `common_step`; and folder, step and damage of newer ones that all have, and not all of them good."""
+    going = [folder for folder in folders if not (folder.parent / DIVERGED).exists()]
+    saved = [set(checkpoint.steps(folder)) for folder in going]
+    problems: list[tuple[Path, int, str]] = []
+    for step in sorted(set.intersection(*saved), reverse=True) if saved else []:
+        found = [(folder, step, checkpoint.damage(folder, step)) for folder in going]
+        bad = [(folder, step, problem) for folder, step, problem in found if problem is not None]
+        if not bad:
+            return step, problems
+        problems += bad
+    return 0, problems
 
 
 def newest_good(folder: Path, after: int) -> int:
     """The newest good step that a member has saved after the step `after`, or that one."""
     newer = reversed([step for step in checkpoint.steps(folder) if step > after])
-    return next((step for step in newer if checkpoint.damage(folder, step) is None), after)
+    return next((step for step in newer if _is_good(folder, step)), after)
+
+
+def _is_good(folder: Path, step: int) -> bool:
+    return step in checkpoint.steps(folder) and checkpoint.damage(folder, step) is None
 
 
 def member(state: TrainState, i: int) -> TrainState:
@@ -57,7 +87,8 @@ def restored(state: TrainState, folders: Sequence[Path], step: int) -> TrainStat
     """The state with every member as saved at `step`; one that diverged as it was initialised."""
     members = [member(state, i) for i in range(len(folders))]
     for i, folder in enumerate(folders):
-        if step in checkpoint.steps(folder):
+        # Of those that go on it is good; one that diverged may lack it, or have it damaged.
+        if _is_good(folder, step):
             members[i] = checkpoint.restore(folder, members[i], step=step)[0]
     stacked: PyTree = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
     return jax.device_put(stacked, jax.tree.map(lambda x: x.sharding, state))
@@ -89,7 +120,7 @@ def save(
     going = np.asarray(state.step) >= 0
     for i, folder in enumerate(folders):
         # One that was ahead has saved this step before, and what follows it.
-        if not going[i] or (step in checkpoint.steps(folder) and checkpoint.damage(folder, step) is None):
+        if not going[i] or _is_good(folder, step):
             continue
         beside: dict[str, Any] = {"unlogged": listed(own(kept, i))}
         if identities:

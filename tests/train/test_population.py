@@ -235,6 +235,30 @@ def test_members_of_which_one_was_ahead_can_be_stopped_before_they_are_there(noi
         assert checkpoint.latest(folder / "checkpoints") == 8
 
 
+def test_a_damaged_checkpoint_of_one_member_sends_all_to_the_one_before(noise, tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    settings = EVERY_TWO | {"seeds": [0, 1], "run_dirs": folders}
+    train_together(partial(decay_of, steps=6), TWO, noise, **settings)
+    logged = [means(folder) for folder in folders]
+    (folders[0] / "checkpoints/6/manifest.json").write_text("{")
+    assert common_step([folder / "checkpoints" for folder in folders]) == 4
+    said = r"Damaged checkpoint in .*a/checkpoints, step 6: manifest.json has changed .* Trying the one before it\."
+    with pytest.warns(UserWarning, match=said), pytest.warns(UserWarning, match="Moved .*a/checkpoints/6 to"):
+        found = train_together(partial(decay_of, steps=6), TWO, noise, **settings)
+    assert [int(member.state.step) for member in found] == [6, 6]
+    assert [means(folder) for folder in folders] == logged
+    # What was damaged is aside, and saved anew.
+    for folder in folders:
+        assert checkpoint.steps(folder / "checkpoints") == [2, 4, 6]
+        assert checkpoint.damage(folder / "checkpoints", 6) is None
+    for step in (2, 4, 6):
+        (folders[step // 4] / f"checkpoints/{step}/manifest.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"no good checkpoint of a step in common\.\n.*step 6: manifest.json is missing"
+    ):
+        train_together(decay_of, TWO, noise, **settings)
+
+
 def test_a_member_that_diverges_is_named_and_touches_no_other(noise, tmp_path, capsys):
     numbers = [{"setting": 0.2, "learning_rate": 0.01}, {"setting": 0.2, "learning_rate": 1e30}]
     build = partial(recipe_of, of_simclr, steps=6)
