@@ -38,7 +38,8 @@ from jaxcl.runs import (
 from jaxcl.runs.directory import silent
 from jaxcl.swept import check_is_of, folders_of, is_done, name_of
 from jaxcl.train.checkpoint import latest
-from jaxcl.train.population import DIVERGED, common_step, mappable
+from jaxcl.train.population import mappable
+from jaxcl.train.saved import DIVERGED, common_step
 from jaxcl.typing import About
 
 # After so many runs one after the other, programs are forgotten.

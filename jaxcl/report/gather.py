@@ -16,7 +16,7 @@ from jaxcl.runs import BASELINES, evaluations
 from jaxcl.status import Status, runs_in, status
 from jaxcl.tables import word
 from jaxcl.train.log import read_metrics
-from jaxcl.train.population import DIVERGED
+from jaxcl.train.saved import DIVERGED
 
 NOT_THERE = "\N{EN DASH}"  # the value of a knob that a run's config does not have
 
