@@ -204,7 +204,7 @@ def _corrected(study: Study, results: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"all {n} of them"
         if n == all_there_are
-        else f"those {n} of {all_there_are} that can be tested so far"
+        else f"those {n} of {all_there_are} that can be tested"
     )
 
 

@@ -123,7 +123,7 @@ EDGES = {
     "origin": {"typing"},
     "replay": {"config", "data", "devices", "keys", "origin", "runs", "train", "typing"},
     "cost": {"hlo"},
-    "sweep": {"config", "plan", "plot", "records", "runs", "swept", "train", "typing"},
+    "sweep": {"config", "plan", "plot", "reads", "records", "runs", "swept", "train", "typing"},
     "swept": {"config", "neighbors", "records", "runs", "train"},
     "statistics": set(),
     "study": {"config", "records", "shipped", "statistics", "sweep", "tables"},

@@ -12,10 +12,11 @@ from jaxcl.cli.words import grid_of
 from jaxcl.config import knobs_to_json, load_config, resolved
 from jaxcl.evaluate import features
 from jaxcl.plan import DoesNotFit
+from jaxcl.reads import knobs_read_by
 from jaxcl.runs import Unevaluated, evaluation, evaluations
 from jaxcl.runs.marks import FILE, evaluated, mark_begun, mark_complete
 from jaxcl.study import Study
-from jaxcl.sweep import _write, attributes_of, combinations, groups, name_of, sweep
+from jaxcl.sweep import combinations, groups, name_of, sweep, write_results
 from jaxcl.tables import differences_table, fewest_seeds, sweep_table
 from jaxcl.train.log import read_metrics
 
@@ -84,7 +85,7 @@ def test_runs_that_differ_in_numbers_and_seeds_are_one_group(config):
 
 def test_what_shapes_the_program_or_the_images_stands_apart(config):
     module = load_config(config)
-    assert "brightness" in attributes_of(module.data)
+    assert knobs_read_by(module.data, {"brightness", "seed"}) == {"brightness"}
     runs = [
         module.Knobs(),
         module.Knobs(seed=1),
@@ -197,7 +198,7 @@ def test_of_several_grids_a_result_has_nothing_for_a_knob_that_only_others_name(
         (folder / "evaluations").mkdir(parents=True)
         row = {"protocol": "knn", "encoder": folder.name, "accuracy": 50.0}
         (folder / "evaluations" / "knn.json").write_text(json.dumps([row]))
-    found = _write(tmp_path, runs, folders)
+    found = write_results(tmp_path, runs, folders)
     assert [row["knobs"] for row in found] == [
         {"loss": "a", "temperature": "0.1"},
         {"loss": "a", "temperature": "0.2"},
