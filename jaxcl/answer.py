@@ -201,11 +201,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _corrected(study: Study, results: Sequence[Mapping[str, Any]]) -> str:
     n, all_there_are = tested(study, results)
-    return (
-        f"all {n} of them"
-        if n == all_there_are
-        else f"those {n} of {all_there_are} that can be tested"
-    )
+    return f"all {n} of them" if n == all_there_are else f"those {n} of {all_there_are} that can be tested"
 
 
 def _number(n: int, what: str) -> str:

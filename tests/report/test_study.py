@@ -192,11 +192,12 @@ def test_few_seeds_missing_results_and_divergence_are_said(tmp_path, make_run, r
 @pytest.mark.parametrize("protocols", [("knn",), ("knn", "linear")])
 def test_of_a_sweep_under_way_the_table_is_that_of_what_there_is(tmp_path, make_run, read, knobs, protocols):
     """Only the first setting has results, so among results no knob varies."""
-    for at in (0.1, 0.5):
+    settings = [{"t": 0.1, "loss": "a"}, {"t": 0.5, "loss": "a"}, {"t": 0.1, "loss": "b"}][: 1 + len(knobs)]
+    for setting in settings:
         for seed in range(3):
-            values = {knob: at if knob == "t" else f"loss{at}" for knob in knobs}
-            results = {protocol: 50.0 + seed for protocol in protocols} if at == 0.1 else None
-            make_run(tmp_path / f"s/t={at},seed={seed}", knobs=values | {"seed": seed}, results=results)
+            results = {protocol: 50.0 + seed for protocol in protocols} if setting == settings[0] else None
+            folder = tmp_path / f"s/t={setting['t']},loss={setting['loss']},seed={seed}"
+            make_run(folder, knobs=setting | {"seed": seed}, results=results)
     tables = read(report_runs([tmp_path / "s"], interactive=False).page).tables
     (header, row) = tables["Accuracy on test images, percent; n=3 in all cells"]
     assert header == [*knobs, *protocols]
