@@ -24,7 +24,7 @@ import jax
 
 from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, recipe_of
 from jaxcl.plan import DoesNotFit
-from jaxcl.records import read_json
+from jaxcl.records import read_json, write_whole
 from jaxcl.runs import (
     Members,
     Opened,
@@ -38,7 +38,8 @@ from jaxcl.runs import (
 from jaxcl.runs.directory import silent
 from jaxcl.swept import check_is_of, folders_of, is_done, name_of
 from jaxcl.train.checkpoint import latest
-from jaxcl.train.population import DIVERGED, common_step, mappable
+from jaxcl.train.population import mappable
+from jaxcl.train.saved import DIVERGED, common_step
 from jaxcl.typing import About
 
 # After so many runs one after the other, programs are forgotten.
@@ -251,7 +252,7 @@ def sweep(
                     # Programs that no other run will use: over a long sweep they fill the memory.
                     jax.clear_caches()
                     since_cleared = 0
-                results = _write(sweep_dir, all_of, folders)
+                results = write_results(sweep_dir, all_of, folders)
                 if after is not None:
                     after(results)
     results = _ended(sweep_dir, all_of, folders)
@@ -315,10 +316,10 @@ def _ended(
                 f" out steps that are not finite, remove {folder / DIVERGED} and give the same command.",
                 file=sys.stderr,
             )
-    return _write(sweep_dir, all_of, folders)
+    return write_results(sweep_dir, all_of, folders)
 
 
-def _write(
+def write_results(
     sweep_dir: Path, all_of: Sequence[dict[str, str]], folders: Sequence[Path]
 ) -> list[dict[str, Any]]:
     """The results of what is evaluated, also as sweep.json."""
@@ -329,7 +330,7 @@ def _write(
         for row in evaluations(folder):
             encoder = "trained" if row["encoder"] == folder.name else row["encoder"]
             results.append(row | {"encoder": encoder, "knobs": named})
-    (sweep_dir / "sweep.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_whole(sweep_dir / "sweep.json", json.dumps(results, indent=2) + "\n")
     return results
 
 
@@ -349,6 +350,8 @@ def plot_sweep(
     from jaxcl.plot import sweep_curves
 
     results = read_json(Path(sweep_dir) / "sweep.json", kind=list)
+    if not results:
+        raise ValueError(f"{sweep_dir} has no results yet, so there is nothing to draw.")
     knobs = [name for name in results[0]["knobs"] if name != "seed"]
     free = [
         name for name in knobs if name not in (where or {}) and len({r["knobs"][name] for r in results}) > 1

@@ -6,6 +6,7 @@ import textwrap
 import jax
 import pytest
 
+from jaxcl.answer import _record
 from jaxcl.cli import main, values_of
 from jaxcl.cli.words import grid_of
 from jaxcl.config import knobs_to_json, load_config, resolved
@@ -13,7 +14,7 @@ from jaxcl.evaluate import features
 from jaxcl.plan import DoesNotFit
 from jaxcl.runs import Unevaluated, evaluation, evaluations
 from jaxcl.runs.marks import FILE, evaluated, mark_begun, mark_complete
-from jaxcl.study import Study, _record
+from jaxcl.study import Study
 from jaxcl.sweep import _write, attributes_of, combinations, groups, name_of, sweep
 from jaxcl.tables import differences_table, fewest_seeds, sweep_table
 from jaxcl.train.log import read_metrics

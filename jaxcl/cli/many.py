@@ -132,13 +132,16 @@ def study(arguments: list[str]) -> int:
         for name, path in there.items():
             print(f"{name:{max(map(len, there))}}  {about(path)}")
         return 0
-    from jaxcl.study import load_study, run_study, settings
+    from jaxcl.answer import run_study
+    from jaxcl.study import load_study, settings
 
     path = studies().get(own.study, Path(own.study))
     asked = load_study(path, small=own.small)
     seeds = None if own.seed is None else [int(seed) for word in own.seed for seed in values_of(word)]
     varied = {knob for setting in settings(asked) for knob in setting}
-    if taken := [word for word in rest if word[2:].replace("-", "_") in varied]:
+    # --knob, --no-knob and --knob=value
+    names = {word: word[2:].partition("=")[0].replace("-", "_") for word in rest if word.startswith("--")}
+    if taken := [word for word, name in names.items() if {name, name.removeprefix("no_")} & varied]:
         raise ValueError(
             f"{', '.join(taken)} is what the study varies. For other values copy {path} and change them, or give"
             " them to `jaxcl sweep`."

@@ -18,7 +18,7 @@ from jaxcl.runs.directory import program_of
 from jaxcl.status import Status, runs_in, status
 from jaxcl.tables import word
 from jaxcl.train.log import read_metrics
-from jaxcl.train.population import DIVERGED
+from jaxcl.train.saved import DIVERGED
 
 NOT_THERE = "\N{EN DASH}"  # the value of a knob that a run's config does not have
 

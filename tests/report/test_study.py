@@ -188,6 +188,21 @@ def test_few_seeds_missing_results_and_divergence_are_said(tmp_path, make_run, r
     assert ["runs", "5: 3 done, 1 stopped, 1 diverged"] in found.tables["summary"]
 
 
+@pytest.mark.parametrize("knobs", [("t",), ("t", "loss")])
+@pytest.mark.parametrize("protocols", [("knn",), ("knn", "linear")])
+def test_of_a_sweep_under_way_the_table_is_that_of_what_there_is(tmp_path, make_run, read, knobs, protocols):
+    """Only the first setting has results, so among results no knob varies."""
+    for at in (0.1, 0.5):
+        for seed in range(3):
+            values = {knob: at if knob == "t" else f"loss{at}" for knob in knobs}
+            results = {protocol: 50.0 + seed for protocol in protocols} if at == 0.1 else None
+            make_run(tmp_path / f"s/t={at},seed={seed}", knobs=values | {"seed": seed}, results=results)
+    tables = read(report_runs([tmp_path / "s"], interactive=False).page).tables
+    (header, row) = tables["Accuracy on test images, percent (n=3)"]
+    assert header == [*knobs, *protocols]
+    assert [cell.split(" ")[0] for cell in row[len(knobs) :]] == ["51.0"] * len(protocols)
+
+
 def test_a_page_of_a_single_run_says_that_it_is_one(tmp_path, make_run, read, capsys):
     folder = make_run(tmp_path / "one", knobs={}, results={"knn": 50.0, "linear": 61.25}, untrained=30.0)
     assert main(["report", str(folder), "--static"]) == 0
