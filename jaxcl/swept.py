@@ -12,7 +12,7 @@ from jaxcl.config import MAY_CHANGE, CommonKnobs, changed_knobs, knobs_to_json, 
 from jaxcl.records import read_json, read_text
 from jaxcl.runs.directory import nothing_learnt, program_of
 from jaxcl.runs.marks import evaluated
-from jaxcl.train.population import DIVERGED
+from jaxcl.train.saved import DIVERGED
 
 
 def name_of(combination: Mapping[str, str]) -> str:
