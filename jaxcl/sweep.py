@@ -6,13 +6,10 @@ differ in shapes or functions one after another.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
 import itertools
 import json
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +20,7 @@ import jax
 
 from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, recipe_of
 from jaxcl.plan import DoesNotFit
+from jaxcl.reads import knobs_read_by
 from jaxcl.records import read_json
 from jaxcl.runs import Members, Opened, evaluate_runs, evaluations, train_run, train_runs
 from jaxcl.runs.directory import silent
@@ -66,14 +64,17 @@ def groups(config: ModuleType, runs: Sequence[CommonKnobs]) -> list[Group]:
 
     Runs of a group have the same knobs but for the seed and for numbers that a training step reads as such
     (`mappable`): temperature, weight, learning rate, decay, strengths. A number that is 0 means "off" in this library,
-    so it stands apart from others. What the config's own `data` reads stands apart too, and so do runs whose images the
-    host makes or which stay encoded, those that start from another run, and those of another placement than jit.
+    so it stands apart from others. What the config's own `data` reads stands apart too, and the seed where its `recipe`
+    may read it; also where they hand the knobs on to what is no plain function (`knobs_read_by`). So do runs whose
+    images the host makes or which stay encoded, those that start from another run, and those of another placement
+    than jit.
     """
     fields = [field.name for field in dataclasses.fields(config.Knobs)]
     floats = [name for name in fields if all(isinstance(getattr(knobs, name), float) for knobs in runs)]
     varying = [name for name in floats if len({getattr(knobs, name) for knobs in runs}) > 1]
-    read_by_data = attributes_of(getattr(config, "data", None))
-    own_seed = {"seed"} - read_by_data
+    own_data = getattr(config, "data", None)
+    read_by_data = knobs_read_by(own_data, fields) if callable(own_data) else set()
+    own_seed = {"seed"} - read_by_data - knobs_read_by(config.recipe, fields)
 
     def kind(i: int, numbers: Sequence[str]) -> Any:
         """The same for runs that differ in these numbers and the seed alone."""
@@ -125,14 +126,6 @@ def data_of(config: ModuleType, knobs: CommonKnobs, group: Group) -> Any:
     if callable(getattr(config, "data", None)):
         return group
     return tuple(getattr(knobs, name) for name in DATA)
-
-
-def attributes_of(function: Any) -> set[str]:
-    """The names behind a dot in a function's text: what it may read of the knobs."""
-    if not inspect.isfunction(function):
-        return set()
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
 
 def sweep(

@@ -8,8 +8,9 @@ import pytest
 from jaxcl.cli import main, values_of
 from jaxcl.config import load_config
 from jaxcl.evaluate import features
+from jaxcl.reads import knobs_read_by
 from jaxcl.runs import evaluation, evaluations
-from jaxcl.sweep import _write, attributes_of, combinations, groups, name_of
+from jaxcl.sweep import _write, combinations, groups, name_of
 from jaxcl.tables import differences_table, fewest_seeds, sweep_table
 from jaxcl.train.log import read_metrics
 
@@ -78,7 +79,7 @@ def test_runs_that_differ_in_numbers_and_seeds_are_one_group(config):
 
 def test_what_shapes_the_program_or_the_images_stands_apart(config):
     module = load_config(config)
-    assert "brightness" in attributes_of(module.data)
+    assert knobs_read_by(module.data, {"brightness", "seed"}) == {"brightness"}
     runs = [
         module.Knobs(),
         module.Knobs(seed=1),
