@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dataclasses
 import inspect
 import textwrap
 from collections.abc import Collection, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+# Knobs that say how the images of --data are read.
+IMAGES = ("train_on", "labels", "layout", "value_range", "encoded")
 # They reach a variable that the text does not name.
 BEHIND = {"locals", "vars", "eval", "exec"}
 
@@ -24,6 +27,21 @@ def knobs_read_by(function: Any, fields: Collection[str]) -> set[str]:
     """Those of the fields that a function of knobs, its first argument, may read; all where its text does not say."""
     found = _read(function, 0, set())
     return set(found) if found is not None and found <= set(fields) else set(fields)
+
+
+def check_read(function: Any, knobs: Any, names: Collection[str] = IMAGES) -> Any:
+    """The knobs. Raises ValueError where one of these has another value than by default and the function ignores it."""
+    read = knobs_read_by(function, {field.name for field in dataclasses.fields(knobs)})
+    given = [
+        name for name in names if name not in read and getattr(knobs, name) != getattr(type(knobs), name)
+    ]
+    if given:
+        said = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(
+            f"The config makes its images itself, in data(knobs), which does not read {said}. Leave it out, or let the"
+            " config's data(knobs) hand it on."
+        )
+    return knobs
 
 
 def _read(function: Any, which: int | str | None, seen: set[tuple[FunctionType, str]]) -> set[str] | None:
@@ -121,7 +139,7 @@ def _words(call: ast.Call, nodes: list[ast.AST], function: FunctionType) -> set[
                 return None
             if not isinstance(node.iter, ast.Tuple | ast.List):
                 return None
-            found |= {word.value for word in words if isinstance(word, ast.Constant)}
+            found |= {str(word.value) for word in words if isinstance(word, ast.Constant)}
             bound += 1
     # Nothing else may have that name: no variable, and no parameter of a function within.
     stored = sum(_is(node, name.id) and isinstance(node.ctx, ast.Store) for node in nodes)  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ that names the file. And what is written there: whole, or not at all."""
 from __future__ import annotations
 
 import json
+import os
 import stat
 import sys
 import types
@@ -33,7 +34,7 @@ def read_text(path: str | Path) -> str:
 def write_whole(path: str | Path, text: str) -> None:
     """Writes a file in UTF-8; who is stopped in between, or finds the disk full, leaves the one that was there."""
     path = Path(path)
-    part = path.with_name(f".{path.name}")
+    part = path.with_name(f".{path.name}.{os.getpid()}")  # another process may write the same file
     part.write_bytes(text.encode())
     part.replace(path)
 

@@ -4,29 +4,24 @@ A study is a small Python file with a docstring, which says what is asked and wh
 Those that come with jaxcl are configs/studies/*.py; `jaxcl study NAME` makes the runs of one by `sweep`, goes on where
 it was stopped, and leaves the page beside them: NAME.md and NAME.png. Which settings are compared with which is in the
 file, so it is decided before there are results; all comparisons of a study are corrected together (Holm).
+
+Here is what a study is and what it compares; its runs and its page are made by `jaxcl.answer`.
 """
 
 from __future__ import annotations
 
 import ast
-import json
 import math
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxcl.config import executed
-from jaxcl.records import read_json, read_text, write_whole
-from jaxcl.runs import device
+from jaxcl.records import read_text
 from jaxcl.shipped import found
-from jaxcl.statistics import contrast, holm
-from jaxcl.sweep import combinations, plot_sweep, sweep
-from jaxcl.tables import Table, column, mean_and_interval, word
-
-# While the runs are made their page is written anew at most so often: a picture takes as long as a small run's steps.
-SECONDS_BETWEEN_PAGES = 60.0
+from jaxcl.statistics import Difference, contrast, holm
+from jaxcl.sweep import combinations
+from jaxcl.tables import Table, column, difference_words, mean_and_interval, word
 
 Setting = Mapping[str, str]  # knob -> value as a word of the command line, "" where the knob is not named
 
@@ -187,28 +182,33 @@ def _at(rest: Setting) -> str:
 
 def compared_table(study: Study, results: Sequence[Mapping[str, Any]]) -> Table:
     """A comparison a row: the mean over seeds with its 95 % interval and p value (paired t test; Holm's correction for
-    all cells of the table), in points of percent."""
-    there, protocols = settings(study), _columns(study, results)
-    by_seed = _by_seed(results)
-    cells = {}
-    for words, signs in comparisons(study):
-        for protocol in protocols:
-            parts = [(by_seed.get((tuple(there[i].items()), protocol), {}), sign) for i, sign in signs]
-            cells[words, protocol] = contrast(parts)
-    corrected = dict(
-        zip(cells, holm([math.nan if one is None else one.p for one in cells.values()]), strict=True)
-    )
+    all cells of the table that have one), in points of percent."""
+    cells = _contrasts(study, results)
+    corrected = holm([math.nan if one is None else one.p for one in cells.values()])
+    said = {at: difference_words(one, p) for (at, one), p in zip(cells.items(), corrected, strict=True)}
+    rows, protocols = dict.fromkeys(words for words, _ in cells), _columns(study, results)
+    return ("difference", *protocols), [(words, *(said[words, one] for one in protocols)) for words in rows]
 
-    def said(words: str, protocol: str) -> str:
-        one, p = cells[words, protocol], corrected[words, protocol]
-        if one is None:
-            return ""
-        if math.isnan(one.half):
-            return f"{one.mean:+.1f} (n=1)"
-        return f"{one.mean:+.1f} ± {one.half:.1f}, p {p:.2g} (n={one.n})"
 
-    rows = dict.fromkeys(words for words, _ in cells)
-    return ("difference", *protocols), [(words, *(said(words, one) for one in protocols)) for words in rows]
+def tested(study: Study, results: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """How many cells of `compared_table` have a p value, for which Holm's method corrects, and how many it has: of one
+    seed there is none, nor where all seeds differ by the same."""
+    found = _contrasts(study, results).values()
+    return sum(one is not None and not math.isnan(one.p) for one in found), len(found)
+
+
+def _contrasts(
+    study: Study, results: Sequence[Mapping[str, Any]]
+) -> dict[tuple[str, str], Difference | None]:
+    """(a comparison in words, protocol) -> what it comes to."""
+    there, by_seed = settings(study), _by_seed(results)
+    return {
+        (words, protocol): contrast(
+            [(by_seed.get((tuple(there[i].items()), protocol), {}), sign) for i, sign in signs]
+        )
+        for words, signs in comparisons(study)
+        for protocol in _columns(study, results)
+    }
 
 
 def settings_table(study: Study, results: Sequence[Mapping[str, Any]]) -> Table:
@@ -246,182 +246,3 @@ def _by_seed(results: Sequence[Mapping[str, Any]]) -> dict[Any, dict[str, float]
             setting = tuple((knob, value) for knob, value in row["knobs"].items() if knob != "seed")
             made.setdefault((setting, column(row)), {})[row["knobs"]["seed"]] = row["accuracy"]
     return made
-
-
-# --- the command -------------------------------------------------------------------------------------------------
-
-
-def run_study(
-    path: str | Path,
-    knobs_of: Callable[[str, Mapping[str, str]], Any],
-    run_dir: str | Path,
-    *,
-    small: bool = False,
-    seeds: Sequence[int] | None = None,
-    together: int | None = None,
-    command: Sequence[str] = (),
-) -> Path:
-    """Makes the runs of a study in run_dir, those that are not there yet, and returns its page, run_dir/NAME.md.
-
-    knobs_of
-        (config, {"knob": "value", ...}) -> the config's knobs.
-    seeds
-        in place of the study's own; more may be added later.
-    together
-        as for `sweep`.
-    command
-        the words of the command line, for the page.
-
-    Raises ValueError where run_dir holds the runs of another study, or of this one with other settings.
-    """
-    path, run_dir = Path(path), Path(run_dir)
-    study = load_study(path, small=small)
-    study = study if seeds is None else study._replace(seeds=tuple(seeds))
-    comparisons(study)  # what is wrong with them is said before the first run
-    fixed = {knob: word(value) for knob, value in study.fixed.items()}
-
-    def knobs(combination: Mapping[str, str]) -> Any:
-        return knobs_of(study.config, {**fixed, **combination})
-
-    run_dir.mkdir(parents=True, exist_ok=True)
-    record = _record(run_dir, path, study, knobs({}), small=small)
-    session: dict[str, Any] = {"began": time.strftime("%Y-%m-%d %H:%M:%S"), "device": device()}
-    record["sessions"].append(session)
-    started, drawn = (time.perf_counter(), time.process_time()), [-math.inf]
-
-    def after(results: list[dict[str, Any]]) -> None:
-        session["seconds"] = round(time.perf_counter() - started[0], 1)
-        session["processor_seconds"] = round(time.process_time() - started[1], 1)
-        write_whole(run_dir / "study.json", json.dumps(record, indent=2) + "\n")
-        if time.perf_counter() - drawn[0] > SECONDS_BETWEEN_PAGES:
-            write_page(path, study, results, run_dir, command=command)
-            drawn[0] = time.perf_counter()
-
-    results = sweep(
-        study.config,
-        knobs,
-        grids(study),
-        run_dir,
-        protocols=study.protocols,
-        baselines=study.baselines,
-        together=together,
-        after=after,
-    )
-    if not results:
-        raise ValueError(
-            "Every run of the study diverged, so there is nothing to report; lower --learning-rate."
-        )
-    if "seconds" not in session:
-        record["sessions"].remove(session)  # all was there
-    return write_page(path, study, results, run_dir, command=command)
-
-
-def _record(run_dir: Path, path: Path, study: Study, knobs: Any, *, small: bool) -> dict[str, Any]:
-    """What study.json says, or will say: which study it is, and when it was worked at, on which device."""
-    varied = {knob for setting in settings(study) for knob in setting} | {"seed", "data_dir"}
-    shared = {name: value for name, value in vars(knobs).items() if name not in varied}
-    shared = json.loads(json.dumps(shared))
-    mine = {"study": path.stem, "small": small, "config": Path(study.config).name, "knobs": shared}
-    file = run_dir / "study.json"
-    if not file.exists():
-        return {**mine, "sessions": []}
-    there = read_json(file)
-    other = [f"{name} {there.get(name)!r}, not {mine[name]!r}" for name in mine if name != "knobs"]
-    other = [said for said, name in zip(other, mine, strict=False) if there.get(name) != mine[name]]
-    before = there.get("knobs", {})
-    other += [
-        f"--{name.replace('_', '-')} {before.get(name)!r}, not {value!r}"
-        for name, value in shared.items()
-        if before.get(name) != value
-    ]
-    if other:
-        raise ValueError(
-            f"{run_dir} holds the runs of another study: {'; '.join(other)}. Choose another --run-dir."
-        )
-    return there
-
-
-# --- the page ----------------------------------------------------------------------------------------------------
-
-
-def write_page(
-    path: str | Path,
-    study: Study,
-    results: Sequence[Mapping[str, Any]],
-    run_dir: str | Path,
-    *,
-    command: Sequence[str] = (),
-) -> Path:
-    """Writes run_dir/NAME.md and, where matplotlib is installed, run_dir/NAME.png: question, command, table,
-    comparisons, picture, and how long it took on which device."""
-    path, run_dir = Path(path), Path(run_dir)
-    title, asked = question(path)
-    runs = len(settings(study)) * len(study.seeds)
-    finished = len({tuple(row["knobs"].items()) for row in results if row["encoder"] == "trained"})
-    parts = [f"# {title}"]
-    if command:
-        parts.append("```\n" + " ".join(command) + "\n```")
-    parts += [asked] if asked else []
-    if finished < runs:
-        parts.append(f"{finished} of {runs} runs so far.")
-    parts.append(
-        f"Test accuracy in percent: mean and 95 % confidence interval (Student's t) over"
-        f" {_number(len(study.seeds), 'seed')}."
-        + (" Fewer than three seeds say next to nothing." if len(study.seeds) < 3 else "")
-    )
-    parts.append(markdown(*settings_table(study, results)))
-    header, rows = compared_table(study, results)
-    if rows:
-        parts.append(
-            "Differences seed by seed, in points: mean, 95 % interval, p value of a paired t test with Holm's"
-            f" correction for all {len(rows) * (len(header) - 1)} of them. They were chosen before the first run."
-        )
-        parts.append(markdown(header, rows))
-    try:
-        plot_sweep(run_dir, out=run_dir / f"{path.stem}.png", **study.picture)
-        parts.append(f"![accuracy]({path.stem}.png)")
-    except (ImportError, ValueError) as error:
-        print(f"The picture is left out: {error}", file=sys.stderr)
-    parts.append(_time_spent(run_dir, runs=finished))
-    page = run_dir / f"{path.stem}.md"
-    write_whole(page, "\n\n".join(parts) + "\n")
-    return page
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as Markdown.
-
-    >>> print(markdown(("loss", "knn"), [("swd", "44.6")]))
-    | loss | knn |
-    |---|---|
-    | swd | 44.6 |
-    """
-    lines = [header, ["---"] * len(header), *rows]
-    made = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-    made[1] = "|" + "---|" * len(header)
-    return "\n".join(made)
-
-
-def _number(n: int, what: str) -> str:
-    return f"{n} {what}" + ("" if n == 1 else "s")
-
-
-def _time_spent(run_dir: Path, *, runs: int) -> str:
-    """How long the sessions took, on which devices, and with which versions."""
-    file = run_dir / "study.json"
-    sessions = read_json(file)["sessions"] if file.exists() else []
-    by_device: dict[str, list[float]] = {}
-    for session in sessions:
-        spent = by_device.setdefault(session["device"], [0.0, 0.0])
-        spent[0] += session.get("seconds", 0.0) / 60
-        spent[1] += session.get("processor_seconds", 0.0) / 60
-    said = "; ".join(
-        f"{device_name}: {minutes:.0f} minutes by the clock, {processor:.0f} of processor time"
-        for device_name, (minutes, processor) in by_device.items()
-    )
-    versions = {}
-    for record in sorted(run_dir.glob("*/run.json"))[:1]:
-        versions = read_json(record).get("versions", {})
-    made_by = ", ".join(f"{name} {versions[name]}" for name in ("jaxcl", "jax", "python") if name in versions)
-    date = sessions[-1]["began"][:10] if sessions else time.strftime("%Y-%m-%d")
-    return f"{_number(runs, 'run')}. {said}. {made_by}; {date}."

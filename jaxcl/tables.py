@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxcl.statistics import holm, mean_interval, paired_difference
+from jaxcl.statistics import Difference, holm, mean_interval, paired_difference
 from jaxcl.typing import Images
 
 # Header and rows.
@@ -92,11 +92,14 @@ def robustness_table(results: Sequence[Mapping[str, Any]]) -> Table:
     return ("encoder", "clean", *groups, "all", "severity 3 to 5"), rows
 
 
-def sweep_table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """Of a sweep, a combination of knobs a row: mean and 95 % confidence interval over seeds, in percent. Knobs that
-    all combinations share are left out."""
+def sweep_table(results: Sequence[Mapping[str, Any]], *, knobs: Sequence[str] | None = None) -> Table:
+    """Of a sweep, a combination of knobs a row: mean and 95 % confidence interval over seeds, in percent.
+
+    knobs
+        that have a column, before that of the encoder; unless given, those in which the results differ.
+    """
     protocols = list(dict.fromkeys(map(column, results)))
-    knobs = _varying(results)
+    knobs = _varying(results) if knobs is None else knobs
     cells: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for row in results:
         at = (*(row["knobs"][knob] for knob in knobs), row["encoder"])
@@ -108,13 +111,16 @@ def sweep_table(results: Sequence[Mapping[str, Any]]) -> Table:
     return (*knobs, "encoder", *protocols), rows
 
 
-def differences_table(results: Sequence[Mapping[str, Any]], *, most: int = 4) -> Table:
+def differences_table(
+    results: Sequence[Mapping[str, Any]], *, most: int = 4, knobs: Sequence[str] | None = None
+) -> Table:
     """Of a sweep's trained encoders, two settings a row: their mean difference over the seeds that both have, with its
     95 % confidence interval and p value (paired t test, Holm's correction for all cells of the table).
 
-    All pairs of up to `most` settings; of more, each against the first. No rows with a single setting.
+    All pairs of up to `most` settings; of more, each against the first. No rows with a single setting. `knobs` as for
+    `sweep_table`.
     """
-    knobs = _varying(results)
+    knobs = _varying(results) if knobs is None else knobs
     protocols = list(dict.fromkeys(map(column, results)))
     found = _by_setting(results, knobs)
     settings = list(found)
@@ -128,12 +134,12 @@ def differences_table(results: Sequence[Mapping[str, Any]], *, most: int = 4) ->
     return (f"{', '.join(knobs)}", "minus", *protocols), rows
 
 
-def steps_table(results: Sequence[Mapping[str, Any]]) -> Table:
+def steps_table(results: Sequence[Mapping[str, Any]], *, knobs: Sequence[str] | None = None) -> Table:
     """Of a sweep's trained encoders, what one knob makes out while the others stay: each of its values against its
     first, at every combination of the others. Cells as in `differences_table`. No rows where no two settings differ
-    in a single knob.
+    in a single knob. `knobs` as for `sweep_table`.
     """
-    knobs = _varying(results)
+    knobs = _varying(results) if knobs is None else knobs
     protocols = list(dict.fromkeys(map(column, results)))
     found = _by_setting(results, knobs)
     pairs, at = [], []
@@ -225,19 +231,9 @@ def _compared(
         for pair in pairs
         for protocol in protocols
     }
-    corrected = dict(
-        zip(compared, holm([math.nan if one is None else one.p for one in compared.values()]), strict=True)
-    )
-
-    def words(pair, protocol: str) -> str:
-        one, p = compared[pair, protocol], corrected[pair, protocol]
-        if one is None:
-            return ""
-        if math.isnan(one.half):
-            return f"{one.mean:+.1f} (n=1)"
-        return f"{one.mean:+.1f} ± {one.half:.1f}, p {p:.2g} (n={one.n})"
-
-    return [[words(pair, protocol) for protocol in protocols] for pair in pairs]
+    corrected = holm([math.nan if one is None else one.p for one in compared.values()])
+    said = {at: difference_words(one, p) for (at, one), p in zip(compared.items(), corrected, strict=True)}
+    return [[said[pair, protocol] for protocol in protocols] for pair in pairs]
 
 
 def _varying(results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -276,6 +272,22 @@ def mean_and_interval(values: Sequence[float]) -> str:
         return ""
     mean, half, n = mean_interval(values)
     return f"{mean:.1f}" if n == 1 else f"{mean:.1f} ± {half:.1f} (n={n})"
+
+
+def difference_words(one: Difference | None, p: float) -> str:
+    """The mean of differences, half its 95 % interval and the corrected p value, where there is one.
+
+    >>> nan = math.nan
+    >>> difference_words(Difference(1.0, 0.5, 3, 0.01), 0.02), difference_words(Difference(1.0, 0.0, 2, nan), nan)
+    ('+1.0 ± 0.5, p 0.02 (n=3)', '+1.0 ± 0.0 (n=2)')
+    >>> difference_words(Difference(1.0, nan, 1, nan), nan), difference_words(None, nan)
+    ('+1.0 (n=1)', '')
+    """
+    if one is None:
+        return ""
+    half = "" if math.isnan(one.half) else f" ± {one.half:.1f}"
+    tested = "" if math.isnan(p) else f", p {p:.2g}"
+    return f"{one.mean:+.1f}{half}{tested} (n={one.n})"
 
 
 def describe(images: Images) -> str:

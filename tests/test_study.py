@@ -1,11 +1,13 @@
 """A study is a file that says what is asked; its page says what its runs answer."""
 
 import json
+import os
 
 import jax
 import numpy as np
 import pytest
 
+from jaxcl import answer
 from jaxcl.cli import knobs_of, main, words_of
 from jaxcl.config import load_config, recipe_of
 from jaxcl.runs import evaluations
@@ -22,7 +24,7 @@ from jaxcl.study import (
     settings,
     settings_table,
 )
-from jaxcl.sweep import combinations
+from jaxcl.sweep import combinations, plot_sweep
 from jaxcl.tables import word
 from jaxcl.train import init_state, make_step
 from jaxcl.train.state import blank_batch
@@ -179,7 +181,7 @@ def test_a_difference_is_taken_at_each_value_of_the_other_knob():
     study = ASKED._replace(compare=(Compare("loss"),))
     header, rows = compared_table(study, FOUND)
     assert header == ("difference", "knn")
-    assert rows[0] == ("loss b - a at layers 2", "-3.0 ± 0.0, p 0 (n=3)")
+    assert rows[0] == ("loss b - a at layers 2", "-3.0 ± 0.0 (n=3)")
     assert [row[0] for row in rows] == ["loss b - a at layers 2", "loss b - a at layers 3"]
 
 
@@ -187,7 +189,7 @@ def test_a_difference_of_differences_is_that_of_each_seed():
     study = ASKED._replace(compare=(Compare("loss", across="layers"),))
     rows = compared_table(study, FOUND)[1]
     # (b3 - a3) - (b2 - a2) is 2 for every seed: it changes with certainty, however much the runs scatter.
-    assert rows == [("loss b - a: layers 3 - 2", "+2.0 ± 0.0, p 0 (n=3)")]
+    assert rows == [("loss b - a: layers 3 - 2", "+2.0 ± 0.0 (n=3)")]
 
 
 def test_a_missing_run_takes_its_seed_from_the_comparison_alone():
@@ -273,11 +275,44 @@ def test_a_study_that_was_stopped_goes_on_and_leaves_its_page(study, tmp_path, m
     assert main(["study", str(study)]) == 0
     assert "==" not in capsys.readouterr().out
     assert len(json.loads((where / "study.json").read_text())["sessions"]) == 2
+    # A part of the seeds: nothing is left to do, and the page is that of all that lie there.
+    assert main(["study", str(study), "--seed", "1"]) == 0
+    assert "(n=2)" in (where / "nothing.md").read_text()
     # Other knobs are another study.
     assert main(["study", str(study), "--learning-rate", "0.5"]) == 1
     assert "--learning-rate 0.01, not 0.5" in capsys.readouterr().err
-    assert main(["study", str(study), "--temperature", "0.5"]) == 1
-    assert "is what the study varies" in capsys.readouterr().err
+    for words in (["--temperature", "0.5"], ["--temperature=0.5"], ["--no-temperature"]):
+        assert main(["study", str(study), *words]) == 1
+        assert "is what the study varies" in capsys.readouterr().err
+
+
+def test_two_processes_at_one_study_keep_each_others_sessions(study, tmp_path, monkeypatch):
+    """The other one writes its session while this one's runs are made."""
+    other = {"began": "2026-01-01 00:00:00", "device": "1 x cpu", "process": 1, "seconds": 60.0}
+
+    def made(config, knobs, grid, folder, *, after, **settings):
+        after([])
+        record = json.loads((folder / "study.json").read_text())
+        record["sessions"].append(other)
+        (folder / "study.json").write_text(json.dumps(record))
+        after([])
+        return [{}]
+
+    monkeypatch.setattr(answer, "sweep", made)
+    monkeypatch.setattr(answer, "write_page", lambda *_, **__: tmp_path / "page.md")
+
+    def knobs(config, combination):
+        return knobs_of("study", config, words_of(config, combination))
+
+    answer.run_study(study, knobs, tmp_path / "runs")
+    sessions = json.loads((tmp_path / "runs/study.json").read_text())["sessions"]
+    assert [one["process"] for one in sessions] == [1, os.getpid()]
+
+
+def test_without_results_there_is_nothing_to_draw(tmp_path):
+    (tmp_path / "sweep.json").write_text("[]")
+    with pytest.raises(ValueError, match="has no results yet"):
+        plot_sweep(tmp_path)
 
 
 def test_studies_are_listed_and_one_without_a_small_form_says_so(capsys):

@@ -41,7 +41,7 @@ def report(arguments: list[str]) -> int:
 
 def sweep(arguments: list[str]) -> int:
     """`jaxcl sweep CONFIG.py [--run-dir DIR] [--protocol NAME ...] --knob value value ...`"""
-    from jaxcl.runs import BASELINES
+    from jaxcl.runs import BASELINES, Unevaluated
     from jaxcl.sweep import sweep as run_sweep
     from jaxcl.tables import differences_table, fewest_seeds, sweep_table
 
@@ -75,15 +75,21 @@ def sweep(arguments: list[str]) -> int:
     own.config = found_config(own.config)
     grid, same = grid_of(rest)
     sweep_dir = own.run_dir or Path("runs") / f"{own.config.stem}-sweep"
-    results = run_sweep(
-        own.config,
-        lambda combination: knobs_of("sweep", own.config, [*words_of(own.config, combination), *same]),
-        grid or {"seed": ["0"]},
-        sweep_dir,
-        protocols=own.protocol,
-        baselines=() if own.baselines is None else [named[word] for word in own.baselines or named],
-        together=own.together,
-    )
+    failed = None
+    try:
+        results = run_sweep(
+            own.config,
+            lambda combination: knobs_of("sweep", own.config, [*words_of(own.config, combination), *same]),
+            grid or {"seed": ["0"]},
+            sweep_dir,
+            protocols=own.protocol,
+            baselines=() if own.baselines is None else [named[word] for word in own.baselines or named],
+            together=own.together,
+        )
+    except Unevaluated as error:
+        if not error.results:
+            raise
+        results, failed = error.results, error
     if not results:
         raise ValueError(
             "Every run of the sweep diverged, so there is nothing to report; lower --learning-rate."
@@ -101,6 +107,8 @@ def sweep(arguments: list[str]) -> int:
             " either side. Add some, as --seed 0..4."
         )
     print(f"One page of all this: jaxcl report {sweep_dir}")
+    if failed is not None:
+        raise failed
     return 0
 
 
@@ -124,13 +132,16 @@ def study(arguments: list[str]) -> int:
         for name, path in there.items():
             print(f"{name:{max(map(len, there))}}  {about(path)}")
         return 0
-    from jaxcl.study import load_study, run_study, settings
+    from jaxcl.answer import run_study
+    from jaxcl.study import load_study, settings
 
     path = studies().get(own.study, Path(own.study))
     asked = load_study(path, small=own.small)
     seeds = None if own.seed is None else [int(seed) for word in own.seed for seed in values_of(word)]
     varied = {knob for setting in settings(asked) for knob in setting}
-    if taken := [word for word in rest if word[2:].replace("-", "_") in varied]:
+    # --knob, --no-knob and --knob=value
+    names = {word: word[2:].partition("=")[0].replace("-", "_") for word in rest if word.startswith("--")}
+    if taken := [word for word, name in names.items() if {name, name.removeprefix("no_")} & varied]:
         raise ValueError(
             f"{', '.join(taken)} is what the study varies. For other values copy {path} and change them, or give"
             " them to `jaxcl sweep`."

@@ -57,8 +57,9 @@ INTERVALS = (
 PAIRS = (
     "Differences are taken seed by seed, as runs of one seed share their order of images and what the seed draws: the"
     " mean of the differences, half the width of its 95 % interval, and the p value of the paired t test of no"
-    " difference, corrected by Holm's method for all cells of its table. n is how many seeds both settings have. What"
-    " is averaged over the other knobs is so within each seed, before seeds are compared."
+    " difference, corrected by Holm's method for all cells of its table that have one: of one seed there is none, nor"
+    " where all seeds differ by the same. n is how many seeds both settings have. What is averaged over the other knobs"
+    " is so within each seed, before seeds are compared."
 )
 HIGHEST = (
     "The highest of several means is chosen by the same test images, so that it promises a little too much."
@@ -224,7 +225,8 @@ def _results(study: Study) -> list[str]:
     if len(study.members) == 1:
         return ["<h2>Results</h2>", *_of_one(study.members[0])]
     pieces = ["<h2>Results</h2>"]
-    header, rows = sweep_table(results)
+    # Those that vary among the runs, which may be more than vary among the results so far.
+    header, rows = sweep_table(results, knobs=study.varying)
     place = len(study.varying)
     for encoder in dict.fromkeys(row[place] for row in rows):
         of = "" if encoder == "trained" else f": {encoder}"
@@ -240,9 +242,9 @@ def _results(study: Study) -> list[str]:
         n, rows = common_count(1, rows)
         caption = f"Averaged over the other knobs, difference in accuracy, percentage points{n}"
         averaged = [html.table(caption, header, rows, kinds="sort")]
-    header, rows = steps_table(results)
+    header, rows = steps_table(results, knobs=study.varying)
     if not rows:  # no two differ in one knob alone
-        header, rows = differences_table(results)
+        header, rows = differences_table(results, knobs=study.varying)
     if rows:
         n, rows = common_count(2, rows)
         if not any(row[1] for row in rows):

@@ -331,8 +331,10 @@ def _idle(members: int, used: int) -> str | None:
     if used == devices:
         return None
     if members < devices:
-        why = "no member is split" if used == members else f"{members} is a multiple of no more"
-        return f"{members} members on {used} of {devices} devices: {why}; a multiple of {devices} members uses all."
+        return (
+            f"{members} members on {used} of {devices} devices: no member is split; a multiple of {devices} members"
+            " uses all."
+        )
     most = members // devices * devices
     return (
         f"{members} members on {used} of {devices} devices: {members} is not a multiple of {devices};"
