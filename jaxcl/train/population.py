@@ -183,6 +183,8 @@ def train_together(
                 known[i] = ended
                 _say_diverged(overall, run_dirs, numbers, seeds, i, ended)
 
+        if idle := _idle(members, mesh.size):
+            overall.say(idle)
         overall.say("Compiling the training step; a large network takes minutes.")
         for step in range(start + 1, steps + 1):
             arguments = (pixels, lengthwise, state, run_keys, next(batches))
@@ -321,6 +323,23 @@ def _check(
 def _sharing(members: int) -> int:
     """How many devices share the members evenly: as many as can."""
     return next(k for k in range(min(members, jax.device_count()), 0, -1) if members % k == 0)
+
+
+def _idle(members: int, used: int) -> str | None:
+    """A line about devices that the members do not use; None where they use all."""
+    devices = jax.device_count()
+    if used == devices:
+        return None
+    if members < devices:
+        return (
+            f"{members} members on {used} of {devices} devices: no member is split; a multiple of {devices} members"
+            " uses all."
+        )
+    most = members // devices * devices
+    return (
+        f"{members} members on {used} of {devices} devices: {members} is not a multiple of {devices};"
+        f" --together {most} uses all."
+    )
 
 
 def _mapped(function: Callable, mesh: Mesh, axes: Sequence[int | None], *, donate: int | None = None):

@@ -16,7 +16,16 @@ from jaxcl.config import Recipe
 from jaxcl.data import input_pipeline
 from jaxcl.losses import generalized, keyless, nt_xent, queue_nce, regression, sliced_wasserstein
 from jaxcl.methods import byol, looc, moco, simclr
-from jaxcl.train import Callback, Preempted, checkpoint, health, init_state, make_step, train_together
+from jaxcl.train import (
+    Callback,
+    Preempted,
+    checkpoint,
+    health,
+    init_state,
+    make_step,
+    population,
+    train_together,
+)
 from jaxcl.train.log import read_metrics
 from jaxcl.train.population import mappable
 from jaxcl.train.saved import DIVERGED, common_step
@@ -345,3 +354,24 @@ def test_a_population_says_what_it_cannot_do(noise):
         train_together(partial(recipe_of, of_simclr), numbers, noise, seeds=[0, 1])
     with pytest.raises(ValueError, match="seeds must be one for each of 1 members; got 2"):
         train_together(partial(recipe_of, of_simclr), numbers[:1], noise, seeds=[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("members", "devices", "line"),
+    [
+        (5, 4, "5 members on 1 of 4 devices: 5 is not a multiple of 4; --together 4 uses all."),
+        (9, 4, "9 members on 3 of 4 devices: 9 is not a multiple of 4; --together 8 uses all."),
+        (2, 4, "2 members on 2 of 4 devices: no member is split; a multiple of 4 members uses all."),
+        (8, 4, None),
+        (3, 1, None),
+    ],
+)
+def test_devices_that_members_leave_idle_are_named(members, devices, line, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    assert population._idle(members, population._sharing(members)) == line
+
+
+def test_a_population_says_in_its_log_which_devices_are_idle(noise, capsys):
+    train_together(partial(decay_of, steps=1), TWO, noise, seeds=[0, 1], loggers=())
+    said = "2 members on 2 of 8 devices: no member is split"
+    assert said in " ".join(capsys.readouterr().out.split())
