@@ -82,6 +82,7 @@ def test_a_student_whose_teacher_is_gone_says_where_it_belongs(world, capsys):
 
 
 def test_a_teacher_without_a_classifier_is_refused_with_the_way_out(world, capsys):
+    (world / "nobody").mkdir()
     arguments = ["--data", f"npz:{world}/bare.npz", "--teacher", f"{world}/nobody", *SMALL]
     assert main(["train", f"{CONFIGS}/distill.py", "--run-dir", f"{world}/none", *arguments]) == 1
     assert "not a run directory" in capsys.readouterr().err
