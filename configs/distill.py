@@ -20,6 +20,7 @@ The paper reports 73.9 and 77.5 % for a ResNet-50 that was taught by larger netw
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, optim, steps_across
@@ -49,6 +50,11 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         steps = steps_across(knobs.epochs, about.count, knobs.batch_size) + 1
         rate = optim.scaled_learning_rate(rate, knobs.batch_size, rule=knobs.rate_rule)
     rate = optim.warmup_cosine(rate, steps=steps, warmup_steps=steps // 20)
+    if knobs.teacher and not Path(knobs.teacher).is_dir():
+        raise FileNotFoundError(
+            f"--teacher {knobs.teacher} is not there. What is distilled needs its teacher's run directory, also to be"
+            " opened later: put it back there."
+        )
     taught_by = open_run(knobs.teacher)
     if taught_by.recipe.classify is None:
         raise ValueError(

@@ -12,11 +12,15 @@ if TYPE_CHECKING:
     from jaxcl import (
         augment,
         collectives,
+        config,
         data,
         devices,
+        encoder,
         evaluate,
         extract,
         feature_transform,
+        features,
+        five_parts,
         keys,
         losses,
         memory,
@@ -24,9 +28,16 @@ if TYPE_CHECKING:
         monitor,
         nets,
         plot,
+        report,
+        runs,
+        shuffle,
         similarity,
+        study,
+        sweep,
         testing,
         train,
+        typing,
+        weights,
     )
     from jaxcl.config import (
         CommonKnobs,
@@ -48,8 +59,9 @@ __version__ = "0.1.0"
 # A name -> the module that is imported, or that has it, when it is asked for.
 _LATER = {
     **dict.fromkeys(
-        "augment collectives data devices evaluate extract feature_transform keys losses memory methods monitor nets"
-        " plot similarity testing train".split(),
+        "augment collectives config data devices encoder evaluate extract feature_transform features five_parts keys"
+        " losses memory methods monitor nets plot report runs shuffle similarity study sweep testing train typing"
+        " weights".split(),
         None,
     ),
     **dict.fromkeys(
@@ -74,11 +86,15 @@ __all__ = [
     "basics",
     "collectives",
     "compare_losses",
+    "config",
     "data",
     "devices",
+    "encoder",
     "evaluate",
     "extract",
     "feature_transform",
+    "features",
+    "five_parts",
     "keys",
     "load_config",
     "load_encoder",
@@ -90,11 +106,18 @@ __all__ = [
     "nonzero",
     "optim",
     "plot",
+    "report",
+    "runs",
+    "shuffle",
     "similarity",
     "steps_across",
     "steps_of",
+    "study",
+    "sweep",
     "testing",
     "train",
+    "typing",
+    "weights",
 ]
 
 

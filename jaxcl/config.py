@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxcl import devices, neighbors
+from jaxcl.reads import check_read
 from jaxcl.records import check_fits, parsed, read_text
 from jaxcl.typing import About, Array, Method, Net, PyTree, Views
 
@@ -367,7 +368,7 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
     """The images of a config, still unread: its own `data(knobs)`, or what --data, --data-dir and --size name."""
     own = getattr(config, "data", None)
     if callable(own):  # not the module jaxcl.data, which a config may have imported
-        return own(knobs)
+        return own(check_read(own, knobs))
     from jaxcl import data
 
     return data.open(

@@ -176,10 +176,21 @@ def split(tree: PyTree, mesh: Mesh, *, axis: int = 0) -> PyTree:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
 
+def process_of(device: jax.Device) -> int:
+    """The process that a device belongs to."""
+    return device.process_index
+
+
 def row(devices: list) -> Mesh:
-    """These devices as a mesh; they may be described ones that are not there."""
+    """These devices as a mesh, those of a process side by side and processes in order, as a batch is dealt out to them;
+    they may be described ones that are not there."""
     # Auto: since jax 0.9 make_mesh's default is Explicit, under which `z @ z.T` of a split batch is an error.
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    auto = {"axis_types": (AxisType.Auto,)}
+    try:
+        made = list(jax.make_mesh((len(devices),), (AXIS,), devices=devices, **auto).devices.flat)
+    except (AssertionError, ValueError, NotImplementedError):
+        made = devices  # chips of a TPU slice that fill no rectangle: make_mesh knows no order for them
+    return Mesh(np.array(sorted(made, key=process_of)), (AXIS,), **auto)
 
 
 def _own_copy(leaf):

@@ -225,9 +225,13 @@ def at_hand(*, devices: list[Any] | None = None, measure: bool = True) -> Machin
     """The devices of this process's machine, or some of them. Their rates are those published, where jax names them as
     `CHIPS` does; else `measure` says whether to measure them, which takes a second."""
     devices = list(jax.devices()) if devices is None else devices
-    first = devices[0]
-    # The longest match: "TPU v5 lite" is no "TPU v5".
-    chips = [chip for chip in CHIPS.values() if first.device_kind.startswith(chip.kind)]
+    # Of another process's device the memory cannot be asked for.
+    first = next((one for one in devices if one.process_index == jax.process_index()), devices[0])
+    # The longest match: "TPU v5 lite" is no "TPU v5". A card for a PCIe slot has other rates than those published here.
+    slot = any(word in first.device_kind for word in ("PCIe", "NVL"))
+    chips = [
+        chip for chip in CHIPS.values() if f"{first.device_kind} ".startswith(f"{chip.kind} ") and not slot
+    ]
     chip = max(chips, key=lambda chip: len(chip.kind), default=None)
     capacity = (first.memory_stats() or {}).get("bytes_limit") if first.platform != "cpu" else None
     if first.platform == "cpu" and jax.process_count() == 1:
@@ -241,6 +245,12 @@ def at_hand(*, devices: list[Any] | None = None, measure: bool = True) -> Machin
         if first.platform == "cpu":  # pretended devices share one
             flops /= len(devices)
     return Machine("here", devices, len(devices), capacity, flops, None, None, rates_from=how)
+
+
+def in_use(devices: list[Any]) -> int:
+    """Bytes that are in use on this process's first of these devices: state, and images that are kept there."""
+    first = next(one for one in devices if one.process_index == jax.process_index())
+    return (first.memory_stats() or {}).get("bytes_in_use", 0)
 
 
 def available_memory() -> int | None:

@@ -12,7 +12,7 @@ from jaxcl import owner
 from jaxcl.records import read_json
 from jaxcl.train.checkpoint import steps as saved_steps
 from jaxcl.train.log import read_metrics, read_warnings
-from jaxcl.train.population import DIVERGED
+from jaxcl.train.saved import DIVERGED
 
 SILENT = 600.0  # seconds without a line, after which a run that trains is said to be silent
 

@@ -6,13 +6,11 @@ differ in shapes or functions one after another.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
+import gc
 import itertools
 import json
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,15 +21,30 @@ import jax
 
 from jaxcl.config import CommonKnobs, Recipe, load_config, open_data, recipe_of
 from jaxcl.plan import DoesNotFit
+from jaxcl.reads import knobs_read_by
 from jaxcl.records import read_json, write_whole
-from jaxcl.runs import Members, Opened, evaluate_runs, evaluations, train_run, train_runs
+from jaxcl.runs import (
+    Members,
+    Opened,
+    Unevaluated,
+    check_asked,
+    evaluate_runs,
+    evaluations,
+    train_run,
+    train_runs,
+)
 from jaxcl.runs.directory import silent
+from jaxcl.swept import check_is_of, folders_of, is_done, name_of
 from jaxcl.train.checkpoint import latest
-from jaxcl.train.population import DIVERGED, common_step, mappable
+from jaxcl.train.population import mappable
+from jaxcl.train.saved import DIVERGED, common_step
 from jaxcl.typing import About
 
 # After so many runs one after the other, programs are forgotten.
 CLEARED = 8
+
+# Where, in what does not fit, the remedy of `jaxcl train` begins, which a sweep does not have.
+ANYWAY = " --anyway "
 
 # Knob -> its values; of several grids the combinations of each.
 Grid = Mapping[str, Sequence[str]]
@@ -65,14 +78,17 @@ def groups(config: ModuleType, runs: Sequence[CommonKnobs]) -> list[Group]:
 
     Runs of a group have the same knobs but for the seed and for numbers that a training step reads as such
     (`mappable`): temperature, weight, learning rate, decay, strengths. A number that is 0 means "off" in this library,
-    so it stands apart from others. What the config's own `data` reads stands apart too, and so do runs whose images the
-    host makes or which stay encoded, those that start from another run, and those of another placement than jit.
+    so it stands apart from others. What the config's own `data` reads stands apart too, and the seed where its `recipe`
+    may read it; also where they hand the knobs on to what is no plain function (`knobs_read_by`). So do runs whose
+    images the host makes or which stay encoded, those that start from another run, and those of another placement
+    than jit.
     """
     fields = [field.name for field in dataclasses.fields(config.Knobs)]
     floats = [name for name in fields if all(isinstance(getattr(knobs, name), float) for knobs in runs)]
     varying = [name for name in floats if len({getattr(knobs, name) for knobs in runs}) > 1]
-    read_by_data = attributes_of(getattr(config, "data", None))
-    own_seed = {"seed"} - read_by_data
+    own_data = getattr(config, "data", None)
+    read_by_data = knobs_read_by(own_data, fields) if callable(own_data) else set()
+    own_seed = {"seed"} - read_by_data - knobs_read_by(config.recipe, fields)
 
     def kind(i: int, numbers: Sequence[str]) -> Any:
         """The same for runs that differ in these numbers and the seed alone."""
@@ -126,14 +142,6 @@ def data_of(config: ModuleType, knobs: CommonKnobs, group: Group) -> Any:
     return tuple(getattr(knobs, name) for name in DATA)
 
 
-def attributes_of(function: Any) -> set[str]:
-    """The names behind a dot in a function's text: what it may read of the knobs."""
-    if not inspect.isfunction(function):
-        return set()
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-
-
 def sweep(
     config: str | Path,
     knobs_of: Callable[[Mapping[str, str]], Any],
@@ -147,8 +155,13 @@ def sweep(
 ) -> list[dict[str, Any]]:
     """Trains and evaluates every combination in sweep_dir/knob=value,...; what is there already is not done again.
 
+    A run that is there under another name is taken up by its knobs (`swept.folders_of`). Raises ValueError, before
+    anything is trained, where one is of other knobs or another program.
+
     `knobs_of({"knob": "value", ...})` makes the config's knobs. Returns one result a run, protocol and encoder,
-    with the combination under "knobs", and writes them to sweep_dir/sweep.json. A run that diverged has no result.
+    with the combination under "knobs", and writes them to sweep_dir/sweep.json. A run that diverged has no result, and
+    is tried again once its diverged.json is removed. Raises `Unevaluated` at the end, with the results, where some runs
+    could not be evaluated.
 
     grid
         of several grids all combinations of each; under "knobs" a result has "" for a knob that only others name.
@@ -164,22 +177,21 @@ def sweep(
     """
     if together is not None and together < 1:
         raise ValueError(f"together is how many runs one program trains, at least 1; got {together}.")
+    check_asked(protocols, baselines)
     if together is None and jax.default_backend() == "cpu":
         together = 1
     sweep_dir = Path(sweep_dir)
     all_of = combinations(grid)
-    folders = [sweep_dir / name_of(combination).replace("/", "_") for combination in all_of]
-
-    def is_done(folder: Path) -> bool:
-        # A result is written as soon as it is there, so an evaluation that was stopped has left some of them.
-        wanted = {(protocol, encoder) for protocol in protocols for encoder in (folder.name, *baselines)}
-        done = {(row["protocol"], row["encoder"]) for row in evaluations(folder)}
-        return wanted <= done or (folder / DIVERGED).exists()
-
-    todo = [i for i, folder in enumerate(folders) if not is_done(folder)]
+    if not all_of:
+        raise ValueError("A sweep without a run: a knob of every grid has no values. Give each at least one.")
+    knobs = [knobs_of(combination) for combination in all_of]
+    folders = folders_of(sweep_dir, config, all_of, knobs)
+    done = {folder: is_done(folder, protocols, baselines) for folder in folders}
+    for folder, own_knobs in zip(folders, knobs, strict=True):
+        check_is_of(folder, config, own_knobs, done=done[folder])
+    todo = [i for i, folder in enumerate(folders) if not done[folder] and folder not in folders[:i]]
     if not todo:
-        return _write(sweep_dir, all_of, folders)
-    knobs = {i: knobs_of(all_of[i]) for i in todo}
+        return _ended(sweep_dir, all_of, folders)
     each = [Group((j,), ()) for j in range(len(todo))]
     module = load_config(config)
     check_labels(module, knobs[todo[0]], protocols)
@@ -191,45 +203,55 @@ def sweep(
         members = Members(group.numbers, opened, own_data)
         shared |= {todo[j]: members for j in group.members}
     sorted_out = each if together == 1 else sorted_out
-    since_cleared = 0
+    since_cleared, unevaluated = 0, list[str]()
     for group in sorted_out:
         for part in _at_one_step([todo[j] for j in group.members], folders):
             left, most = part, together or len(part)
             while left:
                 own = left[:most]
                 print(f"\n== {'; '.join(name_of(all_of[i]) for i in own)}", flush=True)
+                fits = True
                 try:
                     if len(own) == 1:
                         _train_one(config, knobs[own[0]], folders[own[0]])
                     else:
                         chosen = [knobs[i] for i in own], [folders[i] for i in own]
                         train_runs(config, *chosen, numbers=group.numbers)
-                except DoesNotFit as error:
-                    if len(own) == 1:
+                except (DoesNotFit, jax.errors.JaxRuntimeError) as error:
+                    if len(own) == 1 or not _too_large(error):
                         raise
-                    most = -(-len(own) // 2)
-                    print(
-                        f"{len(own)} runs are too many for one program: {error}\nTrying {most}.", flush=True
-                    )
+                    most, fits = -(-len(own) // 2), False
+                    why = str(error).partition(ANYWAY)[0][:500]
+                    print(f"{len(own)} runs are too many for one program: {why}\nTrying {most}.", flush=True)
+                if not fits:  # here the error is gone, and with it what its traceback held of the device
+                    jax.clear_caches()
+                    gc.collect()
                     continue
                 left = left[most:]
-                evaluate_runs(
-                    [folders[i] for i in own if not (folders[i] / DIVERGED).exists()],
-                    protocols,
-                    members=shared[own[0]],
-                    baselines=baselines,
-                    at_once=1 if together == 1 else len(own),
-                    say=partial(print, flush=True) if len(own) > 1 else silent,
-                )
+                try:
+                    evaluate_runs(
+                        [folders[i] for i in own if not (folders[i] / DIVERGED).exists()],
+                        protocols,
+                        members=shared[own[0]],
+                        baselines=baselines,
+                        at_once=1 if together == 1 else len(own),
+                        say=partial(print, flush=True) if len(own) > 1 else silent,
+                    )
+                except Unevaluated as error:
+                    print(f"{error} The sweep goes on with the others.", file=sys.stderr, flush=True)
+                    unevaluated.append(str(error))
                 since_cleared += len(own)
                 if since_cleared >= CLEARED or len(own) > 1:
                     # Programs that no other run will use: over a long sweep they fill the memory.
                     jax.clear_caches()
                     since_cleared = 0
-                results = _write(sweep_dir, all_of, folders)
+                results = write_results(sweep_dir, all_of, folders)
                 if after is not None:
                     after(results)
-    return _write(sweep_dir, all_of, folders)
+    results = _ended(sweep_dir, all_of, folders)
+    if unevaluated:
+        raise Unevaluated(" ".join(unevaluated), results)
+    return results
 
 
 def check_labels(config: ModuleType, knobs: CommonKnobs, protocols: Sequence[str]) -> None:
@@ -249,9 +271,19 @@ def _train_one(config: str | Path, knobs: CommonKnobs, folder: Path) -> None:
     """As `train_run`; where it diverges, that is said and kept, and the sweep goes on."""
     try:
         train_run(config, knobs, folder)
+    except DoesNotFit as error:
+        why = str(error).partition(ANYWAY)[0]
+        raise DoesNotFit(
+            f"{folder.name}: {why} Give all runs a smaller --batch-size, or more --chunks, and another --run-dir."
+        ) from error
     except FloatingPointError as error:
         print(error, file=sys.stderr)
         (folder / DIVERGED).write_text(json.dumps({"why": str(error)}) + "\n")
+
+
+def _too_large(error: Exception) -> bool:
+    """Whether a program needs more memory than there is: found before its first step, or by XLA in the midst of it."""
+    return isinstance(error, DoesNotFit) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _at_one_step(members: Sequence[int], folders: Sequence[Path]) -> Iterator[list[int]]:
@@ -266,11 +298,21 @@ def _at_one_step(members: Sequence[int], folders: Sequence[Path]) -> Iterator[li
         yield from ([i] for i in begun)
 
 
-def name_of(combination: Mapping[str, str]) -> str:
-    return ",".join(f"{knob}={value}" for knob, value in combination.items())
+def _ended(
+    sweep_dir: Path, all_of: Sequence[dict[str, str]], folders: Sequence[Path]
+) -> list[dict[str, Any]]:
+    """The results, once it is said of which runs there are none."""
+    for folder in dict.fromkeys(folders):
+        if (folder / DIVERGED).exists():
+            print(
+                f"{folder.name} diverged, and has no result. To try it again, as with --nonfinite skip, which leaves"
+                f" out steps that are not finite, remove {folder / DIVERGED} and give the same command.",
+                file=sys.stderr,
+            )
+    return write_results(sweep_dir, all_of, folders)
 
 
-def _write(
+def write_results(
     sweep_dir: Path, all_of: Sequence[dict[str, str]], folders: Sequence[Path]
 ) -> list[dict[str, Any]]:
     """The results of what is evaluated, also as sweep.json."""
@@ -278,8 +320,6 @@ def _write(
     names = dict.fromkeys(name for combination in all_of for name in combination)
     for combination, folder in zip(all_of, folders, strict=True):
         named = {name: combination.get(name, "") for name in names}
-        if (folder / DIVERGED).exists():
-            print(f"{folder.name} diverged, and has no result.", file=sys.stderr)
         for row in evaluations(folder):
             encoder = "trained" if row["encoder"] == folder.name else row["encoder"]
             results.append(row | {"encoder": encoder, "knobs": named})
@@ -295,24 +335,16 @@ def plot_sweep(
     where: Mapping[str, str] | None = None,
     chance: float | None = None,
     out: str | Path | None = None,
-    results: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
     """Draws accuracy against a knob (`plot.sweep_curves`) into sweep_dir/sweep.png, or `out`.
 
     Of what varies and is not fixed by `where`, the first knob is the x axis and the next, or the protocol, makes lines.
-    `results` in place of those in sweep_dir/sweep.json.
-
-    Raises ValueError where there are no results, and as `plot.sweep_curves`.
     """
     from jaxcl.plot import sweep_curves
 
-    file = Path(sweep_dir) / "sweep.json"
-    results = read_json(file, kind=list) if results is None else results
+    results = read_json(Path(sweep_dir) / "sweep.json", kind=list)
     if not results:
-        raise ValueError(
-            f"{file} holds no results, so there is nothing to draw: none of its runs has been evaluated so far, or"
-            " all diverged. `jaxcl status` says which."
-        )
+        raise ValueError(f"{sweep_dir} has no results yet, so there is nothing to draw.")
     knobs = [name for name in results[0]["knobs"] if name != "seed"]
     free = [
         name for name in knobs if name not in (where or {}) and len({r["knobs"][name] for r in results}) > 1

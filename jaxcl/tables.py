@@ -277,11 +277,10 @@ def mean_and_interval(values: Sequence[float]) -> str:
 def difference_words(one: Difference | None, p: float) -> str:
     """The mean of differences, half its 95 % interval and the corrected p value, where there is one.
 
-    >>> difference_words(Difference(1.0, 0.5, 3, 0.01), 0.02)
-    '+1.0 ± 0.5, p 0.02 (n=3)'
-    >>> difference_words(Difference(1.0, 0.0, 2, math.nan), math.nan)
-    '+1.0 ± 0.0 (n=2)'
-    >>> difference_words(Difference(1.0, math.nan, 1, math.nan), math.nan), difference_words(None, math.nan)
+    >>> nan = math.nan
+    >>> difference_words(Difference(1.0, 0.5, 3, 0.01), 0.02), difference_words(Difference(1.0, 0.0, 2, nan), nan)
+    ('+1.0 ± 0.5, p 0.02 (n=3)', '+1.0 ± 0.0 (n=2)')
+    >>> difference_words(Difference(1.0, nan, 1, nan), nan), difference_words(None, nan)
     ('+1.0 (n=1)', '')
     """
     if one is None:

@@ -115,6 +115,18 @@ def test_a_config_may_have_images_of_its_own(config):
     assert open_data(module, module.Knobs()) == ("images of", 8)
 
 
+def test_a_knob_that_a_configs_own_images_ignore_is_refused(config):
+    of = "\n\ndef data(knobs):\n    return {}\n".format
+    config.write_text(CONFIG + of("knobs.data, knobs.labels"))
+    module = load_config(config)
+    assert open_data(module, module.Knobs(labels="them.csv"))[1] == "them.csv"
+    with pytest.raises(ValueError, match="does not read --train-on, --value-range. Leave it out"):
+        open_data(module, module.Knobs(train_on="unlabelled", value_range=(0, 7)))
+    config.write_text(CONFIG + of("print(knobs)"))  # whoever it is handed to may read all of them
+    module = load_config(config)
+    assert open_data(module, module.Knobs(train_on="unlabelled")) is None
+
+
 def test_a_preset_is_what_the_other_options_change(config, capsys):
     from jaxcl.cli import knobs_of, main, option
 

@@ -71,6 +71,9 @@ def test_tests_that_are_named_exist(page):
         path = ROOT / "tests" / file
         assert path.exists(), file
         assert not test or re.search(rf"^def {test}\(", path.read_text(), re.MULTILINE), f"{file}::{test}"
+    for test in re.findall(r"`(test_\w+)`", page.read_text()):
+        named = (ROOT / "tests").rglob("test_*.py")
+        assert any(path.stem == test or f"def {test}(" in path.read_text() for path in named), test
 
 
 def test_every_row_of_fidelity_has_its_columns_and_a_test_or_says_so():

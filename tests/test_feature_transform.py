@@ -195,6 +195,30 @@ def test_in_batch_scores_are_those_of_the_loops_that_define_them(rows, each, qui
     np.testing.assert_allclose(loss, np.mean(logsumexp(scores, axis=1) - scores[:, 0]), rtol=1e-5)
 
 
+def test_what_orders_the_batch_does_not_draw_the_queues_factor(rows, monkeypatch):
+    real, drawn = jax.random.permutation, {"orders": [], "queues": []}
+
+    def permutation(key, n):
+        drawn["orders"].append(jax.random.key_data(key))
+        return real(key, n)
+
+    def interpolate(key, queue, **settings):
+        drawn["queues"].append(jax.random.key_data(key))
+        return queue
+
+    monkeypatch.setattr(jax.random, "permutation", permutation)
+    monkeypatch.setattr(ft, "interpolate_negatives", interpolate)
+
+    @jax.jit
+    def keys(z1, z2, queue):
+        batch_scores(KEY, z1, z2, queue=queue)
+        return drawn
+
+    seen = keys(*map(jnp.asarray, rows))
+    (order,), (queue,) = seen["orders"], seen["queues"]
+    assert not np.array_equal(order, queue)
+
+
 def test_transforms_are_the_same_on_one_device_and_on_eight(rows, quick_factors):
     def loss(w, batch, axis_name):
         q, k = normalize(batch["x"] @ w), normalize(batch["y"] @ w)

@@ -5,7 +5,7 @@ import importlib.util
 import jax
 import pytest
 
-from jaxcl import machines
+from jaxcl import devices, machines
 from jaxcl.machines import CHIPS, SHAPES, at_hand, described, parse, topology_name
 
 
@@ -91,6 +91,40 @@ def test_a_known_device_has_its_published_rates_a_chip_of_two_cores_half_of_them
     assert (lite.chips, lite.flops, lite.capacity) == (4, CHIPS["tpu-v5e"].flops, 1000)
     pairs = at_hand(devices=[Shown("TPU v3", (x, 0, 0), core) for x in range(2) for core in range(2)])
     assert (pairs.chips, pairs.flops) == (2, CHIPS["tpu-v3"].flops / 2)
+
+
+def test_of_several_hosts_a_process_asks_its_own_device():
+    """Of another process's device jax refuses to tell the memory."""
+
+    class Elsewhere(Shown):
+        process_index = 1
+
+        def memory_stats(self):
+            raise RuntimeError("MemoryStats is only supported for addressable PjRt devices")
+
+    both = [Elsewhere("TPU v5 lite", (0, 0, 0)), Shown("TPU v5 lite", (1, 0, 0))]
+    assert at_hand(devices=both).capacity == 1000
+
+
+@pytest.mark.parametrize("kind", ["NVIDIA H100 PCIe", "NVIDIA H100 NVL", "TPU v5x"])
+def test_a_card_of_another_kind_has_no_rates_of_its_cousin(kind):
+    assert at_hand(devices=[Shown(kind, (0, 0, 0))], measure=False).flops is None
+
+
+def test_a_meshs_devices_stand_in_the_order_of_their_processes(monkeypatch):
+    """A batch is dealt out in this order; make_mesh's own follows the wires of a slice."""
+    ours = jax.devices()[:4]
+    of = dict(zip(ours, (1, 0, 1, 0), strict=True))
+    monkeypatch.setattr(devices, "process_of", of.__getitem__)
+    assert [of[one] for one in devices.row(ours).devices.flat] == [0, 0, 1, 1]
+
+    def refuses(*_, **__):
+        raise AssertionError  # as it does where chips of a slice fill no rectangle
+
+    monkeypatch.setattr(jax, "make_mesh", refuses)
+    mesh = devices.row(ours)
+    assert [of[one] for one in mesh.devices.flat] == [0, 0, 1, 1]
+    assert mesh.axis_names == (devices.AXIS,)
 
 
 def test_memory_that_linux_does_not_tell_of_is_not_known(monkeypatch):

@@ -4,8 +4,9 @@ import dataclasses
 import importlib.util
 import json
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import chex
 import jax
@@ -185,10 +186,26 @@ def test_a_step_under_pmap_is_left_as_it_is():
 def test_a_run_that_does_not_fit_is_refused_before_its_first_step(monkeypatch):
     monkeypatch.setattr(machines, "available_memory", lambda: 8 * 1000)
     refused = partial(plan.ahead, batch_size=16, config="tiny.py")
-    with pytest.raises(ValueError, match=r"needs .* GiB a device.*batch of 8 .*jaxcl plan tiny.py.*--anyway"):
+    with pytest.raises(
+        ValueError, match=r"needs .* GiB a device.*9.31e-07 are free\. `jaxcl plan tiny.py.*--anyway"
+    ):
         train(recipe(Knobs(), ABOUT), noise(), quiet=True, ahead=refused)
     one_step = recipe(Knobs(epochs=0.25), ABOUT)
     train(one_step, noise(), quiet=True, ahead=partial(refused, refuse=False, say=lambda line: None))
+
+
+def test_what_is_on_the_device_already_is_not_free(monkeypatch):
+    """As the images of --input resident are; of the step itself there would be room enough."""
+    real = machines.at_hand
+    monkeypatch.setattr(machines, "at_hand", lambda **settings: real(**settings)._replace(capacity=10 * GIB))
+    monkeypatch.setattr(machines.Machine, "platform", property(lambda self: "gpu"))
+    used = {"bytes": 0}
+    monkeypatch.setattr(machines, "in_use", lambda devices: used["bytes"])
+    refused = partial(plan.ahead, batch_size=16, config="tiny.py", say=lambda line: None)
+    train(recipe(Knobs(epochs=0.25), ABOUT), noise(), quiet=True, ahead=refused)
+    used["bytes"] = 10 * GIB
+    with pytest.raises(plan.DoesNotFit, match="and 0 are free"):
+        train(recipe(Knobs(epochs=0.25), ABOUT), noise(), quiet=True, ahead=refused)
 
 
 def test_what_does_not_fit_is_answered_with_what_was_compiled_and_does(planned, here):
@@ -220,6 +237,20 @@ def test_links_that_end_at_the_host_are_bound_by_its_network_too(here):
     within, between = 2 * 10**9 * 15 / 16 / 450e9, 2 * 10**9 / 2 / (8 * 50e9)
     assert plan.link_seconds(found, machine) == pytest.approx(max(within, between))
     assert plan.link_seconds(found, machine._replace(devices=hosts[:8], chips=8)) == pytest.approx(within)
+    # In an all-to-all each of eight devices has rows of its own for the other host: half of what it deals out.
+    dealt = [Collective("all-to-all", 10**9, 16, 1)]
+    assert plan.link_seconds(dealt, machine) == pytest.approx(8 * 10**9 / 2 / (8 * 50e9))
+
+
+def test_advice_outlives_a_compiler_that_fails(here, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("INTERNAL: the compiler gave up")
+
+    monkeypatch.setattr(import_module("jaxcl.plan.advice"), "plan", fails)
+    over, heard = SimpleNamespace(parameters=1, peak_bytes=2, capacity_bytes=1), []
+    said = plan.advise(CONFIG, Knobs(batch_size=16), ABOUT, here, over, say=heard.append)
+    assert said == ("nothing that was tried fits",)
+    assert any("--remat: INTERNAL: the compiler gave up" in line for line in heard)
 
 
 # --- data that is not there --------------------------------------------------------------------------------------

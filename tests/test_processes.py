@@ -302,7 +302,7 @@ def test_a_signal_to_one_process_saves_once_and_ends_all(tmp_path, processes, nu
     ended, said = finish(started, timeout=60)
     assert ended == statuses, said
     assert len(list((tmp_path / "run/checkpoints").iterdir())) == 1
-    assert all("and saved. The same command goes on from there." in words for words in said)
+    assert all("and saved. The same command resumes the run." in words for words in said)
     assert "Traceback" not in "".join(said)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcl import augment
+from jaxcl import augment, keys
 from jaxcl.cli import knobs_of, main, words_of
 from jaxcl.data import crops_of, crops_whole_images
 from jaxcl.encoder import load_encoder
@@ -428,6 +428,17 @@ def test_the_sheet_of_views_says_what_was_drawn(world):
     drawn = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert len(drawn) == 4
     assert all("crop" in text for text in drawn)
+
+
+def test_views_are_those_of_the_first_training_step(world):
+    run, seen = open_run(world / "run"), []
+
+    def views(key, batch):
+        seen.append(key)
+        return (batch["image"] / 255,)
+
+    picture_of_views(run.recipe._replace(views=views), run.data().train, seed=3, n=1)
+    assert seen == [keys.views_key(keys.step_key(keys.run_key(3), 0))]
 
 
 def test_views_say_what_they_need(capsys):

@@ -9,7 +9,7 @@ import pytest
 from jaxcl.cli import main
 from jaxcl.owner import owned
 from jaxcl.status import runs_in, status
-from jaxcl.train.population import DIVERGED
+from jaxcl.train.saved import DIVERGED
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """A study is a file that says what is asked; its page says what its runs answer."""
 
 import json
-from types import SimpleNamespace
+import os
 
 import jax
 import numpy as np
 import pytest
 
 from jaxcl import answer
-from jaxcl.answer import _add_session, _command, finished, run_study, write_page
 from jaxcl.cli import knobs_of, main, words_of
 from jaxcl.config import load_config, recipe_of
 from jaxcl.runs import evaluations
@@ -25,7 +24,7 @@ from jaxcl.study import (
     settings,
     settings_table,
 )
-from jaxcl.sweep import combinations, name_of, plot_sweep
+from jaxcl.sweep import combinations, plot_sweep
 from jaxcl.tables import word
 from jaxcl.train import init_state, make_step
 from jaxcl.train.state import blank_batch
@@ -276,11 +275,44 @@ def test_a_study_that_was_stopped_goes_on_and_leaves_its_page(study, tmp_path, m
     assert main(["study", str(study)]) == 0
     assert "==" not in capsys.readouterr().out
     assert len(json.loads((where / "study.json").read_text())["sessions"]) == 2
+    # A part of the seeds: nothing is left to do, and the page is that of all that lie there.
+    assert main(["study", str(study), "--seed", "1"]) == 0
+    assert "(n=2)" in (where / "nothing.md").read_text()
     # Other knobs are another study.
     assert main(["study", str(study), "--learning-rate", "0.5"]) == 1
     assert "--learning-rate 0.01, not 0.5" in capsys.readouterr().err
-    assert main(["study", str(study), "--temperature", "0.5"]) == 1
-    assert "is what the study varies" in capsys.readouterr().err
+    for words in (["--temperature", "0.5"], ["--temperature=0.5"], ["--no-temperature"]):
+        assert main(["study", str(study), *words]) == 1
+        assert "is what the study varies" in capsys.readouterr().err
+
+
+def test_two_processes_at_one_study_keep_each_others_sessions(study, tmp_path, monkeypatch):
+    """The other one writes its session while this one's runs are made."""
+    other = {"began": "2026-01-01 00:00:00", "device": "1 x cpu", "process": 1, "seconds": 60.0}
+
+    def made(config, knobs, grid, folder, *, after, **settings):
+        after([])
+        record = json.loads((folder / "study.json").read_text())
+        record["sessions"].append(other)
+        (folder / "study.json").write_text(json.dumps(record))
+        after([])
+        return [{}]
+
+    monkeypatch.setattr(answer, "sweep", made)
+    monkeypatch.setattr(answer, "write_page", lambda *_, **__: tmp_path / "page.md")
+
+    def knobs(config, combination):
+        return knobs_of("study", config, words_of(config, combination))
+
+    answer.run_study(study, knobs, tmp_path / "runs")
+    sessions = json.loads((tmp_path / "runs/study.json").read_text())["sessions"]
+    assert [one["process"] for one in sessions] == [1, os.getpid()]
+
+
+def test_without_results_there_is_nothing_to_draw(tmp_path):
+    (tmp_path / "sweep.json").write_text("[]")
+    with pytest.raises(ValueError, match="has no results yet"):
+        plot_sweep(tmp_path)
 
 
 def test_studies_are_listed_and_one_without_a_small_form_says_so(capsys):
@@ -291,131 +323,3 @@ def test_studies_are_listed_and_one_without_a_small_form_says_so(capsys):
     assert "has no SMALL" in capsys.readouterr().err
     assert main(["study", "nothing_of_the_kind"]) == 1
     assert "`jaxcl study` lists" in capsys.readouterr().err
-
-
-def test_words_that_override_what_a_study_varies_are_refused_in_every_form(study, tmp_path, capsys):
-    where = ["--run-dir", str(tmp_path / "none")]
-    for words in (["--temperature=0.9"], ["--no-temperature"], ["--temperature", "0.9"]):
-        assert main(["study", str(study), *words, *where]) == 1
-        assert "is what the study varies" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="The study varies --loss: a run of seed=0,loss=nt_xent"):
-        run_study(study, lambda config, c: SimpleNamespace(**(c | {"loss": "decoupled"})), tmp_path / "none")
-
-
-def evaluated(folder, protocols=("knn",), accuracy=50.0):
-    (folder / "evaluations").mkdir(parents=True)
-    for one in protocols:
-        rows = [{"encoder": folder.name, "protocol": one, "accuracy": accuracy}]
-        (folder / "evaluations" / f"{one}.json").write_text(json.dumps(rows))
-
-
-def test_a_page_is_of_all_seeds_that_are_finished_whoever_made_them(study, tmp_path):
-    for seed in (0, 1, 4):
-        evaluated(tmp_path / f"seed={seed},loss=nt_xent,temperature=0.1", accuracy=50.0 + seed)
-        evaluated(tmp_path / f"seed={seed},loss=decoupled", accuracy=51.0 + seed)
-    asked = load_study(study)
-    pages = [
-        write_page(study, *finished(asked._replace(seeds=seeds), tmp_path), tmp_path).read_text()
-        for seeds in ((0, 1), (4,))
-    ]
-    assert pages[0] == pages[1]
-    assert "over 3 seeds" in pages[0]
-    assert "so far" not in pages[0]
-    assert "correction for the 0 of 1 that have one" in pages[0]  # each seed differs by 1
-    assert "+1.0 ± 0.0 (n=3)" in pages[0]
-
-
-def test_two_processes_keep_each_others_sessions(tmp_path):
-    record = {"study": "s", "sessions": []}
-    for seconds in (1, 2):
-        for who in ("a", "b"):
-            _add_session(tmp_path / "study.json", record, {"process": who, "seconds": seconds})
-    kept = json.loads((tmp_path / "study.json").read_text())["sessions"]
-    assert [(one["process"], one["seconds"]) for one in kept] == [("a", 2), ("b", 2)]
-
-
-def test_without_results_there_is_nothing_to_draw_and_that_is_said(tmp_path):
-    (tmp_path / "sweep.json").write_text("[]")
-    with pytest.raises(ValueError, match="holds no results"):
-        plot_sweep(tmp_path)
-
-
-def test_a_study_whose_first_run_diverges_has_no_page_yet_and_goes_on(study, tmp_path, monkeypatch):
-    began = []
-
-    def sweep(config, knobs, grid, run_dir, *, after, **settings):
-        after([])
-        began.append(not (run_dir / "nothing.md").exists())
-        evaluated(run_dir / "seed=0,loss=decoupled")
-
-    monkeypatch.setattr(answer, "sweep", sweep)
-    page = run_study(study, lambda config, knobs: SimpleNamespace(**knobs), tmp_path)
-    assert began == [True]
-    assert "1 of 4 runs so far" in page.read_text()
-    assert not [name for name in tmp_path.iterdir() if name.name.startswith(".")]
-
-
-def test_the_command_of_a_page_names_the_seeds_it_is_of():
-    for words in (["--seed", "0"], ["--seed=1"], []):
-        assert _command(["jaxcl", "study", "s", *words], (0, 1), (0, 1)) == ["jaxcl", "study", "s"]
-    assert _command(["jaxcl", "study", "s", "--seed", "0"], (0, 1), (0, 1, 2))[3:] == [
-        "--seed",
-        "0",
-        "1",
-        "2",
-    ]
-
-
-@pytest.mark.parametrize("begun", [1, None], ids=["one run", "a seed and two runs"])
-@pytest.mark.parametrize(("path", "small"), FILES)
-def test_of_a_study_under_way_each_comparison_is_of_the_runs_it_names(path, small, begun, tmp_path):
-    study = load_study(path, small=small)
-    runs = combinations(grids(study))[: begun or len(settings(study)) + 2]
-    reached = [10 + (37 * i % 64) + i % 7 / 8 for i in range(len(runs))]  # exact in binary
-    for run, accuracy in zip(runs, reached, strict=True):
-        evaluated(tmp_path / name_of(run), study.protocols, accuracy)
-    whole, results = finished(study, tmp_path)
-    assert len(results) == len(runs) * len(study.protocols)
-
-    def accuracy(seed, wanted):
-        alike = [
-            value
-            for run, value in zip(runs, reached, strict=True)
-            if run["seed"] == seed and all(wanted.get(k) == v for k, v in run.items() if k != "seed")
-        ]
-        assert len(alike) < 2
-        return alike[0] if alike else None
-
-    header, rows = compared_table(whole, results)
-    assert header == ("difference", *study.protocols)
-    assert [row[0] for row in rows] == [words for words, _ in comparisons(study)]
-    for words, *cells in rows:
-        told, _, at = words.partition(" at ")
-        rest = dict(one.split(" ", 1) for one in at.split(", ")) if at else {}
-        signs = [(1, rest)]
-        for pair in told.split(": "):
-            knob, value, _, minus = pair.split(" ")
-            signs = [
-                (sign * one, known | {knob: to})
-                for sign, known in signs
-                for one, to in ((1, value), (-1, minus))
-            ]
-        by_seed = [[(sign, accuracy(seed, wanted)) for sign, wanted in signs] for seed in ("0", "1")]
-        sums = [sum(sign * a for sign, a in one) for one in by_seed if all(a is not None for _, a in one)]
-        for cell in cells:
-            if not sums:
-                assert cell == ""
-            else:
-                assert cell.startswith(f"{sum(sums) / len(sums):+.1f} ")
-                assert cell.endswith(f"(n={len(sums)})")
-    header, rows = settings_table(whole, results)
-    for setting, row in zip(settings(study), rows, strict=True):
-        has = accuracy("0", {knob: value for knob, value in setting.items() if value})
-        assert bool(row[len(setting)]) == (has is not None)
-        if study.published is not None:
-            figures = [
-                word(figure)
-                for where, figure in study.published.figures
-                if all(setting[knob] == word(value) for knob, value in where.items())
-            ]
-            assert row[-1] == (figures[0] if figures else "")

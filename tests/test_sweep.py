@@ -3,13 +3,20 @@
 import json
 import textwrap
 
+import jax
 import pytest
 
+from jaxcl.answer import _record
 from jaxcl.cli import main, values_of
-from jaxcl.config import load_config
+from jaxcl.cli.words import grid_of
+from jaxcl.config import knobs_to_json, load_config, resolved
 from jaxcl.evaluate import features
-from jaxcl.runs import evaluation, evaluations
-from jaxcl.sweep import _write, attributes_of, combinations, groups, name_of
+from jaxcl.plan import DoesNotFit
+from jaxcl.reads import knobs_read_by
+from jaxcl.runs import Unevaluated, evaluation, evaluations
+from jaxcl.runs.marks import FILE, evaluated, mark_begun, mark_complete
+from jaxcl.study import Study
+from jaxcl.sweep import combinations, groups, name_of, sweep, write_results
 from jaxcl.tables import differences_table, fewest_seeds, sweep_table
 from jaxcl.train.log import read_metrics
 
@@ -78,7 +85,7 @@ def test_runs_that_differ_in_numbers_and_seeds_are_one_group(config):
 
 def test_what_shapes_the_program_or_the_images_stands_apart(config):
     module = load_config(config)
-    assert "brightness" in attributes_of(module.data)
+    assert knobs_read_by(module.data, {"brightness", "seed"}) == {"brightness"}
     runs = [
         module.Knobs(),
         module.Knobs(seed=1),
@@ -168,6 +175,18 @@ def test_of_many_settings_each_stands_against_the_first():
 def test_a_range_of_whole_numbers_is_one_word():
     assert values_of("0..4") == ["0", "1", "2", "3", "4"]
     assert values_of("../runs/a") == ["../runs/a"]
+    assert values_of("3..3") == ["3"]
+    with pytest.raises(ValueError, match=r"got 4\.\.0\. Write 0\.\.4"):
+        values_of("4..0")
+
+
+def test_what_cannot_be_evaluated_is_told_before_anything_is_trained(config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jaxcl.sweep.train_run", lambda *given: pytest.fail("a run was trained"))
+    command = ["sweep", str(config), "--run-dir", str(tmp_path), "--seed", "0"]
+    assert main([*command, "--protocol", "knn", "knnn"]) == 1
+    assert "There is no protocol knnn; there are knn, " in capsys.readouterr().err
+    with pytest.raises(ValueError, match="There is no baseline pixels"):
+        sweep(config, dict, {"seed": ["0"]}, tmp_path, baselines=["pixels"])
 
 
 def test_of_several_grids_a_result_has_nothing_for_a_knob_that_only_others_name(tmp_path):
@@ -179,9 +198,204 @@ def test_of_several_grids_a_result_has_nothing_for_a_knob_that_only_others_name(
         (folder / "evaluations").mkdir(parents=True)
         row = {"protocol": "knn", "encoder": folder.name, "accuracy": 50.0}
         (folder / "evaluations" / "knn.json").write_text(json.dumps([row]))
-    found = _write(tmp_path, runs, folders)
+    found = write_results(tmp_path, runs, folders)
     assert [row["knobs"] for row in found] == [
         {"loss": "a", "temperature": "0.1"},
         {"loss": "a", "temperature": "0.2"},
         {"loss": "b", "temperature": ""},
     ]
+
+
+# --- runs that are there already: made by hand, nothing is trained ---
+
+
+def made(folder, config, knobs, *, protocols=("knn",)):
+    """A run directory as `train_run` and `evaluate_run` leave it, for what a sweep reads."""
+    (folder / "evaluations").mkdir(parents=True, exist_ok=True)
+    (folder / "config.py").write_text(config.read_text())
+    (folder / "knobs.json").write_text(knobs_to_json(resolved(knobs)))
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n')
+    for protocol in protocols:
+        row = {"protocol": protocol, "encoder": folder.name, "accuracy": 50.0}
+        (folder / "evaluations" / f"{protocol}.json").write_text(json.dumps([row]))
+
+
+@pytest.fixture
+def faked(config, tmp_path, monkeypatch):
+    """(a sweep whose runs are made by hand, the names of those that were trained)."""
+    trained, module = [], load_config(config)
+
+    def knobs_of(combination):
+        numbers = {name: float(value) if "." in value else int(value) for name, value in combination.items()}
+        return module.Knobs(**numbers)
+
+    def train(config, knobs, folder):
+        trained.append(folder.name)
+        made(folder, config, knobs, protocols=())
+
+    def evaluate(folders, protocols, **_):
+        for folder in folders:
+            made(folder, config, module.Knobs(**json.loads((folder / "knobs.json").read_text())))
+
+    monkeypatch.setattr("jaxcl.sweep.train_run", train)
+    monkeypatch.setattr("jaxcl.sweep.evaluate_runs", evaluate)
+
+    def run(grid, config=config, **more):
+        return sweep(config, knobs_of, grid, tmp_path, **{"protocols": ("knn",), "together": 1, **more})
+
+    return run, trained
+
+
+def test_what_is_done_by_another_program_or_other_knobs_is_told_and_not_mixed_in(faked, config, tmp_path):
+    run, trained = faked
+    grid = {"temperature": ["0.1"], "seed": ["0"]}
+    assert len(run(grid)) == len(run(grid)) == len(trained) == 1
+    edited = tmp_path / "edited.py"
+    edited.write_text(config.read_text() + "\n# Comments are no other program.\n")
+    assert len(run(grid, edited)) == 1
+    edited.write_text(config.read_text() + "\nOTHER = 1\n")
+    with pytest.raises(
+        ValueError, match=r"temperature=0.1,seed=0 holds a run of another version .*--run-dir"
+    ):
+        run(grid, edited)
+    file = tmp_path / "temperature=0.1,seed=0" / "knobs.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"epochs": 5, "keep_every": 7}))
+    with pytest.raises(ValueError, match="other knobs:\n  --epochs: the run has 5, you ask for 2\n"):
+        run(grid)
+    assert len(trained) == 1
+
+
+def test_a_run_is_found_by_its_knobs_whatever_its_name(faked, tmp_path, capsys):
+    run, trained = faked
+    assert len(run({"temperature": ["0.1"], "width": ["4"]})) == 1
+    assert len(run({"width": ["4"], "temperature": ["0.10"], "seed": ["0", "1"]})) == 2
+    assert trained == ["temperature=0.1,width=4", "width=4,temperature=0.10,seed=1"]
+    assert "seed=0 has the knobs of temperature=0.1,width=4, and is that run." in capsys.readouterr().out
+    # Two words for one number are one run, in two rows.
+    assert len(run({"temperature": ["0.3", "0.30"]})) == 2
+    assert trained[2:] == ["temperature=0.3"]
+
+
+def test_an_evaluation_that_was_stopped_is_not_done_and_one_without_a_mark_is_by_its_files(
+    faked, config, tmp_path
+):
+    run, trained = faked
+    run({"seed": ["0"]})
+    folder, mine = tmp_path / "seed=0", ("knn", "seed=0")
+    assert not (folder / FILE).exists()
+    assert evaluated(folder) == {mine}
+    mark_begun(folder, ["knn"])
+    assert evaluated(folder) == set()
+    run({"seed": ["0"]})
+    assert trained == ["seed=0"] * 2
+    mark_complete(folder, ["knn"], ["seed=0", "untrained encoder"])
+    assert evaluated(folder) == {mine}  # of the baseline there is no row
+    run({"seed": ["0"]})
+    assert trained == ["seed=0"] * 2
+    (folder / FILE).write_text("{")
+    assert evaluated(folder) == set()
+    mark_begun(folder, ["knn"])
+    (folder / "evaluations" / ".knn.json").write_text("[{")  # half written
+    assert len(evaluations(folder)) == 1
+
+
+def test_a_run_that_cannot_be_evaluated_ends_no_sweep_and_is_named_at_its_end(faked, monkeypatch, capsys):
+    run, trained = faked
+    from jaxcl import sweep as module
+
+    good = module.evaluate_runs
+
+    def evaluate(folders, protocols, **more):
+        if folders[0].name == "seed=0":
+            raise Unevaluated(f"{folders[0]}: knn: too few images.", [])
+        good(folders, protocols, **more)
+
+    monkeypatch.setattr("jaxcl.sweep.evaluate_runs", evaluate)
+    with pytest.raises(Unevaluated, match="seed=0: knn: too few images") as told:
+        run({"seed": ["0", "1"]})
+    assert trained == ["seed=0", "seed=1"]
+    assert [row["knobs"] for row in told.value.results] == [{"seed": "1"}]
+    assert "goes on with the others" in capsys.readouterr().err
+
+
+def test_one_of_several_runs_that_cannot_be_evaluated_leaves_the_others_theirs(monkeypatch, tmp_path):
+    def evaluate(folder, *given, **more):
+        if folder.name == "a":
+            raise Unevaluated("knn: too few images.", [])
+        return [{"encoder": folder.name}]
+
+    monkeypatch.setattr(evaluation, "evaluate_run", evaluate)
+    with pytest.raises(Unevaluated, match="a: knn: too few images") as told:
+        evaluation.evaluate_runs([tmp_path / "a", tmp_path / "b"], members=evaluation.Members())
+    assert told.value.results == [{"encoder": "b"}]
+
+
+@pytest.mark.parametrize("found", ["plan", "xla"])
+def test_of_runs_that_are_too_many_for_the_memory_half_are_tried(faked, monkeypatch, found):
+    run, trained = faked
+    tried = []
+
+    def train(config, knobs, folders, *, numbers):
+        tried.append(len(folders))
+        if len(folders) > 2:
+            if found == "xla":
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+            raise DoesNotFit("A step needs 9 GiB. --anyway trains all the same.")
+        for own, folder in zip(knobs, folders, strict=True):
+            made(folder, config, own, protocols=())
+
+    monkeypatch.setattr("jaxcl.sweep.train_runs", train)
+    assert len(run({"seed": ["0", "1", "2", "3"]}, together=4)) == 4
+    assert tried == [4, 2, 2]
+
+    def fail(*given, **more):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr("jaxcl.sweep.train_runs", fail)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        run({"seed": ["5", "6"]}, together=2)
+
+
+def test_a_sweep_s_remedies_are_words_that_it_takes(faked, config, tmp_path, monkeypatch, capsys):
+    assert grid_of(["--seed", "0", "--nonfinite", "skip", "--keep-every=5"]) == (
+        {"seed": ["0"]},
+        ["--nonfinite", "skip", "--keep-every", "5"],
+    )
+    with pytest.raises(ValueError, match="--nonfinite is the same for all runs of a sweep: one value"):
+        grid_of(["--nonfinite", "stop", "skip"])
+    run, trained = faked
+    from jaxcl import sweep as module
+
+    good = module.train_run
+
+    def diverges(config, knobs, folder):
+        good(config, knobs, folder)
+        raise FloatingPointError("Training step 3 was not taken.")
+
+    monkeypatch.setattr("jaxcl.sweep.train_run", diverges)
+    assert run({"seed": ["0"]}) == []
+    said = capsys.readouterr().err
+    file = tmp_path / "seed=0" / "diverged.json"
+    assert f"--nonfinite skip, which leaves out steps that are not finite, remove {file}" in said
+    monkeypatch.setattr("jaxcl.sweep.train_run", good)
+    assert run({"seed": ["0"]}) == []
+    file.unlink()
+    assert len(run({"seed": ["0"]})) == 1
+    assert trained == ["seed=0"] * 2
+
+    def too_large(*given):
+        raise DoesNotFit("A step needs 9 GiB. --anyway trains all the same.")
+
+    monkeypatch.setattr("jaxcl.sweep.train_run", too_large)
+    with pytest.raises(DoesNotFit, match="^seed=1: A step needs 9 GiB. Give all runs a smaller --batch-size"):
+        run({"seed": ["1"]})
+
+
+def test_a_study_goes_on_with_another_choice_for_steps_that_are_not_finite(config, tmp_path):
+    module, study = load_config(config), Study(str(config), {"width": [4]}, (0,))
+    record = _record(tmp_path, config, study, module.Knobs(), small=False)
+    (tmp_path / "study.json").write_text(json.dumps(record))
+    asked = module.Knobs(nonfinite="skip", keep_every=5)
+    assert _record(tmp_path, config, study, asked, small=False) == record
+    with pytest.raises(ValueError, match="--epochs"):
+        _record(tmp_path, config, study, module.Knobs(epochs=9), small=False)

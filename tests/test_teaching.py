@@ -73,7 +73,16 @@ def test_fine_tuning_begins_with_encoder_head_and_statistics_of_a_pretrained_run
     assert np.corrcoef(*both)[0, 1] > 0.7
 
 
+def test_a_student_whose_teacher_is_gone_says_where_it_belongs(world, capsys):
+    arguments = ["--data", f"npz:{world}/bare.npz", "--teacher", f"{world}/gone", *SMALL]
+    assert main(["train", f"{CONFIGS}/distill.py", "--run-dir", f"{world}/orphan", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert f"--teacher {world}/gone is not there." in said
+    assert "put it back there" in said
+
+
 def test_a_teacher_without_a_classifier_is_refused_with_the_way_out(world, capsys):
+    (world / "nobody").mkdir()
     arguments = ["--data", f"npz:{world}/bare.npz", "--teacher", f"{world}/nobody", *SMALL]
     assert main(["train", f"{CONFIGS}/distill.py", "--run-dir", f"{world}/none", *arguments]) == 1
     assert "not a run directory" in capsys.readouterr().err

@@ -64,7 +64,7 @@ def one(
     why = "" if statuses == wanted else f"it ended with {statuses}: {said[-300:]}"
     if "Traceback" in said:
         why = why or f"a traceback: {said[-300:]}"
-    named = re.search(r"after step (\d+), and saved\. The same command goes on from there\.", said)
+    named = re.search(r"after step (\d+), and saved\. The same command resumes the run\.", said)
     if named:
         if after[-1:] != [int(named[1])]:
             why = why or f"it says that it saved step {named[1]}; saved are {after}"

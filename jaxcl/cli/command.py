@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return end_alone(1, sentence)
     except KeyboardInterrupt as interrupt:
         if hasattr(interrupt, "step"):
-            print(f"jaxcl {arguments[0]}: {interrupt} The same command goes on from there.", file=sys.stderr)
+            print(f"jaxcl {arguments[0]}: {interrupt} The same command resumes the run.", file=sys.stderr)
             return 130
         print(f"jaxcl {arguments[0]}: interrupted.", file=sys.stderr)
         return end_alone(130, "it was interrupted")

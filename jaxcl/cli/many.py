@@ -41,7 +41,7 @@ def report(arguments: list[str]) -> int:
 
 def sweep(arguments: list[str]) -> int:
     """`jaxcl sweep CONFIG.py [--run-dir DIR] [--protocol NAME ...] --knob value value ...`"""
-    from jaxcl.runs import BASELINES
+    from jaxcl.runs import BASELINES, Unevaluated
     from jaxcl.sweep import sweep as run_sweep
     from jaxcl.tables import differences_table, fewest_seeds, sweep_table
 
@@ -75,15 +75,21 @@ def sweep(arguments: list[str]) -> int:
     own.config = found_config(own.config)
     grid, same = grid_of(rest)
     sweep_dir = own.run_dir or Path("runs") / f"{own.config.stem}-sweep"
-    results = run_sweep(
-        own.config,
-        lambda combination: knobs_of("sweep", own.config, [*words_of(own.config, combination), *same]),
-        grid or {"seed": ["0"]},
-        sweep_dir,
-        protocols=own.protocol,
-        baselines=() if own.baselines is None else [named[word] for word in own.baselines or named],
-        together=own.together,
-    )
+    failed = None
+    try:
+        results = run_sweep(
+            own.config,
+            lambda combination: knobs_of("sweep", own.config, [*words_of(own.config, combination), *same]),
+            grid or {"seed": ["0"]},
+            sweep_dir,
+            protocols=own.protocol,
+            baselines=() if own.baselines is None else [named[word] for word in own.baselines or named],
+            together=own.together,
+        )
+    except Unevaluated as error:
+        if not error.results:
+            raise
+        results, failed = error.results, error
     if not results:
         raise ValueError(
             "Every run of the sweep diverged, so there is nothing to report; lower --learning-rate."
@@ -101,6 +107,8 @@ def sweep(arguments: list[str]) -> int:
             " either side. Add some, as --seed 0..4."
         )
     print(f"One page of all this: jaxcl report {sweep_dir}")
+    if failed is not None:
+        raise failed
     return 0
 
 

@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from jaxcl.cli.shows import aside
 from jaxcl.cli.texts import PARTS_HELP, PLAN_HELP, TRAIN_HELP, VIEWS_HELP
@@ -98,12 +99,18 @@ def plan(arguments: list[str]) -> int:
             file=sys.stderr,
             flush=True,
         )
+        if own.json is not None:
+            _write_json(own.json, found)  # trying takes long, and may be interrupted
         found = found._replace(advice=advise(config, knobs, about, machine, found, say=aside))
     print("\n".join(lines(found)))
     if own.json is not None:
-        own.json.parent.mkdir(parents=True, exist_ok=True)
-        own.json.write_text(json.dumps(found._asdict(), indent=2) + "\n")
+        _write_json(own.json, found)
     return 0
+
+
+def _write_json(path: Path, found: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found._asdict(), indent=2) + "\n")
 
 
 def replay(arguments: list[str]) -> int:

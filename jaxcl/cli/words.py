@@ -131,15 +131,22 @@ def values_of(word: str) -> list[str]:
 
     >>> values_of("0..3"), values_of("0.5")
     (['0', '1', '2', '3'], ['0.5'])
+
+    Raises ValueError where the last comes before the first.
     """
     first, dots, last = word.partition("..")
     if dots and first.isdigit() and last.isdigit():
+        if int(first) > int(last):
+            raise ValueError(
+                f"FIRST..LAST are the whole numbers from FIRST up to LAST; got {word}. Write {last}..{first}."
+            )
         return [str(value) for value in range(int(first), int(last) + 1)]
     return [word]
 
 
-# What differs between the runs of no sweep, as it changes nothing of what is learnt.
-SAME_FOR_ALL = ("logger",)
+# What differs between the runs of no sweep: a run may change it when it is resumed (`config.MAY_CHANGE`), and no
+# directory is named by it.
+SAME_FOR_ALL = ("logger", "nonfinite", "keep_every")
 
 
 def grid_of(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -172,7 +179,12 @@ def grid_of(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
         for name, found in given.items()
         if name not in SAME_FOR_ALL
     }
-    return grid, [word for name in SAME_FOR_ALL if name in given for word in (f"--{name}", *given[name])]
+    same = {name: given[name] for name in SAME_FOR_ALL if name in given}
+    for name in (name for name, found in same.items() if len(found) != 1 and name != "logger"):
+        raise ValueError(
+            f"--{name.replace('_', '-')} is the same for all runs of a sweep: one value; got {same[name]}."
+        )
+    return grid, [word for name, found in same.items() for word in (f"--{name.replace('_', '-')}", *found)]
 
 
 def words_of(config: str | Path, combination: Mapping[str, str]) -> list[str]:

@@ -32,7 +32,9 @@ def advise(
             continue  # a milder change of the same kind fits
         try:
             tried = plan(config, changed, about, other() if callable(other) else other)
-        except ValueError as error:
+        except (
+            Exception
+        ) as error:  # whatever a compiler may raise: what was compiled before it is not to be lost
             say(f"{words}: {error}")
             continue
         say(f"{words}: {needs(tried)} ({tried.compile_seconds:.0f} s to compile)")

@@ -89,8 +89,11 @@ def link_seconds(found: Sequence[programs.Collective], machine: Machine) -> floa
     rate, hosts = machine.chip and machine.chip.network_rate, machine.hosts
     if rate is None or hosts == 1:
         return within
-    together = rate * machine.chips / hosts
-    between = sum(
-        one.times * one._replace(devices=hosts).sent for one in found if one.devices > machine.chips // hosts
-    )
-    return max(within, between / together)
+    each = machine.chips // hosts
+    between = 0.0
+    for one in found:
+        if one.devices > each:
+            # In an all-to-all every device of a host deals out rows of its own; of the others a host sends one copy.
+            copies = each if one.kind == "all-to-all" else 1
+            between += copies * one.times * one._replace(devices=hosts).sent
+    return max(within, between / (rate * machine.chips / hosts))

@@ -38,22 +38,24 @@ def ahead(
         devices=list(jax.tree.leaves(arguments)[0].sharding.mesh.devices.flat), measure=False
     )
     traced = step.trace(*arguments)
-    compiled, needed = compile_for(traced, machine, [])
-    if needed is None:
+    compiled, refused = compile_for(traced, machine, [])
+    capacity = free = machine.capacity
+    if refused is not None:
+        needed = more = refused
+    else:
         planned = programs.memory(compiled)
         needed = planned["peak_bytes"]
+        more = needed - planned["argument_bytes"]  # these are there already
         if machine.platform == "cpu":
-            needed -= planned["argument_bytes"]  # they are there, and are no longer among what is available
-    capacity = machine.capacity
-    if refuse and capacity is not None and (needed > capacity or compiled is None):
-        fraction = capacity / needed
-        lower = batch_size
-        while lower > len(machine.devices) and lower / batch_size > fraction:
-            lower //= 2
+            needed = more  # and are no longer among what is available
+        elif capacity is not None:
+            free = max(0, capacity - machines.in_use(machine.devices))
+    if refuse and free is not None and (more > free or compiled is None):
+        lower = smaller_batch(batch_size, len(machine.devices), free / more)
+        would = "" if lower is None else f" By proportion a batch of {lower} would fit;"
         raise DoesNotFit(
-            f"A training step needs {needed / GIB:.3g} GiB a device, and there are {capacity / GIB:.3g}. By"
-            f" proportion a batch of {lower} would fit; `jaxcl plan {config}` tries out what does. --anyway trains all"
-            " the same."
+            f"A training step needs {more / GIB:.3g} GiB a device, and {free / GIB:.3g} are free.{would}"
+            f" `jaxcl plan {config}` tries out what does. --anyway trains all the same."
         )
     if compiled is None:
         return step
@@ -67,6 +69,20 @@ def ahead(
         return compiled(*arguments) if same else step(*arguments)
 
     return first_or_other
+
+
+def smaller_batch(batch_size: int, devices: int, fraction: float) -> int | None:
+    """The largest of 1/2, 1/4, ... of a batch that is at most this fraction of it and that the devices divide, or None.
+
+    >>> smaller_batch(512, 8, 0.3), smaller_batch(24, 8, 0.7), smaller_batch(512, 8, 0.01)
+    (128, None, None)
+    """
+    lower = batch_size
+    while lower / batch_size > fraction:
+        if lower % (2 * devices):
+            return None
+        lower //= 2
+    return lower
 
 
 def _short(costs: Costs, needed: int, machine: Machine) -> str:

@@ -8,8 +8,8 @@ from jaxcl.plan.step import Plan
 
 def needs(one: Plan) -> str:
     """Memory in words, as "4.4 of 16.0 GiB"."""
-    total = "?" if one.peak_bytes is None else f"{(one.peak_bytes + one.input_bytes) / GIB:.3g}"
-    return f"{total} of {one.capacity_bytes / GIB:.3g} GiB" if one.capacity_bytes else f"{total} GiB"
+    total = "?" if one.peak_bytes is None else rounded((one.peak_bytes + one.input_bytes) / GIB)
+    return f"{total} of {rounded(one.capacity_bytes / GIB)} GiB" if one.capacity_bytes else f"{total} GiB"
 
 
 def verdict(one: Plan) -> str:
@@ -40,7 +40,7 @@ def lines(one: Plan) -> list[str]:
         floor = f"at least {duration(one.step_seconds_floor)}, bound by {one.bound_by}"
         rows.append(("step", f"{floor} ({', '.join(each)})"))
         rows.append(("", f"at most {one.images_per_second:,.0f} images/s"))
-        run = f"{one.steps:,} steps: at least {duration(3600 * one.hours)}, {one.chip_hours:.2g} chip-hours"
+        run = f"{one.steps:,} steps: at least {duration(3600 * one.hours)}, {rounded(one.chip_hours or 0)} chip-hours"
         rows += [("whole run", run), ("rates", one.rates_from)]
     if one.decoded_images_per_second is not None:
         text = (
@@ -77,9 +77,20 @@ def duration(seconds: float) -> str:
     """
     >>> duration(0.0123), duration(2.5), duration(4e-5), duration(600), duration(7200)
     ('12.3 ms', '2.5 s', '40 us', '10 minutes', '2 hours')
+    >>> duration(3600 * 1234)
+    '1,234 hours'
     """
     if seconds >= 120:
-        return f"{seconds / 60:.3g} minutes" if seconds < 7200 else f"{seconds / 3600:.3g} hours"
+        return f"{seconds / 60:.3g} minutes" if seconds < 7200 else f"{rounded(seconds / 3600)} hours"
     if seconds >= 1:
         return f"{seconds:.3g} s"
     return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.3g} us"
+
+
+def rounded(number: float) -> str:
+    """A number with three digits, or all before its point.
+
+    >>> rounded(0.01234), rounded(36.64), rounded(366.2), rounded(1234)
+    ('0.0123', '36.6', '366', '1,234')
+    """
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

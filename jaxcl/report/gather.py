@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxcl.config import MAY_CHANGE
 from jaxcl.records import fits, in_utf8, read_json
 from jaxcl.runs import BASELINES, evaluations
+from jaxcl.runs.directory import program_of
 from jaxcl.status import Status, runs_in, status
 from jaxcl.tables import word
 from jaxcl.train.log import read_metrics
-from jaxcl.train.population import DIVERGED
+from jaxcl.train.saved import DIVERGED
 
 NOT_THERE = "\N{EN DASH}"  # the value of a knob that a run's config does not have
 
@@ -73,7 +75,29 @@ def gather(directories: Sequence[str | Path]) -> Study:
             said.append(f"{name} is left out: {error}")
     if not members:
         raise ValueError(" ".join(said))
-    return study_of(members, said)
+    return study_of(once_each(members, said), said)
+
+
+def once_each(members: Sequence[Member], said: list[str]) -> list[Member]:
+    """Of folders of one sweep that hold the same knobs of the same program, as of words in another order, the one with
+    the most results; `said` names the others."""
+    kept: dict[Any, Member] = {}
+    for member in members:
+        key: Any = member.folder
+        if (member.folder.parent / "sweep.json").exists():
+            try:
+                knobs = frozenset((name, one) for name, one in member.knobs.items() if name not in MAY_CHANGE)
+                key = member.folder.parent, program_of(member.folder), knobs
+            except (ValueError, OSError):  # a config that cannot be read is like no other
+                pass
+        other = kept.get(key)
+        if other is None:
+            kept[key] = member
+            continue
+        more = len(member.results) > len(other.results)
+        kept[key], left = (member, other) if more else (other, member)
+        said.append(f"{left.name} is left out: {kept[key].name} holds a run with the same knobs.")
+    return list(kept.values())
 
 
 def study_of(members: Sequence[Member], said: Sequence[str] = ()) -> Study:

@@ -42,8 +42,8 @@ def sample(images: Images, n: int, *, seed: int) -> np.ndarray:
 
 
 def picture_of_views(recipe: Recipe, images: Images, *, seed: int, n: int = 8, drawn: bool = False) -> Figure:
-    """`n` images (`sample`) beside the views that they have in the first training step of a run with this seed; `drawn`:
-    with what was drawn for each, where the views say it."""
+    """`n` images (`sample`) beside the views that a run with this seed would make of them in its first training step;
+    `drawn`: with what was drawn for each, where the views say it."""
     from jaxcl import augment, plot
 
     views = recipe.views

@@ -58,8 +58,8 @@ PAIRS = (
     "Differences are taken seed by seed, as runs of one seed share their order of images and what the seed draws: the"
     " mean of the differences, half the width of its 95 % interval, and the p value of the paired t test of no"
     " difference, corrected by Holm's method for all cells of its table that have one: of one seed there is none, nor"
-    " where all seeds differ by the same. n is how many seeds both settings have. What"
-    " is averaged over the other knobs is so within each seed, before seeds are compared."
+    " where all seeds differ by the same. n is how many seeds both settings have. What is averaged over the other knobs"
+    " is so within each seed, before seeds are compared."
 )
 HIGHEST = (
     "The highest of several means is chosen by the same test images, so that it promises a little too much."

@@ -11,6 +11,7 @@ RUN_DIR/
   warnings.jsonl             what the run was warned of, and at which step
   checkpoints/               the newest states, each with a sha256 manifest
   evaluations/NAME.json      a protocol's result with its settings
+  evaluated.json             which protocols are complete, of which encoders
   plots/                     the pictures, and a page of them
   report.html                the page of `jaxcl report`
 
@@ -24,6 +25,7 @@ from jaxcl.runs.evaluation import (
     Members,
     Opened,
     Unevaluated,
+    check_asked,
     evaluate_run,
     evaluate_runs,
 )
@@ -36,6 +38,7 @@ __all__ = [
     "Opened",
     "Run",
     "Unevaluated",
+    "check_asked",
     "create_or_resume",
     "device",
     "evaluate_run",

@@ -139,9 +139,9 @@ def check_same_run(
             + f" --init {run_dir} starts from this one's encoder."
         )
     mine = neighbors.program(read_text(config), beside or {})
-    if not same_program(_program(run_dir), mine):
+    if not same_program(program_of(run_dir), mine):
         of = f"{config} or of what it imports" if beside else config
-        if not same_program(_program(run_dir), _program(run_dir) + "\n"):
+        if not same_program(program_of(run_dir), program_of(run_dir) + "\n"):
             raise ValueError(
                 f"{run_dir / 'config.py'}, or what is beside it, is damaged: it is no longer a program. Put {config} in"
                 " its place if the run was made by that, or choose another --run-dir."
@@ -231,7 +231,7 @@ def trusted(run_dir: Path, *, trust: bool) -> tuple[str, dict[str, str]]:
     return config, beside
 
 
-def _program(run_dir: Path) -> str:
+def program_of(run_dir: Path) -> str:
     """All that is executed where a run is opened: its config, and what that imports."""
     return neighbors.program(read_text(run_dir / "config.py"), neighbors.kept(run_dir))
 
@@ -260,6 +260,7 @@ def evaluations(run_dir: str | Path) -> list[dict[str, Any]]:
     return [
         row
         for file in sorted(Path(run_dir, "evaluations").glob("*.json"))
+        if not file.name.startswith(".")  # half written, by one that was stopped
         for row in read_json(file, kind=list)
     ]
 

@@ -20,6 +20,7 @@ from jaxcl.config import recipe_of
 from jaxcl.records import write_whole
 from jaxcl.runs.directory import Run, open_run, silent
 from jaxcl.runs.images import images_to_evaluate, with_test_images, without_trained_on
+from jaxcl.runs.marks import mark_begun, mark_complete
 from jaxcl.runs.pixels import pixels, projected_pixels, projection_width
 from jaxcl.tables import describe
 from jaxcl.typing import Array, Images, PyTree
@@ -127,12 +128,15 @@ def evaluate_runs(
         of how many encoders features are computed, and "knn", "knn200", "linear" and "transfer" are run, by one
         program mapped over them (`jax.vmap`); fewer where their features would take more than `MOST_BYTES`. 1: one
         after the other. Other protocols are always run so.
+
+    Raises `Unevaluated`, with the runs, once all of them had their turn.
     """
     from jaxcl import evaluate
     from jaxcl.encoder import encoder_of
 
     folders = [Path(run_dir) for run_dir in run_dirs]
-    made = []
+    made: list[list[dict[str, Any]]] = []
+    failed: list[str] = []
     while folders:
         part = folders[:1]
         if at_once > 1 and len(folders) > 1 and jax.process_count() == 1:
@@ -157,9 +161,15 @@ def evaluate_runs(
                         for folder, result in zip(part, results, strict=True):
                             members._results[folder, protocol, kind] = result
         for folder in part:
-            made.append(evaluate_run(folder, protocols, baselines=baselines, members=members, say=say))
+            try:
+                made.append(evaluate_run(folder, protocols, baselines=baselines, members=members, say=say))
+            except Unevaluated as error:
+                made.append(error.results)
+                failed.append(f"{folder}: {error}")
             members._subjects.pop(folder, None)  # with the features
         folders = folders[len(part) :]
+    if failed:
+        raise Unevaluated(" ".join(failed), [row for rows in made for row in rows])
     return made
 
 
@@ -245,9 +255,7 @@ def evaluate_run(
     from jaxcl.encoder import at_layer, encoder_of  # Here: it opens runs by this file.
 
     run_dir, settings = Path(run_dir), dict(settings or {})
-    if strange := [name for name in baselines if name not in BASELINES]:
-        raise ValueError(f"There is no baseline {', '.join(strange)}; there are {', '.join(BASELINES)}.")
-    taken = _settings_taken(evaluate.PROTOCOLS, protocols, settings)
+    taken = check_asked(protocols, baselines, settings)
     run = open_run(run_dir, trust=trust)
     recipe = run.recipe
     encoder = encoder_of(run, recipe.method.embed)
@@ -304,6 +312,8 @@ def evaluate_run(
     failed: dict[str, str] = {}
     first = jax.process_index() == 0
     folder.mkdir(exist_ok=True)
+    if first and data is None:
+        mark_begun(run_dir, protocols)
     where = "" if data is None else "@" + re.sub(r"[^\w.-]+", "_", data)
     for name, embed_fn in named.items():
         # One encoder after the other: its features serve all protocols, and only those of one are kept.
@@ -346,9 +356,23 @@ def evaluate_run(
         if first:
             write_whole(folder / "joint.json", json.dumps([row], indent=2) + "\n")
         results.append(row)
+    if first and data is None:
+        mark_complete(run_dir, [name for name in protocols if name not in failed], named)
     if failed:
         raise Unevaluated(" ".join(failed.values()), results)
     return results
+
+
+def check_asked(
+    protocols: Sequence[str], baselines: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """The settings that each protocol takes. Raises ValueError, before a run is looked at, where there is no such
+    protocol or baseline, or where no protocol takes a setting."""
+    from jaxcl import evaluate
+
+    if strange := [name for name in baselines if name not in BASELINES]:
+        raise ValueError(f"There is no baseline {', '.join(strange)}; there are {', '.join(BASELINES)}.")
+    return _settings_taken(evaluate.PROTOCOLS, protocols, settings or {})
 
 
 def _settings_taken(

@@ -214,6 +214,14 @@ def damage(directory: str | Path, step: int) -> str | None:
     return None
 
 
+def warn_of_damage(directory: str | Path, step: int, problem: str, *, stacklevel: int) -> None:
+    """Says that a damaged step is passed over."""
+    warnings.warn(
+        f"Damaged checkpoint in {directory}, step {step}: {problem}. Trying the one before it.",
+        stacklevel=stacklevel,
+    )
+
+
 def restore(
     directory: str | Path, like: PyTree, *, step: int | None = None, part: bool = False
 ) -> tuple[PyTree, int]:
@@ -235,14 +243,14 @@ def restore(
     chosen, problems = _newest_good(directory, step) if jax.process_index() == 0 else (-1, {})
     if jax.process_count() > 1:
         chosen = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
-    lines = [f"step {bad}: {problem}" for bad, problem in problems.items()]
     if chosen < 0:
-        if lines:
+        if problems:
+            lines = [f"step {bad}: {problem}" for bad, problem in problems.items()]
             raise ValueError(f"No good checkpoint in {directory}.\n  " + "\n  ".join(lines))
         what = "checkpoint" if step is None else f"checkpoint of step {step}"
         raise FileNotFoundError(f"There is no {what} in {directory}; saved steps: {steps(directory)}.")
-    for line in lines:
-        warnings.warn(f"Damaged checkpoint in {directory}, {line}. Trying the one before it.", stacklevel=2)
+    for bad, problem in problems.items():
+        warn_of_damage(directory, bad, problem, stacklevel=3)
 
     leaves = _named_leaves(like)
     saved = _read_manifest(directory / str(chosen))["arrays"]

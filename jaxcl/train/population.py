@@ -32,23 +32,20 @@ from jaxcl.config import Recipe
 from jaxcl.data import input_pipeline, prefetch
 from jaxcl.data.arrays import about_images
 from jaxcl.devices import AXIS, make_mesh, replicate, split
-from jaxcl.records import read_json
-from jaxcl.train import checkpoint, finite
+from jaxcl.train import finite, saved
 from jaxcl.train.callbacks import Callback
 from jaxcl.train.health import Health, seen_of_members
 from jaxcl.train.log import Log
 from jaxcl.train.loggers import check_loggers
-from jaxcl.train.loop import Interrupted, Preempted, fetch_mean, listed, preemption, unlogged
+from jaxcl.train.loop import Interrupted, Preempted, fetch_mean, preemption
+from jaxcl.train.saved import DIVERGED
 from jaxcl.train.saver import Saver
 from jaxcl.train.state import TrainState, blank_batch, init_state
 from jaxcl.train.step import make_step
-from jaxcl.typing import About, Array, Images, PyTree
+from jaxcl.typing import About, Array, Images
 
 # Numbers of a member -> its recipe; they are tracers when it is called within the step.
 RecipeOf = Callable[[Mapping[str, Any]], Recipe]
-
-# In a member's run directory: that it diverged, and when.
-DIVERGED = "diverged.json"
 
 
 class Trained(NamedTuple):
@@ -104,7 +101,8 @@ def train_together(
         of each member, called on its own parameters and logged in its own run directory.
     run_dirs
         of each member: metrics.jsonl, TensorBoard's events and checkpoints, as `train` leaves them. Members go on from
-        the newest step that all of them have saved.
+        the newest good step that all of them have saved. One that has saved later steps makes these again, and logs
+        and saves nothing until the others are where it was.
     identities
         of each member, kept with its checkpoints.
     keep_every, loggers, begin, ahead
@@ -137,10 +135,14 @@ def train_together(
 
     state = init(lengthwise, init_keys)
     folders = [Path(run_dir) / "checkpoints" for run_dir in run_dirs]
-    start = common_step(folders)
+    start = saved.going_on(folders)
     if start:
-        state = _restored(state, folders, start)
-    known: dict[int, int] = {i: step for i, step in enumerate(map(_diverged_before, run_dirs)) if step}
+        state = saved.restored(state, folders, start)
+    known: dict[int, int] = {i: step for i, step in enumerate(map(saved.diverged_before, run_dirs)) if step}
+    # Up to this step a member's run directory has all there is: one that was ahead waits there for the others.
+    reached = [
+        max(saved.newest_good(folder, start), known.get(i, 0)) for i, folder in enumerate(folders)
+    ] or [start] * members
     if known:
         halted = np.array([i in known for i in range(members)])
         state = state._replace(step=jax.device_put(jnp.where(halted, ~state.step, state.step), by_member))
@@ -154,14 +156,14 @@ def train_together(
             stack.enter_context(
                 Log(
                     run_dir,
-                    start_step=start,
+                    start_step=done,
                     steps=steps,
                     loggers=loggers,
                     console=Console(quiet=True),
                     say=overall.say,
                 )
             )
-            for run_dir in run_dirs
+            for run_dir, done in zip(run_dirs, reached, strict=False)
         ]
         preempted, interrupted = stack.enter_context(preemption(interrupts=bool(run_dirs)))
         batches = stack.enter_context(
@@ -171,7 +173,7 @@ def train_together(
         )
         saver = stack.enter_context(Saver())
         # Steps that were made before the run stopped and are not logged yet, as in the loop.
-        kept = _unlogged(folders, start, known) if start else []
+        kept = saved.unlogged_of(folders, start, known) if start else []
         logged, timed = start - len(kept), start
         since, per_step = time.perf_counter(), 0.0
         health = [Health(recipe, len(images.images), start) for recipe in recipes]
@@ -181,6 +183,8 @@ def train_together(
                 known[i] = ended
                 _say_diverged(overall, run_dirs, numbers, seeds, i, ended)
 
+        if idle := _idle(members, mesh.size):
+            overall.say(idle)
         overall.say("Compiling the training step; a large network takes minutes.")
         for step in range(start + 1, steps + 1):
             arguments = (pixels, lengthwise, state, run_keys, next(batches))
@@ -209,9 +213,12 @@ def train_together(
                 alive = [i for i in range(members) if i not in known]
                 queues = seen_of_members(state.state, members)
                 for i in alive:
-                    record = fetch_mean(_own(fetched, i))
+                    record = fetch_mean(saved.own(fetched, i))
                     del record["skipped"]
-                    for warning in health[i].warnings(step, record, queues[i]):
+                    warnings = health[i].warnings(step, record, queues[i])
+                    if step <= reached[i]:
+                        continue
+                    for warning in warnings:
                         overall.warn(step, warning, of=f", of {_called(i, numbers, seeds)}")
                         if logs:
                             logs[i].warn(step, warning)
@@ -229,9 +236,9 @@ def train_together(
                 kept, logged, since = [], step, time.perf_counter()
             for i, own in enumerate(callbacks):
                 for callback in own:
-                    if i not in known and (step % callback.every == 0 or last):
+                    if i not in known and step > reached[i] and (step % callback.every == 0 or last):
                         before = time.perf_counter()
-                        mine = _member(state, i)
+                        mine = saved.member(state, i)
                         found = callback.call(step, mine.params, mine.state)
                         if logs:
                             logs[i].write(step, found)
@@ -242,14 +249,14 @@ def train_together(
                 # Before the save, which leaves them out: else no step is there that all are said to have.
                 mark_diverged(fetched)
                 before = time.perf_counter()
-                write = partial(_save, fetched, folders, step, identities, keep_every)
+                write = partial(saved.save, fetched, folders, step, identities, keep_every)
                 saver.run(write, state)
                 since += time.perf_counter() - before
             if stopping and not last:
                 saver.wait()
                 raise Interrupted(step) if interrupted() else Preempted(step)
     state = state._replace(step=jnp.where(state.step < 0, ~state.step, state.step))
-    return [Trained(_member(state, i), known.get(i)) for i in range(members)]
+    return [Trained(saved.member(state, i), known.get(i)) for i in range(members)]
 
 
 def mappable(recipe_of: RecipeOf, numbers: Mapping[str, float], about: About) -> tuple[str, ...]:
@@ -291,12 +298,6 @@ def _read_when_traced(
     return tuple(name for name, x in zip(sorted(values), program.invars, strict=False) if id(x) in read)
 
 
-def common_step(folders: Sequence[Path]) -> int:
-    """The newest step that all members have saved; 0 if there is none. Members that diverged are not counted."""
-    saved = [set(checkpoint.steps(folder)) for folder in folders if not (folder.parent / DIVERGED).exists()]
-    return max(set.intersection(*saved), default=0) if saved else 0
-
-
 def _check(
     numbers: Sequence[Mapping[str, float]],
     seeds: Sequence[int],
@@ -322,6 +323,23 @@ def _check(
 def _sharing(members: int) -> int:
     """How many devices share the members evenly: as many as can."""
     return next(k for k in range(min(members, jax.device_count()), 0, -1) if members % k == 0)
+
+
+def _idle(members: int, used: int) -> str | None:
+    """A line about devices that the members do not use; None where they use all."""
+    devices = jax.device_count()
+    if used == devices:
+        return None
+    if members < devices:
+        return (
+            f"{members} members on {used} of {devices} devices: no member is split; a multiple of {devices} members"
+            " uses all."
+        )
+    most = members // devices * devices
+    return (
+        f"{members} members on {used} of {devices} devices: {members} is not a multiple of {devices};"
+        f" --together {most} uses all."
+    )
 
 
 def _mapped(function: Callable, mesh: Mesh, axes: Sequence[int | None], *, donate: int | None = None):
@@ -358,57 +376,6 @@ def _batches(
         yield batch
 
 
-def _member(state: TrainState, i: int) -> TrainState:
-    return jax.tree.map(lambda x: x[i], state)
-
-
-def _save(
-    kept: Sequence[Mapping[str, Any]],
-    folders: Sequence[Path],
-    step: int,
-    identities: Sequence[Mapping[str, Any]],
-    keep_every: int,
-    state: TrainState,
-) -> None:
-    """Each member that has not diverged in its own directory, by the layout of a run alone."""
-    going = np.asarray(state.step) >= 0
-    for i, folder in enumerate(folders):
-        if going[i] and checkpoint.latest(folder) != step:
-            beside: dict[str, Any] = {"unlogged": listed(_own(kept, i))}
-            if identities:
-                beside["identity"] = dict(identities[i])
-            checkpoint.save(folder, step, _member(state, i), keep_every=keep_every, beside=beside)
-
-
-def _own(kept: Sequence[Mapping[str, Any]], i: int) -> list[dict[str, Any]]:
-    """The metrics of one member."""
-    return [{name: metrics[name][i] for name in metrics} for metrics in kept]
-
-
-def _unlogged(folders: Sequence[Path], step: int, known: Mapping[int, int]) -> list[dict[str, np.ndarray]]:
-    """The metrics of all members that were kept with this step, stacked; [] where one that goes on has none such."""
-    found = {i: unlogged(folder, step) for i, folder in enumerate(folders) if i not in known}
-    lists = list(found.values())
-    if not lists or any([x.keys() for x in own] != [x.keys() for x in lists[0]] for own in lists):
-        return []
-    # Of a member that diverged nothing is logged, so another's fill its place.
-    rows = [found.get(i, lists[0]) for i in range(len(folders))]
-    return [
-        {name: np.stack([own[at][name] for own in rows]) for name in metrics}
-        for at, metrics in enumerate(lists[0])
-    ]
-
-
-def _restored(state: TrainState, folders: Sequence[Path], step: int) -> TrainState:
-    """The state with every member as saved at `step`; one that diverged as it was initialised."""
-    members = [_member(state, i) for i in range(len(folders))]
-    for i, folder in enumerate(folders):
-        if step in checkpoint.steps(folder):
-            members[i] = checkpoint.restore(folder, members[i], step=step)[0]
-    stacked: PyTree = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-    return jax.device_put(stacked, jax.tree.map(lambda x: x.sharding, state))
-
-
 def _new_failures(fetched: Sequence[Mapping[str, Any]], before: int, known: Mapping[int, int]):
     """{member: the first step that was not taken} of members that were, until the step `before`."""
     if not fetched:
@@ -432,8 +399,3 @@ def _say_diverged(log: Log, run_dirs, numbers, seeds, i: int, step: int) -> None
     if run_dirs:
         said = {"step": step, "why": "loss, gradient or parameters were not finite"}
         (Path(run_dirs[i]) / DIVERGED).write_text(json.dumps(said) + "\n")
-
-
-def _diverged_before(run_dir: str | Path) -> int | None:
-    file = Path(run_dir) / DIVERGED
-    return int(read_json(file).get("step", 1)) if file.exists() else None

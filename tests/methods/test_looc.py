@@ -1,6 +1,7 @@
 """LooC: one space is MoCo, and every space keeps what the others forget."""
 
 from functools import partial
+from importlib import import_module
 
 import chex
 import jax
@@ -12,6 +13,7 @@ from jaxcl import augment, losses, nets
 from jaxcl.losses import keyless, queue_nce
 from jaxcl.memory import by_age
 from jaxcl.methods import looc, moco
+from jaxcl.methods.looc import shuffled
 
 N, D = 8, 6
 
@@ -190,3 +192,31 @@ def test_a_number_of_views_that_fits_no_form_is_refused(batch, turned):
     begun = jax.eval_shape(method.init, jax.random.key(0), batch)
     with pytest.raises(ValueError, match="3 key views, or one key view for all; got 2 key views"):
         jax.eval_shape(method.loss, *begun, jax.random.key(1), batch)
+
+
+def test_what_is_mixed_is_drawn_by_no_key_that_orders_the_rows(batch, turned, drawn, monkeypatch):
+    seen = {"orders": [], "mixes": []}
+
+    def ordering(key, *rest, **settings):
+        children = [jax.random.fold_in(key, i) for i in range(3)]
+        seen["orders"] += map(jax.random.key_data, [key, *children])
+        return shuffled(key, *rest, **settings)
+
+    def transform(key, step, q, k, queue, *, axis_name=None):
+        seen["mixes"].append(jax.random.key_data(key))
+        return q, k, queue
+
+    monkeypatch.setattr(import_module("jaxcl.methods.looc"), "shuffled", ordering)
+    method = looc(**parts(views=turned.views), spaces=2, transform=transform)
+    params, state = drawn(method.init, jax.random.key(0), batch)
+
+    @jax.jit
+    def keys(params, state, batch):
+        method.loss(params, state, jax.random.key(1), batch)
+        return seen
+
+    found = {
+        name: {tuple(map(int, key)) for key in keys_} for name, keys_ in keys(params, state, batch).items()
+    }
+    assert len(found["mixes"]) == 2
+    assert not found["mixes"] & found["orders"]

@@ -16,9 +16,19 @@ from jaxcl.config import Recipe
 from jaxcl.data import input_pipeline
 from jaxcl.losses import generalized, keyless, nt_xent, queue_nce, regression, sliced_wasserstein
 from jaxcl.methods import byol, looc, moco, simclr
-from jaxcl.train import Callback, Preempted, checkpoint, health, init_state, make_step, train_together
+from jaxcl.train import (
+    Callback,
+    Preempted,
+    checkpoint,
+    health,
+    init_state,
+    make_step,
+    population,
+    train_together,
+)
 from jaxcl.train.log import read_metrics
-from jaxcl.train.population import DIVERGED, common_step, mappable
+from jaxcl.train.population import mappable
+from jaxcl.train.saved import DIVERGED, common_step
 from jaxcl.typing import About, Images, Method
 
 
@@ -163,12 +173,99 @@ def test_members_go_on_from_the_newest_step_that_all_have_saved(noise, tmp_path)
     found = train_together(build, numbers, noise, **settings)
     for member, whole in zip(found, unbroken, strict=True):
         chex.assert_trees_all_equal(member.state, whole.state)
-    # The callback logged every step of the first life, of which 4 and 5 are lived again.
-    for name, steps in {"a": [1, 2, 3, 4, 6, 8, 9], "b": [2, 4, 6, 8, 9]}.items():
+    # The callback logged every step of the first life, all of which "a" had saved: it waited at 5 for the other.
+    for name, steps in {"a": [1, 2, 3, 4, 5, 6, 8, 9], "b": [2, 4, 6, 8, 9]}.items():
         assert [record["step"] for record in read_metrics(tmp_path / name)] == steps
         assert checkpoint.latest(tmp_path / name / "checkpoints") == 9
         # Step 3 was made in the first life and logged in the second, in the mean of 3 and 4.
         assert means(tmp_path / name) == means(tmp_path / f"whole {name}")
+
+
+def decay_of(numbers, *, steps=8):
+    """Three weights that shrink: the smallest network that trains."""
+
+    def loss(params, state, key, batch):
+        return numbers["weight"] * jnp.mean(params["w"] ** 2), (state, {})
+
+    method = Method(lambda key, batch: ({"w": jnp.ones(3)}, {}), loss, None)
+    return Recipe(method, optax.sgd(0.1), lambda step: 0.1, noisy(2), steps, batch_size=16)
+
+
+EVERY_TWO = {"log_every": 2, "save_every": 2, "quiet": True, "loggers": ()}
+TWO = ({"weight": 1.0}, {"weight": 2.0})
+
+
+def one_ahead(noise, folder):
+    """Run directories of two members: one was trained to step 8, which is its last, and the other to step 4."""
+    folders = [folder / "a", folder / "b"]
+    for i, steps in enumerate((8, 4)):
+        build = partial(decay_of, steps=steps)
+        train_together(build, [TWO[i]], noise, seeds=[i], run_dirs=[folders[i]], **EVERY_TWO)
+    assert [checkpoint.steps(one / "checkpoints") for one in folders] == [[4, 6, 8], [2, 4]]
+    return folders
+
+
+def test_a_member_that_is_two_saves_ahead_waits_for_the_others(noise, tmp_path):
+    folders = one_ahead(noise, tmp_path)
+    before = (folders[0] / "metrics.jsonl").read_text()
+    manifests = [(folders[0] / f"checkpoints/{step}/manifest.json").read_bytes() for step in (6, 8)]
+    found = train_together(decay_of, TWO, noise, seeds=[0, 1], run_dirs=folders, **EVERY_TWO)
+    alone = train_together(
+        decay_of, TWO, noise, seeds=[0, 1], run_dirs=[tmp_path / "c", tmp_path / "d"], **EVERY_TWO
+    )
+    for member, whole in zip(found, alone, strict=True):
+        chex.assert_trees_all_equal(member.state, whole.state)
+    for one, other in zip(folders, (tmp_path / "c", tmp_path / "d"), strict=True):
+        assert checkpoint.steps(one / "checkpoints") == [4, 6, 8]
+        assert [record["step"] for record in read_metrics(one)] == [2, 4, 6, 8]
+        assert means(one) == means(other)
+    # Nothing of the one that was there was touched.
+    assert (folders[0] / "metrics.jsonl").read_text() == before
+    assert [(folders[0] / f"checkpoints/{step}/manifest.json").read_bytes() for step in (6, 8)] == manifests
+
+
+@pytest.mark.filterwarnings("ignore:Moved .* the run goes on from before it")
+def test_members_of_which_one_was_ahead_can_be_stopped_before_they_are_there(noise, tmp_path):
+    folders = one_ahead(noise, tmp_path)
+
+    def stop(step, params, state):
+        if step == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    settings = EVERY_TWO | {"seeds": [0, 1], "run_dirs": folders}
+    with pytest.raises(Preempted):
+        train_together(decay_of, TWO, noise, callbacks=[[], [Callback(1, stop)]], **settings)
+    # Step 5 was no step of a cadence, and is saved by both: what was made is not lost.
+    assert common_step([folder / "checkpoints" for folder in folders]) == 5
+    train_together(decay_of, TWO, noise, **settings)
+    for folder in folders:
+        assert [record["step"] for record in read_metrics(folder) if "loss" in record] == [2, 4, 6, 8]
+        assert checkpoint.latest(folder / "checkpoints") == 8
+
+
+def test_a_damaged_checkpoint_of_one_member_sends_all_to_the_one_before(noise, tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    settings = EVERY_TWO | {"seeds": [0, 1], "run_dirs": folders}
+    train_together(partial(decay_of, steps=6), TWO, noise, **settings)
+    logged = [means(folder) for folder in folders]
+    (folders[0] / "checkpoints/6/manifest.json").write_text("{")
+    assert common_step([folder / "checkpoints" for folder in folders]) == 4
+    said = r"Damaged checkpoint in .*a/checkpoints, step 6: manifest.json has changed .* Trying the one before it\."
+    with pytest.warns(UserWarning, match=said), pytest.warns(UserWarning, match="Moved .*a/checkpoints/6 to"):
+        found = train_together(partial(decay_of, steps=6), TWO, noise, **settings)
+    assert [int(member.state.step) for member in found] == [6, 6]
+    assert [means(folder) for folder in folders] == logged
+    # What was damaged is aside, and saved anew.
+    for folder in folders:
+        assert checkpoint.steps(folder / "checkpoints") == [2, 4, 6]
+        assert checkpoint.damage(folder / "checkpoints", 6) is None
+    for step in (2, 4, 6):
+        (folders[step // 4] / f"checkpoints/{step}/manifest.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"no good checkpoint of a step in common\.\n.*step 6: manifest.json is missing"
+    ):
+        train_together(decay_of, TWO, noise, **settings)
 
 
 def test_a_member_that_diverges_is_named_and_touches_no_other(noise, tmp_path, capsys):
@@ -257,3 +354,24 @@ def test_a_population_says_what_it_cannot_do(noise):
         train_together(partial(recipe_of, of_simclr), numbers, noise, seeds=[0, 1])
     with pytest.raises(ValueError, match="seeds must be one for each of 1 members; got 2"):
         train_together(partial(recipe_of, of_simclr), numbers[:1], noise, seeds=[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("members", "devices", "line"),
+    [
+        (5, 4, "5 members on 1 of 4 devices: 5 is not a multiple of 4; --together 4 uses all."),
+        (9, 4, "9 members on 3 of 4 devices: 9 is not a multiple of 4; --together 8 uses all."),
+        (2, 4, "2 members on 2 of 4 devices: no member is split; a multiple of 4 members uses all."),
+        (8, 4, None),
+        (3, 1, None),
+    ],
+)
+def test_devices_that_members_leave_idle_are_named(members, devices, line, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    assert population._idle(members, population._sharing(members)) == line
+
+
+def test_a_population_says_in_its_log_which_devices_are_idle(noise, capsys):
+    train_together(partial(decay_of, steps=1), TWO, noise, seeds=[0, 1], loggers=())
+    said = "2 members on 2 of 8 devices: no member is split"
+    assert said in " ".join(capsys.readouterr().out.split())

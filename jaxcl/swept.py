@@ -1,0 +1,101 @@
+"""The folders of a sweep: which run lies where, which are done, and whether they are of the program asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxcl import neighbors
+from jaxcl.config import MAY_CHANGE, CommonKnobs, changed_knobs, knobs_to_json, resolved, same_program
+from jaxcl.records import read_json, read_text
+from jaxcl.runs.directory import nothing_learnt, program_of
+from jaxcl.runs.marks import evaluated
+from jaxcl.train.saved import DIVERGED
+
+
+def name_of(combination: Mapping[str, str]) -> str:
+    return ",".join(f"{knob}={value}" for knob, value in combination.items())
+
+
+def folders_of(
+    sweep_dir: Path, config: str | Path, all_of: Sequence[Mapping[str, str]], knobs: Sequence[CommonKnobs]
+) -> list[Path]:
+    """The folder of every combination, sweep_dir/knob=value,...; or one that is there with just these knobs of the same
+    program, whatever its name: knobs in another order, 0.10 for 0.1, a seed that was not named. Combinations that come
+    to the same knobs are one run."""
+    named = [sweep_dir / name_of(combination).replace("/", "_") for combination in all_of]
+    there = [file.parent for file in sorted(sweep_dir.glob("*/knobs.json"))]
+    known: dict[Any, Path] = {}
+    if any(folder not in there for folder in named):
+        defaults = _defaults(knobs[0])
+        for folder in there:
+            try:
+                if same_program(program_of(folder), _program_now(folder, config)):
+                    known.setdefault(_key(defaults | read_json(folder / "knobs.json")), folder)
+            except (ValueError, FileNotFoundError):  # damaged: not one to go on with
+                continue
+    found = []
+    for folder, own in zip(named, knobs, strict=True):
+        place = folder
+        if folder not in there:
+            place = known.setdefault(_key(json.loads(knobs_to_json(resolved(own)))), folder)
+        if place != folder:
+            print(f"{folder.name} has the knobs of {place.name}, and is that run.", flush=True)
+        found.append(place)
+    return found
+
+
+def is_done(folder: Path, protocols: Sequence[str], baselines: Sequence[str]) -> bool:
+    """Whether nothing is left to do for a run: all is evaluated, completely, or it diverged."""
+    wanted = {(protocol, encoder) for protocol in protocols for encoder in (folder.name, *baselines)}
+    return (folder / DIVERGED).exists() or wanted <= evaluated(folder)
+
+
+def check_is_of(folder: Path, config: str | Path, knobs: CommonKnobs, *, done: bool) -> None:
+    """Raises ValueError where the run in a folder is of other knobs or another program than are asked for, so that its
+    results would stand among those of others. One that is not done may get more epochs, as by `train_run`.
+
+    Images are not opened. Where TFDS has its data sets may differ.
+    """
+    if not (folder / "knobs.json").exists() or (not done and nothing_learnt(folder)):
+        return
+    # A knob that the run does not have came with a later jaxcl, or config; its default is what was before.
+    had = _defaults(knobs) | read_json(folder / "knobs.json")
+    besides = {"data_dir"} if done else {"data_dir", "epochs"}
+    changes = changed_knobs(had, resolved(knobs), besides=besides)
+    if changes:
+        raise ValueError(
+            f"{folder} holds a run with other knobs:\n  "
+            + "\n  ".join(changes)
+            + "\nGive the knobs of that run, or choose another --run-dir."
+        )
+    if not same_program(program_of(folder), _program_now(folder, config)):
+        raise ValueError(
+            f"{folder} holds a run of another version of {config}, or of what that imports, so its results are not of"
+            f" the same program. Choose another --run-dir; or go on with that run's own config,"
+            f" {folder / 'config.py'}, in place of {config}."
+        )
+
+
+def _program_now(folder: Path, config: str | Path) -> str:
+    """A config with those files beside it that the run in a folder kept, as they are now."""
+    beside = neighbors.folder_of(Path(config))
+    names = [name for name in neighbors.kept(folder) if (beside / name).is_file()]
+    return neighbors.program(read_text(config), {name: read_text(beside / name) for name in names})
+
+
+def _defaults(knobs: CommonKnobs) -> dict[str, Any]:
+    return json.loads(knobs_to_json(resolved(type(knobs)())))
+
+
+def _key(values: Mapping[str, Any]) -> Any:
+    """Equal for equal knobs, but for those that a run may change."""
+    return frozenset((name, _hashable(value)) for name, value in values.items() if name not in MAY_CHANGE)
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return frozenset((name, _hashable(one)) for name, one in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
