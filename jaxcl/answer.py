@@ -29,7 +29,7 @@ from jaxcl.study import (
     tested,
 )
 from jaxcl.sweep import combinations, plot_sweep, sweep, write_results
-from jaxcl.swept import folders_of
+from jaxcl.swept import folders_of, name_of
 from jaxcl.tables import word
 
 # While the runs are made their page is written anew at most so often: a picture takes as long as a small run's steps.
@@ -61,12 +61,20 @@ def run_study(
     """
     path, run_dir = Path(path), Path(run_dir)
     study = load_study(path, small=small)
+    own = study.seeds
     study = study if seeds is None else study._replace(seeds=tuple(seeds))
     comparisons(study)  # what is wrong with them is said before the first run
     fixed = {knob: word(value) for knob, value in study.fixed.items()}
 
     def knobs(combination: Mapping[str, str]) -> Any:
-        return knobs_of(study.config, {**fixed, **combination})
+        made = knobs_of(study.config, {**fixed, **combination})
+        for knob, value in combination.items():
+            if not _alike(has := word(getattr(made, knob, None)), value):
+                raise ValueError(
+                    f"The study varies --{knob.replace('_', '-')}: the run of {name_of(combination)} would have {has}."
+                    " Leave it out of what all runs share."
+                )
+        return made
 
     run_dir.mkdir(parents=True, exist_ok=True)
     _record(
@@ -82,7 +90,8 @@ def run_study(
         shown = study._replace(seeds=tuple(all_seeds))
         all_of = combinations(grids(shown))
         folders = folders_of(run_dir, study.config, all_of, [knobs(combination) for combination in all_of])
-        return write_page(path, shown, write_results(run_dir, all_of, folders), run_dir, command=command)
+        results, said = write_results(run_dir, all_of, folders), _command(command, own, all_seeds)
+        return write_page(path, shown, results, run_dir, command=said)
 
     def after(results: list[dict[str, Any]]) -> None:
         session = {**began, "seconds": round(time.perf_counter() - started[0], 1)}
@@ -111,6 +120,35 @@ def run_study(
             "Every run of the study diverged, so there is nothing to report; lower --learning-rate."
         )
     return page()
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two words are the same value of a knob.
+
+    >>> _alike("10.0", "10"), _alike("16,32", "16,32"), _alike("0.9", "0.1"), _alike("True", "False")
+    (True, True, False, False)
+    """
+
+    def value(text: str) -> Any:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+    return list(map(value, one.split(","))) == list(map(value, other.split(",")))
+
+
+def _command(command: Sequence[str], own: Sequence[int], seeds: Sequence[int]) -> list[str]:
+    """The command of a page of these seeds, which several commands may have made, each some of them.
+
+    >>> _command(["jaxcl", "study", "mine", "--seed", "3", "4", "--small"], (0, 1), (0, 1, 3, 4))
+    ['jaxcl', 'study', 'mine', '--small', '--seed', '0', '1', '3', '4']
+    """
+    kept, within = [], False
+    for one in command:
+        within = one == "--seed" or (within and not one.startswith("--"))
+        kept += [] if within or one.startswith("--seed=") else [one]
+    return kept if not kept or set(seeds) == set(own) else [*kept, "--seed", *map(str, seeds)]
 
 
 def _record(run_dir: Path, path: Path, study: Study, knobs: Any, *, small: bool) -> dict[str, Any]:
@@ -154,7 +192,8 @@ def write_page(
     path, run_dir = Path(path), Path(run_dir)
     title, asked = question(path)
     runs = len(settings(study)) * len(study.seeds)
-    finished = len({tuple(row["knobs"].items()) for row in results if row["encoder"] == "trained"})
+    there = {tuple(row["knobs"].items()) for row in results if row["encoder"] == "trained"}
+    finished, seeds = len(there), len({dict(run)["seed"] for run in there})
     parts = [f"# {title}"]
     if command:
         parts.append("```\n" + " ".join(command) + "\n```")
@@ -163,8 +202,7 @@ def write_page(
         parts.append(f"{finished} of {runs} runs so far.")
     parts.append(
         f"Test accuracy in percent: mean and 95 % confidence interval (Student's t) over"
-        f" {_number(len(study.seeds), 'seed')}."
-        + (" Fewer than three seeds say next to nothing." if len(study.seeds) < 3 else "")
+        f" {_number(seeds, 'seed')}." + (" Fewer than three seeds say next to nothing." if seeds < 3 else "")
     )
     parts.append(markdown(*settings_table(study, results)))
     header, rows = compared_table(study, results)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -323,3 +324,92 @@ def test_studies_are_listed_and_one_without_a_small_form_says_so(capsys):
     assert "has no SMALL" in capsys.readouterr().err
     assert main(["study", "nothing_of_the_kind"]) == 1
     assert "`jaxcl study` lists" in capsys.readouterr().err
+
+
+def test_knobs_that_are_not_those_of_a_combination_are_refused_before_anything_is_trained(study, tmp_path):
+    def knobs(config, combination):
+        return SimpleNamespace(**(combination | {"temperature": 0.9}))
+
+    with pytest.raises(ValueError, match=r"temperature=0.1 would have 0.9"):
+        answer.run_study(study, knobs, tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("seed=*"))
+
+
+def test_the_command_of_a_page_names_the_seeds_it_is_of():
+    for words in (["--seed", "0"], ["--seed=1"], []):
+        assert answer._command(["jaxcl", "study", "s", *words], (0, 1), (0, 1)) == ["jaxcl", "study", "s"]
+    assert answer._command(["jaxcl", "study", "s", "--seed", "0"], (0, 1), (0, 1, 2))[3:] == [
+        "--seed",
+        "0",
+        "1",
+        "2",
+    ]
+
+
+@pytest.mark.parametrize("begun", [1, None], ids=["one run", "a seed and two runs"])
+@pytest.mark.parametrize(("path", "small"), FILES)
+def test_of_a_study_under_way_each_comparison_is_of_the_runs_it_names(
+    path, small, begun, tmp_path, monkeypatch
+):
+    study = load_study(path, small=small)
+    runs = combinations(grids(study))[: begun or len(settings(study)) + 2]
+    reached = [10 + (37 * i % 64) + i % 7 / 8 for i in range(len(runs))]  # exact in binary
+    knobs = ["seed", *settings(study)[0]]
+    results = [
+        {
+            "encoder": "trained",
+            "protocol": protocol,
+            "accuracy": value,
+            "knobs": {knob: run.get(knob, "") for knob in knobs},
+        }
+        for run, value in zip(runs, reached, strict=True)
+        for protocol in study.protocols
+    ]
+
+    def accuracy(seed, wanted):
+        alike = [
+            value
+            for run, value in zip(runs, reached, strict=True)
+            if run["seed"] == seed and all(wanted.get(k) == v for k, v in run.items() if k != "seed")
+        ]
+        assert len(alike) < 2
+        return alike[0] if alike else None
+
+    header, rows = compared_table(study, results)
+    assert header == ("difference", *study.protocols)
+    assert [row[0] for row in rows] == [words for words, _ in comparisons(study)]
+    for words, *cells in rows:
+        told, _, at = words.partition(" at ")
+        rest = dict(one.split(" ", 1) for one in at.split(", ")) if at else {}
+        signs = [(1, rest)]
+        for pair in told.split(": "):
+            knob, value, _, minus = pair.split(" ")
+            signs = [
+                (sign * one, known | {knob: to})
+                for sign, known in signs
+                for one, to in ((1, value), (-1, minus))
+            ]
+        by_seed = [[(sign, accuracy(seed, wanted)) for sign, wanted in signs] for seed in ("0", "1")]
+        sums = [sum(sign * a for sign, a in one) for one in by_seed if all(a is not None for _, a in one)]
+        for cell in cells:
+            if not sums:
+                assert cell == ""
+            else:
+                assert cell.startswith(f"{sum(sums) / len(sums):+.1f} ")
+                assert cell.endswith(f"(n={len(sums)})")
+    header, rows = settings_table(study, results)
+    for setting, row in zip(settings(study), rows, strict=True):
+        has = accuracy("0", {knob: value for knob, value in setting.items() if value})
+        assert bool(row[len(setting)]) == (has is not None)
+        if study.published is not None:
+            figures = [
+                word(figure)
+                for where, figure in study.published.figures
+                if all(setting[knob] == word(value) for knob, value in where.items())
+            ]
+            assert row[-1] == (figures[0] if figures else "")
+    monkeypatch.setattr(answer, "plot_sweep", lambda *_, **__: None)
+    page = answer.write_page(path, study, results, tmp_path).read_text()
+    n = len({run["seed"] for run in runs})
+    assert f"{len(runs)} of {len(settings(study)) * len(study.seeds)} runs so far." in page
+    assert f"over {n} seed{'s' * (n > 1)}. Fewer than three" in page
