@@ -16,7 +16,7 @@ import pytest
 
 from jaxcl import collectives, devices, keys, losses, methods, nets
 from jaxcl.extract import last, of_widths
-from jaxcl.feature_transform import mixing, mixing_scores
+from jaxcl.feature_transform import batch_scores, mixing, mixing_scores
 from jaxcl.losses import (
     binary_nce,
     keyless,
@@ -136,7 +136,7 @@ def tiny_looc(axis_name, views=as_it_is, *, temperature=0.2, decay=0.9):
     )
 
 
-def tiny_simclr_v2(axis_name, views=as_it_is, *, temperature=0.2, decay=0.9):
+def tiny_simclr_v2(axis_name, views=as_it_is, *, temperature=0.2, decay=0.9, transform=None):
     norm = nets.batch_norm(axis_name=axis_name)
     return simclr_v2(
         views=views(noisy(2)),
@@ -145,6 +145,7 @@ def tiny_simclr_v2(axis_name, views=as_it_is, *, temperature=0.2, decay=0.9):
         temperature=temperature,
         queue_size=40,
         decay=decay,
+        transform=transform,
         scores=seen,
         axis_name=axis_name,
     )
@@ -297,6 +298,7 @@ METHODS = {
     "simclr_v2": tiny_simclr_v2,
     "simsiam": tiny_simsiam,
     "supervised": tiny_supervised,
+    "simclr_v2, mixed": functools.partial(tiny_simclr_v2, transform=batch_scores),
     "with_probe": probed_simclr,
     "yadim": tiny_yadim,
 }
