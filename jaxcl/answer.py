@@ -5,6 +5,7 @@ A study is worked at by one command or several, also at once with other seeds; t
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -66,20 +67,23 @@ def run_study(
     comparisons(study)  # what is wrong with them is said before the first run
     fixed = {knob: word(value) for knob, value in study.fixed.items()}
 
-    def knobs(combination: Mapping[str, str]) -> Any:
-        made = knobs_of(study.config, {**fixed, **combination})
-        for knob, value in combination.items():
+    @functools.cache  # the page asks for those of all runs each time, and to parse one takes 15 ms
+    def parsed(*combination: tuple[str, str]) -> Any:
+        made = knobs_of(study.config, {**fixed, **dict(combination)})
+        for knob, value in combination:
             if not _alike(has := word(getattr(made, knob, None)), value):
                 raise ValueError(
-                    f"The study varies --{knob.replace('_', '-')}: the run of {name_of(combination)} would have {has}."
-                    " Leave it out of what all runs share."
+                    f"The study varies --{knob.replace('_', '-')}: the run of {name_of(dict(combination))} would have"
+                    f" {has}. Leave it out of what all runs share."
                 )
         return made
 
+    def knobs(combination: Mapping[str, str]) -> Any:
+        return parsed(*combination.items())
+
     run_dir.mkdir(parents=True, exist_ok=True)
-    _record(
-        run_dir, path, study, knobs({}), small=small
-    )  # refuses another study's folder before anything is made
+    # Another study's folder is refused before anything is made.
+    _record(run_dir, path, study, knobs({}), small=small)
     began = {"began": time.strftime("%Y-%m-%d %H:%M:%S"), "device": device(), "process": os.getpid()}
     started, drawn = (time.perf_counter(), time.process_time()), [-math.inf]
 

@@ -225,8 +225,7 @@ def at_hand(*, devices: list[Any] | None = None, measure: bool = True) -> Machin
     """The devices of this process's machine, or some of them. Their rates are those published, where jax names them as
     `CHIPS` does; else `measure` says whether to measure them, which takes a second."""
     devices = list(jax.devices()) if devices is None else devices
-    # Of another process's device the memory cannot be asked for.
-    first = next((one for one in devices if one.process_index == jax.process_index()), devices[0])
+    first = _own(devices)
     # The longest match: "TPU v5 lite" is no "TPU v5". A card for a PCIe slot has other rates than those published here.
     slot = any(word in first.device_kind for word in ("PCIe", "NVL"))
     chips = [
@@ -249,8 +248,12 @@ def at_hand(*, devices: list[Any] | None = None, measure: bool = True) -> Machin
 
 def in_use(devices: list[Any]) -> int:
     """Bytes that are in use on this process's first of these devices: state, and images that are kept there."""
-    first = next(one for one in devices if one.process_index == jax.process_index())
-    return (first.memory_stats() or {}).get("bytes_in_use", 0)
+    return (_own(devices).memory_stats() or {}).get("bytes_in_use", 0)
+
+
+def _own(devices: list[Any]) -> Any:
+    """The first of these devices that is this process's, as the memory of no other can be asked for; else the first."""
+    return next((one for one in devices if one.process_index == jax.process_index()), devices[0])
 
 
 def available_memory() -> int | None:

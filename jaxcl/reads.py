@@ -29,11 +29,12 @@ def knobs_read_by(function: Any, fields: Collection[str]) -> set[str]:
     return set(found) if found is not None and found <= set(fields) else set(fields)
 
 
-def check_read(function: Any, knobs: Any, names: Collection[str] = IMAGES) -> Any:
-    """The knobs. Raises ValueError where one of these has another value than by default and the function ignores it."""
+def check_read(function: Any, knobs: Any) -> Any:
+    """The knobs. Raises ValueError where one of `IMAGES` has another value than by default and the function ignores
+    it."""
     read = knobs_read_by(function, {field.name for field in dataclasses.fields(knobs)})
     given = [
-        name for name in names if name not in read and getattr(knobs, name) != getattr(type(knobs), name)
+        name for name in IMAGES if name not in read and getattr(knobs, name) != getattr(type(knobs), name)
     ]
     if given:
         said = ", ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -94,8 +95,9 @@ def _definition(function: Any) -> ast.FunctionDef | None:
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
     except (OSError, TypeError, ValueError, SyntaxError):
         return None
-    plain = isinstance(tree, ast.FunctionDef) and not tree.decorator_list and tree.name == function.__name__
-    return tree if plain and isinstance(tree, ast.FunctionDef) else None
+    if not isinstance(tree, ast.FunctionDef) or tree.decorator_list or tree.name != function.__name__:
+        return None
+    return tree
 
 
 def _parameter(arguments: ast.arguments, which: int | str | None) -> str | None:
@@ -134,10 +136,10 @@ def _words(call: ast.Call, nodes: list[ast.AST], function: FunctionType) -> set[
     bound = 0
     for node in nodes:
         if isinstance(node, ast.comprehension) and _is(node.target, name.id):
-            words = node.iter.elts if isinstance(node.iter, ast.Tuple | ast.List) else [node.iter]
-            if not all(isinstance(word, ast.Constant) and isinstance(word.value, str) for word in words):
-                return None
             if not isinstance(node.iter, ast.Tuple | ast.List):
+                return None
+            words = node.iter.elts
+            if not all(isinstance(word, ast.Constant) and isinstance(word.value, str) for word in words):
                 return None
             found |= {str(word.value) for word in words if isinstance(word, ast.Constant)}
             bound += 1

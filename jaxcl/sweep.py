@@ -34,7 +34,7 @@ from jaxcl.runs import (
     train_runs,
 )
 from jaxcl.runs.directory import silent
-from jaxcl.swept import check_is_of, folders_of, is_done, name_of
+from jaxcl.swept import check_is_of, folder_name, folders_of, is_done, name_of
 from jaxcl.train.checkpoint import latest
 from jaxcl.train.population import mappable
 from jaxcl.train.saved import DIVERGED, common_step
@@ -186,6 +186,9 @@ def sweep(
         raise ValueError("A sweep without a run: a knob of every grid has no values. Give each at least one.")
     knobs = [knobs_of(combination) for combination in all_of]
     folders = folders_of(sweep_dir, config, all_of, knobs)
+    for name, folder in zip(map(folder_name, all_of), folders, strict=True):
+        if folder.name != name:
+            print(f"{name} has the knobs of {folder.name}, and is that run.", flush=True)
     done = {folder: is_done(folder, protocols, baselines) for folder in folders}
     for folder, own_knobs in zip(folders, knobs, strict=True):
         check_is_of(folder, config, own_knobs, done=done[folder])

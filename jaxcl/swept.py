@@ -16,7 +16,13 @@ from jaxcl.train.saved import DIVERGED
 
 
 def name_of(combination: Mapping[str, str]) -> str:
+    """A combination in words."""
     return ",".join(f"{knob}={value}" for knob, value in combination.items())
+
+
+def folder_name(combination: Mapping[str, str]) -> str:
+    """How the folder of a combination is called."""
+    return name_of(combination).replace("/", "_")
 
 
 def folders_of(
@@ -25,7 +31,7 @@ def folders_of(
     """The folder of every combination, sweep_dir/knob=value,...; or one that is there with just these knobs of the same
     program, whatever its name: knobs in another order, 0.10 for 0.1, a seed that was not named. Combinations that come
     to the same knobs are one run."""
-    named = [sweep_dir / name_of(combination).replace("/", "_") for combination in all_of]
+    named = [sweep_dir / folder_name(combination) for combination in all_of]
     there = [file.parent for file in sorted(sweep_dir.glob("*/knobs.json"))]
     known: dict[Any, Path] = {}
     if any(folder not in there for folder in named):
@@ -33,18 +39,15 @@ def folders_of(
         for folder in there:
             try:
                 if same_program(program_of(folder), _program_now(folder, config)):
-                    known.setdefault(_key(defaults | read_json(folder / "knobs.json")), folder)
+                    known.setdefault(knobs_key(defaults | read_json(folder / "knobs.json")), folder)
             except (ValueError, FileNotFoundError):  # damaged: not one to go on with
                 continue
-    found = []
-    for folder, own in zip(named, knobs, strict=True):
-        place = folder
-        if folder not in there:
-            place = known.setdefault(_key(json.loads(knobs_to_json(resolved(own)))), folder)
-        if place != folder:
-            print(f"{folder.name} has the knobs of {place.name}, and is that run.", flush=True)
-        found.append(place)
-    return found
+    return [
+        folder
+        if folder in there
+        else known.setdefault(knobs_key(json.loads(knobs_to_json(resolved(own)))), folder)
+        for folder, own in zip(named, knobs, strict=True)
+    ]
 
 
 def is_done(folder: Path, protocols: Sequence[str], baselines: Sequence[str]) -> bool:
@@ -90,7 +93,7 @@ def _defaults(knobs: CommonKnobs) -> dict[str, Any]:
     return json.loads(knobs_to_json(resolved(type(knobs)())))
 
 
-def _key(values: Mapping[str, Any]) -> Any:
+def knobs_key(values: Mapping[str, Any]) -> Any:
     """Equal for equal knobs, but for those that a run may change."""
     return frozenset((name, _hashable(value)) for name, value in values.items() if name not in MAY_CHANGE)
 

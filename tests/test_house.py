@@ -116,6 +116,7 @@ EDGES = {
         "runs",
         "statistics",
         "status",
+        "swept",
         "tables",
         "train",
         "typing",

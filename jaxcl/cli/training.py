@@ -20,6 +20,7 @@ from jaxcl.cli.words import (
     preset_among,
     speaks,
 )
+from jaxcl.records import write_whole
 
 
 def train(arguments: list[str]) -> int:
@@ -110,7 +111,7 @@ def plan(arguments: list[str]) -> int:
 
 def _write_json(path: Path, found: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found._asdict(), indent=2) + "\n")
+    write_whole(path, json.dumps(found._asdict(), indent=2) + "\n")
 
 
 def replay(arguments: list[str]) -> int:

@@ -144,11 +144,6 @@ def values_of(word: str) -> list[str]:
     return [word]
 
 
-# What differs between the runs of no sweep: a run may change it when it is resumed (`config.MAY_CHANGE`), and no
-# directory is named by it.
-SAME_FOR_ALL = ("logger", "nonfinite", "keep_every")
-
-
 def grid_of(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
     """The words of a sweep: the values of its knobs, and the options that all of its runs have.
 
@@ -157,6 +152,8 @@ def grid_of(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
     >>> grid_of(["--seed", "0..1", "--logger", "tensorboard", "wandb"])
     ({'seed': ['0', '1']}, ['--logger', 'tensorboard', 'wandb'])
     """
+    from jaxcl.config import MAY_CHANGE
+
     given: dict[str, list[str]] = {}
     values: list[str] | None = None
     for word in words:
@@ -170,16 +167,17 @@ def grid_of(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
             )
         else:
             values.append(word)
-    for name in (name for name, found in given.items() if not found and name not in SAME_FOR_ALL):
+    # What a run may change when it is resumed differs between the runs of no sweep, and no directory is named by it.
+    same = {name: found for name, found in given.items() if name in MAY_CHANGE}
+    for name in (name for name, found in given.items() if not found and name not in same):
         raise ValueError(
             f"--{name.replace('_', '-')} needs a value; one that is on or off takes True and False."
         )
     grid = {
         name: [value for word in found for value in values_of(word)]
         for name, found in given.items()
-        if name not in SAME_FOR_ALL
+        if name not in same
     }
-    same = {name: given[name] for name in SAME_FOR_ALL if name in given}
     for name in (name for name, found in same.items() if len(found) != 1 and name != "logger"):
         raise ValueError(
             f"--{name.replace('_', '-')} is the same for all runs of a sweep: one value; got {same[name]}."

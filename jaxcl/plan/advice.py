@@ -32,9 +32,8 @@ def advise(
             continue  # a milder change of the same kind fits
         try:
             tried = plan(config, changed, about, other() if callable(other) else other)
-        except (
-            Exception
-        ) as error:  # whatever a compiler may raise: what was compiled before it is not to be lost
+        except Exception as error:
+            # Whatever a compiler may raise: what was compiled before it is not to be lost.
             say(f"{words}: {error}")
             continue
         say(f"{words}: {needs(tried)} ({tried.compile_seconds:.0f} s to compile)")

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxcl.config import MAY_CHANGE
 from jaxcl.records import fits, in_utf8, read_json
 from jaxcl.runs import BASELINES, evaluations
 from jaxcl.runs.directory import program_of
 from jaxcl.status import Status, runs_in, status
+from jaxcl.swept import knobs_key
 from jaxcl.tables import word
 from jaxcl.train.log import read_metrics
 from jaxcl.train.saved import DIVERGED
@@ -86,8 +86,7 @@ def once_each(members: Sequence[Member], said: list[str]) -> list[Member]:
         key: Any = member.folder
         if (member.folder.parent / "sweep.json").exists():
             try:
-                knobs = frozenset((name, one) for name, one in member.knobs.items() if name not in MAY_CHANGE)
-                key = member.folder.parent, program_of(member.folder), knobs
+                key = member.folder.parent, program_of(member.folder), knobs_key(member.knobs)
             except (ValueError, OSError):  # a config that cannot be read is like no other
                 pass
         other = kept.get(key)
