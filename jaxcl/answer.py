@@ -17,7 +17,7 @@ from typing import Any
 
 from jaxcl.config import MAY_CHANGE
 from jaxcl.records import read_json, write_whole
-from jaxcl.runs import device
+from jaxcl.runs import Unevaluated, device
 from jaxcl.study import (
     Study,
     compared_table,
@@ -32,6 +32,7 @@ from jaxcl.study import (
 from jaxcl.sweep import combinations, plot_sweep, sweep, write_results
 from jaxcl.swept import folders_of, name_of
 from jaxcl.tables import word
+from jaxcl.train.saved import DIVERGED
 
 # While the runs are made their page is written anew at most so often: a picture takes as long as a small run's steps.
 SECONDS_BETWEEN_PAGES = 60.0
@@ -58,7 +59,8 @@ def run_study(
     command
         the words of the command line, for the page.
 
-    Raises ValueError where run_dir holds the runs of another study, or of this one with other settings.
+    Raises ValueError where run_dir holds the runs of another study, or of this one with other settings; `Unevaluated`,
+    after the page is written, where some runs could not be evaluated.
     """
     path, run_dir = Path(path), Path(run_dir)
     study = load_study(path, small=small)
@@ -109,21 +111,29 @@ def run_study(
             page()
             drawn[0] = time.perf_counter()
 
-    results = sweep(
-        study.config,
-        knobs,
-        grids(study),
-        run_dir,
-        protocols=study.protocols,
-        baselines=study.baselines,
-        together=together,
-        after=after,
-    )
+    failed = None
+    try:
+        results = sweep(
+            study.config,
+            knobs,
+            grids(study),
+            run_dir,
+            protocols=study.protocols,
+            baselines=study.baselines,
+            together=together,
+            after=after,
+        )
+    except Unevaluated as error:
+        results, failed = error.results, error
+    if results:
+        written = page()
+    if failed is not None:
+        raise failed
     if not results:
         raise ValueError(
             "Every run of the study diverged, so there is nothing to report; lower --learning-rate."
         )
-    return page()
+    return written
 
 
 def _alike(one: str, other: str) -> bool:
@@ -203,7 +213,10 @@ def write_page(
         parts.append("```\n" + " ".join(command) + "\n```")
     parts += [asked] if asked else []
     if finished < runs:
-        parts.append(f"{finished} of {runs} runs so far.")
+        diverged = sorted(file.parent.name for file in run_dir.glob(f"*/{DIVERGED}"))
+        so_far = " so far" if finished + len(diverged) < runs else ""
+        without = f" Without a result, as they diverged: {'; '.join(diverged)}." if diverged else ""
+        parts.append(f"{finished} of {runs} runs{so_far}.{without}")
     parts.append(
         f"Test accuracy in percent: mean and 95 % confidence interval (Student's t) over"
         f" {_number(seeds, 'seed')}." + (" Fewer than three seeds say next to nothing." if seeds < 3 else "")

@@ -11,7 +11,7 @@ import pytest
 from jaxcl import answer
 from jaxcl.cli import knobs_of, main, words_of
 from jaxcl.config import load_config, recipe_of
-from jaxcl.runs import evaluations
+from jaxcl.runs import Unevaluated, evaluations
 from jaxcl.shipped import studies
 from jaxcl.study import (
     Compare,
@@ -28,6 +28,7 @@ from jaxcl.study import (
 from jaxcl.sweep import combinations, plot_sweep
 from jaxcl.tables import word
 from jaxcl.train import init_state, make_step
+from jaxcl.train.saved import DIVERGED
 from jaxcl.train.state import blank_batch
 from jaxcl.typing import About
 
@@ -308,6 +309,43 @@ def test_two_processes_at_one_study_keep_each_others_sessions(study, tmp_path, m
     answer.run_study(study, knobs, tmp_path / "runs")
     sessions = json.loads((tmp_path / "runs/study.json").read_text())["sessions"]
     assert [one["process"] for one in sessions] == [1, os.getpid()]
+
+
+def test_a_run_that_cannot_be_evaluated_is_said_once_the_page_of_the_others_is_written(
+    study, tmp_path, monkeypatch
+):
+    def made(config, knobs, grid, folder, **settings):
+        raise Unevaluated("seed=0 has no labels.", [{"of": "the others"}])
+
+    written = []
+    monkeypatch.setattr(answer, "sweep", made)
+    monkeypatch.setattr(answer, "write_results", lambda *_: ["the others"])
+    monkeypatch.setattr(answer, "write_page", lambda path, shown, results, *_, **__: written.append(results))
+
+    def knobs(config, combination):
+        return knobs_of("study", config, words_of(config, combination))
+
+    with pytest.raises(Unevaluated, match="seed=0 has no labels"):
+        answer.run_study(study, knobs, tmp_path / "runs")
+    assert written == [["the others"]]
+
+
+def test_a_page_names_the_runs_that_diverged_and_waits_for_none_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(answer, "plot_sweep", lambda *_, **__: None)
+    path, runs = studies()["randbits"], len(settings(ASKED)) * len(ASKED.seeds)
+    for name in ("seed=0,loss=a", "seed=1,loss=a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / DIVERGED).write_text("{}")
+    left = [row for row in FOUND if dict(row["knobs"])["loss"] != "a"]
+    page = answer.write_page(path, ASKED, left, tmp_path).read_text()
+    there = len({tuple(row["knobs"].items()) for row in left})
+    assert f"{there} of {runs} runs so far. Without a result, as they diverged: seed=0,loss=a; seed=1" in page
+    study = ASKED._replace(grid={"loss": ["a", "b"]}, seeds=(0,), compare=())
+    for folder in tmp_path.glob("seed=1*"):
+        (folder / DIVERGED).unlink()
+    row = {"knobs": {"seed": "0", "loss": "b"}, "protocol": "knn", "encoder": "trained", "accuracy": 50.0}
+    page = answer.write_page(path, study, [row], tmp_path).read_text()
+    assert "1 of 2 runs. Without a result, as they diverged: seed=0,loss=a." in page
 
 
 def test_without_results_there_is_nothing_to_draw(tmp_path):
