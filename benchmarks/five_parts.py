@@ -4,9 +4,11 @@
     python benchmarks/five_parts.py robustness --data-dir DATA_DIR ...
 
 Every run is a `jaxcl sweep` on one core, printed when it starts and left under --work; what is there already is not
-done again, so that a benchmark that was stopped goes on. The tables are printed and left there as well, with a picture
-for `robustness`; benchmarks/results has them with words around. On four cores either takes an hour or two.
-(benchmarks/seven_methods.py compares the methods at equal compute and chosen learning rates.)
+done again, so that a benchmark that was stopped goes on. What the runs of `robustness` reached is kept as
+results/robustness/NAME.json, and not done again either; delete the file to have it anew. The tables are printed and
+left in WORK as well, with a picture for `robustness`; benchmarks/results has them with words around. On four cores
+either takes an hour or two. (benchmarks/seven_methods.py compares the methods at equal compute and chosen learning
+rates.)
 
 `methods` also times a training step of every method, one after the other when all runs have ended, and reads what
 memory it takes off the compiled program.
@@ -18,6 +20,7 @@ import argparse
 import json
 import os
 import queue
+import shutil
 import statistics
 import subprocess
 import sys
@@ -81,8 +84,12 @@ class Run(NamedTuple):
     def folder(self, work: Path) -> Path:
         return work / ",".join([self.config, *(f"{k}={v}" for k, v in self.knobs.items() if k != "data_dir")])
 
-    def results(self, work: Path) -> list[dict[str, Any]]:
-        return json.loads((self.folder(work) / "sweep.json").read_text())
+    def results(self, kept: Path) -> list[dict[str, Any]]:
+        return json.loads(self.kept(kept).read_text())
+
+    def kept(self, folder: Path) -> Path:
+        """Where the results are kept."""
+        return folder / f"{self.folder(folder).name}.json"
 
 
 def main() -> None:
@@ -105,7 +112,10 @@ def main() -> None:
         return
     table = methods if own.what == "methods" else robustness
     known = METHODS if own.what == "methods" else ROBUSTNESS
-    own.work.mkdir(parents=True, exist_ok=True)
+    own.kept = HOUSE / "benchmarks" / "results" / "robustness" if own.what == "robustness" else own.work
+    own.steps = own.work / "steps.json"
+    for folder in (own.work, own.kept):
+        folder.mkdir(parents=True, exist_ok=True)
     table([name for name in known if not own.method or name in own.method], data, own)
 
 
@@ -130,7 +140,7 @@ def methods(names: list[str], data: dict[str, str], own: argparse.Namespace) -> 
     steps = {name: measured_step(*METHODS[name], own) for name in names}
     rows = []
     for name in names:
-        results = [row for run in runs[name] for row in run.results(own.work)]
+        results = [row for run in runs[name] for row in run.results(own.kept)]
         knobs, step = METHODS[name][1], steps[name]
         rows.append(
             [
@@ -193,7 +203,7 @@ def step(config: str, settings: dict[str, str]) -> dict[str, float]:
 
 def measured_step(config: str, knobs: dict[str, str], own: argparse.Namespace) -> dict[str, float]:
     """`step` in a process of its own, on one core; what was measured with the same settings is kept."""
-    file = own.work / "steps.json"
+    file = own.steps
     known = json.loads(file.read_text()) if file.exists() else {}
     settings = json.dumps([config, knobs])
     if settings not in known:
@@ -238,7 +248,7 @@ def robustness(names: list[str], data: dict[str, str], own: argparse.Namespace) 
                 ]
     unique = {run.folder(own.work): run for seed in zip(*cells.values(), strict=True) for run in seed}
     train(list(unique.values()), own)
-    results = {at: [row for run in runs for row in run.results(own.work)] for at, runs in cells.items()}
+    results = {at: [row for run in runs for row in run.results(own.kept)] for at, runs in cells.items()}
     # (method, exchanged, choice, protocol) -> {seed: accuracy}
     found = {
         (*at, protocol): dict(zip(own.seed, accuracies(rows, protocol, "trained"), strict=True))
@@ -329,8 +339,9 @@ def train(runs: list[Run], own: argparse.Namespace) -> None:
         command += ["--run-dir", str(folder), "--protocol", *run.protocols]
         command += ["--baselines", "untrained"] * run.untrained
         start_logged(command, core, own.work / f"{folder.name}.log")
+        shutil.copy(folder / "sweep.json", run.kept(own.kept))
 
-    missing = [run for run in runs if not (run.folder(own.work) / "sweep.json").exists()]
+    missing = [run for run in runs if not run.kept(own.kept).exists()]
     on_cores(own.core, [partial(one, run) for run in missing])
 
 

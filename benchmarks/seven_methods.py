@@ -12,8 +12,9 @@ of half the width, CPC one of patches. What a method has that is not its own is 
 3. Each is trained at its rate on all training images, seeds 0, 1 and 2, and evaluated once on the test images: its own
    features, and their first 128 principal components (of the training images' features; no labels are used).
 
-One run a core at a time. What is there already is not done again, and a run that was stopped goes on. The table is
-written anew after each run and says which runs are missing.
+One run a core at a time, 42 in all, of five minutes each. What a run reached is kept as results/seven-methods/NAME.json
+and is not done again; delete the file to have it anew. A run that was stopped goes on. The table is written anew after
+each run, in WORK/seven_methods.md, and says which runs are missing.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ from contenders import processor
 from five_parts import measured_step, on_cores, options, path_of, start_logged, table_of
 
 from jaxcl.config import load_config
+from jaxcl.records import write_whole
 from jaxcl.tables import mean_and_interval
 from jaxcl.train.log import read_metrics
 
 SIMCLR_EPOCHS = 6
 RATES = (1 / 3, 1.0, 3.0)  # times the config's own
+KEPT = Path(__file__).resolve().parent / "results" / "seven-methods"
 TRYING, SEEDS = 100, (0, 1, 2)
 WIDTH = 128
 IMAGES = 50_000
@@ -66,13 +69,14 @@ class Run(NamedTuple):
     def folder(self, work: Path) -> Path:
         return work / f"{METHODS[self.method][0]},times={self.times:.2f},seed={self.seed}"
 
-    def result(self, work: Path) -> dict[str, Any] | None:
-        file = result_file(self.folder(work))
+    def result(self) -> dict[str, Any] | None:
+        file = kept(self.folder(KEPT))
         return json.loads(file.read_text()) if file.exists() else None
 
 
-def result_file(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.json")
+def kept(folder: Path) -> Path:
+    """Where the result of a run is, or will be."""
+    return KEPT / f"{folder.name}.json"
 
 
 def main() -> None:
@@ -86,10 +90,12 @@ def main() -> None:
     parser.add_argument("--score", type=Path, help="for the script itself: a run")
     own = parser.parse_args()
     own.work.mkdir(parents=True, exist_ok=True)
+    KEPT.mkdir(exist_ok=True)
+    own.steps = KEPT / "steps.json"
     if own.score is None:
         measure(own)
     else:
-        result_file(own.score).write_text(json.dumps(score(own.score), indent=2) + "\n")
+        write_whole(kept(own.score), json.dumps(score(own.score), indent=2) + "\n")
 
 
 def measure(own: argparse.Namespace) -> None:
@@ -100,7 +106,7 @@ def measure(own: argparse.Namespace) -> None:
     epochs = {name: budget / flops_an_image(name, own) for name in own.method}
     tried = [Run(name, times, TRYING) for times in (1.0, *RATES[::2]) for name in own.method]
     train(tried, epochs, own)
-    chosen = {name: best(name, own.work) for name in own.method}
+    chosen = {name: best(name) for name in own.method}
     train([Run(name, chosen[name], seed) for seed in SEEDS for name in own.method], epochs, own)
     write(epochs, own)
 
@@ -110,9 +116,9 @@ def flops_an_image(name: str, own: argparse.Namespace) -> float:
     return step["flops"] / step["batch_size"]
 
 
-def best(name: str, work: Path) -> float | None:
+def best(name: str) -> float | None:
     """The rate that is best on held-out training images, as a factor; None while one of them is missing."""
-    found = [Run(name, times, TRYING).result(work) for times in RATES]
+    found = [Run(name, times, TRYING).result() for times in RATES]
     if not all(found):
         return None
     return max(zip(RATES, found, strict=True), key=lambda pair: pair[1]["projected"]["linear"])[0]
@@ -179,7 +185,7 @@ def train(runs: list[Run], epochs: dict[str, float], own: argparse.Namespace) ->
         start_logged([sys.executable, __file__, "--score", str(folder)], core, log)
         write(epochs, own)
 
-    on_cores(own.core, [partial(one, run) for run in runs if run.result(own.work) is None])
+    on_cores(own.core, [partial(one, run) for run in runs if run.result() is None])
 
 
 def command_of(run: Run, epochs: float, own: argparse.Namespace) -> list[str]:
@@ -202,13 +208,13 @@ def write(epochs: dict[str, float], own: argparse.Namespace) -> None:
 
     rows, rates, missing = [], [], []
     for name in epochs:
-        times, step = best(name, own.work), measured_step(*METHODS[name], own)
-        tried = [Run(name, factor, TRYING).result(own.work) for factor in RATES]
+        times, step = best(name), measured_step(*METHODS[name], own)
+        tried = [Run(name, factor, TRYING).result() for factor in RATES]
         rates.append([name] + [f"{each['projected']['linear']:.1f}" if each else "" for each in tried])
         if times is None:
             missing.append(f"{name}: {tried.count(None)} of {len(RATES)} rates")
             continue
-        found = [result for seed in SEEDS if (result := Run(name, times, seed).result(own.work))]
+        found = [result for seed in SEEDS if (result := Run(name, times, seed).result())]
         if len(found) < len(SEEDS):
             missing.append(f"{name}: {len(SEEDS) - len(found)} of {len(SEEDS)} seeds")
         if not found:
