@@ -9,8 +9,7 @@ cifar10: 91.2 % linear accuracy (as the SimCLR paper quotes it), the network of 
 a network that is not published; this one is that of Falcon and Cho, who report 93.8, at 64 pixels. imagenet: the
 README's command, "a bit over 62 %" after 50 epochs on four V100s. imagenet_large: 626 M parameters and 68.1 %, with
 100 epochs and, unlike here, Fast AutoAugment's policy. The authors also train two classifiers along, on what they take
-for constant, and anew afterwards, on images augmented as in pretraining: the protocols "mlp" and "linear_sgd". Not run
-here.
+for constant, and anew afterwards, on images augmented as in pretraining: "mlp" and "mlp --set hidden=0". Not run here.
 """
 
 from dataclasses import dataclass

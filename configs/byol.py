@@ -2,15 +2,15 @@
 
     jaxcl train configs/byol.py --preset imagenet --data-dir DATA_DIR
     jaxcl train configs/byol.py --preset cifar10 --data-dir DATA_DIR
-    jaxcl evaluate runs/byol_imagenet --protocol linear_sgd
+    jaxcl evaluate runs/byol_imagenet --protocol linear_sgd --set epochs=80 learning_rate=0.2 start_std=0.022
     jaxcl plan configs/byol.py --preset imagenet --machine tpu-v3-256
 
 imagenet, imagenet_300, imagenet_100, imagenet_40: ResNet-50, batch 4096, so many epochs (1000 without a number), each
 with the rate, weight decay and first target decay of the authors' code (byol/configs/byol.py). It reports 74.3 %
 linear accuracy after 1000 epochs and 72.5 after 300, on 512 TPU v3 cores in 8 hours. cifar10: the paper has none; this
 is solo-learn's ResNet-18 (scripts/pretrain/cifar/byol.yaml: LARS with trust 0.02, no blur), which reports 92.6 after
-1000 epochs, but for its clipped trust ratios and torchvision's crops and colors. stl10: the same at 96 pixels; no
-published figure. Not run here.
+1000 epochs, but for its clipped trust ratios, its standardization, and the crops, colors and first weights that PyTorch
+has. stl10: the same at 96 pixels; no published figure. Not run here.
 """
 
 from dataclasses import dataclass

@@ -38,6 +38,7 @@ class Knobs(CommonKnobs):
     stem: Literal["cifar", "imagenet"] = "cifar"
     sk: bool = False  # selective kernels (ratio 0.0625) and ResNet-D
     temperature: float = 0.1  # of both distributions: 0.1 for a fine-tuned teacher, 1 for another
+    scale: Literal["code", "equation"] = "code"  # of the loss: temperature^2 times equation 2, or equation 2
     distill_weight: float = 1.0  # below 1, the labels' cross-entropy has the rest; 1: no look at labels
     optimizer: Literal["adamw", "lars"] = "adamw"
     rate_rule: Literal["none", "linear", "sqrt"] = "none"  # how the rate grows with the batch
@@ -73,6 +74,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         teacher=methods.Teacher(taught_by.recipe.method.init, taught_by.recipe.classify),
         temperature=knobs.temperature,
         weight=knobs.distill_weight,
+        factor=knobs.temperature**2 if knobs.scale == "code" else 1.0,
         start=0.01,
         axis_name=axis,
     )

@@ -55,7 +55,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     chosen = {name: augment.looc(colors="torchvision")[name] for name in knobs.augmentations}
     before = augment.compose(augment.torchvision_crop(size, 0.2), augment.flip())
     # MoCo v2's; drawn anew for every view, as the crop.
-    after = augment.compose(augment.gaussian_blur(border="edge", radius=8), augment.clip())
+    after = augment.compose(augment.gaussian_blur(border="edge", boxes=3), augment.clip())
     left_out = augment.leave_one_out(chosen, before=before, after=after)
     together = augment.two_views(augment.compose(before, *chosen.values(), after))
     views = left_out.views if in_spaces else together

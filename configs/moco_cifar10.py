@@ -47,8 +47,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     views = augment.two_views(augment.moco_v2(size, min_area=0.08, blur=False))
     mix = {"positives": nonzero(knobs.extrapolate), "negatives": nonzero(knobs.interpolate)}
     hidden = {"linear": (), "mlp": (512,)}[knobs.head]
-    epoch = steps_of(1, about.count, knobs.batch_size)  # the rate is asked for once an epoch, as in the demo
-    rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=0, every=epoch)
+    epoch = steps_of(1, about.count, knobs.batch_size)  # the demo asks for its rate once an epoch, from 1 on
+    rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=0, every=epoch, counted_from=1)
     method = methods.moco(
         views=views,
         encoder=lean(nets.standardized(encoder, **nets.STATISTICS["cifar10_moco"])),

@@ -3,7 +3,7 @@
     jaxcl train configs/moco_imagenet.py --data-dir DATA_DIR
     jaxcl train configs/moco_imagenet.py --data-dir DATA_DIR --run-dir runs/moco_imagenet_v1 --version v1
     jaxcl train configs/moco_imagenet.py --data-dir DATA_DIR --run-dir runs/moco_imagenet_ft --mix both
-    jaxcl evaluate runs/moco_imagenet --protocol linear_sgd
+    jaxcl evaluate runs/moco_imagenet --protocol linear_moco
 
 The papers report 60.6 % (v1) and 67.5 % (v2) linear accuracy after 200 epochs, and 71.1 % (v2) after 800; with feature
 transformation (--mix both) 61.9 and 69.6 % are reported after 200. Not run here.

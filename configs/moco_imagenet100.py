@@ -3,7 +3,7 @@
     jaxcl train configs/moco_imagenet100.py --preset v1_ft --data-dir DATA_DIR
     jaxcl sweep configs/moco_imagenet100.py --mix none positives negatives both dimensions --data-dir DATA_DIR
     jaxcl sweep configs/moco_imagenet100.py --decay 0.5 0.9 0.99 0.999 --epochs 100 --data-dir DATA_DIR
-    jaxcl evaluate runs/moco_imagenet100_v1_ft --protocol linear_sgd
+    jaxcl evaluate runs/moco_imagenet100_v1_ft --protocol linear_moco --set epochs=60 schedule=constant min_area=0.2
 
 The settings are those of the authors' code (DTennant/CL-Visualizing-Feature-Transformation): 65,536 keys, decay 0.99,
 a cosine that moves once an epoch and ends at a thousandth, mixing from the first step. v1: linear head, temperature
@@ -52,7 +52,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
     net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": False, "initialization": "torch"}
     temperature, hidden = (0.07, ()) if first else (0.2, (2048,))
-    views = augment.two_views(augment.moco_v1(size) if first else augment.moco_v2(size))
+    views = augment.two_views(augment.moco_v1(size, gray_first=False) if first else augment.moco_v2(size))
     encoder = nets.resnet(knobs.depth, stem="imagenet", pool="torch", **net)
     method = methods.moco(
         views=views,

@@ -7,7 +7,7 @@ The default knobs are those of dkobak/simclr-cifar10 for 100 epochs (SGD with le
 decay of every parameter; a cosine that moves once an epoch; crops of 0.2 of the area or more; a head 1,024 wide without
 batch norm; batch statistics for each view; PyTorch's initial weights), which reports 83.2 +- 0.2 % kNN accuracy after
 20 minutes on an A100. What differs: an epoch lacks the 336 images that fill no batch (benchmarks/record.py has them),
-the encoder computes in bfloat16, not TF32, and colors are jittered as tf.image does it. The published run of SimCLR's
+the encoder computes in bfloat16, not TF32, and colors are not rounded to bytes. The published run of SimCLR's
 README (about 91 % linear) is --details simclr --epochs 1000 --optimizer lars --learning-rate 1.0 --warmup-epochs 10
 --weight-decay 1e-4 --head-layers 3 --min-area 0.08 --gray 0.2 --dtype float32. Crops (by height), loss (both views'
 means are added: the log shows twice the paper's equation 1), shortcuts and the number of steps (97,657) are then its
@@ -60,8 +60,9 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         crop = augment.torchvision_crop(size, knobs.min_area)
         hidden = (knobs.head_width,) * (knobs.head_layers - 1)
         head = nets.mlp_head(norm=nets.no_norm(), hidden=hidden, out=128, initialization="torch")
-    jitter = 0.8 * knobs.strength
-    color, gray = augment.color_jitter(*[jitter] * 3, jitter / 4), augment.grayscale(probability=knobs.gray)
+    jitter, colors = 0.8 * knobs.strength, "torchvision" if torch else "tensorflow"
+    color = augment.color_jitter(*[jitter] * 3, jitter / 4, colors=colors)
+    gray = augment.grayscale(probability=knobs.gray)
     views = augment.two_views(augment.compose(crop, augment.flip(), color, gray, augment.clip()))
     start = {"zero_init_last_gamma": not torch, "initialization": "torch" if torch else "lecun"}
     start |= {} if torch else {"shortcuts": "of_every_stage"}

@@ -1,7 +1,7 @@
 """SimCLR on ImageNet with ResNet-50: the paper's recipe (arXiv:2002.05709), for many accelerators.
 
     jaxcl train configs/simclr_imagenet.py --data-dir DATA_DIR
-    jaxcl evaluate runs/simclr_imagenet --protocol linear_sgd
+    jaxcl evaluate runs/simclr_imagenet --protocol linear_sgd --set epochs=90 batch_size=4096
 
 The default knobs are the paper's section 2.3: batch 4096, LARS with learning rate 0.3 for 256 images, weight decay
 1e-6, temperature 0.1, a head of two layers. It reports 64.5 % linear accuracy after 100 epochs and 69.3 % after 1000,

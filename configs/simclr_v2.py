@@ -2,7 +2,7 @@
 
     jaxcl train configs/simclr_v2.py --data-dir DATA_DIR
     jaxcl train configs/simclr_v2.py --depth 152 --width 3 --sk --data-dir DATA_DIR
-    jaxcl evaluate runs/simclr_v2 --protocol linear_sgd --layers 1
+    jaxcl evaluate runs/simclr_v2 --protocol linear_sgd --set epochs=90 batch_size=4096
 
 Section 3 of the paper: batch 4096, 800 epochs, LARS with learning rate 0.1 sqrt(batch) = 6.4 after a linear warm-up of
 5 % of the epochs, weight decay 1e-4, a head of three layers as wide as what goes in, and a memory of 64K keys of a

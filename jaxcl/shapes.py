@@ -9,8 +9,9 @@ from typing import Any
 
 import chex
 import jax
+import jax.numpy as jnp
 
-from jaxcl.typing import PyTree
+from jaxcl.typing import Array, PyTree
 
 
 def check(who: str, **arrays: tuple[Any, str]) -> None:
@@ -55,3 +56,24 @@ def check_alike(who: str, one: PyTree, other: PyTree) -> None:
         chex.assert_trees_all_equal_shapes(*(jax.tree.map(jax.numpy.asarray, tree) for tree in (one, other)))
     except (AssertionError, ValueError) as error:
         raise ValueError(f"{who} takes two trees that are made alike. {error}") from None
+
+
+def widened(x: Array) -> Array:
+    """x in float32 at least. A gradient that goes back to float16 is cut off at its largest number, not infinite."""
+    if x.dtype == jnp.float16:
+        return _from_float16(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+@jax.custom_vjp
+def _from_float16(x):
+    return x.astype(jnp.float32)
+
+
+def _to_float16(_, g):
+    largest = float(jnp.finfo(jnp.float16).max)
+    return (jnp.clip(g, -largest, largest).astype(jnp.float16),)
+
+
+# At a zero row the gradient of a cosine is a million times that of a unit row.
+_from_float16.defvjp(lambda x: (_from_float16(x), None), _to_float16)

@@ -11,19 +11,22 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcl import collectives
-from jaxcl.shapes import check, check_numbers
+from jaxcl.shapes import check, check_numbers, widened
 from jaxcl.typing import Array
 
 
 def normalize(z: Array, *, epsilon: float = 1e-12) -> Array:
     """Rows scaled to unit length, `z / sqrt(max(|z|^2, epsilon))`: [..., d] -> [..., d].
 
-    A zero row stays zero, with a finite gradient (`z / norm(z)` has none there).
+    A zero row stays zero, with a finite gradient (`z / norm(z)` has none there). Of float16, in which epsilon would be
+    0, lengths are taken in float32, and a gradient is cut off at float16's largest number.
 
     >>> normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6..., 0.8...], [0.0, 0.0]]
     """
-    return z * lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(z), axis=-1, keepdims=True), epsilon))
+    wide = widened(z) if z.dtype == jnp.float16 else z
+    scale = lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(wide), axis=-1, keepdims=True), epsilon))
+    return (wide * scale).astype(z.dtype)
 
 
 def dot(q: Array, k: Array) -> Array:

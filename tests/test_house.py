@@ -34,7 +34,7 @@ EDGES = {
     "feature_transform": {"losses", "collectives", "shapes", "similarity", "typing"},
     "augment": {"augment", "collectives", "images", "shapes", "typing"},
     "nets": {"nets", "collectives", "typing"},
-    "losses": {"losses", "similarity", "collectives", "typing"},
+    "losses": {"losses", "similarity", "collectives", "shapes", "typing"},
     "methods": {
         "methods",
         "augment",
@@ -128,7 +128,7 @@ EDGES = {
     "swept": {"config", "neighbors", "records", "runs", "train"},
     "statistics": set(),
     "study": {"config", "records", "shipped", "statistics", "sweep", "tables"},
-    "answer": {"config", "records", "runs", "study", "sweep", "swept", "tables"},
+    "answer": {"config", "records", "runs", "study", "sweep", "swept", "tables", "train"},
     "status": {"owner", "records", "train"},
     "testing": {"collectives", "cost", "devices", "train", "typing"},
     "five_parts": {"augment", "losses", "similarity", "typing"},

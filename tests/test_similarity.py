@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcl import collectives, similarity
-from jaxcl.similarity import dot_with_own, dot_with_rows
+from jaxcl.similarity import cosine, cosine_by_row, dot_with_own, dot_with_rows, normalize
 from jaxcl.testing import assert_same_everywhere
 
 
@@ -66,3 +66,15 @@ def test_scores_are_the_same_on_one_device_and_on_eight(little):
         return collectives.mean(jnp.mean(jnp.tanh(scores)), axis_name)
 
     assert_same_everywhere(loss, draw(6, 4, 4), batch, placements=["jit", "shard_map"])
+
+
+def test_zero_rows_of_float16_stay_zero_with_a_finite_gradient():
+    z = jnp.array([[3.0, 4.0], [0.0, 0.0], [6e4, 0.0]], jnp.float16)
+    other = jnp.array([[1.0, 2.0], [2.0, 1.0], [0.0, 0.0]], jnp.float16)
+    unit = normalize(z)
+    assert unit.dtype == jnp.float16
+    np.testing.assert_allclose(unit, [[0.6, 0.8], [0.0, 0.0], [1.0, 0.0]], rtol=1e-3)
+    for f in (normalize, lambda z: cosine(z, other), lambda z: cosine_by_row(z, other)):
+        gradient = jax.grad(lambda z, f=f: jnp.sum(f(z).astype(jnp.float32)))(z)
+        assert gradient.dtype == jnp.float16
+        assert np.all(np.isfinite(gradient))

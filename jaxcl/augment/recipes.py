@@ -78,12 +78,17 @@ def torchvision_crop_and_flip(size: int, *, min_area: Number = 0.08) -> Op:
     return compose(torchvision_crop(size, min_area), geometry.flip(), color.clip())
 
 
-def moco_v1(size: int, *, min_area: Number = 0.2) -> Op:
-    """MoCo's first (He et al. 2020): crop, grayscale (p 0.2), jitter (0.4, 0.4, 0.4, 0.4) always, flip."""
+def moco_v1(size: int, *, min_area: Number = 0.2, gray_first: bool = True) -> Op:
+    """MoCo's first (He et al. 2020): crop, grayscale (p 0.2), jitter (0.4, 0.4, 0.4, 0.4) always, flip.
+
+    gray_first
+        False: grayscale after the jitter, as in PyContrast's MoCo and in what is built on it (feature transformation).
+    """
+    jitter = color.color_jitter(0.4, 0.4, 0.4, 0.4, probability=1.0, colors="torchvision")
+    colors = (color.grayscale(), jitter) if gray_first else (jitter, color.grayscale())
     return compose(
         torchvision_crop(size, min_area),
-        color.grayscale(),
-        color.color_jitter(0.4, 0.4, 0.4, 0.4, probability=1.0, colors="torchvision"),
+        *colors,
         geometry.flip(),
         color.clip(),
     )

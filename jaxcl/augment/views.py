@@ -142,7 +142,8 @@ def each_view(
 def probe_views(size: int, *, library: str = "tensorflow", min_area: float = 0.08) -> RecipeViews:
     """(key, batch) -> one view [b, size, size, c], cropped and flipped: what a classifier is trained on, by SGD on a
     frozen encoder or with it. The crop is that of a `library`: "tensorflow" (SimCLR), "torchvision" (MoCo); it keeps a
-    fraction of the image of `min_area` at least (0.08 in both; CMC's and AMDIM's classifiers have 0.2 and 0.3)."""
+    fraction of the image of `min_area` at least: 0.08 in both, 0.2 for the classifiers of feature transformation, 0.3
+    for AMDIM's."""
     crops = {"tensorflow": crop_and_flip, "torchvision": torchvision_crop_and_flip}
     if library not in crops:
         raise ValueError(f'library must be "tensorflow" or "torchvision"; got {library!r}.')

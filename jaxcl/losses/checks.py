@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl import collectives
+from jaxcl.shapes import widened
 from jaxcl.typing import Array
 
 
@@ -24,27 +25,6 @@ def rows(name: str, what: str, x: Array) -> Array:
             f"{name} takes {what} as floating point; got {x.dtype}. Convert it, as in x.astype(jnp.float32)."
         )
     return widened(x)
-
-
-def widened(x: Array) -> Array:
-    """x in float32 at least. A gradient that goes back to float16 is cut off at its largest number, not infinite."""
-    if x.dtype == jnp.float16:
-        return _from_float16(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-@jax.custom_vjp
-def _from_float16(x):
-    return x.astype(jnp.float32)
-
-
-def _to_float16(_, g):
-    largest = float(jnp.finfo(jnp.float16).max)
-    return (jnp.clip(g, -largest, largest).astype(jnp.float16),)
-
-
-# At a zero row the gradient of a cosine is a million times that of a unit row.
-_from_float16.defvjp(lambda x: (_from_float16(x), None), _to_float16)
 
 
 def views(name: str, *views: Array, at_least: int = 2) -> tuple[Array, ...]:

@@ -10,6 +10,7 @@ from jax.scipy.special import logsumexp
 from jaxcl import collectives
 from jaxcl.losses import blockwise, checks
 from jaxcl.losses.looc import info_nce
+from jaxcl.shapes import widened
 from jaxcl.similarity import cosine, dot, normalize, scaled_dot, tanh_clip
 from jaxcl.typing import Array, Similarity
 
@@ -220,4 +221,4 @@ def as_floats(name: str, what: str, x: Array, dimensions: int) -> Array:
         )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"{name} takes {what} as floating point; got {x.dtype}.")
-    return checks.widened(x)
+    return widened(x)

@@ -185,7 +185,7 @@ def scaled_learning_rate(base: Number, batch_size: int, *, rule: str = "linear")
 
 
 def warmup_cosine(
-    peak: Number, *, steps: int, warmup_steps: int | Array, every: int = 1
+    peak: Number, *, steps: int, warmup_steps: int | Array, every: int = 1, counted_from: int = 0
 ) -> Callable[[Array], Array]:
     """From exactly 0 linearly to `peak`, then along half a cosine to 0 at `steps`, and 0 from there on.
 
@@ -193,11 +193,15 @@ def warmup_cosine(
         peak (1 + cos(pi (step - warmup_steps) / (steps - warmup_steps))) / 2        then
 
     Counted in updates, so the first one changes nothing unless warmup_steps is 0; `steps` includes the warm-up.
-    every: the rate changes only at multiples of it, as where a schedule is asked once an epoch.
+    every: the rate changes only at multiples of it, as where a schedule is asked once an epoch. counted_from: 1 where
+    the epochs that it is asked about count from 1: the first is below the peak already, and the last has rate 0.
 
     >>> rate = warmup_cosine(2.0, steps=6, warmup_steps=2)
     >>> [round(float(rate(step)), 4) for step in range(7)]
     [0.0, 1.0, 2.0, 1.7071, 1.0, 0.2929, 0.0]
+    >>> rate = warmup_cosine(2.0, steps=4, warmup_steps=0, every=2, counted_from=1)
+    >>> [round(float(rate(step)), 4) for step in range(4)]
+    [1.0, 1.0, 0.0, 0.0]
     """
     if isinstance(warmup_steps, int) and not 0 <= warmup_steps < steps:
         raise ValueError(
@@ -214,6 +218,7 @@ def warmup_cosine(
     def rate(step: Array) -> Array:
         if every > 1:
             step = step - step % every
+        step = step + counted_from * every
         done = jnp.clip((step - warmup_steps) / (steps - warmup_steps), 0.0, 1.0)
         falling = peak * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
         return jnp.where(step < warmup_steps, peak * step / at_least_one, falling)

@@ -1,5 +1,7 @@
 """Configs that claim a paper's recipe: the numbers are those of its authors' code, worked out here by hand."""
 
+import dataclasses
+import inspect
 from pathlib import Path
 
 import jax
@@ -7,15 +9,18 @@ import numpy as np
 import pytest
 
 from jaxcl import About
+from jaxcl.cli.words import settings_of
 from jaxcl.config import load_config
+from jaxcl.evaluate import PROTOCOLS, sgd
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CIFAR, IMAGENET = About(50000, (32, 32, 3), ()), About(1281167, (224, 224, 3), ())
 
 
-def made(name, about, **knobs):
+def made(name, about, preset=None, **knobs):
     config = load_config(CONFIGS / f"{name}.py")
-    return config.recipe(config.Knobs(**knobs), about)
+    chosen = config.Knobs() if preset is None else config.PRESETS[preset]
+    return config.recipe(dataclasses.replace(chosen, **knobs), about)
 
 
 def simclr_loss(z1, z2, temperature):
@@ -40,11 +45,14 @@ README = {"details": "simclr", "epochs": 1000, "optimizer": "lars", "learning_ra
         ("simclr_cifar10", CIFAR, {}, 0.5, 0.5),  # its infoNCE is the mean over both views' rows
         ("simclr_imagenet", IMAGENET, {}, 0.1, 1.0),
         ("simclr_imagenet", IMAGENET, {"loss_factor": 1.0}, 0.1, 0.5),  # the paper's equation 1
+        ("simclr_augmentations", IMAGENET, "imagenet", 0.1, 1.0),
+        ("simclr_augmentations", CIFAR, {}, 0.2, 0.5),  # AdamW
     ],
-    ids=["README", "torch", "ImageNet", "equation 1"],
+    ids=["README", "torch", "ImageNet", "equation 1", "augmentations", "augmentations, AdamW"],
 )
 def test_the_loss_has_the_scale_to_which_the_rates_belong(name, about, knobs, temperature, times):
     z1, z2 = np.random.default_rng(0).normal(size=(2, 6, 5))
+    knobs = {"preset": knobs} if isinstance(knobs, str) else knobs
     loss = made(name, about, **knobs).method.five_parts.loss["loss"]
     value = float(jax.jit(loss)(jax.random.key(0), z1, z2))
     assert value == pytest.approx(times * simclr_loss(z1, z2, temperature), rel=1e-5)
@@ -53,8 +61,9 @@ def test_the_loss_has_the_scale_to_which_the_rates_belong(name, about, knobs, te
 def test_simclrs_steps_are_those_of_batches_that_run_on_from_epoch_to_epoch():
     # model.py, get_train_steps: num_examples epochs // batch + 1; the warm-up has no + 1.
     cifar, imagenet = made("simclr_cifar10", CIFAR, **README), made("simclr_imagenet", IMAGENET)
-    assert (cifar.steps, imagenet.steps) == (97657, 31279)
-    for recipe, warmup, peak in ((cifar, 976, 2.0), (imagenet, 3127, 4.8)):
+    study = made("simclr_augmentations", IMAGENET, "imagenet")
+    assert (cifar.steps, imagenet.steps, study.steps) == (97657, 31279, 31279)
+    for recipe, warmup, peak in ((cifar, 976, 2.0), (imagenet, 3127, 4.8), (study, 3127, 4.8)):
         assert float(recipe.learning_rate(0)) == 0
         assert float(recipe.learning_rate(warmup)) == pytest.approx(peak)
         assert float(recipe.learning_rate(warmup - 1)) == pytest.approx(peak * (warmup - 1) / warmup)
@@ -91,19 +100,21 @@ def test_the_published_runs_crops_are_drawn_by_height():
 
 
 @pytest.mark.parametrize(
-    ("preset", "epochs", "rate"),
+    ("preset", "epochs", "rate", "weight_decay", "decay"),
     [
-        ("imagenet", 1000, 0.2),
-        ("imagenet_300", 300, 0.3),
-        ("imagenet_100", 100, 0.45),
-        ("imagenet_40", 40, 0.45),
+        ("imagenet", 1000, 0.2, 1.5e-6, 0.996),
+        ("imagenet_300", 300, 0.3, 1e-6, 0.99),
+        ("imagenet_100", 100, 0.45, 1e-6, 0.99),
+        ("imagenet_40", 40, 0.45, 1e-6, 0.97),
     ],
 )
-def test_byols_steps_and_rates_are_those_of_its_code(preset, epochs, rate):
+def test_byols_steps_and_rates_are_those_of_its_code(preset, epochs, rate, weight_decay, decay):
     # main_loop.py: max_steps = num_epochs examples // batch, warmup_steps likewise of 10 epochs; configs/byol.py: the
     # rate is for 256 images, and the cosine falls to 0 at the last step.
     config = load_config(CONFIGS / "byol.py")
-    recipe = config.recipe(config.PRESETS[preset], IMAGENET)
+    knobs = config.PRESETS[preset]
+    assert (knobs.weight_decay, knobs.decay) == (weight_decay, decay)
+    recipe = config.recipe(knobs, IMAGENET)
     steps, warmup = epochs * 1281167 // 4096, 10 * 1281167 // 4096
     assert recipe.steps == steps
     peak = rate * 4096 / 256
@@ -112,6 +123,18 @@ def test_byols_steps_and_rates_are_those_of_its_code(preset, epochs, rate):
     cosine = 0.5 * (1 + np.cos(np.pi * (middle - warmup) / (steps - warmup)))
     assert float(recipe.learning_rate(middle)) == pytest.approx(peak * cosine, rel=1e-5)
     assert float(recipe.learning_rate(steps)) == pytest.approx(0, abs=1e-6)
+
+
+def test_byols_images_are_standardized_by_imagenets_statistics():
+    # byol/utils/dataset.py, normalize_images: mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225.
+    network = made("byol", IMAGENET, "imagenet").method.five_parts.encoder["encoder"].made
+    assert (network.mean, network.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize(("details", "colors"), [("torch", "torchvision"), ("simclr", "tensorflow")])
+def test_each_recipe_of_simclr_on_cifar10_has_the_colors_of_its_library(details, colors):
+    steps = dict(made("simclr_cifar10", CIFAR, details=details).views.recipes[0].settings)["steps"]
+    assert {op.name: dict(op.settings) for op in steps}["jitter"]["colors"] == colors
 
 
 @pytest.mark.parametrize("name", ["moco_imagenet", "moco_imagenet100", "looc", "cmc"])
@@ -182,3 +205,37 @@ def test_fine_tuning_has_the_number_of_steps_of_simclrs_code():
         "supervised", about, epochs=60, batch_size=1024, rate_rule="sqrt", optimizer="lars", warmup=False
     )
     assert recipe.steps == 12811 * 60 // 1024 + 1 == 751
+
+
+# What each of the authors' linear classifiers is trained with, behind the accuracy that a config quotes: MoCo's
+# main_lincls.py; README and LinearProbing.py of CMC; byol/configs/eval.py; table and appendix B.6 of SimCLR; of feature
+# transformation its options/test_options.py, where ImageNet-100 has 60 epochs and crops from a fifth.
+TORCH = {"learning_rate": 30, "batch_size": 256, "nesterov": False, "weight_decay": 0, "start_std": 0.01}
+TORCH |= {"augmentation": "torchvision", "min_area": 0.08, "schedule": "steps"}
+CLASSIFIERS = {
+    "moco_imagenet": TORCH | {"epochs": 100, "falls": (60, 80), "drop_factor": 0.1},
+    "moco_imagenet100": TORCH | {"epochs": 60, "schedule": "constant", "min_area": 0.2},
+    "looc": TORCH | {"epochs": 200, "falls": (120, 160), "drop_factor": 0.1},
+    "cmc": TORCH | {"epochs": 60, "falls": (30, 40, 50), "drop_factor": 0.2},
+    "byol": {"epochs": 80, "learning_rate": 0.2, "nesterov": True, "start_std": 0.022, "schedule": "cosine"},
+    "simclr_imagenet": {"epochs": 90, "batch_size": 4096, "learning_rate": 0.1, "nesterov": True},
+    "simclr_v2": {"epochs": 90, "batch_size": 4096, "learning_rate": 0.1, "schedule": "cosine"},
+}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_the_command_of_a_config_is_the_protocol_behind_the_accuracy_it_quotes(name):
+    lines = (CONFIGS / f"{name}.py").read_text().splitlines()
+    words = next(line for line in lines if "jaxcl evaluate" in line and "linear_" in line).split()
+    protocol = words[words.index("--protocol") + 1]
+    given = words[words.index("--set") + 1 :] if "--set" in words else []
+    used = {key: p.default for key, p in inspect.signature(PROTOCOLS[protocol]).parameters.items()}
+    used |= settings_of([word for word in given if "=" in word])
+    asked = dict(CLASSIFIERS[name])
+    falls = asked.pop("falls", None)
+    assert {key: used[key] for key in asked} == asked
+    if falls is not None:
+        rate = sgd.rates(used["schedule"], drops=used["drops"], drop_factor=used["drop_factor"])
+        found = [rate(epoch, 0.0, used["epochs"]) for epoch in range(used["epochs"])]
+        fallen = [sum(epoch >= fall for fall in falls) for epoch in range(used["epochs"])]
+        np.testing.assert_allclose(found, [used["drop_factor"] ** n for n in fallen])

@@ -217,7 +217,7 @@ def test_mocos_protocol_has_the_settings_of_its_code():
     crop = dict(dict(views.recipes[0].settings)["steps"][0].settings)
     assert crop["distribution"] is augment.uniform_area_log_ratio
     assert (crop["area"], crop["method"], crop["antialias"]) == ((0.08, 1.0), "bilinear", True)
-    # CMC's classifier (LinearProbing.py, crop_low) keeps a fifth of the image at least.
+    # That of feature transformation (options/test_options.py, crop) keeps a fifth of the image at least.
     views = probe_views(8, "torchvision", 0.2)
     assert dict(dict(views.recipes[0].settings)["steps"][0].settings)["area"] == (0.2, 1.0)
 
