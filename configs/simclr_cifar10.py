@@ -70,6 +70,5 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     loss = nt_xent_of(knobs.mix, temperature=knobs.temperature)
     loss = loss if torch else partial(losses.scaled, loss=loss, factor=2.0)
     method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
-    make = {"sgd": optim.sgd, "lars": optim.lars}[knobs.optimizer]
-    optimizer = make(rate, momentum=0.9, weight_decay=knobs.weight_decay)
+    optimizer = getattr(optim, knobs.optimizer)(rate, momentum=0.9, weight_decay=knobs.weight_decay)
     return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, augment.probe_views(size))
