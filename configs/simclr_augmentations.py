@@ -51,6 +51,11 @@ PRESETS = {
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     published = knobs.optimizer == "lars"
+    if "blur" in (knobs.first, knobs.second) and size < 20:
+        raise ValueError(
+            f"The published blur reaches a tenth of the height, so images of {size} pixels stay as they are. Choose"
+            " --size 20 or more, or another change."
+        )
     if published:
         steps = steps_across(knobs.epochs, about.count, knobs.batch_size) + 1
     norm = nets.batch_norm(axis_name=axis)

@@ -125,6 +125,13 @@ def test_byols_steps_and_rates_are_those_of_its_code(preset, epochs, rate, weigh
     assert float(recipe.learning_rate(steps)) == pytest.approx(0, abs=1e-6)
 
 
+def test_a_blur_that_would_change_nothing_is_refused():
+    small = About(50_000, (16, 16, 3), ("a", "b"))
+    with pytest.raises(ValueError, match="images of 16 pixels stay as they are. Choose --size 20 or more"):
+        made("simclr_augmentations", small, second="blur")
+    assert made("simclr_augmentations", small, second="noise").steps > 0
+
+
 def test_byols_images_are_standardized_by_imagenets_statistics():
     # byol/utils/dataset.py, normalize_images: mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225.
     network = made("byol", IMAGENET, "imagenet").method.five_parts.encoder["encoder"].made
