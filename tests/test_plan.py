@@ -115,6 +115,12 @@ def test_hosts_must_decode_encoded_images_as_fast_as_the_devices_could_learn(pla
     cores = encoded.images_per_second / plan.DECODED_A_CORE["images"]
     assert encoded.decoding_cores_per_host == pytest.approx(cores)
     assert any(line.strip().startswith("decoding") for line in plan.lines(encoded))
+    for needed, there, said in (
+        (40.0, 112, "40 cores each of the 112 vCPUs there"),
+        (300.0, 112, "it has 112 vCPUs"),
+    ):
+        many = encoded._replace(decoding_cores_per_host=needed, cpus_per_host=there, hosts=16)
+        assert any("by 16 hosts" in line and said in line for line in plan.lines(many))
 
 
 @pytest.mark.parametrize(

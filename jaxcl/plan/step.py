@@ -66,6 +66,7 @@ class Plan(NamedTuple):
         float | None
     )  # by all hosts together, to keep the devices busy; None: nothing to decode
     decoding_cores_per_host: float | None
+    cpus_per_host: int | None  # hardware threads of a host that is rented; None: not known
     compile_seconds: float
     rates_from: str
     notes: tuple[str, ...] = ()
@@ -176,6 +177,7 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
         chip_hours=hours and hours * machine.chips,
         decoded_images_per_second=decoded,
         decoding_cores_per_host=decoded and decoded / rate / machine.hosts,
+        cpus_per_host=machine.chip and machine.chip.host_cpus,
         compile_seconds=seconds,
         rates_from=machine.rates_from,
         notes=tuple(notes),

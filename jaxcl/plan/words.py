@@ -43,10 +43,18 @@ def lines(one: Plan) -> list[str]:
         run = f"{one.steps:,} steps: at least {duration(3600 * one.hours)}, {rounded(one.chip_hours or 0)} chip-hours"
         rows += [("whole run", run), ("rates", one.rates_from)]
     if one.decoded_images_per_second is not None:
+        by = f"by {one.hosts} hosts" if one.hosts > 1 else "by the host"
+        needed, there = one.decoding_cores_per_host or 0.0, one.cpus_per_host
+        of = (
+            ""
+            if there is None
+            else f" of the {there} vCPUs there"
+            if needed <= there
+            else f"; it has {there} vCPUs"
+        )
         text = (
-            f"{one.decoded_images_per_second:,.0f} images/s by {one.hosts} hosts, {one.decoding_cores_per_host:,.0f}"
-            " cores each by benchmarks/results/augment-cpu.md; measure yours with `python benchmarks/augment.py --tasks"
-            " jpeg`"
+            f"{one.decoded_images_per_second:,.0f} images/s {by}, {needed:,.0f} cores each{of}, by"
+            " benchmarks/results/augment-cpu.md; measure yours with `python benchmarks/augment.py --tasks jpeg`"
         )
         rows.append(("decoding", text))
     rows += [("note", note) for note in one.notes]
