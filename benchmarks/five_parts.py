@@ -247,11 +247,19 @@ def robustness(names: list[str], data: dict[str, str], own: argparse.Namespace) 
                     for seed in own.seed
                 ]
     unique = {run.folder(own.work): run for seed in zip(*cells.values(), strict=True) for run in seed}
-    train(list(unique.values()), own)
-    results = {at: [row for run in runs for row in run.results(own.kept)] for at, runs in cells.items()}
+    train(list(unique.values()), own, after=partial(write_robustness, names, cells, own))
+    write_robustness(names, cells, own)
+
+
+def write_robustness(names: list[str], cells: Mapping[tuple[str, str, str], list[Run]], own) -> None:
+    """The tables as far as they are measured, which say what is missing; the picture once all is."""
+    there = {at: [run for run in runs if run.kept(own.kept).exists()] for at, runs in cells.items()}
+    results = {at: [row for run in runs for row in run.results(own.kept)] for at, runs in there.items()}
     # (method, exchanged, choice, protocol) -> {seed: accuracy}
     found = {
-        (*at, protocol): dict(zip(own.seed, accuracies(rows, protocol, "trained"), strict=True))
+        (*at, protocol): dict(
+            zip([run.knobs["seed"] for run in there[at]], accuracies(rows, protocol, "trained"), strict=True)
+        )
         for at, rows in results.items()
         for protocol in PROTOCOLS
     }
@@ -262,14 +270,23 @@ def robustness(names: list[str], data: dict[str, str], own: argparse.Namespace) 
         row = [name, part, value]
         for protocol in PROTOCOLS:
             reached, usual = found[name, part, value, protocol], ROBUSTNESS[name][2][part][0]
-            row += [mean_and_interval(list(reached.values()))]
-            row += [mean_and_spread(accuracies(rows, protocol, "untrained encoder"))]
+            untrained = accuracies(rows, protocol, "untrained encoder")
+            row += [mean_and_interval(list(reached.values())) if reached else ""]
+            row += [mean_and_spread(untrained) if untrained else ""]
             row += ["" if value == usual else difference(found[name, part, usual, protocol], reached)]
         each.append(row)
     tables = [table_of(header, each)]
-    if len(names) == 2:
-        tables.append(table_of(*beside_each_other(names, found)))
-    picture(names, found).savefig(own.work / "robustness.png", dpi=150, facecolor="white")
+    missing = [
+        f"{' '.join(at)}: {len(runs) - len(there[at])} of {len(runs)} seeds"
+        for at, runs in cells.items()
+        if len(there[at]) < len(runs)
+    ]
+    if missing:
+        tables.append("Missing: " + "; ".join(missing) + ".")
+    else:
+        if len(names) == 2:
+            tables.append(table_of(*beside_each_other(names, found)))
+        picture(names, found).savefig(own.work / "robustness.png", dpi=150, facecolor="white")
     write("robustness", tables, own)
 
 
@@ -300,8 +317,7 @@ def others_less_own(found, name, part, protocol):
 def difference(a: dict[str, float], b: dict[str, float]) -> str:
     """b - a, seed by seed, with its 95 % interval."""
     by_seed = paired_difference(a, b)
-    assert by_seed is not None, "both have the same seeds"
-    return f"{by_seed.mean:+.1f} ± {by_seed.half:.1f}, p {by_seed.p:.2g}"
+    return "" if by_seed is None else f"{by_seed.mean:+.1f} ± {by_seed.half:.1f}, p {by_seed.p:.2g}"
 
 
 def picture(names, found):
@@ -330,7 +346,7 @@ def picture(names, found):
 # --- running and writing ---------------------------------------------------------------------------------------------
 
 
-def train(runs: list[Run], own: argparse.Namespace) -> None:
+def train(runs: list[Run], own: argparse.Namespace, after: Callable[[], None] = lambda: None) -> None:
     """Trains and evaluates what is not there yet, one run a core at a time."""
 
     def one(run: Run, core: int) -> None:
@@ -340,6 +356,7 @@ def train(runs: list[Run], own: argparse.Namespace) -> None:
         command += ["--baselines", "untrained"] * run.untrained
         start_logged(command, core, own.work / f"{folder.name}.log")
         shutil.copy(folder / "sweep.json", run.kept(own.kept))
+        after()
 
     missing = [run for run in runs if not run.kept(own.kept).exists()]
     on_cores(own.core, [partial(one, run) for run in missing])
