@@ -6,7 +6,7 @@
 The contest is of dkobak/simclr-cifar10 (July 2025): any network, any training, on the training images alone; the
 accuracy is that of scikit-learn's KNeighborsClassifier(10, metric="cosine") on the features before the head, training
 images as the bank. Its only entry is SimCLR with ResNet-18, 500 epochs in 1 h 39 min on an A100 (90.3 +- 0.3); 100
-epochs take 20 min (83.2 +- 0.2). `reference` is that recipe for 100 epochs, setting for setting; `record` is ours.
+epochs take 20 min (83.2 +- 0.2). `reference` is that recipe for 100 epochs, nearly; `record` is ours.
 
 The data are an .npz of uint8 arrays: train_images [n, 32, 32, 3], train_labels, test_images, test_labels.
 

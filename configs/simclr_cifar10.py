@@ -7,11 +7,11 @@ The default knobs are those of dkobak/simclr-cifar10 for 100 epochs (SGD with le
 decay of every parameter; a cosine that moves once an epoch; crops of 0.2 of the area or more; a head 1,024 wide without
 batch norm; batch statistics for each view; PyTorch's initial weights), which reports 83.2 +- 0.2 % kNN accuracy after
 20 minutes on an A100. What differs: an epoch lacks the 336 images that fill no batch (benchmarks/record.py has them),
-the encoder computes in bfloat16, not TF32, and colors are not rounded to bytes. The published run of SimCLR's
-README (about 91 % linear) is --details simclr --epochs 1000 --optimizer lars --learning-rate 1.0 --warmup-epochs 10
+the encoder computes in bfloat16, not TF32, and colors are not rounded to bytes. The published run of SimCLR's README
+(about 91 % linear) is --details simclr --epochs 1000 --optimizer lars --learning-rate 1.0 --warmup-epochs 10
 --weight-decay 1e-4 --head-layers 3 --min-area 0.08 --gray 0.2 --dtype float32. Crops (by height), loss (both views'
 means are added: the log shows twice the paper's equation 1), shortcuts and the number of steps (97,657) are then its
-code's (docs/fidelity.md). Neither was run here, without a GPU.
+code's (docs/fidelity.md). Neither was run; the first with tf.image's colors: 83.3 % on an H100 (benchmarks/record.py).
 """
 
 from dataclasses import dataclass

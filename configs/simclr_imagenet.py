@@ -10,7 +10,7 @@ B.1) by --batch-size 256 --rate-rule sqrt --learning-rate 0.075. The recipe that
 well, is --head-layers 3 --weight-decay 1e-4 --brightness-form multiply, with the square root. Loss and steps are the
 code's: the means of both views are added, and batches run on from epoch to epoch (31,279 steps). Not run here.
 `tfds:imagenet2012` must have been prepared in DATA_DIR from the archives of image-net.org. What the host decodes bounds
-the speed: of 500 x 375 pixels, a core makes the paper's two views of some 90 images a second (--input host), or decodes
+the speed: of 500 x 375 pixels, a core makes the paper's two views of some 135 images a second (--input host) or decodes
 twice as many for the device, whose crops come from the centre square of 256 pixels (--input device).
 """
 

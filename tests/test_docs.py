@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -122,10 +123,15 @@ def commands():
     for name, docstring in {"jaxcl --help": HELP, **docstrings}.items():
         for command, words in re.findall(rf"^ *jaxcl ({COMMANDS}) (.+)$", docstring, re.MULTILINE):
             yield name, (command, *re.split(r"   | \(", words)[0].split())
-    for page in PAGES:
+    results = sorted((ROOT / "benchmarks" / "results").glob("*.md"))
+    for page in [*PAGES, *results, *sorted((ROOT / "notebooks").glob("*.ipynb"))]:
         if page.name == "CHANGELOG.md":
             continue
         text = page.read_text()
+        if page.suffix == ".ipynb":
+            cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+            text = "\n".join("".join(cell["source"]) for cell in cells)
+            text = re.sub(r"^    (jaxcl .*)$", r"`\1`", text, flags=re.MULTILINE)
         blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
         lines = [line for block in blocks for line in joined(block).splitlines()]
         lines = [line for line in lines if line[:1] != "+"]  # of a diff
@@ -134,7 +140,14 @@ def commands():
             found = re.search(rf"\bjaxcl ({COMMANDS}) (.+)", line)
             page_of = re.match(r"(?:configs/)?(\w+\.py) (--.+)", line)
             if page_of and (ROOT / "configs" / page_of[1]).exists():
-                yield page.name, ("train", f"configs/{page_of[1]}", *page_of[2].split())
+                yield (
+                    page.name,
+                    (
+                        "plan" if "--machine" in line else "train",
+                        f"configs/{page_of[1]}",
+                        *page_of[2].split(),
+                    ),
+                )
             if found:
                 words = re.split(r" #| && |\"|   ", found[2])[0].split()
                 yield page.name, (found[1], *words)
