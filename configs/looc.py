@@ -31,7 +31,7 @@ class Knobs(ImageNetKnobs):
     batch_size: int = 256
     method: Literal["moco", "looc", "looc_plus_plus", "moco_plus_plus"] = "looc"  # which of the four
     augmentations: tuple[Literal["color", "rotation", "texture"], ...] = ("color", "rotation")
-    """What LooC makes a space for; all methods are augmented with it."""
+    """What LooC makes a space for; all methods are augmented with it, and with color in any case."""
     filter: bool = False  # same-image keys that drew the query's parameters by chance are no negatives
     depth: int = 50  # ResNet-18, 34, 50, 101, 152 or 200
     queue_size: int = 16384  # keys that are remembered in each space
@@ -50,10 +50,10 @@ PRESETS = {name: Knobs(method=name) for name in ("moco", "looc", "looc_plus_plus
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
-    in_spaces = knobs.method in ("looc", "looc_plus_plus")
-    deep = knobs.method in ("looc_plus_plus", "moco_plus_plus")
+    in_spaces, deep = knobs.method.startswith("looc"), knobs.method.endswith("plus_plus")
     chosen = {name: augment.looc(colors="torchvision")[name] for name in knobs.augmentations}
-    before = augment.compose(augment.torchvision_crop(size, 0.2), augment.flip())
+    usual = [] if "color" in chosen else [augment.looc(colors="torchvision")["color"]]
+    before = augment.compose(augment.torchvision_crop(size, 0.2), augment.flip(), *usual)
     # MoCo v2's; drawn anew for every view, as the crop.
     after = augment.compose(augment.gaussian_blur(border="edge", boxes=3), augment.clip())
     left_out = augment.leave_one_out(chosen, before=before, after=after)

@@ -23,7 +23,7 @@ from jaxcl.feature_transform import MIXES, Mix, mixing
 class Knobs(CommonKnobs):
     method: Literal["moco", "looc", "looc_plus_plus", "moco_plus_plus"] = "looc"  # which of the four
     augmentations: tuple[Literal["color", "rotation", "texture"], ...] = ("color", "rotation")
-    """What LooC makes a space for; all methods are augmented with it."""
+    """What LooC makes a space for; all methods are augmented with it, and with color in any case."""
     filter: bool = False  # same-image keys that drew the query's parameters by chance are no negatives
     features: tuple[int, ...] = (32, 64, 128, 256)  # of the convolutions; the last is a space's own in LooC++
     queue_size: int = 4096  # keys that are remembered in each space
@@ -36,10 +36,10 @@ class Knobs(CommonKnobs):
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
-    in_spaces = knobs.method in ("looc", "looc_plus_plus")
-    deep = knobs.method in ("looc_plus_plus", "moco_plus_plus")
+    in_spaces, deep = knobs.method.startswith("looc"), knobs.method.endswith("plus_plus")
     chosen = {name: augment.looc()[name] for name in knobs.augmentations}
-    before = augment.compose(augment.random_resized_crop(size, area=(0.2, 1.0)), augment.flip())
+    usual = [] if "color" in chosen else [augment.looc()["color"]]
+    before = augment.compose(augment.random_resized_crop(size, area=(0.2, 1.0)), augment.flip(), *usual)
     left_out = augment.leave_one_out(chosen, before=before, after=augment.clip())
     together = augment.two_views(augment.compose(before, *chosen.values(), augment.clip()))
     views = left_out.views if in_spaces else together

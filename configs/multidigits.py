@@ -38,7 +38,7 @@ class Knobs(CommonKnobs):
 
 
 def data(knobs: Knobs) -> Data:
-    """Canvases of digits; with `--second-size` labelled by the first digit and by the second."""
+    """Canvases of digits, drawn by --seed; with `--second-size` labelled by the first digit and by the second."""
 
     def canvases(split: str, digits: int | None = None):
         count = knobs.train_canvases if split == "train" else knobs.test_canvases

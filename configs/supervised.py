@@ -39,7 +39,7 @@ class Knobs(CommonKnobs):
     width: int = 1
     stem: Literal["cifar", "imagenet"] = "cifar"
     pool: Literal["same", "torch"] = "same"  # how the stem's max pool is padded
-    standardize: Literal["none", "cifar10", "stl10", "imagenet"] = "none"  # by whose mean and deviation
+    standardize: Literal["none", "cifar10", "cifar10_moco", "stl10", "imagenet"] = "none"  # by whose figures
     sk: bool = False  # selective kernels (ratio 0.0625) and ResNet-D
     head_layers: int = 2  # of the projection head of the run that this one starts from
     head_width: int = 512  # of its hidden layers; 0: as wide as what goes in

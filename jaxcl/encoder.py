@@ -155,7 +155,11 @@ def at_layer(run: Run, layer: int) -> Apply:
     """(params, state, images) -> what a layer of the head of an opened run makes of h; layer 0 is h itself."""
     layers, about = run.recipe.method.layers, run.about
     if layers is None:
-        raise ValueError(f"The method of {run.dir} has no one head whose layers could be evaluated.")
+        parts = " --parts evaluates the parts that its config names." if run.recipe.parts else ""
+        raise ValueError(
+            f"The method of {run.dir} has no one head whose layers could be evaluated. Leave out --layers (layer=): the"
+            f" representation is evaluated without it.{parts}"
+        )
 
     def shapes(images: Any) -> Any:
         batch = blank_batch(about)

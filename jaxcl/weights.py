@@ -12,7 +12,8 @@ Of a .pth file PyTorch reads arrays alone (weights_only), so that nothing in it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from jaxcl import tensors
 from jaxcl.encoder import Encoder, encoder_of
+from jaxcl.nets.net import STATISTICS
 from jaxcl.nets.simclr_v2 import ANCHOR, simclr_v2_names
 from jaxcl.nets.timm import check_file, check_timm, in_timm
 from jaxcl.nets.torchvision import (
@@ -129,6 +131,44 @@ def made_of(method: Method) -> Made:
     return net.made
 
 
+def check_seen_alike(init: str | Path, theirs: Method, own: Method) -> None:
+    """Raises ValueError where the encoder of the run `init` and that of a run which starts from it standardize images,
+    or pad the max pool of their stem, each in its way: neither has parameters, so no table of arrays tells.
+
+    What an encoder was made of is not always known (`Net.made`); then nothing is compared.
+    """
+    try:
+        there, here = made_of(theirs), made_of(own)
+    except ValueError:
+        return
+    if not (_close(there.mean, here.mean) and _close(there.std, here.std)):
+        sets = STATISTICS.items()
+        known = (name for name, by in sets if _close(by["mean"], there.mean) and _close(by["std"], there.std))
+        name = next(known, None) if there.mean else "none"
+        knob = "" if name is None else f"Give --standardize {name} where the config has it, or "
+        raise ValueError(
+            f"--init: the encoder of {init} standardizes images by {_scale(there)}, and that of this config by"
+            f" {_scale(here)}: it would see other numbers than it has learnt from."
+            f" {knob}{'set' if knob else 'Set'} it in a copy of the config."
+        )
+    pools = [getattr(made.module, "pool", None) for made in (there, here)]
+    stems = [getattr(made.module, "stem", None) for made in (there, here)]
+    if stems == ["imagenet", "imagenet"] and pools[0] != pools[1]:
+        raise ValueError(
+            f"--init: the max pool of the encoder of {init} is padded as pool={pools[0]!r} of nets.resnet, and that of"
+            f" this config as pool={pools[1]!r}: its maps would be shifted. Give --pool {pools[0]} where the config has"
+            " it, or set it in a copy of the config."
+        )
+
+
+def _close(a: Sequence[float], b: Sequence[float]) -> bool:
+    return len(a) == len(b) and np.allclose(a, b, rtol=0, atol=1e-6)
+
+
+def _scale(made: Made) -> str:
+    return f"mean {made.mean} and std {made.std}" if made.mean else "nothing"
+
+
 def _parts(run: Run, encoder: Encoder) -> tuple[PyTree, PyTree]:
     """The parameters and statistics of an encoder that is one network."""
     params, state = encoder_parameters(encoder.params, whose=str(run.dir)), encoder_statistics(encoder.state)
@@ -199,7 +239,9 @@ def starting_from(
         params, state = encoder_parameters(train.params), encoder_statistics(train.state)
         try:
             loaded = by_our_names(found, params, state)
-            if loaded is None:
+            if loaded is not None:
+                _say_scale(method, say)
+            else:
                 loaded = by_torch_names(found, method, params, state, about=about, say=say)
         except ValueError as error:
             raise ValueError(f"--init: {path} cannot be started from. {error}") from error
@@ -319,9 +361,16 @@ def by_torch_names(
             "A shortcut's mean of 2x2 positions counts zeros beyond the edge, and timm's does not: the same for images"
             " whose side is a multiple of 32."
         )
-    by = f"mean {made.mean} and std {made.std}" if made.mean else "nothing: they are in [0, 1]"
-    say(f"The config standardizes images by {by}. See that the network of the file was trained alike.")
+    _say_scale(method, say)
     return loaded
+
+
+def _say_scale(method: Method, say: Callable[[str], None]) -> None:
+    """A file does not tell how its network's images were standardized."""
+    with contextlib.suppress(ValueError):
+        made = made_of(method)
+        by = _scale(made) + ("" if made.mean else ": they are in [0, 1]")
+        say(f"The config standardizes images by {by}. See that the network of the file was trained alike.")
 
 
 def _by_our_names(tree: PyTree) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def test_seeds_that_a_helper_reads_are_not_trained_together(of, tmp_path):
     assert [group.members for group in found] == [(0,), (1,)]
 
 
-def test_seeds_of_all_configs_are_trained_together_but_of_two_whose_images_are_drawn_by_them():
+def test_seeds_of_all_configs_are_trained_together_but_of_one_whose_canvases_are_drawn_by_them():
     apart = set()
     for path in CONFIGS:
         module = load_config(path)
@@ -98,4 +98,4 @@ def test_seeds_of_all_configs_are_trained_together_but_of_two_whose_images_are_d
         functions = [module.recipe, *([module.data] if callable(getattr(module, "data", None)) else [])]
         if any("seed" in knobs_read_by(function, fields) for function in functions):
             apart.add(path.stem)
-    assert apart == {"digit_on_image", "multidigits"}
+    assert apart == {"multidigits"}

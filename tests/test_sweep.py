@@ -330,6 +330,57 @@ def test_one_of_several_runs_that_cannot_be_evaluated_leaves_the_others_theirs(m
     assert told.value.results == [{"encoder": "b"}]
 
 
+BOTH = ("--baselines", "raw", "untrained")
+
+
+@pytest.fixture
+def kinds(config, tmp_path):
+    """A sweep of two trained seeds whose images have two kinds of labels; those of "digit" are what `labels` makes."""
+
+    def run(labels, *words):
+        text = config.read_text()
+        whole = 'return Images("noise", pixels.astype(np.uint8), labels, ("a", "b"))'
+        assert whole in text
+        photo = whole.removeprefix("return ")
+        many = f'{{"photo": {photo}, "digit": {photo}._replace(labels={labels})}}'
+        text = text.replace(whole, f"return {many}")
+        last = text[text.index('    return Data("noise"') :].partition("\n")[0]
+        size = "lambda split: made(16, 0) if split == 'train' else made(12, 1)"
+        text = text.replace(last, f'    made = split\n    return Data.of_kinds("noise", {size})')
+        path = tmp_path / "kinds.py"
+        path.write_text(text)
+        return main(["sweep", str(path), "--seed", "0..1", "--run-dir", str(tmp_path / "all"), *words])
+
+    return run
+
+
+@pytest.mark.parametrize("together", ["1", "2"])
+def test_a_kind_of_label_that_is_one_class_is_left_out_and_the_other_has_all_its_rows(
+    kinds, tmp_path, together
+):
+    with pytest.warns(UserWarning, match="By the labels 'digit' nothing is evaluated: all .* of one class"):
+        assert kinds("0 * labels", "--protocol", "knn", "fewshot5", "--together", together, *BOTH) == 0
+    for seed in ("seed=0", "seed=1"):
+        rows = evaluations(tmp_path / "all" / seed)
+        encoders = [*evaluation.BASELINES, seed]
+        both = [(protocol, encoder) for protocol in ("knn", "fewshot5") for encoder in encoders]
+        assert sorted((row["protocol"], row["encoder"]) for row in rows) == sorted(both)
+        assert {row["labels"] for row in rows} == {"photo"}
+        assert evaluated(tmp_path / "all" / seed) == {(row["protocol"], row["encoder"]) for row in rows}
+
+
+def test_a_protocol_that_fails_on_one_kind_of_label_is_run_on_the_others(kinds, tmp_path, capsys):
+    # Negative labels are unlabelled images, which kNN refuses.
+    assert kinds("labels - 1", "--protocol", "knn", *BOTH) == 1
+    assert "knn, digit: " in capsys.readouterr().err
+    for seed in ("seed=0", "seed=1"):
+        rows = evaluations(tmp_path / "all" / seed)
+        assert [(row["encoder"], row["labels"]) for row in rows] == [
+            (encoder, "photo") for encoder in (*evaluation.BASELINES, seed)
+        ]
+        assert not evaluated(tmp_path / "all" / seed)  # asked again, the protocol is run again
+
+
 @pytest.mark.parametrize("found", ["plan", "xla"])
 def test_of_runs_that_are_too_many_for_the_memory_half_are_tried(faked, monkeypatch, found):
     run, trained = faked

@@ -1,5 +1,6 @@
 """An encoder goes out as a file and comes in from one, and is the same there."""
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ from jaxcl.train import checkpoint
 from jaxcl.train.state import TrainState, blank_batch
 from jaxcl.typing import About
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 ABOUT = About(32, (16, 16, 3), ())
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
 CONFIG = """
@@ -97,6 +99,62 @@ def test_what_is_no_encoder_of_this_run_is_said_before_there_is_a_run(world, tmp
         assert main(["train", "small.py", "--init", init, "--run-dir", str(tmp_path / "next")]) == 1
         assert message in capsys.readouterr().err
         assert not (tmp_path / "next").exists()
+
+
+def test_a_run_that_sees_other_numbers_than_the_one_it_starts_from_is_refused_with_the_knob(
+    world, tmp_path, monkeypatch, capsys
+):
+    """What standardizes has no parameters: the arrays of both encoders are alike."""
+    monkeypatch.chdir(world)
+    mean, std = "[0.485, 0.456, 0.406]", "[0.229, 0.224, 0.225]"  # torchvision's, of ImageNet
+    variants = {
+        "imagenet": f"nets.standardized({SMALL}, mean={mean}, std={std})",
+        "odd": f"nets.standardized({SMALL}, mean=[0.1], std=[0.2])",
+        "same": f"nets.standardized({SMALL}, mean={mean}, std={std})",
+    }
+    for name, encoder in variants.items():
+        (world / f"{name}.py").write_text(CONFIG.replace("ENCODER", encoder))
+    assert main(["train", "imagenet.py", "--init", "small", "--run-dir", str(tmp_path / "none")]) == 1
+    said = capsys.readouterr().err
+    assert (
+        f"the encoder of {world}/small standardizes images by nothing, and that of this config by mean"
+        in said
+    )
+    assert "Give --standardize none where the config has it" in said
+    assert not (tmp_path / "none").exists()
+    for name in ("imagenet", "odd"):
+        path = world / f"{name}.py"
+        create_or_resume(world / name, path, load_config(path).Knobs(), ABOUT)
+        shutil.copytree(world / "small/checkpoints", world / name / "checkpoints")
+    assert main(["train", "small.py", "--init", "imagenet", "--run-dir", str(tmp_path / "none")]) == 1
+    assert "mean (0.485, 0.456, 0.406)" in (said := capsys.readouterr().err)
+    assert "Give --standardize imagenet where the config has it, or set it in a copy of the config." in said
+    assert main(["train", "small.py", "--init", "odd", "--run-dir", str(tmp_path / "none")]) == 1
+    assert "than it has learnt from. Set it in a copy of the config." in capsys.readouterr().err
+    assert main(["train", "same.py", "--init", "imagenet", "--run-dir", str(tmp_path / "next")]) == 0
+    assert "Starts from the encoder of" in capsys.readouterr().out
+    # Without its config it is not known, and that is said.
+    shutil.copytree(world / "imagenet/checkpoints", tmp_path / "bare/checkpoints")
+    bare = str(tmp_path / "bare")
+    assert main(["train", "small.py", "--init", bare, "--run-dir", str(tmp_path / "other")]) == 0
+    assert f"How {bare} standardizes images is not known here" in capsys.readouterr().out
+
+
+def test_supervised_takes_the_figures_of_the_run_that_it_starts_from():
+    """Those of MoCo's demo too, and the padding of a pool, which has no parameters either."""
+    supervised, moco = (load_config(CONFIGS / f"{name}.py") for name in ("supervised", "moco_cifar10"))
+    cifar = About(50000, (32, 32, 3), tuple("0123456789"))
+    theirs = moco.recipe(moco.Knobs(), cifar).method
+
+    def own(**knobs):
+        return supervised.recipe(supervised.Knobs(encoder="resnet", depth=18, **knobs), cifar).method
+
+    with pytest.raises(ValueError, match="Give --standardize cifar10_moco where"):
+        weights.check_seen_alike("runs/moco", theirs, own())
+    weights.check_seen_alike("runs/moco", theirs, own(standardize="cifar10_moco"))
+    with pytest.raises(ValueError, match="padded as pool='torch' .* Give --pool torch where"):
+        weights.check_seen_alike("runs/one", own(stem="imagenet", pool="torch"), own(stem="imagenet"))
+    weights.check_seen_alike("runs/one", own(pool="torch"), own())  # a stem without a pool
 
 
 def test_a_network_that_torchvision_lacks_is_refused_and_another_is_told_how_to_load_it(world, capsys):

@@ -30,6 +30,7 @@ def finetune_grid(
     weight_decays: Sequence[float] = DECAYS,
     steps: int = 20_000,
     batch_size: int = 256,
+    decay_over_rate: bool = True,
     held_out: float = 0.1,
     views: Views | None = None,
     rate_rule: str = "linear",
@@ -45,12 +46,15 @@ def finetune_grid(
     As SimCLR's transfer by fine-tuning (Chen et al. 2020, arXiv:2002.05709, appendix B.8): 20,000 steps of 256 images,
     Nesterov momentum 0.9, 7 learning rates from 1e-4 to 0.1, 7 weight decays from 1e-6 to 1e-3 and none, chosen on a
     validation set. That is 57 trainings: name fewer values where that is too long. Ours, where the appendix says
-    nothing or something else: a tenth of every class is held out, the rate falls along a cosine, decays are not divided
-    by the rate, and batch normalization keeps the statistics of pretraining (there: its momentum is max(1 - 10 / s,
-    0.9), with s steps an epoch).
+    nothing or something else: a tenth of every class is held out, the rate falls along a cosine, and batch
+    normalization keeps the statistics of pretraining (there: its momentum is max(1 - 10 / s, 0.9), with s steps an
+    epoch).
 
     learning_rates, weight_decays
         as in `finetune`; the rates are those of a batch of 256.
+    decay_over_rate
+        each training gets the decay divided by its rate, as in the appendix: what a step takes off a weight is then the
+        same at all rates. False: the decay as it is named. (A rate of 0 changes nothing, and divides nothing.)
     rate_rule, optimizer, momentum, nesterov, trust_coefficient, schedule
         as in `finetune`; SimCLR's grid is of SGD's rates.
     steps
@@ -60,8 +64,9 @@ def finetune_grid(
 
     The test images are looked at once, at the end. Where pairs are right equally often, the smallest rate is taken, and
     of those the largest decay. A pair whose loss is no longer finite counts as 0. `details` also holds "learning_rate"
-    and "weight_decay" (the chosen ones), "learning_rates", "weight_decays", "held_out_images", and
-    "held_out_accuracies": one list a rate of one number a decay, in percent, None where the training diverged.
+    and "weight_decay" (the chosen ones, as they are named), "decay_over_rate", "learning_rates", "weight_decays",
+    "held_out_images", and "held_out_accuracies": one list a rate of one number a decay, in percent, None where the
+    training diverged.
 
     Raises ValueError where labels are missing, a grid is empty, a number is out of its range, or every training
     diverged.
@@ -85,6 +90,7 @@ def finetune_grid(
     def trained(on: Subject, rate: float, decay: float, progress: Progress | None = None) -> FineTuned:
         steps_an_epoch = max(1, len(on.train.images) // batch_size)
         epochs = max(1, round(steps / steps_an_epoch))
+        decay = decay / rate if decay_over_rate and rate > 0 else decay
         return finetune(
             key, on, learning_rate=rate, weight_decay=decay, epochs=epochs, progress=progress, **settings
         )
@@ -110,6 +116,7 @@ def finetune_grid(
     found = {
         "learning_rate": rate,
         "weight_decay": decay,
+        "decay_over_rate": decay_over_rate,
         "learning_rates": [float(value) for value in learning_rates],
         "weight_decays": [float(value) for value in weight_decays],
         "held_out_images": len(held),

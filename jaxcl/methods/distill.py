@@ -55,8 +55,9 @@ def distill(
     temperature
         t. The paper has 0.1 where the teacher was fine-tuned, and 1 where it was not.
     weight
-        a of the paper's equation 3: (1 - a) times the cross-entropy with labels, and a times the loss above. With 1, no
-        labels are looked at.
+        a of the paper's equation 3: (1 - a) times the cross-entropy with labels, and a times the loss above. The first
+        is of the labelled images alone: a mean over those of the batch whose label is not -1, and 0 where there are
+        none. With 1, no labels are looked at.
     factor
         of the loss above, before it is weighted. 1 is the paper's equation; temperature^2 is the authors' notebook's
         (distillation_self_training.ipynb), to which their learning rates and weight decay belong: a hundredth at 0.1.
@@ -92,7 +93,11 @@ def distill(
         value = factor * jnp.mean(optax.softmax_cross_entropy(logits / temperature, target))
         if labelled:
             own = labels_of(batch)
-            plain = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, own))
+            by_image = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(own, 0))
+            known = jnp.asarray(own >= 0, jnp.float32)
+            # The number of all devices, each of which may have another number of labelled images.
+            count = collectives.mean(jnp.sum(known), axis_name)
+            plain = jnp.sum(known * by_image) / jnp.where(count > 0, count, 1.0)
             value = (1 - weight) * plain + weight * value
         same = jnp.mean(jnp.argmax(logits, axis=1) == jnp.argmax(told, axis=1), dtype=jnp.float32)
         value, same = collectives.mean((value, same), axis_name)

@@ -19,7 +19,7 @@ from jax.tree_util import Partial
 from jaxcl.config import recipe_of
 from jaxcl.records import write_whole
 from jaxcl.runs.directory import Run, open_run, silent
-from jaxcl.runs.images import images_to_evaluate, with_test_images, without_trained_on
+from jaxcl.runs.images import images_to_evaluate, of_several_classes, with_test_images, without_trained_on
 from jaxcl.runs.marks import mark_begun, mark_complete
 from jaxcl.runs.pixels import pixels, projected_pixels, projection_width
 from jaxcl.tables import describe
@@ -142,7 +142,7 @@ def evaluate_runs(
         if at_once > 1 and len(folders) > 1 and jax.process_count() == 1:
             part = folders[:at_once]
             runs = [open_run(folder) for folder in part]
-            sets = members.sets(runs[0], silent)
+            sets = of_several_classes(members.sets(runs[0], silent))
             encoders = [members.embed(run, "embed", encoder_of(run, run.recipe.method.embed)) for run in runs]
             part = part[: _fit_at_once(encoders[0], sets)]
             if len(part) > 1:
@@ -248,7 +248,8 @@ def evaluate_run(
     members
         what it shares with evaluations of other runs that differ in numbers alone (`evaluate_runs`).
 
-    Raises `Unevaluated`, a ValueError, at the end where some protocols could not be run.
+    Raises `Unevaluated`, a ValueError, at the end where some protocols could not be run; of several kinds of labels it
+    names those on which. A kind whose training labels are all of one class is left out, where there are others.
     With several processes all of them must call it: they share the images among them, and process 0 writes.
     """
     from jaxcl import evaluate
@@ -274,6 +275,8 @@ def evaluate_run(
     else:
         sets = members.sets(run, say)
         own_embed = members.embed(run, "embed", encoder)
+    joint_test = next(iter(sets.values()))[1]
+    sets = of_several_classes(sets)
     # One's own first: the answer that one waits for.
     named: dict[str, Callable[[Array], Array]] = {run_dir.name: own_embed}
     if parts:
@@ -309,7 +312,7 @@ def evaluate_run(
 
     folder = run_dir / "evaluations"
     found: dict[str, list[dict[str, Any]]] = {protocol: [] for protocol in protocols}
-    failed: dict[str, str] = {}
+    failed: dict[tuple[str, str], str] = {}
     first = jax.process_index() == 0
     folder.mkdir(exist_ok=True)
     if first and data is None:
@@ -322,7 +325,7 @@ def evaluate_run(
         subjects = subjects or evaluate.subjects(embed_fn, sets)
         for protocol, rows in found.items():
             for kind, subject in subjects.items():
-                if protocol in failed:
+                if (protocol, kind) in failed:
                     continue
                 key = jax.random.key(run.knobs.seed)
                 report = None if progress is None else partial(progress, f"{protocol}, {name}")
@@ -334,9 +337,9 @@ def evaluate_run(
                         key, subject, views=recipe.probe_views, progress=report, **taken[protocol]
                     )
                 except (ValueError, FloatingPointError) as error:
-                    failed[protocol] = f"{protocol}: {error}"
-                    if len(protocols) > 1:
-                        say(failed[protocol])
+                    failed[protocol, kind] = f"{protocol}{f', {kind}' if kind else ''}: {error}"
+                    if len(protocols) > 1 or len(subjects) > 1:
+                        say(failed[protocol, kind])
                     continue
                 more: dict[str, Any] = {"labels": kind} if kind else {}
                 more |= {} if data is None else {"data": data}
@@ -351,13 +354,13 @@ def evaluate_run(
     if recipe.classify is not None and data is None:
         classifier = encoder_of(run, recipe.classify)
         classify = classifier.embed if members is None else members.embed(run, "classify", classifier)
-        test = next(iter(sets.values()))[1]
-        row = {"encoder": run_dir.name, "step": encoder.step, **joint(classify, test)}
+        row = {"encoder": run_dir.name, "step": encoder.step, **joint(classify, joint_test)}
         if first:
             write_whole(folder / "joint.json", json.dumps([row], indent=2) + "\n")
         results.append(row)
     if first and data is None:
-        mark_complete(run_dir, [name for name in protocols if name not in failed], named)
+        incomplete = {protocol for protocol, _ in failed}
+        mark_complete(run_dir, [name for name in protocols if name not in incomplete], named)
     if failed:
         raise Unevaluated(" ".join(failed.values()), results)
     return results

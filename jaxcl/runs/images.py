@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -139,6 +140,24 @@ def in_classes_of(train: Images, images: Images) -> Images:
         )
     place = np.array([numbers.get(name, -1) for name in own], np.int32)
     return images._replace(labels=place[images.labels], classes=train.classes)
+
+
+def of_several_classes(sets: Mapping[str, tuple[Images, Images]]) -> dict[str, tuple[Images, Images]]:
+    """The same without the kinds of labels that are one class, of which nothing can be told, and a warning about each.
+    Where all of them are, they stay: the protocols say what they need."""
+
+    def constant(images: Images) -> bool:
+        return images.labels is not None and len(np.unique(images.labels)) == 1
+
+    made = {kind: pair for kind, pair in sets.items() if not constant(pair[0])}
+    if not made:
+        return dict(sets)
+    for kind in sets.keys() - made.keys():
+        warnings.warn(
+            f"By the labels {kind!r} nothing is evaluated: all training images are of one class.",
+            stacklevel=1,
+        )
+    return made
 
 
 def side_of(run: Run) -> int:

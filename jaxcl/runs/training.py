@@ -17,7 +17,7 @@ from jaxcl.config import CommonKnobs, Recipe, check_knobs, load_config, open_dat
 from jaxcl.identity import check_processes, check_same, fingerprint, identity
 from jaxcl.owner import owned
 from jaxcl.records import read_text
-from jaxcl.runs.directory import check_same_run, create_or_resume, device, silent
+from jaxcl.runs.directory import check_same_run, create_or_resume, device, open_run, silent
 from jaxcl.tables import describe
 
 if TYPE_CHECKING:
@@ -129,6 +129,19 @@ def starting_point(knobs: CommonKnobs, recipe: Recipe) -> Callable[[Any], Any] |
             f"--init: there is no checkpoint in {init}; expected a run directory, or a file of weights"
             " (.safetensors, .pth)."
         )
+
+    try:
+        theirs = open_run(knobs.init)
+    except (
+        ValueError,
+        FileNotFoundError,
+    ):  # a stranger's config is not executed, and a folder of checkpoints has none
+        say(
+            f"How {knobs.init} standardizes images is not known here, as its config is not opened. See that this config"
+            " does so too."
+        )
+    else:
+        weights.check_seen_alike(knobs.init, theirs.recipe.method, recipe.method)
 
     def begin(state: Any) -> Any:
         begun = start_from(state, init, parts=recipe.carries)

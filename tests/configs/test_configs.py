@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxcl.cli.words import knobs_of
 from jaxcl.config import CommonKnobs, Recipe, open_data, preset, recipe_of
 from jaxcl.config import load_config as load
 from jaxcl.nets.resnet import DEPTHS
@@ -21,6 +22,7 @@ from jaxcl.train import init_state, make_step
 from jaxcl.train.log import read_metrics
 from jaxcl.train.state import blank_batch
 from jaxcl.typing import About
+from jaxcl.weights import check_seen_alike
 
 load_config = functools.cache(load)
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -223,6 +225,30 @@ def test_chunks_that_do_not_divide_a_batch_are_refused_with_numbers(small_knobs)
     recipe, batch = config.recipe(knobs, about), blank_batch(about, knobs.batch_size)
     with pytest.raises(ValueError, match="rows are to be dealt out into 3 chunks"):
         jax.eval_shape(lambda key: one_step(recipe, batch, key), jax.random.key(0))
+
+
+def test_the_page_of_simclr_v2_fine_tunes_the_very_network_that_it_pretrains(few_blocks):
+    """Its commands as they stand there: what the second carries over, the first has, in the same shapes."""
+    page = (CONFIGS[0].parents[1] / "docs" / "methods" / "simclr_v2.md").read_text()
+    lines = re.findall(r"^jaxcl train (configs/\w+\.py) (.*)$", re.sub(r" *\\\n *", " ", page), re.MULTILINE)
+    assert [name for name, _ in lines] == [
+        f"configs/{name}.py" for name in ("simclr_v2", "supervised", "distill")
+    ]
+    made = {}
+    for name, words in lines[:2]:
+        path = CONFIGS[0].parents[1] / name
+        knobs, config = knobs_of("train", path, words.split()), load_config(path)
+        about = About(12811, (knobs.size, knobs.size, 3), tuple(map(str, range(1000))))
+        recipe = config.recipe(knobs, about)
+        made[path.stem] = recipe, jax.eval_shape(recipe.method.init, jax.random.key(0), blank_batch(about))[0]
+    (first, theirs), (second, own) = made["simclr_v2"], made["supervised"]
+    assert second.carries == ("encoder", "head")
+    chex.assert_trees_all_equal_shapes(own["encoder"], theirs["encoder"])
+    assert own["head"]
+    for layer, arrays in own["head"].items():
+        chex.assert_trees_all_equal_shapes(arrays, theirs["head"][layer])
+    check_seen_alike("runs/simclr_v2", first.method, second.method)
+    assert second.steps == 60 * 12811 // 1024 + 1
 
 
 class Small(typing.NamedTuple):

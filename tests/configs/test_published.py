@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxcl import About
+from jaxcl.augment import color, geometry
 from jaxcl.cli.words import settings_of
 from jaxcl.config import load_config
 from jaxcl.evaluate import PROTOCOLS, sgd
@@ -152,6 +153,47 @@ def test_the_stems_max_pool_is_padded_all_around_where_the_code_has_pytorchs(nam
     ).method.five_parts.encoder
     nets = [encoders["encoder"]] if "encoder" in encoders else next(iter(encoders.values()))
     assert {net.made.module.pool for net in nets} == {"torch"}
+
+
+def draws(views, kind):
+    """What the views of 64 images draw of an op, [view] of its fields [image, ...]; each view does it once."""
+
+    @jax.jit
+    @jax.vmap
+    def of_image(index):
+        every = views.sample(jax.random.key(3), index, (40, 40, 3))
+        found = [jax.tree.leaves(one, is_leaf=lambda x: isinstance(x, kind)) for one in every]
+        return [[x for x in one if isinstance(x, kind)] for one in found]
+
+    found = of_image(np.arange(64))
+    assert {len(one) for one in found} == {1}
+    return [one[0] for one in found]
+
+
+@pytest.mark.parametrize("name", ["looc", "looc_cpu"])
+@pytest.mark.parametrize(
+    "names", [("rotation",), ("texture",), ("rotation", "texture"), ("color", "rotation")]
+)
+def test_color_without_a_space_is_drawn_anew_for_every_view(name, names):
+    # Tables 1 to 3: "LooC rotation" is MoCo v2 (color and all) with a space for rotation (E.1: color is kept).
+    parts = made(name, CIFAR, augmentations=names).method.five_parts
+    assert parts.extraction["spaces"] == 1 + len(names)
+    views = parts.views["views"]
+    assert len(views.recipes) == 2 + len(names)
+    brightness = np.stack([drawn.brightness for drawn in draws(views, color.Jitter)])
+    shared = brightness[1:] == brightness[0]
+    assert shared.all(axis=1).tolist() == [False, *(name == "color" for name in names)]
+    assert shared.any(axis=1).tolist() == shared.all(axis=1).tolist()
+    if "rotation" in names:
+        turned = np.stack([drawn.quarters for drawn in draws(views, geometry.Rotation)])
+        assert (turned[1:] == turned[0]).all(axis=1).tolist() == [
+            False,
+            *(name == "rotation" for name in names),
+        ]
+    control = made(name, CIFAR, method="moco", augmentations=names).method.five_parts
+    assert control.extraction["spaces"] == 1
+    first, second = draws(control.views["views"], color.Jitter)
+    assert (first.brightness != second.brightness).all()
 
 
 # What the authors' code has, or PyTorch Lightning Bolts with which Falcon and Cho ran theirs (datasets.py, train.py and

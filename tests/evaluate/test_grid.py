@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl.evaluate import PROTOCOLS, Subject, finetune, finetune_grid, hold_out
+from jaxcl.evaluate import PROTOCOLS, FineTuned, Subject, finetune, finetune_grid, grid, hold_out
 from jaxcl.typing import Images
 
 KEY = jax.random.key(0)
@@ -69,8 +69,24 @@ def test_each_pair_scores_as_it_does_alone_on_the_images_held_out():
     assert len(scores) == len(RATES)
     for rate, row in zip(RATES[:2], scores, strict=False):
         # Nine steps of 30 of the 90 images that are left are three epochs.
-        true = [100 * alone(part, rest, rate, decay, epochs=3).accuracy for decay in DECAYS]
+        true = [100 * alone(part, rest, rate, decay / (rate or 1), epochs=3).accuracy for decay in DECAYS]
         assert row == true
+
+
+@pytest.mark.parametrize(("over", "given"), [(True, 1e-2), (False, 1e-4)])
+def test_decays_are_divided_by_the_rate_as_in_the_appendix_unless_told_otherwise(monkeypatch, over, given):
+    # B.8: "We divide these values of weight decay by the learning rate": 1e-4 / 1e-2.
+    seen = []
+
+    def finetune(key, subject, *, learning_rate, weight_decay, **rest):
+        seen.append((learning_rate, weight_decay))
+        return FineTuned(*(0.5 if name == "accuracy" else {} for name in FineTuned._fields))
+
+    monkeypatch.setattr(grid, "finetune", finetune)
+    details = chosen(rates=(1e-2,), decays=(1e-4, 0.0), decay_over_rate=over).details
+    pairs = [(1e-2, given), (1e-2, 0.0), (1e-2, given)]  # and the better one again, on all images
+    np.testing.assert_allclose(seen, pairs, rtol=1e-12)
+    assert (details["weight_decay"], details["decay_over_rate"]) == (1e-4, over)
 
 
 def test_a_rate_that_diverges_is_told_and_not_chosen():
@@ -81,7 +97,7 @@ def test_a_rate_that_diverges_is_told_and_not_chosen():
 
 
 def test_the_chosen_pair_is_trained_on_all_images():
-    decay = found().details["weight_decay"]
+    decay = found().details["weight_decay"] / 8.0
     again = alone(TRAIN, TEST, 8.0, decay, epochs=3)
     np.testing.assert_array_equal(found().weights, again.weights)
     assert found().accuracy == again.accuracy

@@ -10,6 +10,7 @@ import pytest
 
 from jaxcl import nets
 from jaxcl.methods import Teacher, distill, supervised
+from jaxcl.testing import assert_same_everywhere
 
 N, CLASSES, T = 6, 7, 0.1
 
@@ -123,6 +124,38 @@ def test_the_factor_of_the_authors_notebook_is_the_temperature_squared(drawn):
     )
     params, state = jax.jit(method.init)(jax.random.key(0), batch())
     np.testing.assert_allclose(loss_of(method, params, state)[0], 0.01 * np.log(CLASSES), rtol=1e-5)
+
+
+def test_unlabelled_images_are_taught_and_count_for_nothing_in_the_labels_term(drawn):
+    """Equation 3 sums the labels' cross-entropy over the labelled images."""
+    weight, labels = 0.3, batch()["label"].copy()
+    method, own, classify, params, state = taught(drawn, weight)
+    labels[2:] = -1  # two of six are labelled
+    nobody = np.full_like(labels, -1)
+    run = jax.jit(lambda label: method.loss(params, state, jax.random.key(1), batch() | {"label": label}))
+    told = in_float64(classify, state["teacher"]["params"], state["teacher"]["state"])
+    mine = in_float64(own, params, state)
+    p, q, plain = distribution(told, T), distribution(mine, T), distribution(mine)
+    by_teacher = -np.sum(p * np.log(q)) / N
+    by_labels = -(np.log(plain[0, labels[0]]) + np.log(plain[1, labels[1]])) / 2
+    np.testing.assert_allclose(run(labels)[0] - run(nobody)[0], (1 - weight) * by_labels, rtol=1e-3)
+    every = run(batch()["label"])[0] - run(nobody)[0]
+    by_all = -sum(np.log(plain[i, label]) for i, label in enumerate(batch()["label"])) / N
+    np.testing.assert_allclose(every, (1 - weight) * by_all, rtol=1e-3)
+    np.testing.assert_allclose(run(nobody)[0], weight * by_teacher, rtol=1e-3)
+
+
+def test_labelled_images_that_lie_unevenly_among_devices_count_as_in_one_batch(drawn):
+    _, _, classify, params, state = taught(drawn)
+    many = {name: np.concatenate([x, x])[:8] for name, x in batch().items()}
+    many |= {"index": np.arange(8, dtype=np.int32), "label": np.array([3, 1, 2, -1, -1, 5, -1, -1], np.int32)}
+    teacher = Teacher(lambda key, batch: (params, state), classify)
+
+    def loss(params, batch, axis_name):
+        method, _ = distill(**parts(axis_name=axis_name), teacher=teacher, temperature=T, weight=0.3)
+        return method.loss(params, state, jax.random.key(1), batch)[0]
+
+    assert_same_everywhere(loss, params, many, devices=4, placements=["shard_map", "pmap"], tolerance=1e-4)
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(drawn):

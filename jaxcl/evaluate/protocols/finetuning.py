@@ -70,6 +70,7 @@ def grid_result(
     views: Views | None = None,
     learning_rates: Sequence[float] = RATES,
     weight_decays: Sequence[float] = DECAYS,
+    decay_over_rate: bool = True,
     steps: int = 20_000,
     batch_size: int = 256,
     held_out: float = 0.1,
@@ -87,6 +88,7 @@ def grid_result(
     check_sets("finetune_grid", subject.train, subject.test)
     start = time.perf_counter()
     settings: dict[str, Any] = {
+        "decay_over_rate": decay_over_rate,
         "steps": steps,
         "batch_size": batch_size,
         "held_out": held_out,
