@@ -18,10 +18,11 @@ from jaxcl.data import input_pipeline
 from jaxcl.devices import axis_name, make_mesh, replicate
 from jaxcl.origin import Origin, origin
 from jaxcl.runs import Run, open_run
+from jaxcl.runs.training import starting_point
 from jaxcl.train import TrainState, checkpoint, finite, init_state, make_step
 from jaxcl.train.loop import device_batches, with_labels
 from jaxcl.train.placement import place
-from jaxcl.train.state import start_from
+from jaxcl.train.state import fill
 from jaxcl.typing import Batch
 
 
@@ -136,9 +137,10 @@ def state_before(run: Run, step: int, first: Batch) -> tuple[TrainState, int]:
     for number, folder in sorted(saved, reverse=True):
         if checkpoint.damage(folder, number) is None:
             return checkpoint.restore(folder, state, step=number)
-    if knobs.init is not None:
-        state = start_from(state, Path(knobs.init) / "checkpoints")
-    return state, 0
+    begin = starting_point(knobs, recipe)
+    if begin is not None:
+        state = begin(state)
+    return (state if recipe.given is None else fill(state, recipe.given)), 0
 
 
 def lines(found: Replay) -> list[str]:

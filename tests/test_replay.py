@@ -1,12 +1,21 @@
 """A step that was not finite is made again from what a run keeps, and the operation is named."""
 
+from pathlib import Path
+
+import chex
 import numpy as np
 import pytest
 
 from jaxcl.cli import main
+from jaxcl.config import load_config, open_data
 from jaxcl.data.batches import indices
-from jaxcl.replay import lines, replay
-from jaxcl.train import finite
+from jaxcl.keys import init_key
+from jaxcl.replay import lines, replay, state_before
+from jaxcl.runs import create_or_resume, open_run
+from jaxcl.train import checkpoint, finite, init_state
+from jaxcl.train.state import blank_batch
+
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 CONFIG = """
 from dataclasses import dataclass
@@ -91,3 +100,34 @@ def test_there_is_nothing_to_make_again_where_all_steps_were_taken(world, tmp_pa
     assert train(world, run, "--seed", "1") == 0  # no batch is all black
     assert main(["replay", str(run)]) == 1
     assert "there is none to repeat" in capfd.readouterr().err
+
+
+def test_the_first_step_of_a_run_is_made_from_what_it_started_from(small_knobs, tmp_path):
+    """Encoder and the kept layer of the head of --init, and the teacher: as the training loop fills them in."""
+    config = load_config(CONFIGS / "supervised.py")
+    small = small_knobs(config.Knobs) | {"features": (4, 4), "head_width": 8}
+    run = pretrained(tmp_path / "pretrained", config, {**small, "from_layer": 1})
+    knobs = config.Knobs(**{**small, "from_layer": 1, "init": str(run.dir)})
+    create_or_resume(tmp_path / "tuned", CONFIGS / "supervised.py", knobs, run.about)
+    batch = blank_batch(run.about, 16)
+    state, behind = state_before(open_run(tmp_path / "tuned"), 1, batch)
+    theirs = checkpoint.restore(run.dir / "checkpoints", state)[0]
+    assert behind == 0
+    for part in ("encoder", "head"):
+        chex.assert_trees_all_equal(state.params[part], theirs.params[part])
+
+    config = load_config(CONFIGS / "distill.py")
+    knobs = config.Knobs(**{**small_knobs(config.Knobs), "features": (4, 4), "teacher": str(run.dir)})
+    create_or_resume(tmp_path / "student", CONFIGS / "distill.py", knobs, run.about)
+    state, _ = state_before(open_run(tmp_path / "student"), 1, batch)
+    chex.assert_trees_all_equal(state.state["teacher"]["params"], theirs.params)
+
+
+def pretrained(folder, config, knobs):
+    """A run directory of the config of supervised learning, saved before its first step."""
+    about = open_data(config, config.Knobs(**knobs)).about
+    create_or_resume(folder, CONFIGS / "supervised.py", config.Knobs(**knobs), about)
+    run = open_run(folder)
+    state = init_state(init_key(7), run.recipe.method, run.recipe.optimizer, blank_batch(about, 16))
+    checkpoint.save(folder / "checkpoints", 1, state)
+    return run
