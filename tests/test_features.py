@@ -10,6 +10,7 @@ from PIL import Image
 from jaxcl import keys
 from jaxcl.cli import main
 from jaxcl.config import load_config
+from jaxcl.data import as_images, decode, find_images, load, stream
 from jaxcl.encoder import load_encoder
 from jaxcl.features import Features, fitting, write
 from jaxcl.runs import create_or_resume
@@ -149,3 +150,20 @@ def test_other_channels_and_sizes_are_refused_and_equal_ones_are_one():
         fitting(Images("color", gray * np.uint8([1, 2, 3])), (2, 2, 1))
     with pytest.raises(ValueError, match=r"takes images of \(4, 4\) pixels"):
         fitting(Images("small", gray), (4, 4, 3))
+
+
+def test_gray_images_that_stay_encoded_fit_as_those_in_memory_do(tmp_path, monkeypatch):
+    """And each is decoded once."""
+    for k in range(10):
+        name = tmp_path / "test" / "ab"[k % 2] / f"{k}.png"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (8, 8), np.uint8)).save(name)
+    there = load(f"folder:{tmp_path}", "test", size=8)
+    encoded = as_images(find_images(f"folder:{tmp_path}", "test"), 8)
+    decoded = []
+    monkeypatch.setattr(stream, "read", lambda *given: decoded.append(0) or decode.read(*given))
+    found = fitting(encoded, (8, 8, 1))
+    assert len(decoded) == 10
+    assert found.images.shape == (10, 8, 8, 1)
+    assert np.array_equal(found.images, fitting(there, (8, 8, 1)).images)
+    assert np.array_equal(found.images, there.images[..., :1])

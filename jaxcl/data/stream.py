@@ -386,9 +386,10 @@ def take(images: Images, rows: np.ndarray) -> Images:
 
 
 class Pixels:
-    """What `as_images` makes: looked at like an array uint8 [n, size, size, 3]."""
+    """What `as_images` makes: looked at like an array uint8 [n, size, size, 3]. `nbytes` is what it keeps of them in
+    memory: nothing."""
 
-    dtype, ndim = np.dtype(np.uint8), 4
+    dtype, ndim, nbytes = np.dtype(np.uint8), 4, 0
 
     def __init__(self, source: Encoded, size: int, fraction: float):
         self.source, self.fraction = source, fraction
@@ -398,13 +399,25 @@ class Pixels:
         return self.shape[0]
 
     def __getitem__(self, which: Any) -> np.ndarray:
-        first, *rest = which if isinstance(which, tuple) else (which,)
-        numbers = np.arange(len(self))[first]
-        out = np.empty((numbers.size, *self.shape[1:]), np.uint8)
-        formats = readable_formats()
+        index = list(which) if isinstance(which, tuple) else [which]
+        if (at := next((k for k, one in enumerate(index) if one is Ellipsis), None)) is not None:
+            given = sum(_axes(one) for one in index)
+            index[at : at + 1] = [slice(None)] * max(0, self.ndim - given)
+        first, *rest = index or [slice(None)]
+        if isinstance(first, slice):
+            return self._decoded(np.arange(len(self))[first])[(slice(None), *rest)]
+        if first is None or isinstance(first, bool | np.bool_) or _axes(first) > 1:
+            return self._decoded(np.arange(len(self)))[(first, *rest)]
+        rows = np.arange(len(self))[first]
+        # Each once; numpy then pairs the rows with what else is given.
+        once, place = np.unique(rows, return_inverse=True)
+        return self._decoded(once)[(place.reshape(rows.shape) if rows.ndim else 0, *rest)]
+
+    def _decoded(self, rows: np.ndarray) -> np.ndarray:
+        out, formats = np.empty((len(rows), *self.shape[1:]), np.uint8), readable_formats()
 
         def decode(k):
-            i = int(numbers.flat[k])
+            i = int(rows[k])
             try:
                 content = io.BytesIO(self.source.content(i))
                 out[k] = read(content, formats, self.shape[1], self.fraction, self.source.to_bytes)
@@ -413,8 +426,16 @@ class Pixels:
                     f"{self.source.where(i)} is damaged: {reason(error)}. Mend or remove it."
                 ) from error
 
-        in_parallel(decode, numbers.size, chunk=4)
-        return out.reshape(*numbers.shape, *self.shape[1:])[(slice(None),) * numbers.ndim + tuple(rest)]
+        in_parallel(decode, len(rows), chunk=4)
+        return out
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self[:], dtype)
+
+
+def _axes(one: Any) -> int:
+    """How many axes of an array one part of an index takes: a mask as many as it has."""
+    if one is None or one is Ellipsis or isinstance(one, bool | np.bool_):
+        return 0
+    mask = isinstance(one, list | np.ndarray) and np.asarray(one).dtype == bool
+    return np.ndim(one) if mask else 1

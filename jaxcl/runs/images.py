@@ -163,14 +163,28 @@ def fitting(images: Images, shape: Sequence[int]) -> Images:
     found = pixels.shape[3]
     if found == 1 and c == 3:
         pixels = np.repeat(pixels, 3, axis=3)
-    elif found == 3 and c == 1 and all((pixels[..., :1] == pixels[..., k : k + 1]).all() for k in (1, 2)):
-        pixels = np.ascontiguousarray(pixels[..., :1])
+    elif found == 3 and c == 1 and (gray := gray_of(pixels)) is not None:
+        pixels = gray
     elif found != c:
         raise ValueError(
             f"The run's encoder takes images with {c} channels; those of {images.name} have {found}. Convert them, or"
             " give others."
         )
     return images._replace(images=pixels)
+
+
+def gray_of(pixels: np.ndarray) -> np.ndarray | None:
+    """Of images whose channels are all equal the first, [n, h, w, 1]; None of others. Encoded ones are decoded once."""
+    from jaxcl.data.arrays import allocate
+
+    out: np.ndarray | None = None
+    for start in range(0, len(pixels), 256):
+        some = np.asarray(pixels[start : start + 256])
+        if (some != some[..., :1]).any():
+            return None
+        out = allocate((*pixels.shape[:3], 1)) if out is None else out
+        out[start : start + 256] = some[..., :1]
+    return out
 
 
 def without_trained_on(
