@@ -15,6 +15,7 @@ from jaxcl.cli import in_a_sentence, main, progress_bar, settings_of
 from jaxcl.cli.errors import warnings_in_sentences
 from jaxcl.cli.shows import show
 from jaxcl.config import CommonKnobs, check_knobs, resolved
+from jaxcl.data import classes
 from jaxcl.evaluate import few_shot
 from jaxcl.runs import evaluation
 from jaxcl.runs.images import without_trained_on
@@ -239,6 +240,56 @@ def test_test_images_that_were_trained_on_are_left_out_or_said(home):
     (home / "trained_on.txt").unlink()
     without_trained_on(run, {"": (test, test)}, None, said.append)
     assert "does not record which files" in said[-1]
+
+
+@pytest.mark.parametrize("trained", ["", "#two"])
+@pytest.mark.parametrize("asked", [None, "", "#two"])
+def test_a_list_of_classes_is_no_part_of_the_folder_whose_images_are_left_out(
+    home, monkeypatch, trained, asked
+):
+    monkeypatch.setitem(classes.CLASS_LISTS, "two", ("a", "b"))
+    files = ("a/0.png", "a/1.png", "b/2.png")
+    test = Images("test", np.zeros((3, 1, 1, 1), np.uint8), np.array([0, 0, 1]), ("a", "b"), files=files)
+    (home / "trained_on.txt").write_text("a/1.png\n")
+    run = SimpleNamespace(dir=home, knobs=CommonKnobs(data=f"folder:/data{trained}"))
+    data = None if asked is None else f"folder:/data{asked}"
+    left = without_trained_on(run, {"": (test, test)}, data, lambda line: None)[""][1]
+    assert left.files == ("a/0.png", "b/2.png")
+
+
+def test_links_to_training_images_are_left_out(home):
+    """To files, and to the folders that they are in, from either side."""
+    for name in ("data/train/a", "data/test/a", "store"):
+        (home / name).mkdir(parents=True)
+    for name in ("data/train/a/0.png", "data/test/a/1.png", "store/2.png"):
+        (home / name).touch()
+    (home / "data/test/a/3.png").symlink_to("../../train/a/0.png")
+    (home / "data/train/a/4.png").symlink_to(home / "store/2.png")
+    (home / "data/test/b").symlink_to(home / "store")
+    (home / "trained_on.txt").write_text("train/a/0.png\ntrain/a/4.png\n")
+    files = ("test/a/1.png", "test/a/3.png", "test/b/2.png")
+    test = Images("test", np.zeros((3, 1, 1, 1), np.uint8), np.zeros(3, int), ("a",), files=files)
+    run = SimpleNamespace(dir=home, knobs=CommonKnobs(data=f"folder:{home}/data"))
+    left = without_trained_on(run, {"": (test, test)}, None, lambda line: None)[""][1]
+    assert left.files == ("test/a/1.png",)
+
+
+def test_other_test_images_are_none_that_were_trained_on(home, capfd):
+    """Not as links elsewhere, and not where they are asked for by name."""
+    pictures(home / "pictures/train/cat", 9)
+    pictures(home / "pictures/train/dog", 9)
+    pictures(home / "pictures/test/cat", 2)
+    pictures(home / "other/test/cat", 2)
+    pictures(home / "other/test/dog", 3)
+    (home / "other/test/dog/link.png").symlink_to(home / "pictures/train/dog/dog1.png")
+    assert main(["train", "mine.py", "--knn-every", "0"]) == 0
+    said = []
+    asked = {"protocols": ("knn",), "baselines": (), "say": said.append}
+    (row,) = runs.evaluate_run("runs/mine", test_data="folder:other", **asked)
+    assert row["test_images"] == 5
+    assert "1 of 6 test images were trained on, and are left out." in said
+    (row,) = runs.evaluate_run("runs/mine", test_data="folder:pictures", evaluate_on="train", **asked)
+    assert "All 18 test images were trained on: their accuracy is not that of new images." in said
 
 
 def test_raw_pixels_are_projected_where_a_classifier_of_them_would_take_long():

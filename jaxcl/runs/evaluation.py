@@ -263,9 +263,10 @@ def evaluate_run(
         own_split = evaluate_on if test_data is None else None
         how: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
         sets = images_to_evaluate(run, data, data_dir, evaluate_on=own_split, encoded=encoded, **how)
-        sets = without_trained_on(run, sets, data, say)
         if test_data is not None:
             sets = with_test_images(run, sets, test_data, data_dir, evaluate_on=evaluate_on or "test")
+        sets = without_trained_on(run, sets, test_data or data, say)
+        if test_data is not None:
             data = ", ".join(filter(None, (data, f"tested on {test_data}")))
         tested = (line for _, test in sets.values() for line in (describe(test), *test.notes))
         for line in dict.fromkeys(tested):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -193,7 +194,8 @@ def without_trained_on(
     data: str | None,
     say: Callable[[str], None],
 ) -> dict[str, tuple[Images, Images]]:
-    """The same without those test images that the run was trained on, and a line about them."""
+    """The same without those test images that the run was trained on, whatever links lead to them, and a line about it.
+    `data` names where the test images are; None: they are the run's own."""
     from jaxcl.data import take
 
     own, spec = trained_on(run.dir), run.knobs.data
@@ -204,12 +206,14 @@ def without_trained_on(
                 " has no splits, test images may be among them."
             )
         return sets
-    root = os.path.realpath(spec.partition(":")[2])
-    here = root if data is None else os.path.realpath(os.path.expanduser(data.partition(":")[2]))
-    known = {os.path.join(root, file) for file in own}
+    place = cache(os.path.realpath)  # folders repeat
+    root = folder_of(spec)
+    known = {_resolved(os.path.join(root, file), place) for file in own}
+    here = root if data is None else folder_of(data)
     made = {}
     for kind, (train, test) in sets.items():
-        rows = [i for i, file in enumerate(test.files) if os.path.join(here, file) not in known]
+        paths = (os.path.join(here, file) for file in test.files)
+        rows = [i for i, path in enumerate(paths) if _resolved(path, place) not in known]
         seen = len(test.files) - len(rows)
         if seen and not rows:
             say(f"All {seen} test images were trained on: their accuracy is not that of new images.")
@@ -218,3 +222,18 @@ def without_trained_on(
             test = take(test, np.array(rows))
         made[kind] = train, test
     return made
+
+
+def folder_of(spec: str) -> str:
+    """The folder that a specification names, without the list of classes."""
+    from jaxcl.data.classes import without_list
+
+    return os.path.expanduser(without_list(spec)[0].partition(":")[2])
+
+
+def _resolved(path: str, place: Callable[[str], str]) -> str:
+    """The file that a path leads to; `place` resolves folders."""
+    if os.path.islink(path):
+        return os.path.realpath(path)
+    folder, name = os.path.split(path)
+    return os.path.join(place(folder), name)
