@@ -47,6 +47,13 @@ def load_archive(
     return data if size is None else data._replace(images=resized(data.images, size))
 
 
+def splits_of(path: Path) -> list[str]:
+    """The splits of an archive by their names; of one without, those that it is split into."""
+    check_archive(path)
+    with zipfile.ZipFile(path) as archive:
+        return [name for name in SPLITS if has(archive, f"{name}_images")] or ["train", "test"]
+
+
 def part_of(data: Images, split: str, has: str, instead: str = "") -> Images:
     """The images of a split of data that has none: every tenth is for testing. Raises ValueError where there are too
     few, with what the data `has` and what to do `instead`."""
