@@ -104,7 +104,7 @@ def _parts(run: Run, data: str | None, data_dir: str | None, how: dict[str, Any]
     from jaxcl.data.everything import everything, with_words
 
     if data is None:
-        own = run.data()
+        own = run.data(data_dir)
         yield with_words(own.train, "train")
         if own.test is not None:
             yield with_words(own.test, run.knobs.evaluate_on)

@@ -363,6 +363,8 @@ def test_a_sweep_s_remedies_are_words_that_it_takes(faked, config, tmp_path, mon
         {"seed": ["0"]},
         ["--nonfinite", "skip", "--keep-every", "5"],
     )
+    # Though a run may change it: the folders of sweeps are called by it.
+    assert grid_of(["--data-dir", "/d", "--seed", "0"]) == ({"data_dir": ["/d"], "seed": ["0"]}, [])
     with pytest.raises(ValueError, match="--nonfinite is the same for all runs of a sweep: one value"):
         grid_of(["--nonfinite", "stop", "skip"])
     run, trained = faked

@@ -59,7 +59,9 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument(
         "--data", metavar="SPEC", help="another data set: tfds:NAME, folder:PATH, npz:PATH or digits"
     )
-    parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
+    parser.add_argument(
+        "--data-dir", help="where TFDS has it, or the run's own (that of the run, if not given)"
+    )
     parser.add_argument("--evaluate-on", metavar="SPLIT", help="another split to test on, as val")
     parser.add_argument("--labels", metavar="FILE", help="another file of labels, FILE or FILE:COLUMN")
     parser.add_argument("--layout", choices=LAYOUTS, help="how a folder is read; as in training unless given")
@@ -141,7 +143,9 @@ def embed(arguments: list[str]) -> int:
         help="folder:PATH, npz:PATH, npy:PATH, tfds:NAME or digits, all splits of it; the run's own unless given",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
+    parser.add_argument(
+        "--data-dir", help="where TFDS has it, or the run's own (that of the run, if not given)"
+    )
     parser.add_argument(
         "--labels", metavar="FILE", help="the classes of a folder's images, FILE or FILE:COLUMN"
     )
@@ -223,7 +227,9 @@ def plot(arguments: list[str]) -> int:
     parser.add_argument("run_dir", type=Path, help="of a run, or of a sweep")
     of_run = parser.add_argument_group("of a run")
     of_run.add_argument("--data", metavar="SPEC", help="other images to show than the run's own")
-    of_run.add_argument("--data-dir", help="where TFDS prepared them (that of the run, if not given)")
+    of_run.add_argument(
+        "--data-dir", help="where TFDS has them, or the run's own (that of the run, if not given)"
+    )
     of_run.add_argument("--labels", metavar="FILE", help="their classes, FILE or FILE:COLUMN")
     of_run.add_argument("--layout", choices=LAYOUTS, help="how a folder is read")
     of_run.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=BLACK_AND_WHITE)

@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -55,9 +56,10 @@ class Run(NamedTuple):
     record: dict[str, Any]  # run.json
     recipe: Recipe
 
-    def data(self) -> Data:
-        """Training and test images, still unread."""
-        return open_data(self.config, self.knobs)
+    def data(self, data_dir: str | None = None) -> Data:
+        """Training and test images, still unread; from `data_dir` where TFDS has them elsewhere now."""
+        moved = {} if data_dir is None else {"data_dir": data_dir}
+        return open_data(self.config, replace(self.knobs, **moved))
 
 
 def versions() -> dict[str, str]:

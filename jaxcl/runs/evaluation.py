@@ -224,8 +224,8 @@ def evaluate_run(
         encoder as a reference, say. Their images must be of the same shape.
     data, data_dir
         another data set to evaluate on, as for `data.load` (resized to the run's images; gray ones become RGB if the
-        run's are): results then have "data", and lie in evaluations/PROTOCOL@DATA.json. Without data_dir that of the
-        run's own knobs serves.
+        run's are): results then have "data", and lie in evaluations/PROTOCOL@DATA.json. data_dir: where TFDS has
+        them, or the run's own images, now; that of the run's knobs unless given.
     evaluate_on, labels, layout, value_range
         another split to test on, another file of labels, and another way to read folders and pixels, than the run's
         knobs say (of other data: than `data.load` would find).

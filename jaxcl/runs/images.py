@@ -26,7 +26,8 @@ def images_to_evaluate(
     value_range: tuple[float, float] | None = None,
     encoded: bool = False,
 ) -> dict[str, tuple[Images, Images]]:
-    """A kind of label -> training and test images that carry it: the run's own, or other data."""
+    """A kind of label -> training and test images that carry it: the run's own, or other data; `data_dir` is where TFDS
+    has either."""
     changed: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
     if data is not None:
         how = {name: value for name, value in changed.items() if value is not None}
@@ -36,7 +37,7 @@ def images_to_evaluate(
     knobs = dataclasses.replace(run.knobs, **{name: v for name, v in changed.items() if v is not None})
     run = run._replace(knobs=resolved(knobs))
     try:
-        own = run.data()
+        own = run.data(data_dir)
         sets: dict[str, tuple[Images, Images | None]] = {"": (own.train, own.test)}
         if own.evaluated is not None:
             sets = {kind: (train, test) for kind, (train, test) in own.evaluated.items()}
