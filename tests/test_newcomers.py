@@ -18,7 +18,7 @@ from jaxcl.config import CommonKnobs, check_knobs, resolved
 from jaxcl.data import classes
 from jaxcl.evaluate import few_shot
 from jaxcl.runs import evaluation
-from jaxcl.runs.images import without_trained_on
+from jaxcl.runs.images import other_split, without_trained_on
 from jaxcl.runs.pixels import projected_pixels, projection_width
 from jaxcl.typing import About, Images
 
@@ -290,6 +290,42 @@ def test_other_test_images_are_none_that_were_trained_on(home, capfd):
     assert "1 of 6 test images were trained on, and are left out." in said
     (row,) = runs.evaluate_run("runs/mine", test_data="folder:pictures", evaluate_on="train", **asked)
     assert "All 18 test images were trained on: their accuracy is not that of new images." in said
+
+
+@pytest.mark.parametrize("options", [[], ["--value-range", "0", "4095"], ["--encoded"]])
+def test_later_images_are_on_the_scale_of_those_that_were_trained_on(home, capfd, options):
+    """Twelve bits in the training folder; the darkest of its files, alone in a folder, have ten."""
+    for k in range(20):
+        name = home / "deep" / ("train" if k < 18 else "test") / ("cat", "dog")[k % 2] / f"{k}.png"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        levels = np.random.default_rng(k).integers(0, 901 if k < 4 else 4081, (16, 16)).astype(np.uint16)
+        Image.fromarray(levels).save(name)
+        if k < 4:
+            (home / f"dark/{name.parent.name}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(levels).save(home / f"dark/{name.parent.name}/{k}.png")
+    (home / "mine.py").write_text(CONFIG.replace("augment.flip()", "augment.crop_and_flip(size)"))
+    train = ["train", "mine.py", "--data", "folder:deep", "--knn-every", "0", "--input", "device"]
+    assert main([*train, "--size", "16", *options]) == 0
+    assert main(["embed", "runs/mine", "--out", "all.npz"]) == 0
+    capfd.readouterr()
+    assert main(["embed", "runs/mine", "--out", "some.npz", "--data", "folder:dark"]) == 0
+    assert "as in training: 0 becomes black and 4095 white" in capfd.readouterr().out
+    whole, some = np.load("all.npz"), np.load("some.npz")
+    places = [whole["files"].tolist().index(f"train/{file}") for file in some["files"]]
+    np.testing.assert_array_equal(some["features"], whole["features"][places])
+    run = runs.open_run("runs/mine")
+    assert run.value_range == (0, 4095)
+    assert other_split(run, "folder:dark", "train", None).images.max() == round(900 / 4095 * 255)
+    assert other_split(run, "folder:dark", "train", None, value_range=(0, 900)).images.max() == 255
+
+
+def test_masks_of_zeros_and_ones_are_said_to_be_black(home):
+    masks = np.random.default_rng(0).integers(0, 2, (20, 4, 4))
+    for name, array in (("whole", masks), ("bytes", masks.astype(np.uint8))):
+        np.savez(home / f"{name}.npz", images=array)
+        assert "all images are black" in data.load(f"npz:{name}.npz", "train").notes[-1]
+    np.savez(home / "white.npz", images=255 * masks.astype(np.uint8))
+    assert data.load("npz:white.npz", "train").notes == ()
 
 
 def test_raw_pixels_are_projected_where_a_classifier_of_them_would_take_long():

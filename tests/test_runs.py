@@ -175,6 +175,9 @@ def test_classifiers_are_asked_about_other_images_of_some_of_the_same_classes(wo
     assert (row["train_images"], row["test_images"], row["accuracy"]) == (64, 10, 100.0)
     assert row["data"] == f"tested on {spec}"
     assert row["by_class"] == {"light": 100.0}
+    np.savez(tmp_path / "other.npz", **arrays)
+    with pytest.raises(ValueError, match="npz.* are numbers: store their names, as `classes` in the archive"):
+        evaluate_run(world / "run", ("linear",), baselines=(), test_data=spec)
     np.savez(tmp_path / "other.npz", classes=["green"], **arrays)
     with pytest.raises(ValueError, match="have 1 classes that the training images .* not have: green"):
         evaluate_run(world / "run", ("linear",), baselines=(), test_data=spec)

@@ -11,7 +11,9 @@ from typing import Any
 from jaxcl.cli.shows import progress_bar, show
 from jaxcl.cli.words import add_processes, add_trust, join_processes, settings_of, speaks
 
-BLACK_AND_WHITE = "the values that become black and white, of pixels of other than 8 bits"
+BLACK_AND_WHITE = (
+    "the values that become black and white, of pixels of other than 8 bits; as in training unless given"
+)
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -64,7 +66,11 @@ def evaluate(arguments: list[str]) -> int:
     )
     parser.add_argument("--evaluate-on", metavar="SPLIT", help="another split to test on, as val")
     parser.add_argument("--labels", metavar="FILE", help="another file of labels, FILE or FILE:COLUMN")
-    parser.add_argument("--layout", choices=LAYOUTS, help="how a folder is read; as in training unless given")
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        help="how a folder is read; the run's own as in training, --data by its look, unless given",
+    )
     parser.add_argument(
         "--encoded",
         action="store_true",
@@ -140,7 +146,8 @@ def embed(arguments: list[str]) -> int:
     parser.add_argument(
         "--data",
         metavar="SPEC",
-        help="folder:PATH, npz:PATH, npy:PATH, tfds:NAME or digits, all splits of it; the run's own unless given",
+        help="folder:PATH, npz:PATH, npy:PATH, tfds:NAME or digits, all splits of it; the run's own unless given. Of a"
+        " run with --encoded files are seen as its own: 7/8 of the centre square",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     parser.add_argument(

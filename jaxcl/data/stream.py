@@ -135,7 +135,7 @@ def find_images(
     if value_range is not None:
         within(value_range)
     known: dict[str, dict[str, Any]] = {
-        "folder": {"labels": labels, "layout": layout},
+        "folder": {"labels": labels, "layout": layout, "value_range": value_range},
         "tfds": {"exact": exact},
     }
     how = known.get(kind, {})
@@ -207,7 +207,9 @@ def gathered(
     )
 
 
-def _in_folder(where: str, split: str, data_dir: Any, labels: str | None, layout: str) -> Encoded:
+def _in_folder(
+    where: str, split: str, data_dir: Any, labels: str | None, layout: str, value_range: Any
+) -> Encoded:
     whole = find_folder(Path(where).expanduser(), labels=labels, layout=layout)
     part = checked_part(whole, split)
     formats, files, root = readable_formats(), part.files, part.folder
@@ -226,9 +228,8 @@ def _in_folder(where: str, split: str, data_dir: Any, labels: str | None, layout
     skipped = [f"{os.path.relpath(path, root)}: {why}" for path, why in part.skipped]
     classes = whole.classes if labelled(whole, split) else ()
     images = gathered(f"folder:{where}/{split}", classes, found, skipped)
-    value_range: tuple[float, float] | None = None
     notes = tuple(whole.notes(split))
-    if any_deep([file for _, file in files], formats):
+    if value_range is None and any_deep([file for _, file in files], formats):
         value_range, note = range_of(whole, formats)
         notes += (note,)
     return images._replace(classes=whole.classes, root=str(whole.root), notes=notes, value_range=value_range)
@@ -367,9 +368,8 @@ def as_images(source: Encoded, size: int, *, fraction: float = 1.0) -> Images:
     if size < 1 or not 0 < fraction <= 1:
         raise ValueError(f"expected size >= 1 and 0 < fraction <= 1; got size={size}, fraction={fraction}.")
     pixels: Any = Pixels(source, size, fraction)
-    return Images(
-        source.name, pixels, source.labels, source.classes, source.skipped, source.files, source.notes
-    )
+    about = (source.skipped, source.files, source.notes, source.value_range)
+    return Images(source.name, pixels, source.labels, source.classes, *about)
 
 
 def take(images: Images, rows: np.ndarray) -> Images:

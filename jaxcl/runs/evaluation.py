@@ -228,7 +228,7 @@ def evaluate_run(
         them, or the run's own images, now; that of the run's knobs unless given.
     evaluate_on, labels, layout, value_range
         another split to test on, another file of labels, and another way to read folders and pixels, than the run's
-        knobs say (of other data: than `data.load` would find).
+        knobs say (of other data: than `data.load` would find; but value_range is the run's unless given).
     encoded
         of `data`: whether its images stay encoded, so that crops (of "linear_moco" and fine-tuning) are of whole
         images, and tests see the 7/8 in the middle, not all of the centre square.

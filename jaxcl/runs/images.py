@@ -84,9 +84,10 @@ def other_split(
     encoded: bool = False,
 ) -> Images:
     """One split of another data set; where it stays encoded, of the centre square the 7/8 in the middle is seen, and
-    crops are of the whole image."""
+    crops are of the whole image. Pixels of other than 8 bits are on the run's scale, unless a range is given."""
     from jaxcl import data as images
 
+    known = range_for(run, data) if value_range is None else None
     opened = images.open(
         data,
         train_on=split,
@@ -94,10 +95,26 @@ def other_split(
         size=side_of(run),
         labels=labels,
         layout=layout,
-        value_range=value_range,
+        value_range=value_range or known,
         encoded=encoded or None,
     )
-    return fitting(opened.train, run.about.shape)
+    found = opened.train if known is None else told_of_range(opened.train)
+    return fitting(found, run.about.shape)
+
+
+def range_for(run: Run, data: str) -> tuple[float, float] | None:
+    """The values of other data that become black and white where nobody says: those of the run's training images, as
+    its encoder was trained on that scale. None where all pixels have 8 bits."""
+    return None if data.partition(":")[0] in ("digits", "tfds") else run.value_range
+
+
+def told_of_range(images: Images) -> Images:
+    """The same with a sentence about it, where they are on the scale of a run."""
+    if images.value_range is None:
+        return images
+    low, high = images.value_range
+    line = f"Pixels of other than 8 bits are scaled as in training: {low:g} becomes black and {high:g} white."
+    return images._replace(notes=(*images.notes, line))
 
 
 def with_test_images(
@@ -118,7 +135,7 @@ def with_test_images(
     from jaxcl.data.lazy import EVALUATED_FRACTION
 
     kind, _, where = spec.partition(":")
-    encoded = run.knobs.encoded and kind not in ("digits", "npz", "npy")
+    encoded = run.encoded and kind not in ("digits", "npz", "npy")
     if kind == "objectnet13":
         images = objectnet13(where, size=side_of(run), fraction=EVALUATED_FRACTION if encoded else 1.0)
         images = fitting(images, run.about.shape)
@@ -135,9 +152,12 @@ def in_classes_of(train: Images, images: Images) -> Images:
     numbers = {name: k for k, name in enumerate(train.classes)}
     strange = sorted({own[k] for k in np.unique(images.labels)} - set(numbers))
     if strange:
+        unnamed = next((some.name for some in (train, images) if not some.classes), None)
+        remedy = f" Those of {unnamed} are numbers: store their names, as `classes` in the archive."
         raise ValueError(
             f"The test images of {images.name} have {len(strange)} classes that the training images of {train.name} do"
             f" not have: {', '.join(strange[:3])}; theirs are {', '.join(train.classes[:3]) or 'not named'}, ..."
+            + (remedy if unnamed else "")
         )
     place = np.array([numbers.get(name, -1) for name in own], np.int32)
     return images._replace(labels=place[images.labels], classes=train.classes)

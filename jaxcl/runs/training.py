@@ -76,7 +76,8 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
             say(longer.said(more))
 
         def begin() -> None:
-            create_or_resume(run_dir, config, knobs, data.about, images.files, besides=besides, beside=beside)
+            kept: dict[str, Any] = {"beside": beside, "value_range": images.value_range}
+            create_or_resume(run_dir, config, knobs, data.about, images.files, besides=besides, **kept)
             if more and first:
                 longer.record(run_dir, knobs, more)
 
@@ -178,7 +179,8 @@ def train_runs(
 
     def begin() -> None:
         for folder, knobs in pairs:
-            create_or_resume(folder, config, knobs, data.about, images.files, beside=beside)
+            kept: dict[str, Any] = {"beside": beside, "value_range": images.value_range}
+            create_or_resume(folder, config, knobs, data.about, images.files, **kept)
 
     with ExitStack() as owners:
         for folder, knobs in pairs:
