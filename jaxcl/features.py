@@ -66,7 +66,7 @@ def embed_run(
     layer
         of the head: 1 is the first, -1 the projection z. None: the representation h.
     untrained
-        as the run initialised it.
+        as the run began.
     trust
         execute the run's config whoever made it (`open_run`).
     progress

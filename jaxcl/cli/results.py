@@ -161,7 +161,7 @@ def embed(arguments: list[str]) -> int:
     parser.add_argument(
         "--layer", type=int, metavar="K", help="of the head: 1 is the first, -1 the projection z"
     )
-    parser.add_argument("--untrained", action="store_true", help="by the encoder as it was initialised")
+    parser.add_argument("--untrained", action="store_true", help="by the encoder as the run began")
     add_trust(parser)
     own = parser.parse_args(arguments)
     from jaxcl.features import check_file, embed_run, write

@@ -211,7 +211,7 @@ def evaluate_run(
     along is the further protocol "joint".
 
     baselines
-        what stands beside it: "raw pixels", "untrained encoder" (as the run initialised it), both or none. Raw pixels
+        what stands beside it: "raw pixels", "untrained encoder" (as the run began), both or none. Raw pixels
         are projected at random to fewer numbers where a classifier of all of them would take very long; the result
         then has "projected_to".
     parts
@@ -293,8 +293,11 @@ def evaluate_run(
         found_there = encoder_of(theirs, theirs.recipe.method.embed)
         named[Path(other).name], steps[Path(other).name] = found_there.embed, found_there.step
     if "untrained encoder" in baselines:
-        steps["untrained encoder"] = encoder.step
-        named["untrained encoder"] = encoder_of(run, recipe.method.embed, untrained=True).embed
+        try:
+            named["untrained encoder"] = encoder_of(run, recipe.method.embed, untrained=True).embed
+            steps["untrained encoder"] = encoder.step
+        except FileNotFoundError as error:  # what it was started from
+            say(f"Without the untrained encoder: {error}")
     width = None
     if "raw pixels" in baselines:
         steps["raw pixels"] = encoder.step
