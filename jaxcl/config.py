@@ -42,8 +42,8 @@ Apply = Callable[[PyTree, PyTree, Array], Array]
 
 # Kinds of data whose specification ends in a path: folder:PATH.
 PATHS = ("folder", "npz", "npy", "tfrecord")
-# Knobs that may be changed when a run is resumed.
-MAY_CHANGE = {"keep_every", "nonfinite", "logger"}
+# Knobs that may be changed when a run is resumed; the images' fingerprint tells whether those of data_dir are the same.
+MAY_CHANGE = {"data_dir", "keep_every", "nonfinite", "logger"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     encoder = load_encoder("runs/quickstart")
     features = encoder(images)                                  # [b, h, w, c] -> [b, d]
-    before = load_encoder("runs/quickstart", untrained=True)    # the same network as it was initialised
+    before = load_encoder("runs/quickstart", untrained=True)    # the same network as the run began
 
 Neither the training data nor the optimizer's state is needed, and of the method's memory (queues, banks, target
 networks) only what the features depend on is built.
@@ -11,6 +11,7 @@ networks) only what the features depend on is built.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +25,10 @@ from jaxcl import keys
 from jaxcl.config import Apply
 from jaxcl.devices import make_mesh
 from jaxcl.runs import Run, open_run
+from jaxcl.runs.directory import silent
+from jaxcl.runs.training import starting_point
 from jaxcl.train import checkpoint, finite
-from jaxcl.train.state import STATISTICS, blank_batch
+from jaxcl.train.state import STATISTICS, TrainState, blank_batch
 from jaxcl.typing import About, Array, Net, PyTree
 
 
@@ -97,7 +100,8 @@ def load_encoder(
     """The encoder of a run at its newest good checkpoint.
 
     untrained
-        as the run initialised it, before the first training step; needs no checkpoint.
+        as the run began, before the first training step: as it was initialised, or as what --init names (as that is
+        now) made it. Needs no checkpoint of its own.
     part
         a part of the representation that the config names (`Recipe.parts`).
     layer
@@ -134,8 +138,14 @@ def encoder_of(run: Run, apply: Apply, *, untrained: bool = False) -> Encoder:
     images = jax.ShapeDtypeStruct((2, *about.shape), jnp.float32)
     used = _used(apply, whole, images)
     if untrained:
-        # Compiled as a whole: what is not used is not made.
-        params, state = jax.jit(lambda key: _only(init(key), used))(key)
+        begin = _start_of(run)
+        if begin is None:
+            # Compiled as a whole: what is not used is not made.
+            params, state = jax.jit(lambda key: _only(init(key), used))(key)
+            return Encoder(apply, params, state, about, 0)
+        params, state = jax.jit(init)(key)
+        begun = begin(TrainState(jnp.int32(0), params, (), state))
+        params, state = _only((begun.params, begun.state), used)
         return Encoder(apply, params, state, about, 0)
     params, state = _only(jax.tree.map(_on_devices(), whole), used)
     wanted = {"params": params, "state": state}
@@ -149,6 +159,17 @@ def encoder_of(run: Run, apply: Apply, *, untrained: bool = False) -> Encoder:
             " made, `jaxcl train` stops before it saves such a state."
         )
     return Encoder(apply, found["params"], found["state"], about, step)
+
+
+def _start_of(run: Run) -> Callable[[TrainState], TrainState] | None:
+    """What --init gave the run, if it had any, as a function of its first state."""
+    try:
+        return starting_point(run.knobs, run.recipe, say=silent)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{run.dir} began with what it took of {run.knobs.init} (--init), which is not there any more: the encoder"
+            " as it began cannot be made. Bring that back, or leave the untrained encoder out (--baselines raw)."
+        ) from error
 
 
 def at_layer(run: Run, layer: int) -> Apply:

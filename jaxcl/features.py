@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxcl.encoder import at_layer, encoder_of
 from jaxcl.evaluate import embed
-from jaxcl.runs import Run, fitting, open_run, side_of
+from jaxcl.runs import Run, fitting, open_run, range_for, side_of, told_of_range
 from jaxcl.tables import describe
 
 # The endings of the files that features are written to.
@@ -58,13 +58,15 @@ def embed_run(
     data
         as for `data.load`, of any size; all splits of it. None: the training and test images of the run. The run's
         training data is needed for nothing else. Images are resized to those of the run; gray ones become RGB where
-        the run's are, and the other way round where all channels are equal.
+        the run's are, and the other way round where all channels are equal. Where the run's images stay encoded, of
+        the centre square of files the 7/8 in the middle is seen, as of its own.
     labels, layout, value_range, data_dir
-        how the data is read, as for `data.load`.
+        how the data is read, as for `data.load`; but pixels of other than 8 bits are on the run's scale unless
+        value_range says otherwise.
     layer
         of the head: 1 is the first, -1 the projection z. None: the representation h.
     untrained
-        as the run initialised it.
+        as the run began.
     trust
         execute the run's config whoever made it (`open_run`).
     progress
@@ -102,14 +104,19 @@ def embed_run(
 
 def _parts(run: Run, data: str | None, data_dir: str | None, how: dict[str, Any]) -> Iterator[Any]:
     from jaxcl.data.everything import everything, with_words
+    from jaxcl.data.lazy import EVALUATED_FRACTION
 
     if data is None:
-        own = run.data()
+        own = run.data(data_dir)
         yield with_words(own.train, "train")
         if own.test is not None:
             yield with_words(own.test, run.knobs.evaluate_on)
         return
-    yield from everything(data, data_dir=data_dir or run.knobs.data_dir, size=side_of(run), **how)
+    known = range_for(run, data) if how["value_range"] is None else None
+    how["value_range"] = how["value_range"] or known
+    how["fraction"] = EVALUATED_FRACTION if run.encoded else 1.0
+    for some in everything(data, data_dir=data_dir or run.knobs.data_dir, size=side_of(run), **how):
+        yield some if known is None else some._replace(images=told_of_range(some.images))
 
 
 def check_file(path: str | Path) -> None:

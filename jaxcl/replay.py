@@ -18,6 +18,7 @@ from jaxcl.data import input_pipeline
 from jaxcl.devices import axis_name, make_mesh, replicate
 from jaxcl.origin import Origin, origin
 from jaxcl.runs import Run, open_run
+from jaxcl.runs.directory import silent
 from jaxcl.runs.training import starting_point
 from jaxcl.train import TrainState, checkpoint, finite, init_state, make_step
 from jaxcl.train.loop import device_batches, with_labels
@@ -48,6 +49,7 @@ def replay(
     run_dir: str | Path,
     *,
     step: int | None = None,
+    data_dir: str | None = None,
     trust: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Replay:
@@ -56,6 +58,8 @@ def replay(
     step
         its number; by default that of the last step that was not taken. The state before it is the one that was kept,
         or is made from the newest checkpoint before it, or from the beginning.
+    data_dir
+        where TFDS has the run's images now; that of the run's knobs unless given.
     trust
         execute the run's config whoever made it (`open_run`).
     say
@@ -76,9 +80,9 @@ def replay(
         step = bad[-1]["step"]
     if not 1 <= step <= recipe.steps:
         raise ValueError(f"{run_dir} has the training steps 1 to {recipe.steps}; got {step}.")
-    images = run.data().train
+    images = run.data(data_dir).train
     pipeline = input_pipeline(knobs.input, images, recipe.views)
-    if recipe.classify is not None:
+    if recipe.classify is not None and recipe.labelled:
         pipeline = with_labels(pipeline, images)
 
     mesh, run_key = make_mesh(), keys.run_key(knobs.seed)
@@ -137,9 +141,8 @@ def state_before(run: Run, step: int, first: Batch) -> tuple[TrainState, int]:
     for number, folder in sorted(saved, reverse=True):
         if checkpoint.damage(folder, number) is None:
             return checkpoint.restore(folder, state, step=number)
-    begin = starting_point(knobs, recipe)
-    if begin is not None:
-        state = begin(state)
+    begin = starting_point(knobs, recipe, say=silent)
+    state = state if begin is None else begin(state)
     return (state if recipe.given is None else fill(state, recipe.given)), 0
 
 

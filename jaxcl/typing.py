@@ -182,7 +182,8 @@ class Images(NamedTuple):
 
     `images` uint8 [n, h, w, c]; `labels` int [n] or None; `classes` their names; `skipped` the files that could not be
     read, each with the reason; `files` the path of each image below the folder that was named, () where images are no
-    files; `notes` sentences that say how the data was read.
+    files; `notes` sentences that say how the data was read; `value_range` the values that became 0 and 255, of pixels
+    of other than 8 bits.
     """
 
     name: str
@@ -192,6 +193,7 @@ class Images(NamedTuple):
     skipped: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    value_range: tuple[float, float] | None = None
 
 
 class About(NamedTuple):

@@ -10,6 +10,7 @@ from PIL import Image
 from jaxcl import keys
 from jaxcl.cli import main
 from jaxcl.config import load_config
+from jaxcl.data import as_images, classes, decode, find_images, load, stream
 from jaxcl.encoder import load_encoder
 from jaxcl.features import Features, fitting, write
 from jaxcl.runs import create_or_resume
@@ -149,3 +150,45 @@ def test_other_channels_and_sizes_are_refused_and_equal_ones_are_one():
         fitting(Images("color", gray * np.uint8([1, 2, 3])), (2, 2, 1))
     with pytest.raises(ValueError, match=r"takes images of \(4, 4\) pixels"):
         fitting(Images("small", gray), (4, 4, 3))
+
+
+def test_gray_images_that_stay_encoded_fit_as_those_in_memory_do(tmp_path, monkeypatch):
+    """And each is decoded once."""
+    for k in range(10):
+        name = tmp_path / "test" / "ab"[k % 2] / f"{k}.png"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (8, 8), np.uint8)).save(name)
+    there = load(f"folder:{tmp_path}", "test", size=8)
+    encoded = as_images(find_images(f"folder:{tmp_path}", "test"), 8)
+    decoded = []
+    monkeypatch.setattr(stream, "read", lambda *given: decoded.append(0) or decode.read(*given))
+    found = fitting(encoded, (8, 8, 1))
+    assert len(decoded) == 10
+    assert found.images.shape == (10, 8, 8, 1)
+    assert np.array_equal(found.images, fitting(there, (8, 8, 1)).images)
+    assert np.array_equal(found.images, there.images[..., :1])
+
+
+def test_of_a_list_of_classes_no_split_of_a_folder_comes_twice(world, tmp_path, monkeypatch):
+    """Its test images are in no class, so validation stands in for them elsewhere."""
+    monkeypatch.setitem(classes.CLASS_LISTS, "cat", ("cat",))
+    for k, name in enumerate(("train/cat/1", "train/dog/2", "val/cat/3", "val/dog/4", "test/5", "test/6")):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), k, np.uint8)).save(tmp_path / "in" / f"{name}.png")
+    assert load(f"folder:{tmp_path}/in", "test", size=8).images[:, 0, 0, 0].tolist() == [2, 3]
+    with pytest.warns(UserWarning, match="test has no labels"):
+        assert run(world, tmp_path / "f.npz", "--data", f"folder:{tmp_path}/in#cat") == 0
+    with np.load(tmp_path / "f.npz") as found:
+        assert found["files"].tolist() == ["train/cat/1.png", "val/cat/3.png"]
+        assert found["splits"].tolist() == ["train", "val"]
+
+
+def test_all_three_splits_of_an_archive_come(world, tmp_path):
+    three = {
+        f"{name}_images": np.zeros((n, 8, 8, 3), np.uint8)
+        for n, name in enumerate(("test", "train", "val"), 1)
+    }
+    np.savez(tmp_path / "a.npz", **three)
+    assert run(world, tmp_path / "f.npz", "--data", f"npz:{tmp_path}/a.npz") == 0
+    with np.load(tmp_path / "f.npz") as found:
+        assert found["splits"].tolist() == ["train"] * 2 + ["test"] + ["val"] * 3

@@ -15,9 +15,10 @@ from jaxcl.cli import in_a_sentence, main, progress_bar, settings_of
 from jaxcl.cli.errors import warnings_in_sentences
 from jaxcl.cli.shows import show
 from jaxcl.config import CommonKnobs, check_knobs, resolved
+from jaxcl.data import classes
 from jaxcl.evaluate import few_shot
 from jaxcl.runs import evaluation
-from jaxcl.runs.images import without_trained_on
+from jaxcl.runs.images import other_split, without_trained_on
 from jaxcl.runs.pixels import projected_pixels, projection_width
 from jaxcl.typing import About, Images
 
@@ -239,6 +240,92 @@ def test_test_images_that_were_trained_on_are_left_out_or_said(home):
     (home / "trained_on.txt").unlink()
     without_trained_on(run, {"": (test, test)}, None, said.append)
     assert "does not record which files" in said[-1]
+
+
+@pytest.mark.parametrize("trained", ["", "#two"])
+@pytest.mark.parametrize("asked", [None, "", "#two"])
+def test_a_list_of_classes_is_no_part_of_the_folder_whose_images_are_left_out(
+    home, monkeypatch, trained, asked
+):
+    monkeypatch.setitem(classes.CLASS_LISTS, "two", ("a", "b"))
+    files = ("a/0.png", "a/1.png", "b/2.png")
+    test = Images("test", np.zeros((3, 1, 1, 1), np.uint8), np.array([0, 0, 1]), ("a", "b"), files=files)
+    (home / "trained_on.txt").write_text("a/1.png\n")
+    run = SimpleNamespace(dir=home, knobs=CommonKnobs(data=f"folder:/data{trained}"))
+    data = None if asked is None else f"folder:/data{asked}"
+    left = without_trained_on(run, {"": (test, test)}, data, lambda line: None)[""][1]
+    assert left.files == ("a/0.png", "b/2.png")
+
+
+def test_links_to_training_images_are_left_out(home):
+    """To files, and to the folders that they are in, from either side."""
+    for name in ("data/train/a", "data/test/a", "store"):
+        (home / name).mkdir(parents=True)
+    for name in ("data/train/a/0.png", "data/test/a/1.png", "store/2.png"):
+        (home / name).touch()
+    (home / "data/test/a/3.png").symlink_to("../../train/a/0.png")
+    (home / "data/train/a/4.png").symlink_to(home / "store/2.png")
+    (home / "data/test/b").symlink_to(home / "store")
+    (home / "trained_on.txt").write_text("train/a/0.png\ntrain/a/4.png\n")
+    files = ("test/a/1.png", "test/a/3.png", "test/b/2.png")
+    test = Images("test", np.zeros((3, 1, 1, 1), np.uint8), np.zeros(3, int), ("a",), files=files)
+    run = SimpleNamespace(dir=home, knobs=CommonKnobs(data=f"folder:{home}/data"))
+    left = without_trained_on(run, {"": (test, test)}, None, lambda line: None)[""][1]
+    assert left.files == ("test/a/1.png",)
+
+
+def test_other_test_images_are_none_that_were_trained_on(home, capfd):
+    """Not as links elsewhere, and not where they are asked for by name."""
+    pictures(home / "pictures/train/cat", 9)
+    pictures(home / "pictures/train/dog", 9)
+    pictures(home / "pictures/test/cat", 2)
+    pictures(home / "other/test/cat", 2)
+    pictures(home / "other/test/dog", 3)
+    (home / "other/test/dog/link.png").symlink_to(home / "pictures/train/dog/dog1.png")
+    assert main(["train", "mine.py", "--knn-every", "0"]) == 0
+    said = []
+    asked = {"protocols": ("knn",), "baselines": (), "say": said.append}
+    (row,) = runs.evaluate_run("runs/mine", test_data="folder:other", **asked)
+    assert row["test_images"] == 5
+    assert "1 of 6 test images were trained on, and are left out." in said
+    (row,) = runs.evaluate_run("runs/mine", test_data="folder:pictures", evaluate_on="train", **asked)
+    assert "All 18 test images were trained on: their accuracy is not that of new images." in said
+
+
+@pytest.mark.parametrize("options", [[], ["--value-range", "0", "4095"], ["--encoded"]])
+def test_later_images_are_on_the_scale_of_those_that_were_trained_on(home, capfd, options):
+    """Twelve bits in the training folder; the darkest of its files, alone in a folder, have ten."""
+    for k in range(20):
+        name = home / "deep" / ("train" if k < 18 else "test") / ("cat", "dog")[k % 2] / f"{k}.png"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        levels = np.random.default_rng(k).integers(0, 901 if k < 4 else 4081, (16, 16)).astype(np.uint16)
+        Image.fromarray(levels).save(name)
+        if k < 4:
+            (home / f"dark/{name.parent.name}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(levels).save(home / f"dark/{name.parent.name}/{k}.png")
+    (home / "mine.py").write_text(CONFIG.replace("augment.flip()", "augment.crop_and_flip(size)"))
+    train = ["train", "mine.py", "--data", "folder:deep", "--knn-every", "0", "--input", "device"]
+    assert main([*train, "--size", "16", *options]) == 0
+    assert main(["embed", "runs/mine", "--out", "all.npz"]) == 0
+    capfd.readouterr()
+    assert main(["embed", "runs/mine", "--out", "some.npz", "--data", "folder:dark"]) == 0
+    assert "as in training: 0 becomes black and 4095 white" in capfd.readouterr().out
+    whole, some = np.load("all.npz"), np.load("some.npz")
+    places = [whole["files"].tolist().index(f"train/{file}") for file in some["files"]]
+    np.testing.assert_array_equal(some["features"], whole["features"][places])
+    run = runs.open_run("runs/mine")
+    assert run.value_range == (0, 4095)
+    assert other_split(run, "folder:dark", "train", None).images.max() == round(900 / 4095 * 255)
+    assert other_split(run, "folder:dark", "train", None, value_range=(0, 900)).images.max() == 255
+
+
+def test_masks_of_zeros_and_ones_are_said_to_be_black(home):
+    masks = np.random.default_rng(0).integers(0, 2, (20, 4, 4))
+    for name, array in (("whole", masks), ("bytes", masks.astype(np.uint8))):
+        np.savez(home / f"{name}.npz", images=array)
+        assert "all images are black" in data.load(f"npz:{name}.npz", "train").notes[-1]
+    np.savez(home / "white.npz", images=255 * masks.astype(np.uint8))
+    assert data.load("npz:white.npz", "train").notes == ()
 
 
 def test_raw_pixels_are_projected_where_a_classifier_of_them_would_take_long():

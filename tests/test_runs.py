@@ -19,6 +19,7 @@ from jaxcl import augment, keys
 from jaxcl.cli import knobs_of, main, words_of
 from jaxcl.data import crops_of, crops_whole_images
 from jaxcl.encoder import load_encoder
+from jaxcl.replay import replay
 from jaxcl.report import picture_of_views
 from jaxcl.runs import evaluate_run, open_run
 from jaxcl.runs.images import other_split
@@ -175,6 +176,9 @@ def test_classifiers_are_asked_about_other_images_of_some_of_the_same_classes(wo
     assert (row["train_images"], row["test_images"], row["accuracy"]) == (64, 10, 100.0)
     assert row["data"] == f"tested on {spec}"
     assert row["by_class"] == {"light": 100.0}
+    np.savez(tmp_path / "other.npz", **arrays)
+    with pytest.raises(ValueError, match="npz.* are numbers: store their names, as `classes` in the archive"):
+        evaluate_run(world / "run", ("linear",), baselines=(), test_data=spec)
     np.savez(tmp_path / "other.npz", classes=["green"], **arrays)
     with pytest.raises(ValueError, match="have 1 classes that the training images .* not have: green"):
         evaluate_run(world / "run", ("linear",), baselines=(), test_data=spec)
@@ -217,6 +221,46 @@ def test_a_run_may_start_from_the_encoder_of_another(world, tmp_path, capsys):
     ]
     # One step of Adam moves an entry by its rate at most.
     assert all(np.abs(np.asarray(a) - b).max() < 1.1e-3 for a, b in zip(*kernels, strict=True))
+
+
+@pytest.mark.parametrize("init", ["run", "weights.safetensors"])
+def test_untrained_is_how_a_run_that_was_started_from_another_began(world, tmp_path, init, capsys):
+    """With the other's encoder, of a file with its statistics too, while these are there."""
+    of_file = init != "run"
+    if of_file:
+        init = tmp_path / init
+        assert main(["export", "run", "--to", "safetensors", "--out", str(init)]) == 0
+    else:
+        init = shutil.copytree(world / "run", tmp_path / "other")
+    words = [
+        "train",
+        "grays.py",
+        "--init",
+        str(init),
+        "--epochs",
+        "0.25",
+        "--run-dir",
+        str(tmp_path / "next"),
+    ]
+    assert main(words) == 0
+    assert "Starts from" in capsys.readouterr().out
+    with np.load(world / "grays.npz") as stored:
+        images = stored["test_images"][:4]
+    other, began = load_encoder(world / "run"), load_encoder(tmp_path / "next", untrained=True)
+    assert began.step == 0
+    chex.assert_trees_all_equal(began.params["encoder"], other.params["encoder"])
+    if of_file:
+        np.testing.assert_allclose(began(images), other(images), rtol=1e-6)
+    assert np.abs(began(images) - load_encoder(world / "run", untrained=True)(images)).max() > 1e-4
+    assert "Starts from" not in capsys.readouterr().out
+    logged = [one["loss"] for one in read_metrics(tmp_path / "next") if "loss" in one]
+    assert replay(tmp_path / "next", step=1).loss == pytest.approx(logged[0], rel=1e-5)
+    init.rename(tmp_path / f"gone{init.suffix}")
+    with pytest.raises(FileNotFoundError, match="which is not there any more"):
+        load_encoder(tmp_path / "next", untrained=True)
+    rows = evaluate_run(tmp_path / "next", ("knn",), say=(said := []).append)
+    assert [row["encoder"] for row in rows] == ["raw pixels", "next"]
+    assert any(line.startswith("Without the untrained encoder: ") for line in said)
 
 
 def test_evaluate_compares_with_both_baselines_and_writes_its_settings(world, capsys):

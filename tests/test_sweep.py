@@ -4,7 +4,9 @@ import json
 import textwrap
 
 import jax
+import numpy as np
 import pytest
+from PIL import Image
 
 from jaxcl.answer import _record
 from jaxcl.cli import main, values_of
@@ -412,6 +414,8 @@ def test_a_sweep_s_remedies_are_words_that_it_takes(faked, config, tmp_path, mon
         {"seed": ["0"]},
         ["--nonfinite", "skip", "--keep-every", "5"],
     )
+    # Though a run may change it: the folders of sweeps are called by it.
+    assert grid_of(["--data-dir", "/d", "--seed", "0"]) == ({"data_dir": ["/d"], "seed": ["0"]}, [])
     with pytest.raises(ValueError, match="--nonfinite is the same for all runs of a sweep: one value"):
         grid_of(["--nonfinite", "stop", "skip"])
     run, trained = faked
@@ -450,3 +454,44 @@ def test_a_study_goes_on_with_another_choice_for_steps_that_are_not_finite(confi
     assert _record(tmp_path, config, study, asked, small=False) == record
     with pytest.raises(ValueError, match="--epochs"):
         _record(tmp_path, config, study, module.Knobs(epochs=9), small=False)
+
+
+ENCODED = """
+from dataclasses import dataclass
+
+import optax
+
+from jaxcl import CommonKnobs, Recipe, augment, basics, losses, methods, nets
+
+
+@dataclass(frozen=True)
+class Knobs(CommonKnobs):
+    batch_size: int = 8
+    epochs: float = 1
+    input: str = "device"
+
+
+def recipe(knobs, about):
+    size, steps, axis, dtype, lean = basics(knobs, about)
+    norm = nets.batch_norm(axis_name=axis)
+    views = augment.two_views(augment.crop_and_flip(size))
+    loss = losses.keyless(losses.nt_xent, temperature=0.2)
+    encoder = nets.conv_n(features=(4,), dense=4, norm=norm)
+    head = nets.mlp_head(norm=norm, hidden=(), out=8)
+    method = methods.simclr(views=views, encoder=encoder, head=head, loss=loss, axis_name=axis)
+    return Recipe(method, optax.sgd(0.1), optax.constant_schedule(0.1), views, steps, knobs.batch_size)
+"""
+
+
+def test_a_sweep_of_images_that_stay_encoded(tmp_path, capsys):
+    pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+    (tmp_path / "photos.py").write_text(ENCODED)
+    for k in range(24):
+        file = tmp_path / "photos" / ("test" if k % 3 == 0 else "train") / "ab"[k % 2] / f"{k}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (24, 20, 3), np.uint8)).save(file)
+    words = ["--data", f"folder:{tmp_path}/photos", "--encoded", "True", "--size", "16", "--seed", "0", "1"]
+    command = ["sweep", str(tmp_path / "photos.py"), "--run-dir", str(tmp_path / "out"), *words]
+    assert main([*command, "--protocol", "knn"]) == 0, capsys.readouterr().err
+    rows = json.loads((tmp_path / "out/sweep.json").read_text())
+    assert sorted(row["knobs"]["seed"] for row in rows if row["protocol"] == "knn") == ["0", "1"]

@@ -11,7 +11,9 @@ from typing import Any
 from jaxcl.cli.shows import progress_bar, show
 from jaxcl.cli.words import add_processes, add_trust, join_processes, settings_of, speaks
 
-BLACK_AND_WHITE = "the values that become black and white, of pixels of other than 8 bits"
+BLACK_AND_WHITE = (
+    "the values that become black and white, of pixels of other than 8 bits; as in training unless given"
+)
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -59,10 +61,16 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument(
         "--data", metavar="SPEC", help="another data set: tfds:NAME, folder:PATH, npz:PATH or digits"
     )
-    parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
+    parser.add_argument(
+        "--data-dir", help="where TFDS has it, or the run's own (that of the run, if not given)"
+    )
     parser.add_argument("--evaluate-on", metavar="SPLIT", help="another split to test on, as val")
     parser.add_argument("--labels", metavar="FILE", help="another file of labels, FILE or FILE:COLUMN")
-    parser.add_argument("--layout", choices=LAYOUTS, help="how a folder is read; as in training unless given")
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        help="how a folder is read; the run's own as in training, --data by its look, unless given",
+    )
     parser.add_argument(
         "--encoded",
         action="store_true",
@@ -138,10 +146,13 @@ def embed(arguments: list[str]) -> int:
     parser.add_argument(
         "--data",
         metavar="SPEC",
-        help="folder:PATH, npz:PATH, npy:PATH, tfds:NAME or digits, all splits of it; the run's own unless given",
+        help="folder:PATH, npz:PATH, npy:PATH, tfds:NAME or digits, all splits of it; the run's own unless given. Of a"
+        " run with --encoded files are seen as its own: 7/8 of the centre square",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--data-dir", help="where TFDS prepared it (that of the run, if not given)")
+    parser.add_argument(
+        "--data-dir", help="where TFDS has it, or the run's own (that of the run, if not given)"
+    )
     parser.add_argument(
         "--labels", metavar="FILE", help="the classes of a folder's images, FILE or FILE:COLUMN"
     )
@@ -150,7 +161,7 @@ def embed(arguments: list[str]) -> int:
     parser.add_argument(
         "--layer", type=int, metavar="K", help="of the head: 1 is the first, -1 the projection z"
     )
-    parser.add_argument("--untrained", action="store_true", help="by the encoder as it was initialised")
+    parser.add_argument("--untrained", action="store_true", help="by the encoder as the run began")
     add_trust(parser)
     own = parser.parse_args(arguments)
     from jaxcl.features import check_file, embed_run, write
@@ -223,7 +234,9 @@ def plot(arguments: list[str]) -> int:
     parser.add_argument("run_dir", type=Path, help="of a run, or of a sweep")
     of_run = parser.add_argument_group("of a run")
     of_run.add_argument("--data", metavar="SPEC", help="other images to show than the run's own")
-    of_run.add_argument("--data-dir", help="where TFDS prepared them (that of the run, if not given)")
+    of_run.add_argument(
+        "--data-dir", help="where TFDS has them, or the run's own (that of the run, if not given)"
+    )
     of_run.add_argument("--labels", metavar="FILE", help="their classes, FILE or FILE:COLUMN")
     of_run.add_argument("--layout", choices=LAYOUTS, help="how a folder is read")
     of_run.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=BLACK_AND_WHITE)

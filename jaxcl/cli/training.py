@@ -123,12 +123,13 @@ def replay(arguments: list[str]) -> int:
     )
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--step", type=int, metavar="N", help="another training step; the first is 1")
+    parser.add_argument("--data-dir", help="where TFDS has its images (that of the run, if not given)")
     add_trust(parser)
     own = parser.parse_args(arguments)
     from jaxcl.replay import lines
     from jaxcl.replay import replay as replay_step
 
-    found = replay_step(own.run_dir, step=own.step, trust=own.trust, say=aside)
+    found = replay_step(own.run_dir, step=own.step, data_dir=own.data_dir, trust=own.trust, say=aside)
     print("\n".join(lines(found)))
     return 0
 

@@ -167,8 +167,9 @@ def grid_of(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
             )
         else:
             values.append(word)
-    # What a run may change when it is resumed differs between the runs of no sweep, and no directory is named by it.
-    same = {name: found for name, found in given.items() if name in MAY_CHANGE}
+    # What a run may change when it is resumed differs between the runs of no sweep, and no directory is named by it:
+    # but for data_dir, by which directories always were.
+    same = {name: found for name, found in given.items() if name in MAY_CHANGE - {"data_dir"}}
     for name in (name for name, found in given.items() if not found and name not in same):
         raise ValueError(
             f"--{name.replace('_', '-')} needs a value; one that is on or off takes True and False."

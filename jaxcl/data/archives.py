@@ -23,14 +23,16 @@ def load_archive(
 ) -> Images:
     check_archive(path)
     notes: tuple[str, ...] = ()
+    chosen = None
     try:
         with zipfile.ZipFile(path) as archive:
             prefix = prefix_of(archive, split, path)
             images = member(archive, f"{prefix}images", path)
             if images.dtype != np.uint8:
-                every = (f"{name}_images" for name in SPLITS)
-                others = (n for n in every if has(archive, n) and n != f"{prefix}images")
-                images, notes = as_bytes(images, (member(archive, n, path) for n in others), value_range)
+                names = (f"{name}_images" for name in SPLITS)
+                others = (n for n in names if has(archive, n) and n != f"{prefix}images")
+                every = (member(archive, n, path) for n in others)
+                images, notes, chosen = as_bytes(images, every, value_range)
             labels = labels_of(archive, prefix, path)
             classes = member(archive, "classes", path) if has(archive, "classes") else np.array([], str)
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, zlib.error) as error:
@@ -43,8 +45,15 @@ def load_archive(
     if not prefix:
         instead = " Or store train_images and test_images."
         data = part_of(data, split, f"{path} has {len(data.images)} images and no test split", instead)
-    data = data._replace(notes=notes)
+    data = data._replace(notes=(*notes, *data.notes), value_range=chosen)
     return data if size is None else data._replace(images=resized(data.images, size))
+
+
+def splits_of(path: Path) -> list[str]:
+    """The splits of an archive by their names; of one without, those that it is split into."""
+    check_archive(path)
+    with zipfile.ZipFile(path) as archive:
+        return [name for name in SPLITS if has(archive, f"{name}_images")] or ["train", "test"]
 
 
 def part_of(data: Images, split: str, has: str, instead: str = "") -> Images:
@@ -62,17 +71,18 @@ def part_of(data: Images, split: str, has: str, instead: str = "") -> Images:
 
 def as_bytes(
     images: np.ndarray, others: Iterable[np.ndarray], value_range: tuple[float, float] | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
+) -> tuple[np.ndarray, tuple[str, ...], tuple[float, float] | None]:
     """Images of other than 8 bits as uint8: within `value_range`, or whole numbers by the largest of these and of the
-    `others` of the data set; and what is said of it. Floats without a range are left, for the error that they are."""
+    `others` of the data set; what is said of it; and the range. Floats without one are left, for the error that they
+    are."""
     if value_range is not None and images.dtype.kind in "uif":
         spoilt = [str(i) for i, image in enumerate(images) if not_finite(image)]
-        return scaled(images, value_range), told_of_not_finite(spoilt)
+        return scaled(images, value_range), told_of_not_finite(spoilt), value_range
     if images.dtype.kind not in "ui" or not images.size:
-        return images, ()
+        return images, (), None
     every = [images, *(one for one in others if one.size)]
     chosen, note = by_extremes(float(min(map(np.min, every))), float(max(map(np.max, every))))
-    return scaled(images, chosen), (note,)
+    return scaled(images, chosen), (note,), chosen
 
 
 def scaled(images: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
@@ -93,11 +103,13 @@ def load_array(
     """Images [n, h, w, c] or [n, h, w] in a npy file, with labels [n] in another; every tenth is held out."""
     images = array(path)
     notes: tuple[str, ...] = ()
+    chosen = None
     if images.dtype != np.uint8:
-        images, notes = as_bytes(images, (), value_range)
+        images, notes, chosen = as_bytes(images, (), value_range)
     numbers = None if labels is None else in_a_row(array(Path(labels).expanduser()))
     data = from_arrays(images, numbers, name=f"npy:{path}/{split}")
-    data = part_of(data, split, f"{path} has {len(data.images)} images")._replace(notes=notes)
+    data = part_of(data, split, f"{path} has {len(data.images)} images")
+    data = data._replace(notes=(*notes, *data.notes), value_range=chosen)
     return data if size is None else data._replace(images=resized(data.images, size))
 
 

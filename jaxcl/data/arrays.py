@@ -79,7 +79,18 @@ def from_arrays(
                 else f"{name}: label {labels.max()} does not fit in an int32."
             )
         labels = labels.astype(np.int32)
-    return Images(name, images, labels, tuple(map(str, classes)))
+    return Images(name, images, labels, tuple(map(str, classes)), notes=faint(images))
+
+
+def faint(images: np.ndarray) -> tuple[str, ...]:
+    """What is said of images whose pixels are 0 and 1 of 255, as masks are; nothing of others.
+
+    >>> faint(np.ones((2, 1, 1, 1), np.uint8))
+    ('No pixel is above 1, of 255: all images are black. Where 1 means white, store 255 * images.',)
+    """
+    if any(images[start : start + 256].max() > 1 for start in range(0, len(images), 256)):
+        return ()
+    return ("No pixel is above 1, of 255: all images are black. Where 1 means white, store 255 * images.",)
 
 
 def about_images(images: Images) -> About:

@@ -81,9 +81,11 @@ def read_folder(
         images = allocate((len(files), height, width, 3))
         later: list[int] = []
         spoilt: set[int] = set()
+        deep: set[int] = set()
 
         def decode(i: int, to_bytes: ToBytes) -> None:
             def looked_at(values: np.ndarray) -> np.ndarray:
+                deep.add(i)
                 if not_finite(values):
                     spoilt.add(i)
                 return to_bytes(values)
@@ -101,6 +103,7 @@ def read_folder(
         if later:  # their range is that of the whole data set
             chosen, note = range_of(found, formats)
             notes.append(note)
+            value_range = chosen
             in_parallel(lambda k: decode(later[k], within(chosen)), len(later))
 
     notes += told_of_not_finite([shown[i] for i in sorted(spoilt)])
@@ -121,7 +124,10 @@ def read_folder(
     given = np.array([numbers[str(files[i][0])] for i in good]) if labelled(found, split) else None
     data = from_arrays(images[: len(good)], given, classes=found.classes, name=f"folder:{root}/{split}")
     names = tuple(os.path.relpath(files[i][1], root).replace(os.sep, "/") for i in good)
-    return data._replace(skipped=tuple(skipped), files=names, notes=tuple(notes))
+    notes += data.notes
+    return data._replace(
+        skipped=tuple(skipped), files=names, notes=tuple(notes), value_range=value_range if deep else None
+    )
 
 
 def labelled(found: Layout, split: str) -> bool:

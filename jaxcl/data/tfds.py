@@ -28,7 +28,10 @@ KNOWN_TFDS = tuple(
 )
 
 
-def load_tfds(where: str, split: str, data_dir, size: int | None, download: bool) -> Images:
+def load_tfds(
+    where: str, split: str, data_dir, size: int | None, download: bool = False, *, exact: bool = False
+) -> Images:
+    """`exact`: this split and no other in its place, with labels or without."""
     if "+" in split:
         parts = [load_tfds(where, part, data_dir, size, download) for part in split.split("+")]
         return joined(parts, f"tfds:{where}/{split}")
@@ -37,7 +40,7 @@ def load_tfds(where: str, split: str, data_dir, size: int | None, download: bool
 
     for name in candidates:
         # Secret labels of a test split are a reason to look at the next; a split that has none was asked for by name.
-        secret = split in HELD_OUT
+        secret = split in HELD_OUT and not exact
         got = tf_read.read(folder, name, size=size, allocate=allocate, unlabelled=not secret)
         if got is not None:
             images, labels, classes = got
@@ -92,11 +95,8 @@ def the_feature(features: dict[str, Any], kind: str, name: str) -> str | None:
     return name if name in keys else keys[0] if len(keys) == 1 else None
 
 
-def tfds_splits(
-    where: str, split: str, data_dir: Any, *, download: bool = False
-) -> tuple[Path, list[str], list[str]]:
-    """The folder of a prepared data set; the names under which it may have the split, the first choice first; and its
-    other splits."""
+def tfds_folder(where: str, data_dir: Any, *, download: bool = False) -> tuple[Path, list[str]]:
+    """The folder of a prepared data set, and its splits."""
     for module in ("tensorflow_datasets", "tensorflow"):
         if importlib.util.find_spec(module) is None:
             raise ImportError(
@@ -112,7 +112,17 @@ def tfds_splits(
         from jaxcl.data import tf_read
 
         folder = tf_read.prepare(where, root)
-    splits = [s["name"] for s in json.loads((folder / "dataset_info.json").read_text()).get("splits", ())]
+    return folder, [
+        s["name"] for s in json.loads((folder / "dataset_info.json").read_text()).get("splits", ())
+    ]
+
+
+def tfds_splits(
+    where: str, split: str, data_dir: Any, *, download: bool = False
+) -> tuple[Path, list[str], list[str]]:
+    """The folder of a prepared data set; the names under which it may have the split, the first choice first; and its
+    other splits."""
+    folder, splits = tfds_folder(where, data_dir, download=download)
     candidates = [split] if split in splits else []
     if split == "test":
         candidates += [name for name in HELD_OUT if name in splits and name != "test"]

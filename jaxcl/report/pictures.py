@@ -91,9 +91,13 @@ def pictures_of_embedding(
     chosen, classes = sample(test, points, seed=run.knobs.seed), test.classes
     images, labels = test.images[chosen], None if test.labels is None else test.labels[chosen]
     colored = "" if labels is None else ", colored by class"
-    untrained = encoder_of(run, trained.apply, untrained=True)
+    encoders = {"trained": trained}
+    try:
+        encoders = {"untrained": encoder_of(run, trained.apply, untrained=True), **encoders}
+    except FileNotFoundError as error:  # what the run was started from
+        left_out.append(f"The map of the untrained encoder is left out. {error}")
     figures = []
-    for name, encoder in (("untrained", untrained), ("trained", trained)):
+    for name, encoder in encoders.items():
         features = evaluate.embed(encoder.embed, images)
         caption = f"{len(features)} test images as the {name} encoder places them (t-SNE){colored}."
         try:

@@ -44,8 +44,8 @@ def plot_run(
     points
         how many test images the maps show.
     data, data_dir, how
-        other images to show than the run's own, as for `evaluate_run`; `how` they are read, as labels, layout and
-        value_range.
+        other images to show than the run's own, or where these lie now, as for `evaluate_run`; `how` they are read,
+        as labels, layout and value_range.
     trust
         execute the run's config whoever made it (`open_run`).
 
@@ -62,7 +62,7 @@ def plot_run(
     train, test = None, None
     try:
         if data is None:
-            own = run.data()
+            own = run.data(data_dir)
             train = own.train
             test = own.test
         else:

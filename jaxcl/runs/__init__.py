@@ -29,7 +29,7 @@ from jaxcl.runs.evaluation import (
     evaluate_run,
     evaluate_runs,
 )
-from jaxcl.runs.images import fitting, other_images, side_of
+from jaxcl.runs.images import fitting, other_images, range_for, side_of, told_of_range
 from jaxcl.runs.training import train_run, train_runs
 
 __all__ = [
@@ -47,7 +47,9 @@ __all__ = [
     "fitting",
     "open_run",
     "other_images",
+    "range_for",
     "side_of",
+    "told_of_range",
     "train_run",
     "train_runs",
     "trained_on",

@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -55,9 +56,21 @@ class Run(NamedTuple):
     record: dict[str, Any]  # run.json
     recipe: Recipe
 
-    def data(self) -> Data:
-        """Training and test images, still unread."""
-        return open_data(self.config, self.knobs)
+    @property
+    def encoded(self) -> bool:
+        """Whether its images stay encoded, so that 7/8 of their centre squares are evaluated."""
+        return self.knobs.encoded or self.knobs.data.startswith("tfrecord:")
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """The values that became black and white in training, where pixels had other than 8 bits."""
+        found = self.record.get("value_range")
+        return self.knobs.value_range or (tuple(found) if found else None)
+
+    def data(self, data_dir: str | None = None) -> Data:
+        """Training and test images, still unread; from `data_dir` where TFDS has them elsewhere now."""
+        moved = {} if data_dir is None else {"data_dir": data_dir}
+        return open_data(self.config, replace(self.knobs, **moved))
 
 
 def versions() -> dict[str, str]:
@@ -80,6 +93,7 @@ def create_or_resume(
     *,
     besides: Collection[str] = (),
     beside: Mapping[str, str] | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> Path:
     """Makes a run directory, or checks that the one there is the same run. One in which nothing was learnt yet, as it
     ended before its first line of the log, is made anew.
@@ -90,6 +104,8 @@ def create_or_resume(
         knobs that may differ from the run's.
     beside
         the files that the config imports from its folder (`neighbors.of`), to be kept with the run.
+    value_range
+        the training images' (`Images.value_range`), by which others are scaled later.
 
     Raises ValueError where a knob, the config's program or the training images differ from the run's.
     """
@@ -108,7 +124,9 @@ def create_or_resume(
                 file.replace("\n", "\0") + "\n" for file in files
             )  # a name may hold all but the latter
             (run_dir / FILES).write_text(lines, encoding="utf-8")
-        record = {"config": str(config), "command": sys.argv, "about": about._asdict()}
+        record: dict[str, Any] = {"config": str(config), "command": sys.argv, "about": about._asdict()}
+        if value_range is not None:
+            record["value_range"] = list(value_range)
         record |= {"versions": versions(), "device": device()}
         record["started"] = time.strftime("%Y-%m-%d %H:%M:%S")
         (run_dir / "run.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -199,7 +217,8 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
         )
     record = read_json(run_dir / "run.json")
     about = _about(run_dir, record)
-    check_fits(run_dir / "run.json", record, {"config": str, "device": str})
+    hints = {"config": str, "device": str, "value_range": tuple[float, float]}
+    check_fits(run_dir / "run.json", record, hints)
     text, beside = trusted(run_dir, trust=trust)
     config = load_config(run_dir / "config.py", text=text, beside=beside)
     try:

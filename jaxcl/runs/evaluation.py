@@ -211,7 +211,7 @@ def evaluate_run(
     along is the further protocol "joint".
 
     baselines
-        what stands beside it: "raw pixels", "untrained encoder" (as the run initialised it), both or none. Raw pixels
+        what stands beside it: "raw pixels", "untrained encoder" (as the run began), both or none. Raw pixels
         are projected at random to fewer numbers where a classifier of all of them would take very long; the result
         then has "projected_to".
     parts
@@ -224,11 +224,11 @@ def evaluate_run(
         encoder as a reference, say. Their images must be of the same shape.
     data, data_dir
         another data set to evaluate on, as for `data.load` (resized to the run's images; gray ones become RGB if the
-        run's are): results then have "data", and lie in evaluations/PROTOCOL@DATA.json. Without data_dir that of the
-        run's own knobs serves.
+        run's are): results then have "data", and lie in evaluations/PROTOCOL@DATA.json. data_dir: where TFDS has
+        them, or the run's own images, now; that of the run's knobs unless given.
     evaluate_on, labels, layout, value_range
         another split to test on, another file of labels, and another way to read folders and pixels, than the run's
-        knobs say (of other data: than `data.load` would find).
+        knobs say (of other data: than `data.load` would find; but value_range is the run's unless given).
     encoded
         of `data`: whether its images stay encoded, so that crops (of "linear_moco" and fine-tuning) are of whole
         images, and tests see the 7/8 in the middle, not all of the centre square.
@@ -264,9 +264,10 @@ def evaluate_run(
         own_split = evaluate_on if test_data is None else None
         how: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
         sets = images_to_evaluate(run, data, data_dir, evaluate_on=own_split, encoded=encoded, **how)
-        sets = without_trained_on(run, sets, data, say)
         if test_data is not None:
             sets = with_test_images(run, sets, test_data, data_dir, evaluate_on=evaluate_on or "test")
+        sets = without_trained_on(run, sets, test_data or data, say)
+        if test_data is not None:
             data = ", ".join(filter(None, (data, f"tested on {test_data}")))
         tested = (line for _, test in sets.values() for line in (describe(test), *test.notes))
         for line in dict.fromkeys(tested):
@@ -295,8 +296,11 @@ def evaluate_run(
         found_there = encoder_of(theirs, theirs.recipe.method.embed)
         named[Path(other).name], steps[Path(other).name] = found_there.embed, found_there.step
     if "untrained encoder" in baselines:
-        steps["untrained encoder"] = encoder.step
-        named["untrained encoder"] = encoder_of(run, recipe.method.embed, untrained=True).embed
+        try:
+            named["untrained encoder"] = encoder_of(run, recipe.method.embed, untrained=True).embed
+            steps["untrained encoder"] = encoder.step
+        except FileNotFoundError as error:  # what it was started from
+            say(f"Without the untrained encoder: {error}")
     width = None
     if "raw pixels" in baselines:
         steps["raw pixels"] = encoder.step

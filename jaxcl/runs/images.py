@@ -6,6 +6,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ def images_to_evaluate(
     value_range: tuple[float, float] | None = None,
     encoded: bool = False,
 ) -> dict[str, tuple[Images, Images]]:
-    """A kind of label -> training and test images that carry it: the run's own, or other data."""
+    """A kind of label -> training and test images that carry it: the run's own, or other data; `data_dir` is where TFDS
+    has either."""
     changed: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
     if data is not None:
         how = {name: value for name, value in changed.items() if value is not None}
@@ -36,7 +38,7 @@ def images_to_evaluate(
     knobs = dataclasses.replace(run.knobs, **{name: v for name, v in changed.items() if v is not None})
     run = run._replace(knobs=resolved(knobs))
     try:
-        own = run.data()
+        own = run.data(data_dir)
         sets: dict[str, tuple[Images, Images | None]] = {"": (own.train, own.test)}
         if own.evaluated is not None:
             sets = {kind: (train, test) for kind, (train, test) in own.evaluated.items()}
@@ -83,9 +85,10 @@ def other_split(
     encoded: bool = False,
 ) -> Images:
     """One split of another data set; where it stays encoded, of the centre square the 7/8 in the middle is seen, and
-    crops are of the whole image."""
+    crops are of the whole image. Pixels of other than 8 bits are on the run's scale, unless a range is given."""
     from jaxcl import data as images
 
+    known = range_for(run, data) if value_range is None else None
     opened = images.open(
         data,
         train_on=split,
@@ -93,10 +96,26 @@ def other_split(
         size=side_of(run),
         labels=labels,
         layout=layout,
-        value_range=value_range,
+        value_range=value_range or known,
         encoded=encoded or None,
     )
-    return fitting(opened.train, run.about.shape)
+    found = opened.train if known is None else told_of_range(opened.train)
+    return fitting(found, run.about.shape)
+
+
+def range_for(run: Run, data: str) -> tuple[float, float] | None:
+    """The values of other data that become black and white where nobody says: those of the run's training images, as
+    its encoder was trained on that scale. None where all pixels have 8 bits."""
+    return None if data.partition(":")[0] in ("digits", "tfds") else run.value_range
+
+
+def told_of_range(images: Images) -> Images:
+    """The same with a sentence about it, where they are on the scale of a run."""
+    if images.value_range is None:
+        return images
+    low, high = images.value_range
+    line = f"Pixels of other than 8 bits are scaled as in training: {low:g} becomes black and {high:g} white."
+    return images._replace(notes=(*images.notes, line))
 
 
 def with_test_images(
@@ -117,7 +136,7 @@ def with_test_images(
     from jaxcl.data.lazy import EVALUATED_FRACTION
 
     kind, _, where = spec.partition(":")
-    encoded = run.knobs.encoded and kind not in ("digits", "npz", "npy")
+    encoded = run.encoded and kind not in ("digits", "npz", "npy")
     if kind == "objectnet13":
         images = objectnet13(where, size=side_of(run), fraction=EVALUATED_FRACTION if encoded else 1.0)
         images = fitting(images, run.about.shape)
@@ -134,9 +153,12 @@ def in_classes_of(train: Images, images: Images) -> Images:
     numbers = {name: k for k, name in enumerate(train.classes)}
     strange = sorted({own[k] for k in np.unique(images.labels)} - set(numbers))
     if strange:
+        unnamed = next((some.name for some in (train, images) if not some.classes), None)
+        remedy = f" Those of {unnamed} are numbers: store their names, as `classes` in the archive."
         raise ValueError(
             f"The test images of {images.name} have {len(strange)} classes that the training images of {train.name} do"
             f" not have: {', '.join(strange[:3])}; theirs are {', '.join(train.classes[:3]) or 'not named'}, ..."
+            + (remedy if unnamed else "")
         )
     place = np.array([numbers.get(name, -1) for name in own], np.int32)
     return images._replace(labels=place[images.labels], classes=train.classes)
@@ -182,8 +204,8 @@ def fitting(images: Images, shape: Sequence[int]) -> Images:
     found = pixels.shape[3]
     if found == 1 and c == 3:
         pixels = np.repeat(pixels, 3, axis=3)
-    elif found == 3 and c == 1 and all((pixels[..., :1] == pixels[..., k : k + 1]).all() for k in (1, 2)):
-        pixels = np.ascontiguousarray(pixels[..., :1])
+    elif found == 3 and c == 1 and (gray := gray_of(pixels)) is not None:
+        pixels = gray
     elif found != c:
         raise ValueError(
             f"The run's encoder takes images with {c} channels; those of {images.name} have {found}. Convert them, or"
@@ -192,13 +214,28 @@ def fitting(images: Images, shape: Sequence[int]) -> Images:
     return images._replace(images=pixels)
 
 
+def gray_of(pixels: np.ndarray) -> np.ndarray | None:
+    """Of images whose channels are all equal the first, [n, h, w, 1]; None of others. Encoded ones are decoded once."""
+    from jaxcl.data.arrays import allocate
+
+    out: np.ndarray | None = None
+    for start in range(0, len(pixels), 256):
+        some = np.asarray(pixels[start : start + 256])
+        if (some != some[..., :1]).any():
+            return None
+        out = allocate((*pixels.shape[:3], 1)) if out is None else out
+        out[start : start + 256] = some[..., :1]
+    return out
+
+
 def without_trained_on(
     run: Run,
     sets: dict[str, tuple[Images, Images]],
     data: str | None,
     say: Callable[[str], None],
 ) -> dict[str, tuple[Images, Images]]:
-    """The same without those test images that the run was trained on, and a line about them."""
+    """The same without those test images that the run was trained on, whatever links lead to them, and a line about it.
+    `data` names where the test images are; None: they are the run's own."""
     from jaxcl.data import take
 
     own, spec = trained_on(run.dir), run.knobs.data
@@ -209,12 +246,14 @@ def without_trained_on(
                 " has no splits, test images may be among them."
             )
         return sets
-    root = os.path.realpath(spec.partition(":")[2])
-    here = root if data is None else os.path.realpath(os.path.expanduser(data.partition(":")[2]))
-    known = {os.path.join(root, file) for file in own}
+    place = cache(os.path.realpath)  # folders repeat
+    root = folder_of(spec)
+    known = {_resolved(os.path.join(root, file), place) for file in own}
+    here = root if data is None else folder_of(data)
     made = {}
     for kind, (train, test) in sets.items():
-        rows = [i for i, file in enumerate(test.files) if os.path.join(here, file) not in known]
+        paths = (os.path.join(here, file) for file in test.files)
+        rows = [i for i, path in enumerate(paths) if _resolved(path, place) not in known]
         seen = len(test.files) - len(rows)
         if seen and not rows:
             say(f"All {seen} test images were trained on: their accuracy is not that of new images.")
@@ -223,3 +262,18 @@ def without_trained_on(
             test = take(test, np.array(rows))
         made[kind] = train, test
     return made
+
+
+def folder_of(spec: str) -> str:
+    """The folder that a specification names, without the list of classes."""
+    from jaxcl.data.classes import without_list
+
+    return os.path.expanduser(without_list(spec)[0].partition(":")[2])
+
+
+def _resolved(path: str, place: Callable[[str], str]) -> str:
+    """The file that a path leads to; `place` resolves folders."""
+    if os.path.islink(path):
+        return os.path.realpath(path)
+    folder, name = os.path.split(path)
+    return os.path.join(place(folder), name)

@@ -76,7 +76,8 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
             say(longer.said(more))
 
         def begin() -> None:
-            create_or_resume(run_dir, config, knobs, data.about, images.files, besides=besides, beside=beside)
+            kept: dict[str, Any] = {"beside": beside, "value_range": images.value_range}
+            create_or_resume(run_dir, config, knobs, data.about, images.files, besides=besides, **kept)
             if more and first:
                 longer.record(run_dir, knobs, more)
 
@@ -110,15 +111,18 @@ def opened(data: Data) -> Images:
         return data.train
 
 
-def starting_point(knobs: CommonKnobs, recipe: Recipe) -> Callable[[Any], Any] | None:
-    """What --init names, a run or a file of weights, as a function of the state to start with."""
+def starting_point(
+    knobs: CommonKnobs, recipe: Recipe, *, say: Callable[[str], None] | None = None
+) -> Callable[[Any], Any] | None:
+    """What --init names, a run or a file of weights, as a function of the state to start with. `say`, print unless
+    given, gets a line about it."""
     from jaxcl import weights
     from jaxcl.train import checkpoint
     from jaxcl.train.state import start_from
 
     if knobs.init is None:
         return None
-    say = print if jax.process_index() == 0 else silent
+    say = say or (print if jax.process_index() == 0 else silent)
     if weights.is_file(knobs.init):
         return weights.starting_from(knobs.init, recipe.method, carries=recipe.carries, say=say)
     init = Path(knobs.init) / "checkpoints"
@@ -188,7 +192,8 @@ def train_runs(
 
     def begin() -> None:
         for folder, knobs in pairs:
-            create_or_resume(folder, config, knobs, data.about, images.files, beside=beside)
+            kept: dict[str, Any] = {"beside": beside, "value_range": images.value_range}
+            create_or_resume(folder, config, knobs, data.about, images.files, **kept)
 
     with ExitStack() as owners:
         for folder, knobs in pairs:

@@ -2,6 +2,8 @@
 
 import io
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import jaxcl
 from jaxcl.data import as_images, find_images, load
 from jaxcl.data.decode import header, read_rgb, readable_formats
 
@@ -193,3 +196,62 @@ def test_a_damaged_image_is_named_when_it_is_asked_for(tmp_path):
     assert images[4:].shape == (5, 8, 8, 3)
     with pytest.raises(ValueError, match=r"3\.jpg is damaged: .*truncated.*Mend or remove it"):
         images[:4]
+
+
+MASK = np.arange(9) % 4 == 1
+WHOLE_MASK = np.random.default_rng(0).random((9, 4, 4, 3)) < 0.2
+INDICES = (
+    ...,
+    (...,),
+    (),
+    (..., slice(None, 1)),
+    (..., 0),
+    (slice(2, 5), ..., 1),
+    (3, ...),
+    (-1, ..., slice(1, 3), 2),
+    ([4, 2, 4], ..., 0),
+    (..., [0, 2, 1]),
+    (MASK, ..., 0),
+    (..., WHOLE_MASK),
+    ([1, 2], [3, 0]),
+    ([[1, 2], [2, 0]], slice(1, 3)),
+    (slice(None, None, -2), 1, ..., slice(None, 1)),
+    (None, 2),
+    (..., None),
+    (2, 1, 3, 0),
+    (slice(0, 0), ...),
+    WHOLE_MASK,
+    MASK.tolist(),
+    np.int64(5),
+)
+
+
+@pytest.mark.parametrize("index", INDICES, ids=lambda index: str(index)[:30])
+def test_encoded_pixels_are_indexed_as_an_array_is(tmp_path, index):
+    (tmp_path / "train").mkdir()
+    for i in range(9):
+        noise = np.random.default_rng(i).integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"train/{i}.png")
+    pixels = as_images(find_images(f"folder:{tmp_path}", "train"), 4).images
+    assert np.array_equal(pixels[index], np.asarray(pixels)[index])
+
+
+def test_encoded_pixels_have_all_that_others_ask_of_images(spec):
+    """What is written after `.images.images` in the rooms that are given images, whatever keeps them."""
+    root = Path(jaxcl.__file__).parent
+    rooms = [
+        *root.glob("evaluate/**/*.py"),
+        *root.glob("runs/*.py"),
+        *root.glob("report/*.py"),
+        *root.glob("*.py"),
+    ]
+    asked = {
+        name
+        for file in rooms
+        for name in re.findall(r"\b\w+\.images\.(\w+)", file.read_text())
+        if name not in ("images", "labels")
+    }
+    assert {"shape", "nbytes"} <= asked
+    pixels = as_images(find_images(spec, "train"), 16).images
+    assert [name for name in sorted(asked) if not hasattr(pixels, name)] == []
+    assert pixels.nbytes == 0

@@ -5,9 +5,11 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxcl.data import arrays, find_images, load, tf_read
+from jaxcl.cli import main
+from jaxcl.data import arrays, classes, find_images, load, tf_read
 from jaxcl.data import open as open_data
 from jaxcl.data.decode import read_rgb
+from jaxcl.data.everything import everything
 from jaxcl.typing import About
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
@@ -56,11 +58,25 @@ class TinyMixed(TinyFlags):
     SHAPE = (None, None, 3)
 
 
+class TinyUnlabelled(TinyFlags):
+    """The only split beside "train" has secret labels."""
+
+    def _split_generators(self, manager):
+        return {"train": self._generate_examples("unlabelled"), "validation": self._generate_examples("test")}
+
+
+class TinyTest(TinyFlags):
+    """There is nothing to train on."""
+
+    def _split_generators(self, manager):
+        return {"test": self._generate_examples("validation")}
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("tfds")
     tfds.disable_progress_bar()
-    for builder in (TinyFlags, TinyMixed):
+    for builder in (TinyFlags, TinyMixed, TinyUnlabelled, TinyTest):
         builder(data_dir=root).download_and_prepare()
     return root
 
@@ -166,3 +182,94 @@ def test_evaluations_of_a_run_on_unlabelled_images_have_the_labelled_ones(root):
     assert (len(train.images), len(test.images)) == (300, 5)
     assert opened.train.labels is None
     assert train.labels is not None
+
+
+@pytest.mark.parametrize("fraction", [1.0, 7 / 8])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("tiny_flags", {"train": 300, "validation": 5, "test": 4, "unlabelled": 7}),
+        ("tiny_unlabelled", {"train": 7, "validation": 4}),
+        ("tiny_test", {"test": 5}),
+    ],
+)
+def test_everything_is_each_split_once_whatever_labels_it_has(root, name, count, fraction):
+    """Of a square as large as the images nothing is resized: its pixels tell which image it is."""
+    parts = list(everything(f"tfds:{name}", data_dir=root, size=6, fraction=fraction))
+    assert {part.splits[0]: len(part.images.images) for part in parts} == count
+    assert next(iter(count)) == parts[0].splits[0]
+    if fraction < 1:
+        return
+    for part in parts:
+        squares = {pixels(i, 6, 8)[:, 1:7].tobytes(): i for i in range(len(part.images.images))}
+        assert sorted(squares[image.tobytes()] for image in part.images.images) == list(range(len(squares)))
+
+
+@pytest.mark.parametrize("fraction", [1.0, 7 / 8])
+def test_of_a_list_of_classes_everything_is_what_has_labels(root, monkeypatch, fraction):
+    monkeypatch.setitem(classes.CLASS_LISTS, "here", ("somewhere",))
+    with pytest.warns(UserWarning, match="has no labels, so none of its images is taken"):
+        parts = list(everything("tfds:tiny_flags#here", data_dir=root, size=6, fraction=fraction))
+    assert {part.splits[0]: len(part.images.images) for part in parts} == {"train": 150, "validation": 2}
+    assert {name for part in parts for name in part.classes} == {"somewhere"}
+    with pytest.raises(ValueError, match="no split of it has labels"):
+        list(everything("tfds:tiny_unlabelled#here", data_dir=root, size=6, fraction=fraction))
+
+
+CONFIG = """
+from dataclasses import dataclass
+
+import optax
+
+from jaxcl import CommonKnobs, Recipe, augment, basics, losses, methods, nets
+
+
+@dataclass(frozen=True)
+class Knobs(CommonKnobs):
+    data: str = "tfds:tiny_flags"
+    size: int = 6
+    batch_size: int = 104
+    epochs: float = 1
+
+
+def recipe(knobs, about):
+    size, steps, axis, dtype, lean = basics(knobs, about)
+    norm, views = nets.batch_norm(axis_name=axis), augment.two_views(augment.flip())
+    method = methods.simclr(
+        views=views,
+        encoder=nets.conv_n(features=(4,), dense=4, norm=norm),
+        head=nets.mlp_head(norm=norm, hidden=(), out=4),
+        loss=losses.keyless(losses.nt_xent, temperature=0.5),
+        axis_name=axis,
+    )
+    return Recipe(method, optax.sgd(0.1), optax.constant_schedule(0.1), views, steps, knobs.batch_size)
+"""
+
+
+def test_a_run_goes_on_where_its_data_set_lies_elsewhere(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jaxcl.report.run.DPI", 20)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    (tmp_path / "tiny.py").write_text(CONFIG)
+    shutil.copytree(root / "tiny_flags", tmp_path / "old/tiny_flags")
+    with monkeypatch.context() as patch:
+        patch.setitem(globals(), "pixels", lambda i, h, w, before=pixels: 255 - before(i, h, w))
+        TinyFlags(data_dir=tmp_path / "other").download_and_prepare()
+    run = ["--run-dir", str(tmp_path / "run")]
+    train = ["train", str(tmp_path / "tiny.py"), *run, "--data-dir"]
+    assert main([*train, str(tmp_path / "old")]) == 0
+    (tmp_path / "old").rename(tmp_path / "new")
+    capsys.readouterr()
+    asked = ["evaluate", str(tmp_path / "run"), "--protocol", "knn", "--no-baselines"]
+    assert main(asked) == 1
+    assert "If it lies elsewhere: --data-dir DIR" in capsys.readouterr().err
+    moved = ["--data-dir", str(tmp_path / "new")]
+    assert main([*asked, *moved]) == 0
+    assert main(["embed", str(tmp_path / "run"), "--out", str(tmp_path / "f.npz"), *moved]) == 0
+    assert main(["plot", str(tmp_path / "run"), *moved]) == 0
+    assert "cannot be read" not in capsys.readouterr().out
+    assert main(["replay", str(tmp_path / "run"), "--step", "2", *moved]) == 0
+    assert main([*train, *moved[1:], "--epochs", "2"]) == 0
+    assert "goes on to 2, step 4" in capsys.readouterr().out
+    # Only where it is the same data.
+    assert main([*train, str(tmp_path / "other"), "--epochs", "3"]) == 1
+    assert "the training images or their labels are others" in capsys.readouterr().err

@@ -10,7 +10,6 @@ import numpy as np
 
 from jaxcl.data.decode import ToBytes, first, full_range, read_rgb, reason, within
 from jaxcl.data.stream import Encoded, read_bytes
-from jaxcl.typing import Images
 
 
 def where(source: Encoded, index: np.ndarray, box: np.ndarray) -> dict[str, np.ndarray]:
@@ -73,47 +72,35 @@ def read_whole(content: bytes, size: np.ndarray, to_bytes: ToBytes = full_range)
     return image
 
 
-def look_closer(tf, source: Encoded, index: np.ndarray, tolerate: float) -> bool:
-    """Decodes these images one by one; tells whether anything was learnt about any of them, and notes it in source."""
-    learnt = False
-    for i in map(int, np.unique(index)):
+def verdict(tf, source: Encoded, rows: dict[str, np.ndarray], at: int) -> tuple[bool, str]:
+    """How an image of some rows of `where` is decoded: whether as a plain JPEG, or by Pillow; and why it cannot be, ""
+    where it can. It follows from the file and the box alone, whatever was seen of it before."""
+    i = int(rows["index"][at])
+    if source.plain[i]:
+        known = ("path", "span", "range", "plain", "size", "box", "blocks")
         try:
-            content = source.content(i)
-            if source.plain[i]:
-                try:
-                    tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
-                    continue
-                except tf.errors.OpError:
-                    source.plain[i], learnt = False, True  # Pillow may know better
-            read_whole(content, source.sizes[i], source.to_bytes)
-        except Exception as error:  # whatever is wrong with it
-            source.damaged[i], learnt = reason(error), True
-            warnings.warn(
-                f"{source.where(i)} is damaged and left out: {source.damaged[i]}. ({len(source.damaged)} of"
-                f" {len(source.paths)} so far)",
-                stacklevel=2,
-            )
+            decoded(tf, {name: tf.convert_to_tensor(rows[name][at]) for name in known if name in rows})
+            return True, ""
+        except Exception:
+            pass  # Pillow may know better
+    try:
+        value_range = rows["range"][at] if "range" in rows else None
+        read_box(source.content(i), rows["box"][at], rows["size"][at], value_range)
+    except Exception as error:  # whatever is wrong with it
+        return False, reason(error)
+    return False, ""
+
+
+def told_of_damage(source: Encoded, i: int, why: str, tolerate: float) -> None:
+    """Notes that an image is damaged, with a warning. Raises ValueError where there are too many."""
+    source.damaged[i] = why
+    warnings.warn(
+        f"{source.where(i)} is damaged and left out: {why}. ({len(source.damaged)} of {len(source.paths)} so far)",
+        stacklevel=2,
+    )
     if len(source.damaged) > tolerate * len(source.paths):
         names = [f"{source.where(i)}: {reason}" for i, reason in sorted(source.damaged.items())]
         raise ValueError(
             f"{len(names)} of the {len(source.paths)} images of {source.name} are damaged, more than the fraction of"
             f" {tolerate:g} that is tolerated: {first(names)} Mend or remove them, or raise tolerate."
         )
-    if not learnt and source.plain[index].any():
-        # Whole they can be decoded, in part they cannot: let Pillow have them all.
-        source.plain[index], learnt = False, True
-    return learnt
-
-
-def stand_in(source: Images | Encoded, index: np.ndarray) -> np.ndarray:
-    """The same numbers, but for each damaged file the next good one's."""
-    if not (isinstance(source, Encoded) and source.damaged):
-        return index
-    n = len(source.paths)
-    if len(source.damaged) == n:
-        raise ValueError(f"all {n} images of {source.name} are damaged.")
-    out = index.copy()
-    for i in np.flatnonzero(np.isin(index, list(source.damaged))):
-        while int(out[i]) in source.damaged:
-            out[i] = (out[i] + 1) % n
-    return out

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from jaxcl.data.batches import index_batches
-from jaxcl.data.host.files import look_closer, stand_in
+from jaxcl.data.host.files import told_of_damage, verdict
 from jaxcl.data.stream import Encoded
 
 # (batch_size, seed, start_step, stop_step, process_index, process_count, by name) -> this process's batches.
@@ -39,14 +39,54 @@ def run_in_order(tf, source, made, one, threads, tolerate, order, rows_here, *, 
     """made(step, index) -> tree, what a batch is made of; one(tree, row) -> an example; order(first, last) -> which
     images the steps have, {"index": [rows_here]} each. Yields the batches."""
     threads = threads or os.cpu_count() or 1
+    suspects: set[int] = set(source.damaged) if isinstance(source, Encoded) else set()
+
+    def settled(step, index):
+        """What the batch of a step is made of: for each image that cannot be decoded in this step, the next that can.
+
+        Only suspects are tried, which failed in some step. As they are tried anew, a batch does not depend on the steps
+        before it: a run that goes on has the batches of one that never stopped.
+        """
+        out, by = index.copy(), {}
+        for at in np.flatnonzero(np.isin(index, list(suspects))):
+            for n in range(len(source.paths)):
+                out[at] = (int(index[at]) + n) % len(source.paths)
+                if int(out[at]) not in suspects:
+                    break
+                by[at], why = verdict(tf, source, made(step, out[at : at + 1])[1], 0)
+                if not why:
+                    break
+            else:
+                raise ValueError(f"all {len(source.paths)} images of {source.name} are damaged.")
+            if int(out[at]) not in suspects:
+                by.pop(at, None)
+        tree, rows = made(step, out)
+        if by:
+            rows = {**rows, "plain": rows["plain"].copy()}
+            rows["plain"][list(by)] = list(by.values())
+        return tree, rows
+
+    def look_closer(step):
+        """Tries all images of a step, one by one; whether any is a suspect now that was none before."""
+        before = len(suspects)
+        rows = settled(step, next(order(step, None))["index"])[1]
+        for at, i in enumerate(rows["index"].tolist()):
+            if i in suspects:
+                continue
+            plain, why = verdict(tf, source, rows, at)
+            if why or plain != source.plain[i]:
+                suspects.add(i)
+            if why and i not in source.damaged:
+                told_of_damage(source, i, why, tolerate)
+        return len(suspects) > before
 
     def dataset(first):
-        tree, example = made(first, stand_in(source, next(order(first, None))["index"]))
+        tree, example = settled(first, next(order(first, None))["index"])
         signature = tf.nest.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), example)
 
         def batches():
             for step, batch in enumerate(order(first, stop_step), start=first):
-                yield made(step, stand_in(source, batch["index"]))[1]
+                yield settled(step, batch["index"])[1]
 
         # Only numbers and small arrays pass through Python, a batch at a time; the rest is TensorFlow's.
         rows = tf.data.Dataset.from_generator(batches, output_signature=signature).unbatch()
@@ -70,8 +110,7 @@ def run_in_order(tf, source, made, one, threads, tolerate, order, rows_here, *, 
                 return
             except tf.errors.OpError:
                 # Some file of this step cannot be decoded. Find it, and begin again at this step without it.
-                index = stand_in(source, next(order(step, None))["index"])
-                if not (isinstance(source, Encoded) and look_closer(tf, source, index, tolerate)):
+                if not (isinstance(source, Encoded) and look_closer(step)):
                     raise
 
     batches = walk()

@@ -50,8 +50,9 @@ def host_views(
         how many images are worked on at once; by default as many as there are cores.
     tolerate
         the fraction of the files that may turn out damaged when they are decoded. Such a file is named in a warning
-        and in `source.damaged`, and wherever its turn comes, the next good file stands in for it (and `index` says
-        so). Beyond that fraction a ValueError names them; 0 refuses the first.
+        and in `source.damaged`, and in each batch for which it cannot be decoded the next good file stands in for it
+        (and `index` says so), whatever came before: a run that goes on has the batches of one that never stopped.
+        Beyond that fraction a ValueError names them; 0 refuses the first.
     implementations
         those of ops of your own; see `host_ops.host_apply`.
 

@@ -25,7 +25,8 @@ class Part(NamedTuple):
 
 class Layout(NamedTuple):
     """A folder, understood: its splits by the names they were given ("train", "Testing", "val"), its classes in the
-    order of their numbers, and a sentence or two that say how it was read; `labels_by` those about files of labels."""
+    order of their numbers, and a sentence or two that say how it was read; `labels_by` those about files of labels.
+    `exact`: no split stands in for another."""
 
     root: Path
     splits: dict[str, Part]
@@ -35,12 +36,13 @@ class Layout(NamedTuple):
     )
     says: str
     labels_by: tuple[str, ...] = ()
+    exact: bool = False
 
     def name_of(self, split: str) -> str:
         """Which of `splits` is asked for: by its own name or its kind. "test" is a validation split where there is no
         other, or where the test images have no labels and those of the validation split do."""
         exact = [name for name in self.splits if name.casefold() == split.casefold()]
-        if exact and not (split == "test" and self._secret(exact[0])):
+        if exact and (self.exact or not (split == "test" and self._secret(exact[0]))):
             return exact[0]
         kind = kind_within(split)
         named = [name for name in self.splits if kind is not None and kind_within(name) == kind]
