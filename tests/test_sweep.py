@@ -52,8 +52,8 @@ def data(knobs):
         return Images("noise", pixels.astype(np.uint8), labels, ("a", "b"))
 
     about = About(16, (8, 8, 3), ("a", "b"))
-    test = (16, 0) if knobs.evaluate_on == "train" else (12, 1)
-    return Data("noise", train=lambda: split(16, 0), test=lambda: split(*test), about=lambda: about)
+    n, salt = (16, 0) if knobs.evaluate_on == "train" else (12, 1)
+    return Data("noise", train=lambda: split(16, 0), test=lambda: split(n, salt), about=lambda: about)
 
 
 def recipe(knobs, about):
@@ -88,7 +88,8 @@ def test_runs_that_differ_in_numbers_and_seeds_are_one_group(config):
 
 def test_what_shapes_the_program_or_the_images_stands_apart(config):
     module = load_config(config)
-    assert knobs_read_by(module.data, {"brightness", "seed"}) == {"brightness"}
+    read = knobs_read_by(module.data, {"brightness", "seed", "evaluate_on"})
+    assert read == {"brightness", "evaluate_on"}
     runs = [
         module.Knobs(),
         module.Knobs(seed=1),
