@@ -11,7 +11,7 @@ from PIL import Image
 from jaxcl.cli import main
 from jaxcl.cli.words import baselines_of, settings_of
 from jaxcl.evaluate import PROTOCOLS, Subject, embed, transforms
-from jaxcl.runs import BASELINES, Unevaluated, check_asked, evaluate_run, evaluation, open_run
+from jaxcl.runs import BASELINES, Unevaluated, check_asked, evaluate_run, open_run
 from jaxcl.runs.asked import file_of
 from jaxcl.runs.images import fitted_to
 from jaxcl.runs.joint import joint
@@ -343,15 +343,3 @@ def test_how_images_are_read_reaches_other_test_images(home):
     (row,) = (row for row in rows if row["protocol"] == "knn")
     assert (row["test_images"], row["accuracy"]) == (3, 0)  # by labels that are all wrong
     assert row["variant"] == "labels=others.csv"
-
-
-def test_where_data_sets_lie_now_is_taken_for_the_run_s_own_too(home, monkeypatch):
-    seen, opened = [], evaluation.images_to_evaluate
-    monkeypatch.setattr(
-        evaluation,
-        "images_to_evaluate",
-        lambda run, *a, **more: seen.append(run.knobs.data_dir) or opened(run, *a, **more),
-    )
-    rows = evaluate_run("run", ["knn"], baselines=(), data_dir="/elsewhere")
-    assert seen == ["/elsewhere"]
-    assert not any("variant" in row for row in rows)

@@ -231,7 +231,7 @@ def evaluate_run(
     data, data_dir
         another data set to evaluate on, as for `data.load` (resized to the run's images; gray ones become RGB if the
         run's are): results then have "data", and lie in evaluations/PROTOCOL@DATA.json. Without data_dir that of the
-        run's own knobs serves; without data it says where the run's own lie.
+        run's own knobs serves.
     evaluate_on, labels, layout, value_range
         another split to test on, another file of labels, and another way to read folders and pixels, than the run's
         knobs say (of other data: than `data.load` would find). With test_data they are of that, and what classifiers
@@ -268,8 +268,6 @@ def evaluate_run(
     run = open_run(run_dir, trust=trust)
     recipe = run.recipe
     encoder = encoder_of(run, recipe.method.embed)
-    if data_dir is not None and data is None and test_data is None:  # where the run's own lie now
-        run = run._replace(knobs=dataclasses.replace(run.knobs, data_dir=data_dir))
     otherwise = asked_otherwise(run, data, test_data, evaluate_on=evaluate_on, encoded=encoded, **how)
     if members is None:
         how["evaluate_on"] = evaluate_on
