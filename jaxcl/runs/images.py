@@ -147,6 +147,21 @@ def in_classes_of(train: Images, images: Images) -> Images:
     return images._replace(labels=place[images.labels], classes=train.classes)
 
 
+def fitted_to(train: Images, test: Images) -> int:
+    """How many of the test images are among those that classifiers are fitted to: by their files, where these show the
+    same pixels; of images that are no files all or none, by some of their pixels."""
+    if train.files and test.files:
+        place = {file: i for i, file in enumerate(train.files)}
+        shared = [(place[file], i) for i, file in enumerate(test.files) if file in place]
+    else:
+        same = train.images.shape == test.images.shape
+        shared = [(i, i) for i in range(len(test.images))] if same else []
+    if not shared:
+        return 0
+    some = np.array(shared)[np.unique(np.linspace(0, len(shared) - 1, 16).astype(int))]
+    return len(shared) if np.array_equal(train.images[some[:, 0]], test.images[some[:, 1]]) else 0
+
+
 def side_of(run: Run) -> int:
     """To how many pixels a side other data is resized for a run."""
     h, w, _ = run.about.shape
@@ -210,18 +225,3 @@ def without_trained_on(
             test = take(test, np.array(rows))
         made[kind] = train, test
     return made
-
-
-def fitted_to(train: Images, test: Images) -> int:
-    """How many of the test images are among those that classifiers are fitted to: by their files, where these show the
-    same pixels; of images that are no files all or none, by some of their pixels."""
-    if train.files and test.files:
-        place = {file: i for i, file in enumerate(train.files)}
-        shared = [(place[file], i) for i, file in enumerate(test.files) if file in place]
-    else:
-        same = train.images.shape == test.images.shape
-        shared = [(i, i) for i in range(len(test.images))] if same else []
-    if not shared:
-        return 0
-    some = np.array(shared)[np.unique(np.linspace(0, len(shared) - 1, 16).astype(int))]
-    return len(shared) if np.array_equal(train.images[some[:, 0]], test.images[some[:, 1]]) else 0
