@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxcl.config import MAY_CHANGE
+from jaxcl.config import MAY_CHANGE, load_config
 from jaxcl.records import read_json, write_whole
 from jaxcl.runs import Unevaluated, device
 from jaxcl.study import (
@@ -89,6 +89,8 @@ def run_study(
     began = {"began": time.strftime("%Y-%m-%d %H:%M:%S"), "device": device(), "process": os.getpid()}
     started, drawn = (time.perf_counter(), time.process_time()), [-math.inf]
 
+    module = load_config(study.config)
+
     def page() -> Path:
         """Of all seeds whose runs lie there, also those of another command or process."""
         seeds_there = [read_json(file).get("seed") for file in run_dir.glob("*/knobs.json")]
@@ -96,7 +98,8 @@ def run_study(
         shown = study._replace(seeds=tuple(all_seeds))
         all_of = combinations(grids(shown))
         folders = folders_of(run_dir, study.config, all_of, [knobs(combination) for combination in all_of])
-        results, said = write_results(run_dir, all_of, folders), _command(command, own, all_seeds)
+        results = write_results(run_dir, all_of, folders, config=module)
+        said = _command(command, own, all_seeds)
         return write_page(path, shown, results, run_dir, command=said)
 
     def after(results: list[dict[str, Any]]) -> None:

@@ -34,7 +34,8 @@ from jaxcl.runs import (
     train_runs,
 )
 from jaxcl.runs.directory import silent
-from jaxcl.swept import check_is_of, folder_name, folders_of, is_done, name_of
+from jaxcl.runs.marks import is_variant, of_step
+from jaxcl.swept import check_is_of, folder_name, folders_of, is_done, last_step, name_of
 from jaxcl.train.checkpoint import latest
 from jaxcl.train.population import mappable
 from jaxcl.train.saved import DIVERGED, common_step
@@ -189,14 +190,14 @@ def sweep(
     for name, folder in zip(map(folder_name, all_of), folders, strict=True):
         if folder.name != name:
             print(f"{name} has the knobs of {folder.name}, and is that run.", flush=True)
-    done = {folder: is_done(folder, protocols, baselines) for folder in folders}
+    module = load_config(config)
+    done = {folder: is_done(folder, module, protocols, baselines) for folder in folders}
     for folder, own_knobs in zip(folders, knobs, strict=True):
         check_is_of(folder, config, own_knobs, done=done[folder])
     todo = [i for i, folder in enumerate(folders) if not done[folder] and folder not in folders[:i]]
     if not todo:
-        return _ended(sweep_dir, all_of, folders)
+        return _ended(sweep_dir, all_of, folders, module)
     each = [Group((j,), ()) for j in range(len(todo))]
-    module = load_config(config)
     check_labels(module, knobs[todo[0]], protocols)
     sorted_out = each if len(todo) == 1 else groups(module, [knobs[i] for i in todo])
     # Those that are trained one after the other share what evaluates them, too.
@@ -248,10 +249,10 @@ def sweep(
                     # Programs that no other run will use: over a long sweep they fill the memory.
                     jax.clear_caches()
                     since_cleared = 0
-                results = write_results(sweep_dir, all_of, folders)
+                results = write_results(sweep_dir, all_of, folders, config=module)
                 if after is not None:
                     after(results)
-    results = _ended(sweep_dir, all_of, folders)
+    results = _ended(sweep_dir, all_of, folders, module)
     if unevaluated:
         raise Unevaluated(" ".join(unevaluated), results)
     return results
@@ -264,9 +265,12 @@ def check_labels(config: ModuleType, knobs: CommonKnobs, protocols: Sequence[str
     if not needing or not of_files or callable(getattr(config, "data", None)):
         return
     if not open_data(config, knobs).about.classes:
+        kind = knobs.data.partition(":")[0]
+        remedy = "Give a file of labels (--labels FILE)"
+        remedy = "Put labels into that file (train_labels, test_labels)" if kind == "npz" else remedy
         raise ValueError(
             f"A sweep evaluates by {', '.join(needing)}, which needs labels, and the images of {knobs.data} have none."
-            " Give a file of labels (--labels FILE), or --protocol rotation hue; `jaxcl train` trains without."
+            f" {remedy}, or --protocol rotation hue; `jaxcl train` trains without."
         )
 
 
@@ -302,7 +306,7 @@ def _at_one_step(members: Sequence[int], folders: Sequence[Path]) -> Iterator[li
 
 
 def _ended(
-    sweep_dir: Path, all_of: Sequence[dict[str, str]], folders: Sequence[Path]
+    sweep_dir: Path, all_of: Sequence[dict[str, str]], folders: Sequence[Path], config: ModuleType
 ) -> list[dict[str, Any]]:
     """The results, once it is said of which runs there are none."""
     for folder in dict.fromkeys(folders):
@@ -312,18 +316,26 @@ def _ended(
                 f" out steps that are not finite, remove {folder / DIVERGED} and give the same command.",
                 file=sys.stderr,
             )
-    return write_results(sweep_dir, all_of, folders)
+    return write_results(sweep_dir, all_of, folders, config=config)
 
 
 def write_results(
-    sweep_dir: Path, all_of: Sequence[dict[str, str]], folders: Sequence[Path]
+    sweep_dir: Path,
+    all_of: Sequence[dict[str, str]],
+    folders: Sequence[Path],
+    *,
+    config: ModuleType | None = None,
 ) -> list[dict[str, Any]]:
-    """The results of what is evaluated, also as sweep.json."""
+    """The results of what is evaluated, also as sweep.json. What a run was asked otherwise than the others ("variant")
+    is left out, and so are, where the config is given, results of before a run's last step."""
     results = []
     names = dict.fromkeys(name for combination in all_of for name in combination)
     for combination, folder in zip(all_of, folders, strict=True):
         named = {name: combination.get(name, "") for name in names}
+        last = None if config is None else last_step(folder, config)
         for row in evaluations(folder):
+            if is_variant(row) or not of_step(row, last):
+                continue
             encoder = "trained" if row["encoder"] == folder.name else row["encoder"]
             results.append(row | {"encoder": encoder, "knobs": named})
     write_whole(sweep_dir / "sweep.json", json.dumps(results, indent=2) + "\n")
@@ -356,7 +368,7 @@ def plot_sweep(
     knob = knob or next((name for name in free if name not in told), knobs[0] if knobs else "seed")
     kinds = {
         name: {row.get(name) for row in results}
-        for name in ("protocol", "labels")
+        for name in ("protocol", "labels", "data")
         if name not in (where or {})
     }
     rest = [name for name in free if name != knob] + [name for name, found in kinds.items() if len(found) > 1]

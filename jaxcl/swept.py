@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from jaxcl import neighbors
-from jaxcl.config import MAY_CHANGE, CommonKnobs, changed_knobs, knobs_to_json, resolved, same_program
+from jaxcl.config import (
+    MAY_CHANGE,
+    CommonKnobs,
+    changed_knobs,
+    knobs_from_json,
+    knobs_to_json,
+    recipe_of,
+    resolved,
+    same_program,
+)
 from jaxcl.records import read_json, read_text
-from jaxcl.runs.directory import nothing_learnt, program_of
+from jaxcl.runs.directory import nothing_learnt, program_of, recorded_about
 from jaxcl.runs.marks import evaluated
 from jaxcl.train.saved import DIVERGED
+from jaxcl.typing import About
 
 
 def name_of(combination: Mapping[str, str]) -> str:
@@ -50,10 +62,30 @@ def folders_of(
     ]
 
 
-def is_done(folder: Path, protocols: Sequence[str], baselines: Sequence[str]) -> bool:
-    """Whether nothing is left to do for a run: all is evaluated, completely, or it diverged."""
+def is_done(folder: Path, config: ModuleType, protocols: Sequence[str], baselines: Sequence[str]) -> bool:
+    """Whether nothing is left to do for a run: all is evaluated, completely and after its last step, or it diverged."""
+    if (folder / DIVERGED).exists():
+        return True
     wanted = {(protocol, encoder) for protocol in protocols for encoder in (folder.name, *baselines)}
-    return (folder / DIVERGED).exists() or wanted <= evaluated(folder)
+    return wanted <= evaluated(folder) and wanted <= evaluated(folder, step=last_step(folder, config))
+
+
+def last_step(folder: Path, config: ModuleType) -> int | None:
+    """The training step that a run ends with, by its own knobs and what it recorded of its images; None where these do
+    not fit the config, or are damaged, which is told where the run is gone on with."""
+    try:
+        text, about = read_text(folder / "knobs.json"), recorded_about(folder)
+    except (ValueError, OSError):
+        return None
+    return _last_step(config, text, about)
+
+
+@functools.lru_cache(maxsize=4096)  # asked after every run of a sweep, of all of them
+def _last_step(config: ModuleType, knobs: str, about: About) -> int | None:
+    try:
+        return recipe_of(config, knobs_from_json(config, knobs), about).steps
+    except Exception:  # whatever a program may raise
+        return None
 
 
 def check_is_of(folder: Path, config: str | Path, knobs: CommonKnobs, *, done: bool) -> None:

@@ -16,12 +16,18 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def column(row: Mapping[str, Any]) -> str:
-    """The column of a result: its protocol, and which labels or which other data, where that must be said.
+    """The column of a result: its protocol, and which labels, which other data or what was asked otherwise, where that
+    must be said.
 
     >>> column({"protocol": "knn", "accuracy": 50.0}), column({"protocol": "linear", "labels": "digit"})
     ('knn', 'linear, digit')
+    >>> column({"protocol": "knn", "variant": "evaluate_on=val, k=1"})
+    'knn, evaluate_on=val, k=1'
     """
-    return ", ".join(row[name] for name in ("protocol", "labels", "data") if name in row)
+    found = [row[name] for name in ("protocol", "labels", "data", "variant") if name in row]
+    if "evaluated_on" in row and "variant" not in row:  # as an older jaxcl wrote it
+        found.append(f"evaluate_on={row['evaluated_on']}")
+    return ", ".join(found)
 
 
 def word(value: Any) -> str:
@@ -76,12 +82,17 @@ def classes_table(results: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def robustness_table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """What "corruption" found: an encoder a row, a group of corruptions a column; no rows where it was not run."""
+    """What "corruption" found: an encoder a row, a group of corruptions a column; no rows where it was not run.
+
+    >>> row = {"encoder": "run", "protocol": "corruption", "accuracy": 50.0, "clean_accuracy": 60.0, "severe": 40.0}
+    >>> robustness_table([row | {"groups": {"blur": 50.0}, "variant": "images=10"}])[1]
+    [('run, images=10', '60.0', '50.0', '50.0', '40.0')]
+    """
     found = [row for row in results if "groups" in row]
     groups = list(found[0]["groups"]) if found else []
     rows = [
         (
-            row["encoder"],
+            row["encoder"] + column(row).removeprefix(row["protocol"]),
             f"{row['clean_accuracy']:.1f}",
             *(f"{row['groups'][group]:.1f}" for group in groups),
             f"{row['accuracy']:.1f}",

@@ -125,7 +125,7 @@ EDGES = {
     "replay": {"config", "data", "devices", "keys", "origin", "runs", "train", "typing"},
     "cost": {"hlo"},
     "sweep": {"config", "plan", "plot", "reads", "records", "runs", "swept", "train", "typing"},
-    "swept": {"config", "neighbors", "records", "runs", "train"},
+    "swept": {"config", "neighbors", "records", "runs", "train", "typing"},
     "statistics": set(),
     "study": {"config", "records", "shipped", "statistics", "sweep", "tables"},
     "answer": {"config", "records", "runs", "study", "sweep", "swept", "tables", "train"},

@@ -17,7 +17,7 @@ from jaxcl.cli.shows import show
 from jaxcl.config import CommonKnobs, check_knobs, resolved
 from jaxcl.data import classes
 from jaxcl.evaluate import few_shot
-from jaxcl.runs import evaluation
+from jaxcl.runs.asked import settings_taken
 from jaxcl.runs.images import other_split, without_trained_on
 from jaxcl.runs.pixels import projected_pixels, projection_width
 from jaxcl.typing import About, Images
@@ -101,10 +101,15 @@ def test_a_folder_from_pictures_to_accuracies(home, capfd):
     for words in ([], ["--epochs", "2"]):
         assert main(["train", "mine.py", *words]) == 1
         assert "training images of runs/mine have changed" in capfd.readouterr().err
-    assert main(["evaluate", "runs/mine", "--protocol", "knn", "--baselines", "--evaluate-on", "train"]) == 0
-    assert "test images were trained on, and are left out" in capfd.readouterr().out
+    assert (
+        main(["evaluate", "runs/mine", "--protocol", "knn", "--baselines", "none", "--evaluate-on", "train"])
+        == 0
+    )
+    said = capfd.readouterr().out
+    assert "test images were trained on, and are left out" in said
+    assert "of the images that are tested are among those that classifiers are fitted to" in said
     assert main(["evaluate", "runs/mine", "--protocol", "knn", "--baselines", "none", "--set", "k=3"]) == 0
-    (row,) = json.loads((home / "runs/mine/evaluations/knn.json").read_text())
+    (row,) = json.loads((home / "runs/mine/evaluations/knn@k_3.json").read_text())
     assert row["settings"]["k"] == 3
 
 
@@ -427,11 +432,11 @@ def test_settings_are_numbers_lists_and_words():
     given = settings_of(["k=20", "vote=weighted", "l2=[0.1,1]", "learning-rate=0.5"])
     assert given == {"k": 20, "vote": "weighted", "l2": [0.1, 1], "learning_rate": 0.5}
     known = {"a": lambda key, subject, *, k=1: 0, "b": lambda key, subject, *, draws=2, views=None: 0}
-    assert evaluation._settings_taken(known, ["a", "b"], {"k": 3}) == {"a": {"k": 3}, "b": {}}
+    assert settings_taken(known, ["a", "b"], {"k": 3}) == {"a": {"k": 3}, "b": {}}
     with pytest.raises(ValueError, match="a has no setting x; it has k; b has no setting x; it has draws"):
-        evaluation._settings_taken(known, ["a", "b"], {"x": 3})
-    with pytest.raises(ValueError, match="a's setting k is a number, as 1; got 'many'"):
-        evaluation._settings_taken(known, ["a"], {"k": "many"})
+        settings_taken(known, ["a", "b"], {"x": 3})
+    with pytest.raises(ValueError, match="a's setting k is a whole number, as 1; got 'many'"):
+        settings_taken(known, ["a"], {"k": "many"})
 
 
 def test_knobs_that_are_traced_are_not_judged():

@@ -317,7 +317,7 @@ def test_evaluate_takes_other_data_and_settings_and_says_so(world, tmp_path, cap
     error = capsys.readouterr().err
     assert "fewshot5 has no setting epochs; it has shots, draws, steps, learning_rate" in error
     assert main([*command, "--set", "draws=three"]) == 1
-    assert "fewshot5's setting draws is a number, as 10; got 'three'" in capsys.readouterr().err
+    assert "fewshot5's setting draws is a whole number, as 10; got 'three'" in capsys.readouterr().err
     assert main([*command, "--set", "standardize=0"]) == 1
     assert "standardize is a truth value, as true; got 0" in capsys.readouterr().err
     assert main([*command, "--set", "draws"]) == 1

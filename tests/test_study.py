@@ -319,7 +319,7 @@ def test_a_run_that_cannot_be_evaluated_is_said_once_the_page_of_the_others_is_w
 
     written = []
     monkeypatch.setattr(answer, "sweep", made)
-    monkeypatch.setattr(answer, "write_results", lambda *_: ["the others"])
+    monkeypatch.setattr(answer, "write_results", lambda *_, **__: ["the others"])
     monkeypatch.setattr(answer, "write_page", lambda path, shown, results, *_, **__: written.append(results))
 
     def knobs(config, combination):

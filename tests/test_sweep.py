@@ -1,6 +1,7 @@
 """A sweep finds what can be trained together, and each run is the one that it would be alone."""
 
 import json
+import shutil
 import textwrap
 
 import jax
@@ -15,11 +16,12 @@ from jaxcl.config import knobs_to_json, load_config, resolved
 from jaxcl.evaluate import features
 from jaxcl.plan import DoesNotFit
 from jaxcl.reads import knobs_read_by
-from jaxcl.runs import Unevaluated, evaluation, evaluations
+from jaxcl.runs import Unevaluated, evaluate_run, evaluation, evaluations
 from jaxcl.runs.marks import FILE, evaluated, mark_begun, mark_complete
 from jaxcl.study import Study
 from jaxcl.sweep import combinations, groups, name_of, sweep, write_results
-from jaxcl.tables import differences_table, fewest_seeds, sweep_table
+from jaxcl.swept import last_step
+from jaxcl.tables import accuracy_table, differences_table, fewest_seeds, sweep_table
 from jaxcl.train.log import read_metrics
 
 CONFIG = """
@@ -52,7 +54,8 @@ def data(knobs):
         return Images("noise", pixels.astype(np.uint8), labels, ("a", "b"))
 
     about = About(16, (8, 8, 3), ("a", "b"))
-    return Data("noise", train=lambda: split(16, 0), test=lambda: split(12, 1), about=lambda: about)
+    n, salt = (16, 0) if knobs.evaluate_on == "train" else (12, 1)
+    return Data("noise", train=lambda: split(16, 0), test=lambda: split(n, salt), about=lambda: about)
 
 
 def recipe(knobs, about):
@@ -87,7 +90,8 @@ def test_runs_that_differ_in_numbers_and_seeds_are_one_group(config):
 
 def test_what_shapes_the_program_or_the_images_stands_apart(config):
     module = load_config(config)
-    assert knobs_read_by(module.data, {"brightness", "seed"}) == {"brightness"}
+    read = knobs_read_by(module.data, {"brightness", "seed", "evaluate_on"})
+    assert read == {"brightness", "evaluate_on"}
     runs = [
         module.Knobs(),
         module.Knobs(seed=1),
@@ -206,6 +210,102 @@ def test_of_several_grids_a_result_has_nothing_for_a_knob_that_only_others_name(
         {"loss": "a", "temperature": "0.2"},
         {"loss": "b", "temperature": ""},
     ]
+
+
+# --- a run that was stopped, or asked something else ---
+
+
+def stopped_at_half(folder):
+    """The same run after two of its four steps, and its evaluation there."""
+    shutil.rmtree(folder / "evaluations")
+    (folder / FILE).unlink()
+    shutil.rmtree(folder / "checkpoints" / "4")
+    (row,) = evaluate_run(folder, ["knn"], baselines=())
+    assert row["step"] == 2
+
+
+def asked_otherwise_by_an_older_jaxcl(folder):
+    """Whose results of another split had no name of their own, and were marked."""
+    (row,) = evaluate_run(folder, ["knn"], baselines=(), evaluate_on="train")
+    del row["variant"]
+    (folder / "evaluations" / "knn.json").write_text(json.dumps([row]))
+
+
+OTHERWISE = {
+    "at an earlier checkpoint": stopped_at_half,
+    "on the training split": lambda folder: evaluate_run(folder, ["knn"], evaluate_on="train"),
+    "with another setting": lambda folder: evaluate_run(folder, ["knn"], settings={"k": 1}),
+    "on another split, by an older jaxcl": asked_otherwise_by_an_older_jaxcl,
+}
+
+
+@pytest.fixture(scope="module")
+def fresh(config, tmp_path_factory):
+    """(the command of a sweep, its directory, what it found), of one run that nobody touched."""
+    command = ["sweep", str(config), "--protocol", "knn", "--seed", "0", "--save-every", "2", "--run-dir"]
+    folder = tmp_path_factory.mktemp("fresh")
+    assert main([*command, str(folder)]) == 0
+    return command, folder, rows_of(folder)
+
+
+def rows_of(folder):
+    rows = json.loads((folder / "sweep.json").read_text())
+    return [
+        {name: value for name, value in row.items() if name not in ("seconds", "embed_seconds")}
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("evaluated_so", OTHERWISE)
+@pytest.mark.parametrize("alone", [False, True], ids=["beside its results", "and nothing else"])
+def test_a_sweep_takes_no_result_that_answers_another_question(fresh, tmp_path, evaluated_so, alone):
+    command, there, found = fresh
+    shutil.copytree(there, tmp_path / "again")
+    (folder,) = (tmp_path / "again").glob("seed=0*")
+    if alone:
+        shutil.rmtree(folder / "evaluations")
+        (folder / FILE).unlink()
+        (folder / "evaluations").mkdir()
+        (folder / FILE).write_text("{}")
+    OTHERWISE[evaluated_so](folder)
+    assert main([*command, str(tmp_path / "again")]) == 0
+    assert rows_of(tmp_path / "again") == found
+    assert [row["step"] for row in found] == [4]
+
+
+def test_results_of_another_question_have_a_name_and_a_column_of_their_own(fresh, tmp_path):
+    _, there, (found,) = fresh
+    shutil.copytree(there, tmp_path / "again")
+    (folder,) = (tmp_path / "again").glob("seed=0*")
+    usual = (folder / "evaluations/knn.json").read_bytes()
+    how = {"baselines": (), "settings": {"k": 1}}
+    (row,) = evaluate_run(folder, ["knn"], evaluate_on="train", **how)
+    assert (row["variant"], row["evaluated_on"]) == ("evaluate_on=train, k=1", "train")
+    assert row["accuracy"] == 100  # each finds itself
+    assert {file.name for file in (folder / "evaluations").iterdir()} == {
+        "knn.json",
+        "knn@evaluate_on_train_k_1.json",
+    }
+    assert (folder / "evaluations/knn.json").read_bytes() == usual
+    assert evaluated(folder) == {("knn", folder.name)}
+    shown = accuracy_table([*evaluations(folder)])
+    assert shown[0] == ("encoder", "knn", "knn, evaluate_on=train, k=1")
+    # What is said and is the usual all the same is no other question.
+    (row,) = evaluate_run(folder, ["knn"], baselines=(), evaluate_on="test", settings={"k": 10.0})
+    assert {"variant", "evaluated_on"}.isdisjoint(row)
+    assert row["accuracy"] == found["accuracy"]
+
+
+def test_a_sweep_shows_no_result_of_before_a_run_s_last_step(fresh, config, tmp_path):
+    _, there, found = fresh
+    (folder,) = there.glob("seed=0*")
+    assert last_step(folder, load_config(config)) == 4
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy)
+    stopped_at_half(copy)
+    runs = [{"seed": "0", "save_every": "2"}]
+    assert len(write_results(tmp_path, runs, [copy])) == 1
+    assert write_results(tmp_path, runs, [copy], config=load_config(config)) == []
 
 
 # --- runs that are there already: made by hand, nothing is trained ---

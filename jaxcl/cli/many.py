@@ -9,7 +9,15 @@ from typing import Any
 
 from jaxcl.cli.shows import show
 from jaxcl.cli.texts import STUDY_HELP
-from jaxcl.cli.words import found_config, grid_of, knobs_of, values_of, words_of
+from jaxcl.cli.words import (
+    add_baselines,
+    baselines_of,
+    found_config,
+    grid_of,
+    knobs_of,
+    values_of,
+    words_of,
+)
 
 
 def report(arguments: list[str]) -> int:
@@ -41,11 +49,10 @@ def report(arguments: list[str]) -> int:
 
 def sweep(arguments: list[str]) -> int:
     """`jaxcl sweep CONFIG.py [--run-dir DIR] [--protocol NAME ...] --knob value value ...`"""
-    from jaxcl.runs import BASELINES, Unevaluated
+    from jaxcl.runs import Unevaluated
     from jaxcl.sweep import sweep as run_sweep
     from jaxcl.tables import differences_table, fewest_seeds, sweep_table
 
-    named = {name.split()[0]: name for name in BASELINES}  # raw, untrained
     parser = argparse.ArgumentParser(
         "jaxcl sweep",
         allow_abbrev=False,
@@ -58,12 +65,7 @@ def sweep(arguments: list[str]) -> int:
     parser.add_argument("config", type=Path)
     parser.add_argument("--run-dir", type=Path, help="runs/CONFIG-sweep unless given")
     parser.add_argument("--protocol", nargs="+", default=["knn", "linear"], metavar="NAME")
-    parser.add_argument(
-        "--baselines",
-        nargs="*",
-        choices=tuple(named),
-        help="baselines to evaluate as well: raw (slow with the linear protocol), untrained; default: both",
-    )
+    add_baselines(parser, unless_given="none")
     parser.add_argument(
         "--together",
         type=int,
@@ -83,7 +85,7 @@ def sweep(arguments: list[str]) -> int:
             grid or {"seed": ["0"]},
             sweep_dir,
             protocols=own.protocol,
-            baselines=() if own.baselines is None else [named[word] for word in own.baselines or named],
+            baselines=baselines_of(own.baselines, unless_given=()),
             together=own.together,
         )
     except Unevaluated as error:

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from jaxcl.cli.shows import progress_bar, show
-from jaxcl.cli.words import add_processes, add_trust, join_processes, settings_of, speaks
+from jaxcl.cli.words import (
+    add_baselines,
+    add_processes,
+    add_trust,
+    baselines_of,
+    join_processes,
+    settings_of,
+    speaks,
+)
 
 BLACK_AND_WHITE = (
     "the values that become black and white, of pixels of other than 8 bits; as in training unless given"
@@ -32,13 +40,7 @@ def evaluate(arguments: list[str]) -> int:
         metavar="NAME",
         help=f"among {', '.join(PROTOCOLS)}",
     )
-    named = {name.split()[0]: name for name in BASELINES}  # raw, untrained
-    parser.add_argument(
-        "--baselines",
-        nargs="*",
-        choices=(*named, "none"),
-        help="baselines to evaluate as well: raw, untrained, or none; default: both",
-    )
+    add_baselines(parser, unless_given="both")
     parser.add_argument("--no-baselines", action="store_true", help="the same as --baselines none")
     parser.add_argument(
         "--parts", action="store_true", help="also each part of the representation that the config names"
@@ -79,7 +81,8 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument(
         "--test-data",
         metavar="SPEC",
-        help="other test images of classes with the same names; objectnet13:PATH for ImageNet-100",
+        help="other test images of classes with the same names (--evaluate-on, --labels, --layout and --value-range are"
+        " of these); objectnet13:PATH for ImageNet-100",
     )
     parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=BLACK_AND_WHITE)
     parser.add_argument(
@@ -91,7 +94,7 @@ def evaluate(arguments: list[str]) -> int:
     if own.distributed is not None:
         join_processes(own.distributed, timeout=own.join_timeout)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # jax keeps it for a training loop that saves
-    baselines = [*named] if own.baselines is None else [word for word in own.baselines if word != "none"]
+    words = ["none"] if own.no_baselines else own.baselines
     failed = None
     with progress_bar() if speaks(own) else nullcontext() as bar:
         more: dict[str, Any] = {} if bar is None else {"progress": bar.progress, "say": bar.say}
@@ -99,7 +102,7 @@ def evaluate(arguments: list[str]) -> int:
             results = evaluate_run(
                 own.run_dir,
                 own.protocol,
-                baselines=() if own.no_baselines else [named[word] for word in baselines],
+                baselines=baselines_of(words, unless_given=BASELINES),
                 parts=own.parts,
                 layers=own.layers,
                 beside=own.beside,

@@ -54,6 +54,33 @@ def preset_among(words: Sequence[str]) -> tuple[str | None, list[str]]:
     return own.preset, rest
 
 
+def add_baselines(parser: argparse.ArgumentParser, *, unless_given: str) -> None:
+    """--baselines: words of `baselines_of`."""
+    parser.add_argument(
+        "--baselines",
+        nargs="*",
+        choices=("raw", "untrained", "none"),
+        metavar="NAME",
+        help="what to evaluate as well: raw (pixels; slow by a linear classifier), untrained (the encoder), or none;"
+        f" {unless_given} unless given, without words both",
+    )
+
+
+def baselines_of(words: Sequence[str] | None, *, unless_given: Sequence[str]) -> list[str]:
+    """The baselines that the words of --baselines name; None: it is not given.
+
+    >>> baselines_of(None, unless_given=()), baselines_of(["raw"], unless_given=()), baselines_of([], unless_given=())
+    ([], ['raw pixels'], ['raw pixels', 'untrained encoder'])
+    """
+    from jaxcl.runs import BASELINES
+
+    if words is None:
+        return list(unless_given)
+    if "none" in words and len(set(words)) > 1:
+        raise ValueError(f"--baselines none stands alone; got {' '.join(words)}.")
+    return [] if "none" in words else [name for name in BASELINES if not words or name.split()[0] in words]
+
+
 def add_processes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--distributed",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,8 +40,9 @@ def check_labels(who: str, labels: np.ndarray | None, n: int) -> np.ndarray:
     """The labels as integers [n], or an error that says what is wrong with them."""
     if labels is None:
         raise ValueError(
-            f"{who} needs labels: this data set has none, and serves to pre-train and to embed. Give a file of labels"
-            " (--labels FILE), another split (--evaluate-on SPLIT) or other images (--data SPEC)."
+            f"{who} needs labels: this data set has none, and serves to pre-train and to embed. Give other images"
+            " (--data SPEC) or another split (--evaluate-on SPLIT); of a folder, a file of labels (--labels FILE); of"
+            " npz:PATH, labels in that file."
         )
     labels = np.asarray(labels)
     if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
@@ -68,3 +72,29 @@ def numbered_classes(who: str, labels: np.ndarray) -> tuple[np.ndarray, np.ndarr
             f"{who} needs two classes at least; every one of the {len(labels)} labels is {classes.tolist()}."
         )
     return classes, numbers
+
+
+# What numbers of a training may be: (whether one will do, in words).
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "learning_rate": (lambda x: x >= 0, "0 or more"),
+    "momentum": (lambda x: 0 <= x < 1, "from 0 on, and below 1"),
+    "weight_decay": (lambda x: x >= 0, "0 or more"),
+    "drop_factor": (lambda x: x > 0, "above 0"),
+    "trust_coefficient": (lambda x: x > 0, "above 0"),
+    "start_std": (lambda x: x >= 0, "0 or more"),
+    "tolerance": (lambda x: x >= 0, "0 or more"),
+    "iterations": (lambda x: x >= 1, "1 or more"),
+    "images": (lambda x: x >= 1, "1 or more"),
+}
+
+
+def check_numbers(**given: Any) -> None:
+    """Raises ValueError where a number of a training is out of its range; other settings, and None, pass.
+
+    >>> check_numbers(learning_rate=0.1, momentum=0.0, schedule="cosine")
+    """
+    for name, value in given.items():
+        if name in RANGES and value is not None:
+            serves, words = RANGES[name]
+            if not (math.isfinite(value) and serves(value)):
+                raise ValueError(f"{name} is a number {words}; got {value}.")

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from jaxcl import devices, nets
-from jaxcl.evaluate.checks import check_sets, numbered_classes
+from jaxcl.evaluate.checks import check_numbers, check_sets, numbered_classes
 from jaxcl.evaluate.features import as_partial
 from jaxcl.evaluate.fewshot import labelled_rows
 from jaxcl.evaluate.figures import Hits, hits, ranked
@@ -100,6 +100,8 @@ def deep_probe(
     classes, numbered = numbered_classes("The deep probe", labels)
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1; got {epochs}.")
+    check_numbers(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    check_numbers(drop_factor=drop_factor)
     subset_key, order_key, views_key, net_key = jax.random.split(key, 4)
     rows = labelled_rows(subset_key, labels, fraction)
     check_batch_size(batch_size, len(rows))

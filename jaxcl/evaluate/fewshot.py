@@ -14,7 +14,7 @@ from jax import lax
 from scipy import stats
 
 from jaxcl import devices
-from jaxcl.evaluate.checks import check_features, check_labels
+from jaxcl.evaluate.checks import check_features, check_labels, check_numbers
 from jaxcl.evaluate.figures import TOP, Hits, hits, mean_hits, ranked
 from jaxcl.typing import Array
 
@@ -72,6 +72,7 @@ def few_shot(
     test_labels = check_labels("Few-shot", test_labels, len(test))
     if shots < 1 or draws < 1 or steps < 1:
         raise ValueError(f"shots, draws and steps must be at least 1; got {shots}, {draws} and {steps}.")
+    check_numbers(learning_rate=learning_rate)
     classes, y, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if len(classes) < 2:
         raise ValueError(f"Few-shot needs two classes at least; every label is {classes.tolist()}.")

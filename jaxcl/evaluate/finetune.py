@@ -12,7 +12,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxcl import augment, devices
-from jaxcl.evaluate.checks import check_features, check_sets, numbered_classes
+from jaxcl.evaluate.checks import check_features, check_numbers, check_sets, numbered_classes
 from jaxcl.evaluate.features import EncoderFn, as_partial, embed
 from jaxcl.evaluate.fewshot import labelled_rows
 from jaxcl.evaluate.figures import Hits, hits, ranked
@@ -117,6 +117,8 @@ def finetune(
         raise ValueError(f"epochs and batch_size must be at least 1; got {epochs} and {batch_size}.")
     if optimizer not in ("sgd", "lars"):
         raise ValueError(f'optimizer must be "sgd" or "lars"; got {optimizer!r}.')
+    check_numbers(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    check_numbers(drop_factor=drop_factor, trust_coefficient=trust_coefficient)
     classes, numbered = numbered_classes("Fine-tuning", labels)
     subset_key, order_key, views_key = jax.random.split(key, 3)
     rows = labelled_rows(subset_key, labels, fraction)

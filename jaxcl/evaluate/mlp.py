@@ -14,7 +14,7 @@ import optax
 from jax import lax
 
 from jaxcl import devices
-from jaxcl.evaluate.checks import check_sets, numbered_classes
+from jaxcl.evaluate.checks import check_numbers, check_sets, numbered_classes
 from jaxcl.evaluate.features import as_partial
 from jaxcl.evaluate.figures import Hits, hits, ranked
 from jaxcl.evaluate.sgd import (
@@ -92,6 +92,7 @@ def mlp_probe(
             "mlp_probe needs epochs of 1 at least, hidden of 0 at least, and dropout in [0, 1); got"
             f" {epochs}, {hidden} and {dropout}."
         )
+    check_numbers(learning_rate=learning_rate, weight_decay=weight_decay)
     encoder, inputs, test_features = frozen_inputs("The MLP probe", subject, views)
     d, steps = test_features.shape[1], epochs * (n // batch_size)
     rate = rates("steps", drops=drops, drop_factor=0.2)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 
-from jaxcl.evaluate.checks import check_sets
+from jaxcl.evaluate.checks import check_numbers, check_sets
 from jaxcl.evaluate.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from jaxcl.evaluate.features import embed
 from jaxcl.evaluate.figures import Hits, hits, ranked
@@ -75,6 +75,12 @@ def robustness(
     encoder, shown = subject.encoder_for("Robustness"), subject.test.images
     if not names or not set(names) <= set(CORRUPTIONS):
         raise ValueError(f"names must be some of {', '.join(CORRUPTIONS)}; got {', '.join(names) or 'none'}.")
+    if shown.shape[3] not in (1, 3):  # before minutes of fitting
+        raise ValueError(
+            f"Corruptions are of gray images or of three colors, one channel or three; those of {subject.test.name!r}"
+            f" have {shown.shape[3]}. Leave corruption out for an encoder of such images."
+        )
+    check_numbers(images=images)
     subset_key, noise_key = jax.random.split(key)
     some = images is not None and images < len(shown)
     if some:

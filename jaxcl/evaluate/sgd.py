@@ -16,7 +16,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from jaxcl import data, devices
-from jaxcl.evaluate.checks import check_features, check_sets, numbered_classes
+from jaxcl.evaluate.checks import check_features, check_numbers, check_sets, numbered_classes
 from jaxcl.evaluate.features import EncoderFn, as_partial
 from jaxcl.evaluate.probe import LinearProbe, predict_each
 from jaxcl.evaluate.subject import Subject
@@ -80,6 +80,8 @@ def linear_sgd(
     check_batch_size(batch_size, n)
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1; got {epochs}.")
+    check_numbers(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    check_numbers(drop_factor=drop_factor, start_std=start_std)
     rate = rates(schedule, drops=drops, drop_factor=drop_factor)
     encoder, inputs, test_features = frozen_inputs("The linear probe", subject, views)
 

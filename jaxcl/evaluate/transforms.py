@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -29,6 +29,21 @@ class TransformProbe(NamedTuple):
     standard_error: float  # of the accuracy over the draw of the n test images
     train_images: int
     probe: LinearProbe
+
+
+class _Rotated:
+    """Square images rotated by so many quarter turns when they are asked for: those that stay encoded are not all in
+    memory."""
+
+    def __init__(self, images: np.ndarray, which: int):
+        self.images, self.which = images, which
+        self.shape, self.dtype, self.ndim = images.shape, images.dtype, images.ndim
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return np.rot90(self.images[rows], self.which, axes=(1, 2))
 
 
 def rotation_probe(
@@ -62,7 +77,7 @@ def rotation_probe(
     encoder = subject.encoder_for("The rotation task")
 
     def rotated(images: np.ndarray, which: int, progress: Callable[[float], None]) -> np.ndarray:
-        return embed(encoder, np.rot90(images, which, axes=(1, 2)), progress=progress)
+        return embed(encoder, cast(np.ndarray, _Rotated(images, which)), progress=progress)
 
     return _transform_probe(key, rotated, len(ANGLES), train_images, test_images, most, progress, **given)
 

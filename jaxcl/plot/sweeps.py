@@ -12,7 +12,8 @@ from jaxcl.plot import style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KINDS = ("protocol", "labels", "encoder")  # in which results may differ, beside knobs
+# In which results may differ, beside knobs.
+KINDS = ("protocol", "labels", "data", "variant", "encoder")
 
 Results = Sequence[Mapping[str, Any]]
 
@@ -28,11 +29,12 @@ def sweep_curves(
     """Accuracy in percent against a knob, one line for every value of something else.
 
     results  what `jaxcl sweep` leaves in sweep.json: a list of dicts with "knobs" (name -> value), "protocol",
-             "encoder", "accuracy", and "labels" where several kinds of them were asked for
+             "encoder", "accuracy", and "labels" where several kinds of them were asked for; "data" and "variant" of
+             what was evaluated on other images, or asked otherwise
     knob     the knob on the x axis; numbers are spaced as numbers, words evenly
-    lines    what distinguishes the lines: another knob ("loss"), or "labels", "protocol" or "encoder"; several of
-             them; one line if None
-    where    which results are shown, by knob or by those three names, as {"protocol": "linear", "loss": "swd"}; the
+    lines    what distinguishes the lines: another knob ("loss"), or "labels", "data", "protocol" or "encoder";
+             several of them; one line if None
+    where    which results are shown, by knob or by those names, as {"protocol": "linear", "loss": "swd"}; the
              encoder is "trained" unless said otherwise here or by `lines`
     chance   the accuracy of guessing, in percent, as a dashed line
 
@@ -145,7 +147,9 @@ def _line(row: Mapping[str, Any], told: Sequence[str]) -> str:
 
 
 def _value(row: Mapping[str, Any], name: str) -> str:
-    """A knob of a result, or one of KINDS."""
+    """A knob of a result, or one of KINDS; "data" may be both: what it learnt from, and what it was tested on."""
+    if name == "data":
+        return ", ".join(str(value) for value in (row["knobs"].get(name), row.get(name)) if value)
     return str(row["knobs"].get(name, "")) if name not in KINDS else str(row.get(name, ""))
 
 

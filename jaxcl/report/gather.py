@@ -242,7 +242,15 @@ def _said_of(file: Path) -> str:
 
 def _is_result(row: Any, name: str, said: list[str]) -> bool:
     needed = {"encoder": str, "protocol": str, "accuracy": float}
-    free = {"labels": str, "data": str, "interval": float | None, "step": int, "seconds": float}
+    free = {
+        "labels": str,
+        "data": str,
+        "variant": str,
+        "evaluated_on": str,
+        "interval": float | None,
+        "step": int,
+        "seconds": float,
+    }
     free |= {"top5_accuracy": float | None, "mean_class_accuracy": float, "standard_error": float}
     good = isinstance(row, dict) and all(fits(row.get(key), kind) for key, kind in needed.items())
     good = good and 0 <= row["accuracy"] <= 100

@@ -1,5 +1,5 @@
-"""A run directory: made and opened (`directory`), trained in (`training`) and evaluated (`evaluation`, on the
-images of `images`, beside raw `pixels`).
+"""A run directory: made and opened (`directory`), trained in (`training`) and evaluated (`evaluation`, as it is
+`asked`, on the images of `images`, beside raw `pixels`; of which `marks` says what is complete).
 
 RUN_DIR/
   config.py  knobs.json      what was run: the config's text, the value of every knob
@@ -10,7 +10,7 @@ RUN_DIR/
   loggers.json  wandb/       what the run is called by Weights & Biases and MLflow (--logger), and the former's files
   warnings.jsonl             what the run was warned of, and at which step
   checkpoints/               the newest states, each with a sha256 manifest
-  evaluations/NAME.json      a protocol's result with its settings
+  evaluations/NAME.json      a protocol's result with its settings; NAME@OTHER.json: on other data, or asked otherwise
   evaluated.json             which protocols are complete, of which encoders
   plots/                     the pictures, and a page of them
   report.html                the page of `jaxcl report`
@@ -19,16 +19,9 @@ Paths among the knobs are recorded absolute, and "about" says what a recipe must
 from any directory, and without its images.
 """
 
+from jaxcl.runs.asked import BASELINES, check_asked
 from jaxcl.runs.directory import Run, create_or_resume, device, evaluations, open_run, trained_on
-from jaxcl.runs.evaluation import (
-    BASELINES,
-    Members,
-    Opened,
-    Unevaluated,
-    check_asked,
-    evaluate_run,
-    evaluate_runs,
-)
+from jaxcl.runs.evaluation import Members, Opened, Unevaluated, evaluate_run, evaluate_runs
 from jaxcl.runs.images import fitting, other_images, range_for, side_of, told_of_range
 from jaxcl.runs.training import train_run, train_runs
 

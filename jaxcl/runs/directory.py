@@ -255,6 +255,11 @@ def program_of(run_dir: Path) -> str:
     return neighbors.program(read_text(run_dir / "config.py"), neighbors.kept(run_dir))
 
 
+def recorded_about(run_dir: Path) -> About:
+    """What a run's recipe knows of its images, from run.json. Raises ValueError where that is damaged, or too old."""
+    return _about(run_dir, read_json(run_dir / "run.json"))
+
+
 def _about(run_dir: Path, record: Mapping[str, Any]) -> About:
     if "about" not in record:
         raise ValueError(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
-import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,8 +15,24 @@ from jax.tree_util import Partial
 
 from jaxcl.config import recipe_of
 from jaxcl.records import write_whole
+from jaxcl.runs.asked import (
+    BASELINES,
+    asked_otherwise,
+    check_asked,
+    check_combined,
+    file_of,
+    in_words,
+    variant,
+)
 from jaxcl.runs.directory import Run, open_run, silent
-from jaxcl.runs.images import images_to_evaluate, of_several_classes, with_test_images, without_trained_on
+from jaxcl.runs.images import (
+    fitted_to,
+    images_to_evaluate,
+    of_several_classes,
+    with_test_images,
+    without_trained_on,
+)
+from jaxcl.runs.joint import joint
 from jaxcl.runs.marks import mark_begun, mark_complete
 from jaxcl.runs.pixels import pixels, projected_pixels, projection_width
 from jaxcl.tables import describe
@@ -28,9 +41,6 @@ from jaxcl.typing import Array, Images, PyTree
 if TYPE_CHECKING:
     from jaxcl.encoder import Encoder
     from jaxcl.evaluate import Subject
-
-# What may stand beside a run's encoder in an evaluation, by name.
-BASELINES = ("raw pixels", "untrained encoder")
 
 # (what is evaluated, what is being done, the fraction of it that is done)
 Progress = Callable[[str, str, float], None]
@@ -208,7 +218,9 @@ def evaluate_run(
     Every result is a dict with "encoder", "protocol", "accuracy" (percent), "standard_error" and the protocol's
     settings, and with "labels" where the run's data has several kinds of them; those of one protocol are written to
     evaluations/PROTOCOL.json, each as soon as it is there, the run's own encoder first. A classifier that was trained
-    along is the further protocol "joint".
+    along is the further protocol "joint". What is asked otherwise than by the run's knobs and the protocol itself
+    (another split, labels, layout, range, or setting) is another question: its results have it in words as "variant",
+    and lie in evaluations/PROTOCOL@VARIANT.json.
 
     baselines
         what stands beside it: "raw pixels", "untrained encoder" (as the run began), both or none. Raw pixels
@@ -228,7 +240,8 @@ def evaluate_run(
         them, or the run's own images, now; that of the run's knobs unless given.
     evaluate_on, labels, layout, value_range
         another split to test on, another file of labels, and another way to read folders and pixels, than the run's
-        knobs say (of other data: than `data.load` would find; but value_range is the run's unless given).
+        knobs say (of other data: than `data.load` would find; but value_range is the run's unless given). With
+        test_data they are of that, and what classifiers are fitted to is read as it was.
     encoded
         of `data`: whether its images stay encoded, so that crops (of "linear_moco" and fine-tuning) are of whole
         images, and tests see the 7/8 in the middle, not all of the centre square.
@@ -257,15 +270,18 @@ def evaluate_run(
 
     run_dir, settings = Path(run_dir), dict(settings or {})
     taken = check_asked(protocols, baselines, settings)
+    how: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
+    check_combined(data, test_data, encoded=encoded, **how)
     run = open_run(run_dir, trust=trust)
     recipe = run.recipe
     encoder = encoder_of(run, recipe.method.embed)
+    otherwise = asked_otherwise(run, data, test_data, evaluate_on=evaluate_on, encoded=encoded, **how)
     if members is None:
-        own_split = evaluate_on if test_data is None else None
-        how: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
-        sets = images_to_evaluate(run, data, data_dir, evaluate_on=own_split, encoded=encoded, **how)
+        how["evaluate_on"] = evaluate_on
+        sets = images_to_evaluate(run, data, data_dir, encoded=encoded, **({} if test_data else how))
         if test_data is not None:
-            sets = with_test_images(run, sets, test_data, data_dir, evaluate_on=evaluate_on or "test")
+            how = {name: value for name, value in how.items() if value is not None}
+            sets = with_test_images(run, sets, test_data, data_dir, **{"evaluate_on": "test", **how})
         sets = without_trained_on(run, sets, test_data or data, say)
         if test_data is not None:
             data = ", ".join(filter(None, (data, f"tested on {test_data}")))
@@ -276,6 +292,12 @@ def evaluate_run(
     else:
         sets = members.sets(run, say)
         own_embed = members.embed(run, "embed", encoder)
+    if seen := max(fitted_to(train, test) for train, test in sets.values()):
+        say(
+            f"{seen} of the images that are tested are among those that classifiers are fitted to, so these are no"
+            " accuracies of new images; by kNN, each finds itself as its nearest neighbor. --evaluate-on names"
+            " another split."
+        )
     joint_test = next(iter(sets.values()))[1]
     sets = of_several_classes(sets)
     # One's own first: the answer that one waits for.
@@ -319,9 +341,21 @@ def evaluate_run(
     failed: dict[tuple[str, str], str] = {}
     first = jax.process_index() == 0
     folder.mkdir(exist_ok=True)
-    if first and data is None:
-        mark_begun(run_dir, protocols)
-    where = "" if data is None else "@" + re.sub(r"[^\w.-]+", "_", data)
+    asked = {name: variant(otherwise, evaluate.PROTOCOLS[name], taken[name]) for name in protocols}
+    asked["joint"] = in_words(otherwise)
+    own = [name for name in protocols if data is None and not asked[name]]
+    if first and own:
+        mark_begun(run_dir, own)
+
+    def said_of(protocol: str) -> dict[str, Any]:
+        more: dict[str, Any] = {} if data is None else {"data": data}
+        more |= {"evaluated_on": evaluate_on} if "evaluate_on" in otherwise else {}
+        return more | ({"variant": asked[protocol]} if asked[protocol] else {})
+
+    def keep(protocol: str, rows: list[dict[str, Any]]) -> None:
+        if first:
+            write_whole(folder / file_of(protocol, data, asked[protocol]), json.dumps(rows, indent=2) + "\n")
+
     for name, embed_fn in named.items():
         # One encoder after the other: its features serve all protocols, and only those of one are kept.
         mine = members is not None and name == run_dir.name
@@ -346,101 +380,31 @@ def evaluate_run(
                         say(failed[protocol, kind])
                     continue
                 more: dict[str, Any] = {"labels": kind} if kind else {}
-                more |= {} if data is None else {"data": data}
-                more |= {} if evaluate_on is None else {"evaluated_on": evaluate_on}
+                more |= said_of(protocol)
                 more |= {"projected_to": width} if name == "raw pixels" and width is not None else {}
                 rows.append({"encoder": name, "step": steps[name], **more, **result})
                 rows.sort(key=lambda row: shown.index(row["encoder"]))
                 say(f"{protocol}, {name}{f', {kind}' if kind else ''}: {result['accuracy']:.1f} %")
-                if first:
-                    write_whole(folder / f"{protocol}{where}.json", json.dumps(rows, indent=2) + "\n")
+                if result.get("converged") is False:
+                    say(
+                        f"{protocol}, {name}: the fit did not converge in {result['settings']['iterations']}"
+                        " iterations; the accuracy is of where it stood. --set iterations=N allows more."
+                    )
+                keep(protocol, rows)
     results = [row for rows in found.values() for row in rows]
     if recipe.classify is not None and data is None:
         classifier = encoder_of(run, recipe.classify)
         classify = classifier.embed if members is None else members.embed(run, "classify", classifier)
-        row = {"encoder": run_dir.name, "step": encoder.step, **joint(classify, joint_test)}
-        if first:
-            write_whole(folder / "joint.json", json.dumps([row], indent=2) + "\n")
-        results.append(row)
-    if first and data is None:
+        try:
+            found_along = joint(classify, joint_test, run.about.classes)
+            row = {"encoder": run_dir.name, "step": encoder.step, **said_of("joint"), **found_along}
+            keep("joint", [row])
+            results.append(row)
+        except ValueError as error:
+            failed["joint", ""] = f"joint: {error}"
+    if first and own:
         incomplete = {protocol for protocol, _ in failed}
-        mark_complete(run_dir, [name for name in protocols if name not in incomplete], named)
+        mark_complete(run_dir, [name for name in own if name not in incomplete], named)
     if failed:
         raise Unevaluated(" ".join(failed.values()), results)
     return results
-
-
-def check_asked(
-    protocols: Sequence[str], baselines: Sequence[str] = (), settings: Mapping[str, Any] | None = None
-) -> dict[str, dict[str, Any]]:
-    """The settings that each protocol takes. Raises ValueError, before a run is looked at, where there is no such
-    protocol or baseline, or where no protocol takes a setting."""
-    from jaxcl import evaluate
-
-    if strange := [name for name in baselines if name not in BASELINES]:
-        raise ValueError(f"There is no baseline {', '.join(strange)}; there are {', '.join(BASELINES)}.")
-    return _settings_taken(evaluate.PROTOCOLS, protocols, settings or {})
-
-
-def _settings_taken(
-    known: Mapping[str, Any], protocols: Sequence[str], settings: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """The settings that each protocol takes. Raises ValueError for an unknown protocol, for a setting that none of them
-    has, and for words where a number is taken."""
-    unknown = [name for name in protocols if name not in known]
-    if unknown:
-        raise ValueError(f"There is no protocol {', '.join(unknown)}; there are {', '.join(known)}.")
-    taken: dict[str, dict[str, Any]] = {}
-    has: dict[str, list[str]] = {}
-    for protocol in protocols:
-        parameters = inspect.signature(known[protocol]).parameters
-        own = {n: p.default for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-        has[protocol] = [name for name in own if name not in ("views", "progress")]
-        taken[protocol] = {name: value for name, value in settings.items() if name in has[protocol]}
-        for name, value in taken[protocol].items():
-            default = own[name]
-            # What the protocol itself fills in has no default to compare with.
-            if default not in (None, inspect.Parameter.empty) and kind_of(value) != kind_of(default):
-                raise ValueError(
-                    f"{protocol}'s setting {name} is a {kind_of(default)}, as {json.dumps(default)}; got {value!r}."
-                )
-    strange = [name for name in settings if not any(name in names for names in has.values())]
-    if strange:
-        lists = "; ".join(
-            f"{name} has no setting {', '.join(strange)}; it has {', '.join(names) or 'none'}"
-            for name, names in has.items()
-        )
-        raise ValueError(f"{lists}.")
-    return taken
-
-
-def kind_of(value: Any) -> str:
-    """What a setting is, in the words of an error."""
-    kinds = {"truth value": bool, "number": int | float, "word": str, "list": list | tuple}
-    return next((kind for kind, types in kinds.items() if isinstance(value, types)), "mapping")
-
-
-def joint(classify: Callable[[Array], Array], test: Images) -> dict[str, Any]:
-    """How often a classifier that was trained along is right about the test images, as a protocol's result."""
-    from jaxcl import evaluate
-
-    if test.labels is None:
-        raise ValueError(
-            f"{test.name} has no labels, so the run's classifier cannot be evaluated on it. Give labelled images with"
-            " --data."
-        )
-    start = time.perf_counter()
-    logits = evaluate.embed(classify, test.images)
-    classes = np.arange(logits.shape[1])
-    found = evaluate.hits(evaluate.ranked(logits, classes), test.labels, len(classes))
-    accuracy, n = float(found.first.mean()), len(logits)
-    error = 100 * (accuracy * (1 - accuracy) / n) ** 0.5
-    seconds = time.perf_counter() - start
-    return {
-        "protocol": "joint",
-        "accuracy": 100 * accuracy,
-        "standard_error": error,
-        **evaluate.figures(found, test.labels, names=test.classes),
-        "settings": {},
-        "seconds": seconds,
-    }

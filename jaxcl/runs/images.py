@@ -125,12 +125,15 @@ def with_test_images(
     data_dir: str | None,
     *,
     evaluate_on: str = "test",
+    **how: Any,
 ) -> dict[str, tuple[Images, Images]]:
     """The same training images, and in place of the test images others of some of their classes: classifiers are asked
     about images of another kind. Of a run whose images stay encoded, these are seen as its own: 7/8 of their centres.
 
     spec
         as for `data.load`, whose classes are called as the training images' are; or objectnet13:PATH.
+    how
+        they are read, as by `other_split`.
     """
     from jaxcl.data import objectnet13
     from jaxcl.data.lazy import EVALUATED_FRACTION
@@ -138,10 +141,13 @@ def with_test_images(
     kind, _, where = spec.partition(":")
     encoded = run.encoded and kind not in ("digits", "npz", "npy")
     if kind == "objectnet13":
+        if how:
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in how)
+            raise ValueError(f"objectnet13:PATH is read in one way alone; leave out {named}.")
         images = objectnet13(where, size=side_of(run), fraction=EVALUATED_FRACTION if encoded else 1.0)
         images = fitting(images, run.about.shape)
     else:
-        images = other_split(run, spec, evaluate_on, data_dir, encoded=encoded)
+        images = other_split(run, spec, evaluate_on, data_dir, encoded=encoded, **how)
     return {kind: (train, in_classes_of(train, images)) for kind, (train, _) in sets.items()}
 
 
@@ -180,6 +186,21 @@ def of_several_classes(sets: Mapping[str, tuple[Images, Images]]) -> dict[str, t
             stacklevel=1,
         )
     return made
+
+
+def fitted_to(train: Images, test: Images) -> int:
+    """How many of the test images are among those that classifiers are fitted to: by their files, where these show the
+    same pixels; of images that are no files all or none, by some of their pixels."""
+    if train.files and test.files:
+        place = {file: i for i, file in enumerate(train.files)}
+        shared = [(place[file], i) for i, file in enumerate(test.files) if file in place]
+    else:
+        same = train.images.shape == test.images.shape
+        shared = [(i, i) for i in range(len(test.images))] if same else []
+    if not shared:
+        return 0
+    some = np.array(shared)[np.unique(np.linspace(0, len(shared) - 1, 16).astype(int))]
+    return len(shared) if np.array_equal(train.images[some[:, 0]], test.images[some[:, 1]]) else 0
 
 
 def side_of(run: Run) -> int:

@@ -92,3 +92,19 @@ def test_what_has_no_value_of_the_knob_is_a_level_line():
     first, second = means(figure)
     np.testing.assert_allclose(first, [81, 56, 31])
     np.testing.assert_allclose(second, [56, 56, 56])
+
+
+def test_results_on_other_images_or_asked_otherwise_are_lines_and_no_part_of_a_mean():
+    own = results(("swd",))
+    for name in ("data", "variant"):
+        both = own + [row | {name: "others", "accuracy": 1.0} for row in own]
+        with pytest.raises(ValueError, match=f"differ in {name} .* not to be averaged"):
+            sweep_curves(both, knob="bits")
+        first, second = means(sweep_curves(both, knob="bits", lines=name))
+        np.testing.assert_allclose(first, [71, 46, 21])
+        np.testing.assert_allclose(second, [1, 1, 1])
+    # A sweep may vary the data that it learns from.
+    learnt = [row | {"knobs": row["knobs"] | {"data": "digits"}} for row in own]
+    np.testing.assert_allclose(
+        means(sweep_curves(learnt, knob="bits", where={"data": "digits"}))[0], [71, 46, 21]
+    )

@@ -44,7 +44,7 @@ def few_shot_result(
     settings = {"optimizer": "Adam", "seed": seed_of(key), **settings}
     seconds = time.perf_counter() - start + subject.embed_seconds
     return {
-        **result(f"fewshot{shots}", subject, score.mean, settings, seconds),
+        **result(protocol, subject, score.mean, settings, seconds),
         "interval": None if draws == 1 else 100 * score.interval,
         "accuracies": [100 * float(accuracy) for accuracy in score.accuracies],
         "features": int(train_features.shape[1]),
