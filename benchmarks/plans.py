@@ -29,6 +29,7 @@ KEPT, OUT = HERE / "results" / "plans", HERE / "results" / "plans.md"
 SIMCLR, MOCO, BYOL = "configs/simclr_imagenet.py", "configs/moco_imagenet.py", "configs/byol.py"
 LOOC, CPC, AMDIM, CMC = "configs/looc.py", "configs/cpc.py", "configs/amdim.py", "configs/cmc.py"
 YADIM, MOCO100 = "configs/yadim.py", "configs/moco_imagenet100.py"
+SIMCLR_V2, LARGEST = "configs/simclr_v2.py", "--depth 152 --width 3 --sk"
 
 # What a person asked -> the words behind `jaxcl plan`. In the order of their worth, as an interrupted night keeps the
 # first of them.
@@ -38,7 +39,10 @@ ROWS: list[tuple[str, str]] = [
     ("SimCLR, ResNet-50, 4k", f"{SIMCLR} --machine h100-8 --input images --chunks 4"),
     ("SimCLR, ResNet-50, 8k", f"{SIMCLR} --machine h100-8 --input images --batch-size 8192 --chunks 4"),
     ("SimCLR, ResNet-50, 32k", f"{SIMCLR} --machine h100-8 --input images --batch-size 32768 --chunks 16"),
-    ("SimCLR, ResNet-152 (2x), 4k", f"{SIMCLR} --machine h100-8 --input images --depth 152 --width 2 --chunks 8"),
+    (
+        "SimCLR, ResNet-152 (2x), 4k",
+        f"{SIMCLR} --machine h100-8 --input images --depth 152 --width 2 --chunks 8",
+    ),
     ("BYOL, ResNet-50, 4k", f"{BYOL} --preset imagenet --machine h100-8 --input images --remat"),
     ("MoCo v2, ResNet-50, 256", f"{MOCO} --machine h100-8 --input images"),
     ("MoCo v2, ResNet-50, 256", f"{MOCO} --machine h100 --input images"),
@@ -52,8 +56,23 @@ ROWS: list[tuple[str, str]] = [
     ("BYOL, ResNet-50, 4k", f"{BYOL} --preset imagenet --machine tpu-v5e-64 --input images"),
     ("SimCLR, ResNet-50, 8k", f"{SIMCLR} --machine tpu-v5p-128 --input images --batch-size 8192"),
     ("SimCLR, ResNet-50, 32k", f"{SIMCLR} --machine tpu-v5e-256 --input images --batch-size 32768"),
-    ("SimCLR, ResNet-152 (2x), 4k", f"{SIMCLR} --machine tpu-v5e-64 --input images --depth 152 --width 2 --remat"),
+    (
+        "SimCLR, ResNet-152 (2x), 4k",
+        f"{SIMCLR} --machine tpu-v5e-64 --input images --depth 152 --width 2 --remat",
+    ),
     ("SimCLR, ResNet-50, 4k, two views by the host", f"{SIMCLR} --machine tpu-v5e-64"),
+    ("AMDIM, 626 M parameters", f"{AMDIM} --preset imagenet_large --machine h100-8 --input images"),
+    ("CMC, two ResNet-50 of double width", f"{CMC} --preset imagenet_2x --machine h100-8 --input images"),
+    (
+        "SimCLRv2, ResNet-152 (3x, SK)",
+        f"{SIMCLR_V2} --depth 152 --width 3 --sk --machine h100-8 --input images --chunks 16",
+    ),
+]
+# The presets for CIFAR-10 and STL-10, each on one GPU.
+ROWS += [
+    (f"{config.stem.upper()}, {preset}", f"configs/{config.name} --preset {preset} --machine h100" + images)
+    for preset, images in (("cifar10", ""), ("stl10", " --input images"))
+    for config in map(Path, (BYOL, AMDIM, CPC, CMC, YADIM))
 ]  # fmt: skip
 
 
