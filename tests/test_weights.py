@@ -133,6 +133,11 @@ def test_a_run_that_sees_other_numbers_than_the_one_it_starts_from_is_refused_wi
     assert "than it has learnt from. Set it in a copy of the config." in capsys.readouterr().err
     assert main(["train", "same.py", "--init", "imagenet", "--run-dir", str(tmp_path / "next")]) == 0
     assert "Starts from the encoder of" in capsys.readouterr().out
+    # A run that goes on needs nothing of what it began with.
+    (world / "imagenet").rename(world / "elsewhere")
+    assert main(["train", "same.py", "--init", "imagenet", "--run-dir", str(tmp_path / "next")]) == 0
+    (world / "elsewhere").rename(world / "imagenet")
+    capsys.readouterr()
     # Without its config it is not known, and that is said.
     shutil.copytree(world / "imagenet/checkpoints", tmp_path / "bare/checkpoints")
     bare = str(tmp_path / "bare")

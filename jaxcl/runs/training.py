@@ -44,7 +44,10 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
         raise ValueError(
             f"--epochs {knobs.epochs:g} of {data.about.count} images is not one step of {recipe.batch_size}."
         )
-    init = starting_point(knobs, recipe)
+    init = None
+    if not has_begun(run_dir):  # a run that goes on needs nothing of what it began with
+        init = starting_point(knobs, recipe)
+        check_seen_alike(knobs, recipe)
     # All that the data can be wrong in is found before there is a directory.
     described, images = data.about, opened(data)
     if data.about != described:
@@ -134,25 +137,40 @@ def starting_point(
             " (.safetensors, .pth)."
         )
 
-    try:
-        theirs = open_run(knobs.init)
-    except (
-        ValueError,
-        FileNotFoundError,
-    ):  # a stranger's config is not executed, and a folder of checkpoints has none
-        say(
-            f"How {knobs.init} standardizes images is not known here, as its config is not opened. See that this config"
-            " does so too."
-        )
-    else:
-        weights.check_seen_alike(knobs.init, theirs.recipe.method, recipe.method)
-
     def begin(state: Any) -> Any:
         begun = start_from(state, init, parts=recipe.carries)
         say(f"Starts from {' and '.join(recipe.carries or ['the encoder'])} of {knobs.init}.")
         return begun
 
     return begin
+
+
+def has_begun(run_dir: str | Path) -> bool:
+    """Whether a run directory holds a checkpoint to go on from."""
+    from jaxcl.train import checkpoint
+
+    return checkpoint.latest(Path(run_dir) / "checkpoints") is not None
+
+
+def check_seen_alike(knobs: CommonKnobs, recipe: Recipe) -> None:
+    """Raises ValueError where the encoder of the run that --init names sees its images otherwise than this one."""
+    from jaxcl import weights
+
+    if knobs.init is None or weights.is_file(knobs.init):
+        return
+    try:
+        theirs = open_run(knobs.init)
+    except (
+        ValueError,
+        FileNotFoundError,
+    ):  # a stranger's config is not executed; checkpoints alone have none
+        if jax.process_index() == 0:
+            print(
+                f"How {knobs.init} standardizes images is not known here, as its config is not opened. See that this"
+                " config does so too."
+            )
+    else:
+        weights.check_seen_alike(knobs.init, theirs.recipe.method, recipe.method)
 
 
 def train_runs(
