@@ -38,7 +38,7 @@ class Knobs(CommonKnobs):
     stem: Literal["cifar", "imagenet"] = "cifar"
     sk: bool = False  # selective kernels (ratio 0.0625) and ResNet-D
     temperature: float = 0.1  # of both distributions: 0.1 for a fine-tuned teacher, 1 for another
-    scale: Literal["code", "equation"] = "code"  # of the loss: temperature^2 times equation 2, or equation 2
+    scale: Literal["code", "equation"] = "code"  # of the loss: temperature^2 times the equation, or it
     distill_weight: float = 1.0  # below 1, the labels' cross-entropy has the rest; 1: no look at labels
     optimizer: Literal["adamw", "lars"] = "adamw"
     rate_rule: Literal["none", "linear", "sqrt"] = "none"  # how the rate grows with the batch

@@ -35,9 +35,8 @@ class Knobs(CommonKnobs):
     features: tuple[int, ...] = (16, 32, 64, 128)  # channels of the convnet's convolutions
     temperature: float = 0.2  # NT-Xent's temperature
     mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
-    optimizer: Literal["adamw", "lars"] = (
-        "adamw"  # lars: with the loss, steps and brightness of the paper's code
-    )
+    optimizer: Literal["adamw", "lars"] = "adamw"
+    """lars: with the loss, steps and brightness of the paper's code."""
 
 
 IMAGENET = {"data": "tfds:imagenet2012", "size": 224, "encoded": True, "input": "host", "dtype": "bfloat16"}

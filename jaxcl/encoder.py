@@ -144,7 +144,10 @@ def encoder_of(run: Run, apply: Apply, *, untrained: bool = False) -> Encoder:
             params, state = jax.jit(lambda key: _only(init(key), used))(key)
             return Encoder(apply, params, state, about, 0)
         params, state = jax.jit(init)(key)
-        begun = begin(TrainState(jnp.int32(0), params, (), state))
+        try:
+            begun = begin(TrainState(jnp.int32(0), params, (), state))
+        except (FileNotFoundError, ValueError) as error:
+            raise _no_start(run, error) from error
         params, state = _only((begun.params, begun.state), used)
         return Encoder(apply, params, state, about, 0)
     params, state = _only(jax.tree.map(_on_devices(), whole), used)
@@ -165,11 +168,16 @@ def _start_of(run: Run) -> Callable[[TrainState], TrainState] | None:
     """What --init gave the run, if it had any, as a function of its first state."""
     try:
         return starting_point(run.knobs, run.recipe, say=silent)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{run.dir} began with what it took of {run.knobs.init} (--init), which is not there any more: the encoder"
-            " as it began cannot be made. Bring that back, or leave the untrained encoder out (--baselines raw)."
-        ) from error
+    except (FileNotFoundError, ValueError, ImportError) as error:
+        raise _no_start(run, error) from error
+
+
+def _no_start(run: Run, error: Exception) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"{run.dir} began with what it took of {run.knobs.init} (--init), which is not there any more as it was, so the"
+        f" encoder as it began cannot be made. ({error}) Bring that back, or leave the untrained encoder out (`jaxcl"
+        " evaluate`: --baselines raw)."
+    )
 
 
 def at_layer(run: Run, layer: int) -> Apply:

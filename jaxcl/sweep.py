@@ -24,6 +24,7 @@ from jaxcl.plan import DoesNotFit
 from jaxcl.reads import knobs_read_by
 from jaxcl.records import read_json, write_whole
 from jaxcl.runs import (
+    BASELINES,
     Members,
     Opened,
     Unevaluated,
@@ -334,7 +335,11 @@ def write_results(
         named = {name: combination.get(name, "") for name in names}
         last = None if config is None else last_step(folder, config)
         for row in evaluations(folder):
-            if is_variant(row) or not of_step(row, last):
+            own = row["encoder"] in (
+                folder.name,
+                *BASELINES,
+            )  # one that stands beside it has steps of its own
+            if is_variant(row) or (own and not of_step(row, last)):
                 continue
             encoder = "trained" if row["encoder"] == folder.name else row["encoder"]
             results.append(row | {"encoder": encoder, "knobs": named})

@@ -126,8 +126,9 @@ def _defaults(knobs: CommonKnobs) -> dict[str, Any]:
 
 
 def knobs_key(values: Mapping[str, Any]) -> Any:
-    """Equal for equal knobs, but for those that a run may change."""
-    return frozenset((name, _hashable(value)) for name, value in values.items() if name not in MAY_CHANGE)
+    """Equal for equal knobs, but for those that a run may change. Another data_dir may have other images."""
+    changing = MAY_CHANGE - {"data_dir"}
+    return frozenset((name, _hashable(value)) for name, value in values.items() if name not in changing)
 
 
 def _hashable(value: Any) -> Any:

@@ -322,6 +322,14 @@ def test_later_images_are_on_the_scale_of_those_that_were_trained_on(home, capfd
     assert run.value_range == (0, 4095)
     assert other_split(run, "folder:dark", "train", None).images.max() == round(900 / 4095 * 255)
     assert other_split(run, "folder:dark", "train", None, value_range=(0, 900)).images.max() == 255
+    # On that scale numbers between 0 and 1 are all black.
+    floats = np.random.default_rng(0).random((4, 16, 16, 3), np.float32)
+    np.savez(home / "floats.npz", train_images=floats, test_images=floats)
+    with pytest.raises(
+        ValueError, match="are all 0 of 255. Say what is black and white in these: --value-range"
+    ):
+        other_split(run, "npz:floats.npz", "train", None)
+    assert other_split(run, "npz:floats.npz", "train", None, value_range=(0, 1)).images.max() > 240
 
 
 def test_masks_of_zeros_and_ones_are_said_to_be_black(home):

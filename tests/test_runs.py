@@ -255,7 +255,15 @@ def test_untrained_is_how_a_run_that_was_started_from_another_began(world, tmp_p
     assert "Starts from" not in capsys.readouterr().out
     logged = [one["loss"] for one in read_metrics(tmp_path / "next") if "loss" in one]
     assert replay(tmp_path / "next", step=1).loss == pytest.approx(logged[0], rel=1e-5)
-    init.rename(tmp_path / f"gone{init.suffix}")
+    (moved := tmp_path / f"gone{init.suffix}").unlink(missing_ok=True)
+    init.rename(moved)
+    if not of_file:  # its place is taken by what does not fit
+        shutil.copytree(moved, init)
+        for file in init.glob("checkpoints/*/manifest.json"):
+            file.write_text("{}")
+        with pytest.raises(FileNotFoundError, match="not there any more as it was"):
+            load_encoder(tmp_path / "next", untrained=True)
+        shutil.rmtree(init)
     with pytest.raises(FileNotFoundError, match="which is not there any more"):
         load_encoder(tmp_path / "next", untrained=True)
     rows = evaluate_run(tmp_path / "next", ("knn",), say=(said := []).append)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import textwrap
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,13 +17,14 @@ from jaxcl.config import knobs_to_json, load_config, resolved
 from jaxcl.evaluate import features
 from jaxcl.plan import DoesNotFit
 from jaxcl.reads import knobs_read_by
-from jaxcl.runs import Unevaluated, evaluate_run, evaluation, evaluations
+from jaxcl.runs import Unevaluated, create_or_resume, evaluate_run, evaluation, evaluations, open_run
 from jaxcl.runs.marks import FILE, evaluated, mark_begun, mark_complete
 from jaxcl.study import Study
 from jaxcl.sweep import combinations, groups, name_of, sweep, write_results
-from jaxcl.swept import last_step
+from jaxcl.swept import folders_of, last_step
 from jaxcl.tables import accuracy_table, differences_table, fewest_seeds, sweep_table
 from jaxcl.train.log import read_metrics
+from jaxcl.typing import About
 
 CONFIG = """
 from dataclasses import dataclass
@@ -507,6 +509,25 @@ def test_of_runs_that_are_too_many_for_the_memory_half_are_tried(faked, monkeypa
     monkeypatch.setattr("jaxcl.sweep.train_runs", fail)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         run({"seed": ["5", "6"]}, together=2)
+
+
+def test_a_sweep_over_places_of_data_has_a_run_for_each(tmp_path):
+    """They may hold other images."""
+    config = Path(__file__).parents[1] / "configs/quickstart.py"
+    all_of = combinations({"data_dir": ["/a", "/b"]})
+    knobs = [load_config(config).Knobs(data_dir=one["data_dir"]) for one in all_of]
+    assert [folder.name for folder in folders_of(tmp_path, config, all_of, knobs)] == [
+        "data_dir=_a",
+        "data_dir=_b",
+    ]
+
+
+def test_a_run_that_goes_on_with_data_elsewhere_is_evaluated_from_there(tmp_path):
+    config = Path(__file__).parents[1] / "configs/quickstart.py"
+    about = About(2000, (24, 24, 3), ("a", "b"))
+    for where in ("/old", "/new"):
+        create_or_resume(tmp_path / "run", config, load_config(config).Knobs(data_dir=where), about)
+    assert open_run(tmp_path / "run").knobs.data_dir == "/new"
 
 
 def test_a_sweep_s_remedies_are_words_that_it_takes(faked, config, tmp_path, monkeypatch, capsys):

@@ -135,6 +135,7 @@ def study(arguments: list[str]) -> int:
             print(f"{name:{max(map(len, there))}}  {about(path)}")
         return 0
     from jaxcl.answer import run_study
+    from jaxcl.runs import Unevaluated
     from jaxcl.study import load_study, settings
 
     path = studies().get(own.study, Path(own.study))
@@ -153,15 +154,23 @@ def study(arguments: list[str]) -> int:
         return knobs_of("study", config, [*words_of(config, combination), *rest])
 
     named = f"{path.stem}-small-study" if own.small else f"{path.stem}-study"
-    page = run_study(
-        path,
-        knobs,
-        own.run_dir or Path("runs") / named,
-        small=own.small,
-        seeds=seeds,
-        together=own.together,
-        command=["jaxcl", "study", *arguments],
-    )
+    run_dir, failed = own.run_dir or Path("runs") / named, None
+    try:
+        page = run_study(
+            path,
+            knobs,
+            run_dir,
+            small=own.small,
+            seeds=seeds,
+            together=own.together,
+            command=["jaxcl", "study", *arguments],
+        )
+    except Unevaluated as error:
+        if not error.results:
+            raise
+        page, failed = run_dir / f"{path.stem}.md", error
     print(page.read_text(encoding="utf-8"))
     print(f"Page: {page}")
+    if failed is not None:
+        raise failed
     return 0

@@ -408,6 +408,8 @@ class Pixels:
     def __getitem__(self, which: Any) -> np.ndarray:
         index = list(which) if isinstance(which, tuple) else [which]
         if (at := next((k for k, one in enumerate(index) if one is Ellipsis), None)) is not None:
+            if sum(one is Ellipsis for one in index) > 1:
+                raise IndexError("an index can only have a single ellipsis ('...')")
             given = sum(_axes(one) for one in index)
             index[at : at + 1] = [slice(None)] * max(0, self.ndim - given)
         first, *rest = index or [slice(None)]

@@ -59,8 +59,9 @@ def distill(
         is of the labelled images alone: a mean over those of the batch whose label is not -1, and 0 where there are
         none. With 1, no labels are looked at.
     factor
-        of the loss above, before it is weighted. 1 is the paper's equation; temperature^2 is the authors' notebook's
-        (distillation_self_training.ipynb), to which their learning rates and weight decay belong: a hundredth at 0.1.
+        of the whole loss. 1 is the paper's equations; temperature^2 is that of the authors' notebook
+        (distillation_self_training.ipynb, which runs at temperature 1, where both agree): a hundredth at 0.1. Whether
+        the paper's runs at 0.1 had it was not found.
     start
         as in `supervised`.
 
@@ -90,7 +91,7 @@ def distill(
         own_state = {name: state[name] for name in ("encoder", "head")}
         logits, own_state = network.apply(params, own_state, x, train=True)
         target = jax.nn.softmax(told / temperature)
-        value = factor * jnp.mean(optax.softmax_cross_entropy(logits / temperature, target))
+        value = jnp.mean(optax.softmax_cross_entropy(logits / temperature, target))
         if labelled:
             own = labels_of(batch)
             by_image = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(own, 0))
@@ -99,6 +100,7 @@ def distill(
             count = collectives.mean(jnp.sum(known), axis_name)
             plain = jnp.sum(known * by_image) / jnp.where(count > 0, count, 1.0)
             value = (1 - weight) * plain + weight * value
+        value = factor * value
         same = jnp.mean(jnp.argmax(logits, axis=1) == jnp.argmax(told, axis=1), dtype=jnp.float32)
         value, same = collectives.mean((value, same), axis_name)
         return value, ({**own_state, "teacher": state["teacher"]}, {"teacher_agreement": same})

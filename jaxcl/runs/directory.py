@@ -107,10 +107,16 @@ def create_or_resume(
     value_range
         the training images' (`Images.value_range`), by which others are scaled later.
 
+    Where TFDS has the same images elsewhere now, the run's data_dir becomes that.
+
     Raises ValueError where a knob, the config's program or the training images differ from the run's.
     """
     run_dir, text, beside = Path(run_dir), read_text(config), beside or {}
     if check_same_run(run_dir, config, knobs, about, files, besides=besides, beside=beside):
+        had = read_json(run_dir / "knobs.json")
+        now = json.loads(knobs_to_json(knobs))["data_dir"]
+        if had.get("data_dir") != now and jax.process_index() == 0:
+            write_whole(run_dir / "knobs.json", json.dumps({**had, "data_dir": now}, indent=2) + "\n")
         return run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:

@@ -401,7 +401,10 @@ def evaluate_run(
             keep("joint", [row])
             results.append(row)
         except ValueError as error:
-            failed["joint", ""] = f"joint: {error}"
+            if own:
+                failed["joint", ""] = f"joint: {error}"
+            else:  # asked by other labels, of which the classifier need not know
+                say(f"Without joint: {error}")
     if first and own:
         incomplete = {protocol for protocol, _ in failed}
         mark_complete(run_dir, [name for name in own if name not in incomplete], named)

@@ -114,6 +114,13 @@ def told_of_range(images: Images) -> Images:
     if images.value_range is None:
         return images
     low, high = images.value_range
+    some = np.asarray(images.images[: min(len(images.images), 256)])
+    if some.size and (some == some.flat[0]).all():
+        raise ValueError(
+            f"On the scale of the run's training images, where {low:g} is black and {high:g} white, the pixels of"
+            f" {images.name} are all {some.flat[0]} of 255. Say what is black and white in these: --value-range LOW"
+            " HIGH."
+        )
     line = f"Pixels of other than 8 bits are scaled as in training: {low:g} becomes black and {high:g} white."
     return images._replace(notes=(*images.notes, line))
 
@@ -267,7 +274,7 @@ def without_trained_on(
                 " has no splits, test images may be among them."
             )
         return sets
-    place = cache(os.path.realpath)  # folders repeat
+    place = cache(_place)  # folders repeat
     root = folder_of(spec)
     known = {_resolved(os.path.join(root, file), place) for file in own}
     here = root if data is None else folder_of(data)
@@ -292,9 +299,17 @@ def folder_of(spec: str) -> str:
     return os.path.expanduser(without_list(spec)[0].partition(":")[2])
 
 
-def _resolved(path: str, place: Callable[[str], str]) -> str:
-    """The file that a path leads to; `place` resolves folders."""
-    if os.path.islink(path):
-        return os.path.realpath(path)
+def _place(folder: str) -> tuple[str, set[str]]:
+    """Where a folder's path leads to, and the names in it that are links: looked up once, not file by file."""
+    try:
+        with os.scandir(folder) as entries:
+            return os.path.realpath(folder), {entry.name for entry in entries if entry.is_symlink()}
+    except OSError:
+        return os.path.realpath(folder), set()
+
+
+def _resolved(path: str, place: Callable[[str], tuple[str, set[str]]]) -> str:
+    """The file that a path leads to; `place` looks up folders."""
     folder, name = os.path.split(path)
-    return os.path.join(place(folder), name)
+    whole, links = place(folder)
+    return os.path.realpath(path) if name in links else os.path.join(whole, name)

@@ -194,7 +194,8 @@ def warmup_cosine(
 
     Counted in updates, so the first one changes nothing unless warmup_steps is 0; `steps` includes the warm-up.
     every: the rate changes only at multiples of it, as where a schedule is asked once an epoch. counted_from: 1 where
-    the epochs that it is asked about count from 1: the first is below the peak already, and the last has rate 0.
+    the epochs that it is asked about count from 1: the first is below the peak already, and the last has rate 0. (An
+    epoch that is the only one counts from 0: else nothing would be learnt.)
 
     >>> rate = warmup_cosine(2.0, steps=6, warmup_steps=2)
     >>> [round(float(rate(step)), 4) for step in range(7)]
@@ -213,6 +214,8 @@ def warmup_cosine(
             f"warmup_cosine changes the rate every so many steps, at least 1; got every={every}."
         )
 
+    if counted_from * every >= steps:
+        counted_from = 0
     at_least_one = max(warmup_steps, 1) if isinstance(warmup_steps, int) else jnp.maximum(warmup_steps, 1)
 
     def rate(step: Array) -> Array:

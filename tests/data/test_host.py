@@ -11,6 +11,7 @@ from PIL import Image
 from jaxcl import augment
 from jaxcl.data import batches, find_images, from_arrays, host_images, host_views, load
 from jaxcl.data.decode import read_rgb
+from jaxcl.data.host import pipeline
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
@@ -296,6 +297,29 @@ def test_more_damage_than_tolerated_ends_it_by_name(damaged):
         ),
     ):
         list(host_views(files, RECIPE, tolerate=0)(batch_size=16, seed=1, stop_step=3))
+    # What is known of the files already is not forgiven the second time.
+    with pytest.raises(ValueError, match="are damaged, more than the fraction of 0"):
+        list(host_views(files, RECIPE, tolerate=0)(batch_size=16, seed=1, stop_step=3))
+
+
+def test_a_file_that_was_read_badly_once_is_read_again(damaged, monkeypatch):
+    """As a file system on a network gives it: the second look finds nothing, and the step is tried once more."""
+    good = [file for file in sorted(damaged.rglob("*.jpg")) if "cut" not in file.name]
+    for file in damaged.rglob("*"):
+        if file.is_file() and file not in good:
+            file.unlink()
+    path, content = good[0], good[0].read_bytes()
+    files = found(damaged)
+    path.write_bytes(content[: len(content) // 4])
+    looked = pipeline.verdict
+
+    def mended(*given):
+        path.write_bytes(content)
+        return looked(*given)
+
+    monkeypatch.setattr(pipeline, "verdict", mended)
+    batches = list(host_views(files, RECIPE, tolerate=0)(batch_size=len(good), seed=0, stop_step=1))
+    assert sorted(batches[0]["index"].tolist()) == list(range(len(good)))
 
 
 def test_a_file_that_goes_away_is_named(folder, tmp_path):

@@ -300,3 +300,11 @@ def test_simclrs_classifier_is_decayed_and_not_adapted():
     np.testing.assert_allclose(updates["probe"]["kernel"], -0.1 * 2, rtol=1e-6)
     for name in params:
         np.testing.assert_allclose(updates[name]["bias"], -0.1, rtol=1e-6)
+
+
+def test_an_only_epoch_that_is_counted_from_one_has_a_rate():
+    one, two = (
+        optim.warmup_cosine(0.06, steps=n, warmup_steps=0, every=97, counted_from=1) for n in (97, 194)
+    )
+    assert [round(float(one(step)), 6) for step in (0, 96)] == [0.06, 0.06]
+    assert [round(float(two(step)), 6) for step in (0, 96, 97, 193)] == [0.03, 0.03, 0.0, 0.0]

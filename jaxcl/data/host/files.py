@@ -98,6 +98,11 @@ def told_of_damage(source: Encoded, i: int, why: str, tolerate: float) -> None:
         f"{source.where(i)} is damaged and left out: {why}. ({len(source.damaged)} of {len(source.paths)} so far)",
         stacklevel=2,
     )
+    check_damage(source, tolerate)
+
+
+def check_damage(source: Encoded, tolerate: float) -> None:
+    """Raises ValueError where more images are damaged than are tolerated."""
     if len(source.damaged) > tolerate * len(source.paths):
         names = [f"{source.where(i)}: {reason}" for i, reason in sorted(source.damaged.items())]
         raise ValueError(

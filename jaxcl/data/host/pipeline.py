@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from jaxcl.data.batches import index_batches
-from jaxcl.data.host.files import told_of_damage, verdict
+from jaxcl.data.host.files import check_damage, told_of_damage, verdict
 from jaxcl.data.stream import Encoded
 
 # (batch_size, seed, start_step, stop_step, process_index, process_count, by name) -> this process's batches.
@@ -40,6 +40,8 @@ def run_in_order(tf, source, made, one, threads, tolerate, order, rows_here, *, 
     images the steps have, {"index": [rows_here]} each. Yields the batches."""
     threads = threads or os.cpu_count() or 1
     suspects: set[int] = set(source.damaged) if isinstance(source, Encoded) else set()
+    if suspects:
+        check_damage(source, tolerate)
 
     def settled(step, index):
         """What the batch of a step is made of: for each image that cannot be decoded in this step, the next that can.
@@ -101,7 +103,7 @@ def run_in_order(tf, source, made, one, threads, tolerate, order, rows_here, *, 
         return ready.with_options(options)
 
     def walk():
-        step = start_step
+        step, again = start_step, None
         while stop_step is None or step < stop_step:
             try:
                 for batch in dataset(step).as_numpy_iterator():
@@ -109,9 +111,11 @@ def run_in_order(tf, source, made, one, threads, tolerate, order, rows_here, *, 
                     step += 1
                 return
             except tf.errors.OpError:
-                # Some file of this step cannot be decoded. Find it, and begin again at this step without it.
-                if not (isinstance(source, Encoded) and look_closer(step)):
+                # Some file of this step cannot be decoded. Find it, and begin again at this step without it; where none
+                # is found it may have been the reading, which is tried once more.
+                if not (isinstance(source, Encoded) and (look_closer(step) or again != step)):
                     raise
+                again = step
 
     batches = walk()
     RUNNING.add(batches)
