@@ -153,6 +153,13 @@ def commands():
                 yield page.name, (found[1], *words)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.py")), ids=lambda path: path.stem)
+def test_what_the_text_of_a_config_refers_to_is_there(path):
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    for named in re.findall(r"\b(?:benchmarks|docs|configs)/[\w/.-]+\.(?:md|py)", text):
+        assert (ROOT / named).exists(), named
+
+
 def in_words(value):
     return value if isinstance(value, str) else " ".join(value)
 

@@ -6,8 +6,9 @@ vanish with a 3-layer head. The published column is that of a ResNet-50 after 10
 difference of differences, "layers 3 - 2", is negative where a loss falls behind NT-Xent with the third layer, and 0
 if the head changes nothing: the finding is that those of losses which are behind at 2 layers are positive.
 
-Here a small encoder sees three epochs of CIFAR-10; about 4 minutes of one core a run, 50 runs (--small: one epoch,
-three losses, 18 runs). Not run in this form; three seeds of it are in benchmarks/results/losses-cifar10.md.
+Here a small encoder sees three epochs of CIFAR-10; about 4 minutes of one core a run, 50 runs, not run in this form
+(three seeds of it: benchmarks/results/losses-cifar10.md; --small: one epoch at 16 pixels, three losses, 18 runs of half
+a minute: benchmarks/results/heads-and-loss-small.md, with five seeds).
 """
 
 from jaxcl.study import Compare, Published, Study
