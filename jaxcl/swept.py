@@ -67,7 +67,7 @@ def is_done(folder: Path, config: ModuleType, protocols: Sequence[str], baseline
     if (folder / DIVERGED).exists():
         return True
     wanted = {(protocol, encoder) for protocol in protocols for encoder in (folder.name, *baselines)}
-    return wanted <= evaluated(folder) and wanted <= evaluated(folder, step=last_step(folder, config))
+    return wanted <= evaluated(folder, step=last_step(folder, config))
 
 
 def last_step(folder: Path, config: ModuleType) -> int | None:
@@ -98,8 +98,7 @@ def check_is_of(folder: Path, config: str | Path, knobs: CommonKnobs, *, done: b
         return
     # A knob that the run does not have came with a later jaxcl, or config; its default is what was before.
     had = _defaults(knobs) | read_json(folder / "knobs.json")
-    besides = {"data_dir"} if done else {"data_dir", "epochs"}
-    changes = changed_knobs(had, resolved(knobs), besides=besides)
+    changes = changed_knobs(had, resolved(knobs), besides=() if done else {"epochs"})
     if changes:
         raise ValueError(
             f"{folder} holds a run with other knobs:\n  "
