@@ -50,6 +50,15 @@ ROWS: list[tuple[str, str]] = [
     ("CMC, two ResNet-50 of half the width, 128", f"{CMC} --preset imagenet --machine h100 --input images"),
     ("AMDIM, 480", f"{AMDIM} --preset imagenet --machine h100-8 --input images"),
     ("CPC of 53 blocks, 3,072", f"{CPC} --preset imagenet_henaff --machine h100-8 --input images"),
+    (
+        "CPC of 53 blocks, 3,072",
+        f"{CPC} --preset imagenet_henaff --machine h100-8 --input images --chunks 4",
+    ),
+    (
+        "CPC of 53 blocks, one direction, 3,072",
+        f"{CPC} --preset imagenet_pseudo_code --machine h100-8 --input images --chunks 4",
+    ),
+    ("CPC of 56 blocks, 3,072", f"{CPC} --preset imagenet --machine h100-8 --input images --chunks 4"),
     ("MoCo with mixed features, ResNet-50, 256", f"{MOCO100} --preset v1_ft --machine h100 --input images"),
     ("YADIM, 200", f"{YADIM} --preset imagenet --machine h100-8 --input images"),
     ("MoCo v2, ResNet-50, 256", f"{MOCO} --machine tpu-v5e-16 --input images"),

@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -161,7 +162,7 @@ def noise():
     return Images("noise", rng.integers(0, 256, (64, 16, 16, 3), np.uint8), np.arange(64) % 2)
 
 
-@pytest.mark.parametrize("placement", ["jit", "shard_map"])
+@pytest.mark.parametrize("placement", devices.PLACEMENTS)
 def test_a_step_that_was_compiled_ahead_learns_bit_for_bit_the_same(placement):
     made = recipe(Knobs(epochs=1, placement=placement), ABOUT)
     run = partial(train, made, noise(), placement=placement, quiet=True)
@@ -184,20 +185,38 @@ def test_a_last_call_of_fewer_steps_goes_to_the_step_itself():
     assert float(state) == 32
 
 
-def test_a_step_under_pmap_is_left_as_it_is():
-    placed = place(lambda state, key, batch: (state, {}), "pmap", devices.make_mesh(devices=8))
-    assert plan.ahead(placed, 0, 0, np.zeros(8), batch_size=8, config="tiny.py") is placed
+def test_under_pmap_a_device_s_share_is_told_and_the_batch_is_cut():
+    """A row of [1000] by [1000, 1000] is 2 million operations."""
+    mesh, said = devices.make_mesh(devices=8), []
+
+    def step(state, key, batch):
+        return state + jax.lax.psum((batch @ jnp.ones((1000, 1000))).sum(), devices.AXIS), {}
+
+    placed = place(step, "pmap", mesh)
+    state, key = (devices.replicate(x, mesh) for x in (np.float32(0), jax.random.key(0)))
+    batch = devices.split(np.ones((8, 1000), np.float32), mesh)
+    ready = plan.ahead(placed, state, key, batch, batch_size=8, config="tiny.py", say=said.append)
+    assert "and 2 MFLOP of each device" in said[0]
+    assert float(ready(state, key, batch)[0]) == 8e6
 
 
-def test_a_run_that_does_not_fit_is_refused_before_its_first_step(monkeypatch):
+@pytest.mark.parametrize("placement", devices.PLACEMENTS)
+def test_a_run_that_does_not_fit_is_refused_before_its_first_step(monkeypatch, placement):
     monkeypatch.setattr(machines, "available_memory", lambda: 8 * 1000)
     refused = partial(plan.ahead, batch_size=16, config="tiny.py")
     with pytest.raises(
         ValueError, match=r"needs .* GiB a device.*9.31e-07 are free\. `jaxcl plan tiny.py.*--anyway"
     ):
-        train(recipe(Knobs(), ABOUT), noise(), quiet=True, ahead=refused)
-    one_step = recipe(Knobs(epochs=0.25), ABOUT)
-    train(one_step, noise(), quiet=True, ahead=partial(refused, refuse=False, say=lambda line: None))
+        train(
+            recipe(Knobs(placement=placement), ABOUT),
+            noise(),
+            placement=placement,
+            quiet=True,
+            ahead=refused,
+        )
+    if placement == "jit":
+        one_step = recipe(Knobs(epochs=0.25), ABOUT)
+        train(one_step, noise(), quiet=True, ahead=partial(refused, refuse=False, say=lambda line: None))
 
 
 def test_what_is_on_the_device_already_is_not_free(monkeypatch):

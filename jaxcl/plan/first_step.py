@@ -12,6 +12,7 @@ from jaxcl import machines, programs
 from jaxcl.machines import GIB, Machine
 from jaxcl.plan.costs import Costs, compile_for
 from jaxcl.plan.words import duration, size
+from jaxcl.train.placement import ByDevice
 
 
 class DoesNotFit(ValueError):
@@ -30,10 +31,8 @@ def ahead(
     this machine, and returns it compiled: nothing is compiled twice.
 
     Raises DoesNotFit (a ValueError), with what to do; not if `refuse` is False. Arguments of other shapes than
-    those of the first call go to `step` itself; so does everything under pmap, which cannot be asked.
+    those of the first call go to `step` itself.
     """
-    if not hasattr(step, "trace"):
-        return step
     machine = machines.at_hand(
         devices=list(jax.tree.leaves(arguments)[0].sharding.mesh.devices.flat), measure=False
     )
@@ -64,9 +63,11 @@ def ahead(
         say(_short(costs, needed, machine))
     shapes = jax.tree.map(jnp.shape, arguments)
 
+    prepared = step.prepared if isinstance(step, ByDevice) else lambda *arguments: arguments
+
     def first_or_other(*arguments: Any) -> Any:
         same = jax.tree.map(jnp.shape, arguments) == shapes
-        return compiled(*arguments) if same else step(*arguments)
+        return compiled(*prepared(*arguments)) if same else step(*arguments)
 
     return first_or_other
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcl.devices import AXIS, SMALL, along, axis_name, replicate, split, spread
 from jaxcl.train.state import TrainState
-from jaxcl.typing import Batch, PyTree
+from jaxcl.typing import Array, Batch, PyTree
 
 
 def resident(images: np.ndarray, mesh: Mesh, *, axis: int = 0) -> Callable[[Batch], PyTree]:
@@ -92,10 +95,30 @@ def place(
     devices = list(mesh.devices.flat)
     mapped = jax.pmap(step, AXIS, in_axes=(None, None, axis), out_axes=None, devices=devices)
 
-    def by_device(carry, key, batch):
-        def cut(x):
-            return x.reshape(*x.shape[:axis], mesh.size, -1, *x.shape[axis + 1 :])
+    return ByDevice(mapped, lambda x: x.reshape(*x.shape[:axis], mesh.size, -1, *x.shape[axis + 1 :]))
 
-        return mapped(carry, key, jax.tree.map(cut, batch))
 
-    return by_device
+@dataclass(frozen=True)
+class ByDevice:
+    """A step under `pmap` that takes a whole batch, and can be compiled ahead of its first call as a jitted one can."""
+
+    mapped: Any
+    cut: Callable[[Array], Array]  # an array of a batch -> [devices, rows of each, ...]
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.mapped(*self.prepared(*arguments))
+
+    def prepared(self, carry: PyTree, key: Array, batch: Batch) -> tuple[PyTree, Array, PyTree]:
+        """What the compiled step takes."""
+        return carry, key, jax.tree.map(self.cut, batch)
+
+    def trace(self, *arguments: Any) -> MappedTrace:
+        prepared = self.prepared(*arguments)
+        return MappedTrace(jax.make_jaxpr(self.mapped)(*prepared), partial(self.mapped.lower, *prepared))
+
+
+class MappedTrace(NamedTuple):
+    """What the trace of a jitted step has of which a plan is made."""
+
+    jaxpr: Any
+    lower: Callable[[], Any]
