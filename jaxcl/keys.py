@@ -1,15 +1,18 @@
 """The randomness law: which key is drawn from which, from a run's seed down to the views of one training step.
 
     seed ── init_key                 parameters, queues and banks, before the first step (`of_init`)
-         └─ run_key                  the same for the whole run
-              └─ step_key(step)      what `Method.loss` is given
-                   ├─ views_key      augmentation; an image's own draws then fold its number in the data set into it
-                   ├─ further keys   what else the method draws: order of the keys, mixing, the loss
-                   └─ probe_key      a classifier that is trained along (`methods.with_probe`)
+         ├─ run_key                  the same for the whole run
+         │    └─ step_key(step)      what `Method.loss` is given
+         │         ├─ views_key      augmentation; an image's own draws then fold its number in the data set into it
+         │         ├─ further keys   what else the method draws: order of the keys, mixing, the loss
+         │         └─ probe_key      a classifier that is trained along (`methods.with_probe`)
+         └─ evaluation_key           what each protocol is given, so that it answers the same alone and beside others
+              └─ of_protocol         which images, their order, their views, what is drawn for a classifier
+                   └─ step_key(step) the views of one of its training steps
 
 So a draw is a function of (seed, step, index of the image in the data set): the same on any number of devices, in a
 resumed run, and on host and device. The training loop, the host's input pipeline and every method page take their keys
-from here. (`evaluate` splits a key of its own, jax.random.key(seed).)
+from here, and so does every protocol of evaluation.
 
     >>> key = step_key(run_key(0), 7)
     >>> bool(views_key(key) == of_step(key, 2)[0])
@@ -62,6 +65,20 @@ def of_step(key: Array, n: int) -> tuple[Array, ...]:
 def views_key(key: Array) -> Array:
     """The key of a step's views, given the step's: `of_step(key, n)[0]`, whatever n is."""
     return of_step(key, 1)[0]
+
+
+def evaluation_key(seed: int | Array) -> Array:
+    """What a protocol is given: the seed's own key, of which init and the run have the halves."""
+    return jax.random.key(seed)
+
+
+def of_protocol(key: Array, n: int) -> tuple[Array, ...]:
+    """What a protocol was given -> n keys, for whatever it draws.
+
+    >>> len(of_protocol(evaluation_key(0), 3))
+    3
+    """
+    return tuple(jax.random.split(key, n))
 
 
 def probe_key(key: Array) -> Array:

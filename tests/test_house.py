@@ -52,7 +52,7 @@ EDGES = {
         "typing",
     },
     "data": {"data", "augment", "images", "keys", "typing"},
-    "evaluate": {"evaluate", "augment", "data", "devices", "images", "nets", "typing"},
+    "evaluate": {"evaluate", "augment", "data", "devices", "images", "keys", "nets", "typing"},
     "train": {
         "train",
         "data",
@@ -87,6 +87,7 @@ EDGES = {
         "encoder",
         "evaluate",
         "identity",
+        "keys",
         "longer",
         "neighbors",
         "owner",

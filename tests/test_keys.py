@@ -50,4 +50,14 @@ def test_the_keys_of_a_seed_are_those_of_all_runs_so_far():
     np.testing.assert_array_equal(bits(keys.views_key(key)), RECORDED)
 
 
+def test_a_protocol_is_given_the_seed_s_own_key_and_splits_it_once():
+    """Recorded as those above: figures of evaluations are compared over the versions."""
+    key = keys.evaluation_key(4)
+    np.testing.assert_array_equal(bits(key), bits(jax.random.key(4)))
+    for n in (2, 3, 5):
+        chex.assert_trees_all_equal(
+            [bits(k) for k in keys.of_protocol(key, n)], [bits(k) for k in jax.random.split(key, n)]
+        )
+
+
 RECORDED = [4228094792, 4289384040]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcl import devices, nets
+from jaxcl import devices, keys, nets
 from jaxcl.evaluate.checks import check_numbers, check_sets, numbered_classes
 from jaxcl.evaluate.features import as_partial
 from jaxcl.evaluate.fewshot import labelled_rows
@@ -102,7 +102,7 @@ def deep_probe(
         raise ValueError(f"epochs must be at least 1; got {epochs}.")
     check_numbers(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     check_numbers(drop_factor=drop_factor)
-    subset_key, order_key, views_key, net_key = jax.random.split(key, 4)
+    subset_key, order_key, views_key, net_key = keys.of_protocol(key, 4)
     rows = labelled_rows(subset_key, labels, fraction)
     check_batch_size(batch_size, len(rows))
     rate = rates(schedule, drops=drops, drop_factor=drop_factor)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxcl import augment, devices
+from jaxcl import augment, devices, keys
 from jaxcl.evaluate.checks import check_features, check_numbers, check_sets, numbered_classes
 from jaxcl.evaluate.features import EncoderFn, as_partial, embed
 from jaxcl.evaluate.fewshot import labelled_rows
@@ -120,7 +120,7 @@ def finetune(
     check_numbers(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     check_numbers(drop_factor=drop_factor, trust_coefficient=trust_coefficient)
     classes, numbered = numbered_classes("Fine-tuning", labels)
-    subset_key, order_key, views_key = jax.random.split(key, 3)
+    subset_key, order_key, views_key = keys.of_protocol(key, 3)
     rows = labelled_rows(subset_key, labels, fraction)
     n = len(rows)
     batch_size = min(batch_size, n)
@@ -200,7 +200,7 @@ def _without_parameters(nothing: tuple, encoder: EncoderFn, images: Array) -> Ar
 @functools.partial(jax.jit, static_argnames=("apply", "views"), donate_argnames="carry")
 def _step(frozen, key, carry, step, batch, numbers, *, weight_decay, trust_coefficient, apply, views):
     params, velocity, total = carry
-    x = views(jax.random.fold_in(key, step), batch)[0]
+    x = views(keys.step_key(key, step), batch)[0]
 
     def loss_fn(params):
         features = apply(params["encoder"], *frozen, x).astype(jnp.float32)

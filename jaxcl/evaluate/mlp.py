@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxcl import devices
+from jaxcl import devices, keys
 from jaxcl.evaluate.checks import check_numbers, check_sets, numbered_classes
 from jaxcl.evaluate.features import as_partial
 from jaxcl.evaluate.figures import Hits, hits, ranked
@@ -96,7 +96,7 @@ def mlp_probe(
     encoder, inputs, test_features = frozen_inputs("The MLP probe", subject, views)
     d, steps = test_features.shape[1], epochs * (n // batch_size)
     rate = rates("steps", drops=drops, drop_factor=0.2)
-    order_key, views_key, dropout_key, *made_keys = jax.random.split(key, 5)
+    order_key, views_key, dropout_key, *made_keys = keys.of_protocol(key, 5)
     net = _started(made_keys, d, hidden, len(classes))
     statistics = {"mean": jnp.zeros(hidden), "var": jnp.ones(hidden)} if hidden else {}
     start = jax.tree.map(np.asarray, {"net": net, "adam": _adam().init(net), "statistics": statistics})
@@ -146,13 +146,13 @@ def clipped_cross_entropy(logits: Array, labels: Array) -> Array:
     return jnp.mean(own) + 1e-3 * jnp.mean(jnp.square(logits))
 
 
-def _started(keys: Sequence[Array], d: int, hidden: int, classes: int) -> dict[str, Array]:
+def _started(made_keys: Sequence[Array], d: int, hidden: int, classes: int) -> dict[str, Array]:
     """The first weights, as AMDIM's code draws them."""
 
     def uniform(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
         return jax.random.uniform(key, shape, jnp.float32, -1, 1) * fan_in**-0.5
 
-    first, last = keys
+    first, last = made_keys
     width = hidden or d
     net = {
         "weights": uniform(last, (width, classes), width),
@@ -175,7 +175,7 @@ def _step(encoder, views_key, dropout_key, settings, carry, step, batch, numbers
     weight_decay, dropout = settings
     rate = numbers[0]
     features = features_of(encoder, views_key, step, batch, views)
-    drop_keys = jax.random.split(jax.random.fold_in(dropout_key, step))
+    drop_keys = jax.random.split(keys.step_key(dropout_key, step))
 
     dense = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 

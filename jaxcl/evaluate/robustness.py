@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 
+from jaxcl import keys
 from jaxcl.evaluate.checks import check_numbers, check_sets
 from jaxcl.evaluate.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from jaxcl.evaluate.features import embed
@@ -81,7 +82,7 @@ def robustness(
             f" have {shown.shape[3]}. Leave corruption out for an encoder of such images."
         )
     check_numbers(images=images)
-    subset_key, noise_key = jax.random.split(key)
+    subset_key, noise_key = keys.of_protocol(key, 2)
     some = images is not None and images < len(shown)
     if some:
         rows = np.sort(np.asarray(jax.random.permutation(subset_key, len(shown)))[:images])

@@ -15,7 +15,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from jaxcl import data, devices
+from jaxcl import data, devices, keys
 from jaxcl.evaluate.checks import check_features, check_numbers, check_sets, numbered_classes
 from jaxcl.evaluate.features import EncoderFn, as_partial
 from jaxcl.evaluate.probe import LinearProbe, predict_each
@@ -87,7 +87,7 @@ def linear_sgd(
 
     mesh = devices.even_mesh(batch_size)
     shape = (test_features.shape[1], len(classes))
-    order_key, views_key = jax.random.split(key)
+    order_key, views_key = keys.of_protocol(key, 2)
     start = start_std * np.asarray(jax.random.normal(jax.random.fold_in(key, START), shape, jnp.float32))
     params = {"weights": start, "bias": np.zeros(shape[1], np.float32)}
     make = images_or_views(inputs, views, views_key)
@@ -150,7 +150,7 @@ def features_of(encoder: EncoderFn, key: Array, step: Array, batch: Any, views: 
     """A step's features, of a batch of `frozen_inputs`."""
     if views is None:
         return batch["image"]
-    return encoder(views(jax.random.fold_in(key, step), batch)[0]).astype(jnp.float32)
+    return encoder(views(keys.step_key(key, step), batch)[0]).astype(jnp.float32)
 
 
 class Diverged(ValueError):
@@ -198,7 +198,7 @@ def rates(schedule: str, *, drops: Sequence[float] = (0.6, 0.8), drop_factor: fl
 
 def images_or_views(images: Any, views: Views | None, key: Array) -> Batches:
     """Where batches come from: the images (or features) themselves, of which the step makes its views with
-    fold_in(key, step); or the views of images that stay encoded, cropped whole by the host."""
+    `keys.step_key(key, step)`; or the views of images that stay encoded, cropped whole by the host."""
 
     def read(rows: Callable[[int], np.ndarray], steps: int) -> Generator[dict[str, Any]]:
         if views is not None and data.crops_whole_images(images, views):

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
+from jaxcl import keys
 from jaxcl.config import recipe_of
 from jaxcl.records import write_whole
 from jaxcl.runs.asked import (
@@ -365,7 +366,7 @@ def evaluate_run(
             for kind, subject in subjects.items():
                 if (protocol, kind) in failed:
                     continue
-                key = jax.random.key(run.knobs.seed)
+                key = keys.evaluation_key(run.knobs.seed)
                 report = None if progress is None else partial(progress, f"{protocol}, {name}")
                 known = None
                 if members is not None and mine:

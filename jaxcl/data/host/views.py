@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -105,8 +106,8 @@ def crops_of(
     rows
         step -> the numbers [b] of the images of that step's batch, of steps 0 to `steps` - 1.
     key
-        the views of a step are those that `views(fold_in(key, step), {"image": whole images, "index": rows})` makes, to
-        within 1/510.
+        the views of a step are those of `views(step_key(key, step), {"image": whole images, "index": rows})`, to within
+        1/510.
 
     Raises ValueError where an image is damaged. `crops_whole_images(images, views)` says whether they can be made.
     """
@@ -121,7 +122,7 @@ def crops_of(
             " probe the images as they are (--set augmentation=none)."
         ) from error
     dtype = "float32" if any(map(ends_in_a_space, views.recipes)) else "uint8"
-    made, one = maker(tf, views, source, lambda step: jax.random.fold_in(key, step), dtype, None)
+    made, one = maker(tf, views, source, partial(keys.step_key, key), dtype, None)
 
     def chosen(first: int, last: int | None) -> Iterator[dict[str, np.ndarray]]:
         return ({"index": np.asarray(rows(step), np.int32)} for step in range(first, steps))
