@@ -3,7 +3,7 @@
     jaxcl train configs/amdim.py --preset cifar10 --data-dir DATA_DIR
     jaxcl train configs/amdim.py --preset imagenet --data-dir DATA_DIR --run-dir runs/amdim_imagenet
     jaxcl evaluate runs/amdim_cifar10 --protocol linear mlp
-    jaxcl plan configs/amdim.py --preset imagenet_large --machine h100-8
+    jaxcl plan configs/amdim.py --preset imagenet_large --machine h100-8 --input images
 
 cifar10: 91.2 % linear accuracy (as the SimCLR paper quotes it), the network of 256 features. stl10: 94.2 is quoted, of
 a network that is not published; this one is that of Falcon and Cho, who report 93.8, at 64 pixels. imagenet: the

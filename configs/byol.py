@@ -3,7 +3,7 @@
     jaxcl train configs/byol.py --preset imagenet --data-dir DATA_DIR
     jaxcl train configs/byol.py --preset cifar10 --data-dir DATA_DIR
     jaxcl evaluate runs/byol_imagenet --protocol linear_sgd --set epochs=80 learning_rate=0.2 start_std=0.022
-    jaxcl plan configs/byol.py --preset imagenet --machine tpu-v3-256
+    jaxcl plan configs/byol.py --preset imagenet --machine h100-8 --input images --remat
 
 imagenet, imagenet_300, imagenet_100, imagenet_40: ResNet-50, batch 4096, so many epochs (1000 without a number), each
 with the rate, weight decay and first target decay of the authors' code (byol/configs/byol.py). It reports 74.3 %

@@ -4,7 +4,7 @@
     jaxcl train configs/cmc.py --preset imagenet_2x --data-dir DATA_DIR
     jaxcl evaluate runs/cmc_imagenet --protocol linear_moco --set epochs=60 drops=[0.5,0.666,0.833] drop_factor=0.2
     jaxcl sweep configs/cmc.py --parts three --pairs all core --data-dir DATA_DIR
-    jaxcl plan configs/cmc.py --preset imagenet --machine h100-8
+    jaxcl plan configs/cmc.py --preset imagenet_2x --machine h100-8 --input images
 
 imagenet: L against ab, a ResNet-50 of half the width for each, 16384 negatives from a memory of all images, 240
 epochs. imagenet_2x: two of double width (188 M parameters), 68.4 % linear accuracy (with learning_rate=50). stl10: the

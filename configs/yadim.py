@@ -3,7 +3,7 @@
     jaxcl train configs/yadim.py --preset cifar10 --data-dir DATA_DIR
     jaxcl train configs/yadim.py --preset stl10 --data-dir DATA_DIR
     jaxcl evaluate runs/yadim_stl10 --protocol linear
-    jaxcl plan configs/yadim.py --preset imagenet --machine h100-8
+    jaxcl plan configs/yadim.py --preset imagenet --machine h100-8 --input images
 
 Falcon and Cho (2020, arXiv:2009.00104) report 92.15 % on STL-10, where a hidden layer of 1024 stands in their
 classifier. Encoders, batches and Adam at a constant rate are those with which their library (PyTorch Lightning Bolts)

@@ -19,7 +19,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # that runs once needs. With the second set to 0 they are compiled as a user's are (`make test-slow` does so).
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 
 # The secret by which one's own runs are known is the suite's own.

@@ -1,0 +1,61 @@
+"""The kept plans: each of the papers' sizes fits a machine, and so does every preset with a paper's encoder."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxcl.config import load_config
+
+HOUSE = Path(__file__).parents[2]
+FULL_SIZE = ["amdim", "byol", "cmc", "cpc", "yadim"]
+
+
+@pytest.fixture(scope="module")
+def plans():
+    """The words behind `jaxcl plan` -> what was asked, and what was found; of the rows that were compiled."""
+    sys.path.insert(0, str(HOUSE / "benchmarks"))
+    from plans import ROWS, kept
+
+    sys.path.remove(str(HOUSE / "benchmarks"))
+    return {words: (asked, found) for asked, words in ROWS if (found := kept(words))}
+
+
+@pytest.fixture(scope="module")
+def fitting(plans):
+    return {words: row for words, row in plans.items() if row[1].get("plan", {}).get("fits")}
+
+
+def test_each_of_the_papers_sizes_fits_a_machine_by_knobs_alone(plans, fitting):
+    """One of its rows fits; another may say what does not."""
+    assert {asked for asked, _ in plans.values()} == {asked for asked, _ in fitting.values()}
+    assert len(fitting) >= 30
+
+
+def test_what_fits_is_smaller_than_the_machine(fitting):
+    for _, found in fitting.values():
+        plan = found["plan"]
+        assert plan["peak_bytes"] + plan["input_bytes"] <= plan["capacity_bytes"]
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_every_preset_has_a_plan_that_fits(name, fitting):
+    """Its own, or that of one from which it differs in numbers alone, which change nothing about its program."""
+    presets = load_config(HOUSE / "configs" / f"{name}.py").PRESETS
+    named = {words.split()[2] for words in fitting if words.startswith(f"configs/{name}.py --preset ")}
+    programs = [program_of(presets[preset]) for preset in named]
+    assert [preset for preset, knobs in presets.items() if program_of(knobs) not in programs] == []
+
+
+def program_of(knobs):
+    return {
+        name: value
+        for name, value in dataclasses.asdict(knobs).items()
+        if name != "epochs" and not isinstance(value, float)
+    }
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_the_plan_that_a_config_tells_people_to_make_is_kept_and_fits(name, fitting):
+    assert (HOUSE / "configs" / f"{name}.py").read_text().split("jaxcl plan ")[1].split("\n")[0] in fitting
