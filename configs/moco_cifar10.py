@@ -5,9 +5,8 @@
 
 The default knobs are those of facebookresearch/moco's colab/moco_cifar10_demo.ipynb, which reports 82.6, 86.3 and
 88.7 % kNN accuracy after 200, 400 and 800 epochs, and with --symmetric 85.3, 88.5 and 89.7 (k=200, weights
-exp(cosine / 0.1), on the network's 128 outputs; `knn200` takes the 512 features below them). With feature
-transformation: --extrapolate 2.0 --interpolate 1.6. Not yet run to its end. What differs from the demo: pixels are not
-rounded to bytes between augmentations (`augment.recipes`), and the encoder computes in bfloat16 (--dtype float32).
+exp(cosine / 0.1), on the network's 128 outputs; `knn200` takes the 512 features below them). Unlike there, pixels are
+not rounded to bytes between augmentations; the encoder computes in bfloat16 (--dtype float32). Not yet run to its end.
 """
 
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ class Knobs(CommonKnobs):
     shuffle: bool = True  # keys go through the network in a random order
     extrapolate: float = 0.0  # alpha of the extrapolation of positives (2.0 in the paper); 0 is none
     interpolate: float = 0.0  # alpha of the interpolation of negatives (1.6 in the paper); 0 is none
+    dimension_wise: bool = False  # a mixing factor for every entry, not one a step
     learning_rate: float = 0.06  # for this batch size
     weight_decay: float = 5e-4  # L2 penalty on the gradient, of all parameters
 
@@ -46,6 +46,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     encoder = nets.resnet(knobs.depth, stem="cifar", **net)
     views = augment.two_views(augment.moco_v2(size, min_area=0.08, blur=False))
     mix = {"positives": nonzero(knobs.extrapolate), "negatives": nonzero(knobs.interpolate)}
+    mixed = any(alpha is not None for alpha in mix.values())
     hidden = {"linear": (), "mlp": (512,)}[knobs.head]
     epoch = steps_of(1, about.count, knobs.batch_size)  # the demo asks for its rate once an epoch, from 1 on
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=0, every=epoch, counted_from=1)
@@ -58,7 +59,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         decay=knobs.decay,
         symmetric=knobs.symmetric,
         shuffle=knobs.shuffle,
-        transform=mixing(**mix) if any(alpha is not None for alpha in mix.values()) else None,
+        transform=mixing(dimension_wise=knobs.dimension_wise, **mix) if mixed else None,
         scores=partial(score_monitor, temperature=knobs.temperature),
         axis_name=axis,
     )

@@ -6,8 +6,7 @@
 
 Extrapolation from the first step may keep the features of so small and short a run alike: --head projection and
 --start-epoch help. After 3 epochs of a smaller encoder MoCo reaches 45.2 % kNN, with extrapolation 41.9, with
-interpolation 43.9 (benchmarks/results/mixing.md). A step sees one query and one key of each image, where SimCLR's sees
-two anchors; --symmetric makes both views queries.
+interpolation 43.9 (benchmarks/results/mixing.md). --symmetric makes both views queries, as both are SimCLR's anchors.
 """
 
 from dataclasses import dataclass

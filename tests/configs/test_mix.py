@@ -49,6 +49,8 @@ def test_a_word_mixes_the_features_of_a_config(name):
 def test_two_numbers_mix_those_of_mocos_small_configs(name):
     assert "mixing" in said(name, **ALPHAS)
     assert "mixing" not in said(name)
+    assert "dimension_wise=False" in said(name, **ALPHAS)
+    assert "dimension_wise=True" in said(name, **ALPHAS, dimension_wise=True)
 
 
 def test_simclr_v2_without_its_memory_is_mixed_as_simclr_is():
