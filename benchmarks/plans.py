@@ -52,11 +52,11 @@ ROWS: list[tuple[str, str]] = [
     ("CPC of 53 blocks, 3,072", f"{CPC} --preset imagenet_henaff --machine h100-8 --input images"),
     (
         "CPC of 53 blocks, 3,072",
-        f"{CPC} --preset imagenet_henaff --machine h100-8 --input images --chunks 4",
+        f"{CPC} --preset imagenet_henaff --machine h100-8 --input images --chunks 8",
     ),
     (
         "CPC of 53 blocks, one direction, 3,072",
-        f"{CPC} --preset imagenet_pseudo_code --machine h100-8 --input images --chunks 4",
+        f"{CPC} --preset imagenet_pseudo_code --machine h100-8 --input images --chunks 8",
     ),
     ("CPC of 56 blocks, 3,072", f"{CPC} --preset imagenet --machine h100-8 --input images --chunks 4"),
     ("MoCo with mixed features, ResNet-50, 256", f"{MOCO100} --preset v1_ft --machine h100 --input images"),

@@ -4,7 +4,7 @@
     jaxcl train configs/cpc.py --preset imagenet --data-dir DATA_DIR
     jaxcl evaluate runs/cpc_cifar10 --protocol linear
     jaxcl evaluate runs/cpc_cifar10 --protocol deep --set side=7 fraction=0.01
-    jaxcl plan configs/cpc.py --preset imagenet_henaff --machine h100-8 --input images --chunks 4
+    jaxcl plan configs/cpc.py --preset imagenet_henaff --machine h100-8 --input images --chunks 8
 
 cifar10, stl10, imagenet: 84.5, 78.4 and 54.8 % are reported, with a hidden layer of 1024 in the classifier: 7 x 7
 patches, the residual encoder with stages of 3, 4, 46 and 3 blocks and layer norm, one direction, Adam at a constant
