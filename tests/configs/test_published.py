@@ -245,6 +245,7 @@ SETTINGS = {
     ("moco_imagenet100", "v2_ft"): FT | {"version": "v2"},
     ("looc", "looc"): LOOC | {"method": "looc"},
     ("looc", "looc_plus_plus"): LOOC | {"method": "looc_plus_plus"},
+    ("simclr_cifar10", None): {"depth": 18, "batch_size": 512, "temperature": 0.5, "strength": 0.5},
     ("simclr_imagenet", None): {
         "depth": 50,
         "epochs": 100,

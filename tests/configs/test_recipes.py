@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl import About
+from jaxcl import About, augment
 from jaxcl.augment.color import JITTERS
 from jaxcl.cli.words import knobs_of
 from jaxcl.config import load_config
-from jaxcl.five_parts import settings_of
+from jaxcl.five_parts import described, settings_of
 from jaxcl.losses import binary_nce, info_nce, temperature_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -218,6 +218,24 @@ def test_feature_transformations_cosine_counts_from_one_and_ends_at_a_thousandth
     np.testing.assert_allclose(rate(jnp.int32(200 * per_epoch - 1)), 3e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("row", "rate"),
+    [
+        ("cpc --preset cifar10", 4e-5),
+        ("cpc --preset stl10", 1e-4),
+        ("cpc --preset imagenet", 4e-5),
+        ("yadim --preset cifar10", 2e-4),
+        ("yadim --preset stl10", 2e-4),
+    ],
+)
+def test_a_rate_of_falcon_and_cho_stays_as_it_is(row, rate):
+    """Bolts has no schedule for CPC, nor for AMDIM, after which YADIM is trained here."""
+    name, *words = row.split()
+    recipe = made(name, IMAGENET, words)
+    for step in (0, recipe.steps // 2, recipe.steps - 1):
+        np.testing.assert_allclose(recipe.learning_rate(jnp.int32(step)), rate, rtol=1e-6)
+
+
 TEMPERATURES = {
     "moco_imagenet": 0.2,
     "moco_imagenet --version v1": 0.07,
@@ -293,7 +311,30 @@ def test_amdims_scores_are_clipped_and_penalized_as_in_its_code(preset):
     assert (settings["clip"], settings["penalty"]) == (20.0, 0.05)
 
 
-# Kernels from a representation of 2048, 512 or 192 numbers on, and whether there are biases and norms: moco/builder.py
+@pytest.mark.parametrize(
+    "row", ["moco_imagenet100 --preset v1_ft", "moco_imagenet100 --preset v2_ft", "moco_imagenet --mix both"]
+)
+def test_features_are_mixed_as_by_the_commands_of_feature_transformation(row):
+    """README: pos_alpha 2.0, neg_alpha 1.6, mix_start_epoch left at 0, no dim_mask (one factor a step), no
+    postmix_norm."""
+    name, *words = row.split()
+    transform = made(name, IMAGENET100, words).method.five_parts.extraction["transform"]
+    truth = "mixing(dimension_wise=False, negatives=1.6, positives=2, renormalize=False, start=0)"
+    assert described(transform) == truth
+
+
+@pytest.mark.parametrize(
+    "row", ["moco_imagenet", "moco_cifar10", "looc --preset looc", "simclr_imagenet", "simclr_v2"]
+)
+def test_batch_norm_sees_an_eighth_of_mocos_batch_and_all_of_simclrs(row):
+    """main_moco.py on 8 GPUs, the demo's SplitBatchNorm; run.py, global_bn. All: a momentum of 0.9 (PyTorch's 0.1)."""
+    name, *words = row.split()
+    parts = made(name, IMAGENET, words).method.five_parts
+    norm = f"norm=BatchNorm(groups={1 if 'simclr' in row else 8}, views=1, momentum=0.9, epsilon=1e-05)"
+    assert norm in described(parts.encoder["encoder"])
+
+
+# Kernels from a representation of 2048 or 512 numbers on, and whether there are biases and norms: moco/builder.py
 # and PyContrast's heads; model_util.py, projection_head, whose number of layers is 2 in SimCLR's paper.
 HEADS = {
     "moco_imagenet --version v1": ([(2048, 128)], "bias"),
@@ -379,17 +420,28 @@ def test_a_view_is_changed_by_the_published_steps_alone(row):
     for recipe in made(name, About(50_000, (size, size, 3), ()), words).views.recipes:
         steps = {op.name: dict(op.settings) for op in steps_in(recipe)}
         assert " > ".join(steps) == order
+        simclr = name.startswith("simclr")
         if least is not None:
             assert steps["crop"]["area"] == (least, 1.0)
+            assert steps["crop"]["ratio"] == ((0.7, 1.4) if name == "amdim" else (3 / 4, 4 / 3))
+            # tf.image's kernel is never widened; Pillow's is, and torchvision asks for the bilinear one by default.
+            kernel = "bicubic" if simclr or name == "amdim" else "bilinear"
+            assert (steps["crop"]["method"], steps["crop"]["antialias"]) == (kernel, not simclr)
+            boxes = augment.uniform_height if simclr else augment.uniform_area_log_ratio
+            assert steps["crop"]["distribution"] is boxes
         if colors:
             strengths, probability, gray = colors
             assert tuple(steps["jitter"][one] for one in JITTERS) == pytest.approx(strengths)
             assert steps["jitter"]["probability"] == probability
+            assert steps["jitter"]["colors"] == ("tensorflow" if simclr else "torchvision")
             assert steps["grayscale"]["probability"] == gray
         if "blur" in steps:
             assert (steps["blur"]["sigma"], steps["blur"]["probability"]) == ((0.1, 2.0), 0.5)
-        if name.startswith("simclr"):
-            assert steps["jitter"]["brightness_form"] == ("add" if name == "simclr_imagenet" else "multiply")
+            pillow = steps["blur"]["border"] == "edge" and steps["blur"]["boxes"] == 3
+            assert pillow != simclr
+        if simclr:
+            form = "add" if name == "simclr_imagenet" else "multiply"
+            assert steps["jitter"]["brightness_form"] == form
 
 
 @pytest.mark.parametrize("preset", ["cifar10", "stl10", "imagenet"])
