@@ -369,6 +369,16 @@ def test_a_head_has_the_published_layers(row):
         assert set(last) == {"kernel"}
 
 
+def test_byols_projector_and_predictor_have_4096_and_256_units_and_no_bias_at_their_ends():
+    """byol/configs/byol.py; networks.py: Linear(4096), BN, ReLU, Linear(256, with_bias=False)."""
+    parts = made("byol", IMAGENET, "--preset imagenet").method.five_parts.extraction
+    for head, width in (("projector", 2048), ("predictor", 256)):
+        params = jax.eval_shape(parts[head].init, jax.random.key(0), jnp.zeros((2, width)))[0]
+        assert params["Dense_0"]["kernel"].shape == (width, 4096)
+        assert sorted(params["BatchNorm_0"]) == ["bias", "scale"]
+        assert {name: array.shape for name, array in params["Dense_1"].items()} == {"kernel": (4096, 256)}
+
+
 def steps_in(op):
     steps = dict(op.settings).get("steps")
     return [op] if steps is None else [inner for step in steps for inner in steps_in(step)]
