@@ -174,7 +174,7 @@ def test_the_first_updates_of_a_recipe_are_the_published_rule(row):
 
 # By how much the rate falls, and after which epochs (of how many): main_moco.py (also where features are mixed), LooC's
 # section 4, train_CMC.py, task_self_supervised.py of AMDIM (for datasets of small images, for ImageNet, and its comment
-# on the best runs).
+# on the best runs, whose batch is not told: 480 is that of its README's command for the smaller network).
 FALLS = {
     "moco_imagenet --version v1": (IMAGENET, 0.1, (120, 160), 200, 256),
     "moco_imagenet --version v1 --mix both": (IMAGENET, 0.1, (120, 160), 200, 256),
@@ -370,7 +370,7 @@ def test_a_head_has_the_published_layers(row):
 
 
 def test_byols_projector_and_predictor_have_4096_and_256_units_and_no_bias_at_their_ends():
-    """byol/configs/byol.py; networks.py: Linear(4096), BN, ReLU, Linear(256, with_bias=False)."""
+    """BYOL's code: each a linear layer of 4096, batch norm, ReLU, and a linear layer of 256 without bias."""
     parts = made("byol", IMAGENET, "--preset imagenet").method.five_parts.extraction
     for head, width in (("projector", 2048), ("predictor", 256)):
         params = jax.eval_shape(parts[head].init, jax.random.key(0), jnp.zeros((2, width)))[0]
