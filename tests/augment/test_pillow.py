@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from jaxcl import augment
-from jaxcl.augment import blur, color
+from jaxcl.augment import blur, color, geometry
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,22 @@ def test_the_hue_is_turned_in_pillows_hsv(photo, fraction):
     # Hue and saturation are bytes there: a step of the hue is up to six of a channel.
     assert np.abs(ours - theirs).mean() < 1.5
     assert np.abs(ours - theirs).max() < 9
+
+
+@pytest.mark.parametrize("box", [(3, 5, 40, 30), (0, 0, 48, 40), (10, 20, 12, 9)])
+def test_amdims_crops_are_cut_out_and_resized_by_pillow(photo, box):
+    """datasets.py: interpolation 3 is PIL.Image.BICUBIC, which widens its kernel where the box shrinks."""
+    top, left, height, width = box
+    crop = dict(augment.amdim(64).settings)["steps"][0]
+    settings = dict(crop.settings)
+    assert (settings["size"], settings["area"], settings["ratio"]) == ((64, 64), (0.3, 1.0), (0.7, 1.4))
+    assert settings["distribution"] is augment.uniform_area_log_ratio
+    small = augment.random_resized_crop(16, **{key: settings[key] for key in ("method", "antialias")})
+    cut = Image.fromarray(photo).crop((left, top, left + width, top + height))
+    for op, size in ((crop, 64), (small, 16)):
+        theirs = np.asarray(cut.resize((size, size), Image.Resampling.BICUBIC), float)
+        ours = jax.jit(op.apply)(geometry.Crop(*map(np.int32, box)), np.float32(photo / 255))
+        np.testing.assert_allclose(255 * np.clip(ours, 0, 1), theirs, atol=1.5)  # Pillow rounds twice
 
 
 def test_tensorflows_contrast_and_saturation_are_others(photo):

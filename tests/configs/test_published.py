@@ -46,10 +46,11 @@ README = {"details": "simclr", "epochs": 1000, "optimizer": "lars", "learning_ra
         ("simclr_cifar10", CIFAR, {}, 0.5, 0.5),  # its infoNCE is the mean over both views' rows
         ("simclr_imagenet", IMAGENET, {}, 0.1, 1.0),
         ("simclr_imagenet", IMAGENET, {"loss_factor": 1.0}, 0.1, 0.5),  # the paper's equation 1
+        ("simclr_v2", IMAGENET, {"memory": 0}, 0.1, 1.0),
         ("simclr_augmentations", IMAGENET, "imagenet", 0.1, 1.0),
         ("simclr_augmentations", CIFAR, {}, 0.2, 0.5),  # AdamW
     ],
-    ids=["README", "torch", "ImageNet", "equation 1", "augmentations", "augmentations, AdamW"],
+    ids=["README", "torch", "ImageNet", "equation 1", "v2", "augmentations", "augmentations, AdamW"],
 )
 def test_the_loss_has_the_scale_to_which_the_rates_belong(name, about, knobs, temperature, times):
     z1, z2 = np.random.default_rng(0).normal(size=(2, 6, 5))
@@ -62,9 +63,12 @@ def test_the_loss_has_the_scale_to_which_the_rates_belong(name, about, knobs, te
 def test_simclrs_steps_are_those_of_batches_that_run_on_from_epoch_to_epoch():
     # model.py, get_train_steps: num_examples epochs // batch + 1; the warm-up has no + 1.
     cifar, imagenet = made("simclr_cifar10", CIFAR, **README), made("simclr_imagenet", IMAGENET)
-    study = made("simclr_augmentations", IMAGENET, "imagenet")
+    study, second = made("simclr_augmentations", IMAGENET, "imagenet"), made("simclr_v2", IMAGENET)
     assert (cifar.steps, imagenet.steps, study.steps) == (97657, 31279, 31279)
-    for recipe, warmup, peak in ((cifar, 976, 2.0), (imagenet, 3127, 4.8), (study, 3127, 4.8)):
+    # SimCLRv2, section 3: 800 epochs, 40 of them a warm-up to 0.1 sqrt(4096).
+    assert second.steps == 800 * 1281167 // 4096 + 1 == 250228
+    rows = ((cifar, 976, 2.0), (imagenet, 3127, 4.8), (study, 3127, 4.8), (second, 12511, 6.4))
+    for recipe, warmup, peak in rows:
         assert float(recipe.learning_rate(0)) == 0
         assert float(recipe.learning_rate(warmup)) == pytest.approx(peak)
         assert float(recipe.learning_rate(warmup - 1)) == pytest.approx(peak * (warmup - 1) / warmup)
@@ -196,33 +200,103 @@ def test_color_without_a_space_is_drawn_anew_for_every_view(name, names):
     assert (first.brightness != second.brightness).all()
 
 
-# What the authors' code has, or PyTorch Lightning Bolts with which Falcon and Cho ran theirs (datasets.py, train.py and
-# the README of amdim-public; cpc_module.py and amdim_module.py of Bolts; train_CMC.py and its options).
+# What the authors' code has, or PyTorch Lightning Bolts with which Falcon and Cho ran theirs: main_moco.py and MoCo's
+# demo; the README of feature transformation and its options/base_options.py, train_options.py; LooC's section 4 (and
+# MoCo v2, as it does not say more); SimCLR's section 2.3 and SimCLRv2's section 3, run.py and README of their code;
+# datasets.py, train.py, task_self_supervised.py and the README of amdim-public; cpc_module.py and amdim_module.py of
+# Bolts; train_CMC.py and its README. None: a config without presets.
+MOCO = {"depth": 50, "batch_size": 256, "groups": 8, "learning_rate": 0.03, "weight_decay": 1e-4}
+FT = MOCO | {
+    "data": "tfds:imagenet2012#imagenet100",
+    "epochs": 200,
+    "queue_size": 65536,
+    "decay": 0.99,
+    "mix": "both",
+}
+LOOC = MOCO | {"data": "tfds:imagenet2012#imagenet100", "epochs": 500, "falls": (300, 400)}
+LOOC |= {"queue_size": 16384, "decay": 0.999, "temperature": 0.2, "filter": False}
+ADAM = {"learning_rate": 2e-4, "weight_decay": 1e-5}
+AMDIM = ADAM | {"warmup_steps": 500, "clip": 20.0, "penalty": 0.05}
+CMC = {
+    "batch_size": 128,
+    "epochs": 240,
+    "falls": (120, 160, 200),
+    "learning_rate": 0.03,
+    "weight_decay": 1e-4,
+}
+CMC |= {"negatives": 16384, "momentum": 0.5, "loss": "nce", "space": "lab"}
 SETTINGS = {
-    ("amdim", "cifar10"): {"features": 256, "out": 2048, "depth": 10, "batch_size": 480, "penalty": 0.05},
-    ("amdim", "stl10"): {"features": 192, "out": 1536, "depth": 8, "batch_size": 200, "size": 64},
-    ("amdim", "imagenet"): {"features": 192, "out": 1536, "depth": 8, "falls": (30, 45), "hue": 0.1},
-    ("amdim", "imagenet_large"): {
-        "features": 320,
-        "out": 2560,
-        "depth": 10,
-        "falls": (60, 90),
-        "epochs": 100,
+    ("moco_imagenet", None): MOCO
+    | {"version": "v2", "epochs": 200, "queue_size": 65536, "decay": 0.999, "size": 224},
+    ("moco_cifar10", None): {
+        "depth": 18,
+        "epochs": 200,
+        "batch_size": 512,
+        "queue_size": 4096,
+        "decay": 0.99,
+        "temperature": 0.1,
+        "learning_rate": 0.06,
+        "weight_decay": 5e-4,
+        "groups": 8,
+        "symmetric": False,
     },
+    ("moco_imagenet100", "v1"): FT | {"version": "v1", "mix": "none"},
+    ("moco_imagenet100", "v1_ft"): FT | {"version": "v1"},
+    ("moco_imagenet100", "v2_ft"): FT | {"version": "v2"},
+    ("looc", "looc"): LOOC | {"method": "looc"},
+    ("looc", "looc_plus_plus"): LOOC | {"method": "looc_plus_plus"},
+    ("simclr_cifar10", None): {"depth": 18, "batch_size": 512, "temperature": 0.5, "strength": 0.5},
+    ("simclr_imagenet", None): {
+        "depth": 50,
+        "epochs": 100,
+        "batch_size": 4096,
+        "learning_rate": 0.3,
+        "rate_rule": "linear",
+        "warmup_epochs": 10,
+        "weight_decay": 1e-6,
+        "temperature": 0.1,
+        "head_layers": 2,
+        "strength": 1.0,
+        "brightness_form": "add",
+    },
+    ("simclr_v2", None): {
+        "depth": 50,
+        "epochs": 800,
+        "batch_size": 4096,
+        "learning_rate": 0.1,
+        "weight_decay": 1e-4,
+        "temperature": 0.1,
+        "head_layers": 3,
+        "strength": 1.0,
+        "memory": 65536,
+        "decay": 0.999,
+        "loss_factor": 2.0,
+    },
+    ("amdim", "cifar10"): AMDIM
+    | {"features": 256, "out": 2048, "depth": 10, "batch_size": 480, "epochs": 300, "falls": (250, 280)},
+    ("amdim", "stl10"): AMDIM
+    | {
+        "features": 192,
+        "out": 1536,
+        "depth": 8,
+        "batch_size": 200,
+        "size": 64,
+        "train_on": "train+unlabelled",
+    },
+    ("amdim", "imagenet"): AMDIM
+    | {"features": 192, "out": 1536, "depth": 8, "epochs": 50, "falls": (30, 45), "hue": 0.1, "size": 128},
+    ("amdim", "imagenet_large"): AMDIM
+    | {"features": 320, "out": 2560, "depth": 10, "falls": (60, 90), "epochs": 100},
     ("cpc", "cifar10"): {"patch": 8, "stride": 4, "batch_size": 64, "learning_rate": 4e-5},
     ("cpc", "stl10"): {"patch": 16, "stride": 8, "batch_size": 144, "learning_rate": 1e-4, "size": 64},
     ("cpc", "imagenet"): {"patch": 32, "stride": 16, "batch_size": 3072, "learning_rate": 4e-5, "size": 128},
     ("cpc", "imagenet_henaff"): {"patch": 80, "stride": 36, "size": 260, "blocks": (3, 4, 46)},
-    ("cmc", "imagenet"): {"negatives": 16384, "temperature": 0.07, "momentum": 0.5, "falls": (120, 160, 200)},
-    ("cmc", "stl10"): {"temperature": 0.1, "batch_size": 128, "learning_rate": 0.03, "weight_decay": 1e-4},
-    ("yadim", "cifar10"): {
-        "features": 320,
-        "out": 1280,
-        "depth": 10,
-        "batch_size": 200,
-        "learning_rate": 2e-4,
-    },
-    ("yadim", "stl10"): {"features": 192, "out": 1536, "depth": 8, "learning_rate": 2e-4},
+    ("cmc", "imagenet"): CMC
+    | {"temperature": 0.07, "min_area": 0.08, "depth": 50, "features": 32, "size": 224},
+    ("cmc", "imagenet_2x"): CMC | {"temperature": 0.07, "min_area": 0.08, "depth": 50, "features": 128},
+    ("cmc", "stl10"): CMC | {"temperature": 0.1, "min_area": 0.2},
+    ("yadim", "cifar10"): ADAM | {"features": 320, "out": 1280, "depth": 10, "batch_size": 200},
+    ("yadim", "stl10"): ADAM | {"features": 192, "out": 1536, "depth": 8},
     ("byol", "cifar10"): {
         "learning_rate": 1.0,
         "trust": 0.02,
@@ -235,7 +309,8 @@ SETTINGS = {
 
 @pytest.mark.parametrize(("name", "preset"), SETTINGS)
 def test_a_preset_has_the_authors_settings(name, preset):
-    knobs = load_config(CONFIGS / f"{name}.py").PRESETS[preset]
+    config = load_config(CONFIGS / f"{name}.py")
+    knobs = config.Knobs() if preset is None else config.PRESETS[preset]
     assert {key: getattr(knobs, key) for key in SETTINGS[name, preset]} == SETTINGS[name, preset]
 
 

@@ -1,5 +1,7 @@
 """Data sets restricted to a list of classes."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,6 +28,12 @@ def test_imagenet100_is_a_hundred_classes_of_imagenet():
     assert len(set(IMAGENET100)) == 100
     assert all(len(name) == 9 and name[0] == "n" and name[1:].isdigit() for name in IMAGENET100)
     assert (IMAGENET100[0], IMAGENET100[-1]) == ("n01558993", "n13040303")
+
+
+def test_imagenet100_is_the_list_of_cmcs_code():
+    """The names in HobbitLong/CMC's imagenet100.txt, sorted, a line each; feature transformation and LooC have it."""
+    digest = hashlib.sha256("\n".join(sorted(IMAGENET100)).encode()).hexdigest()
+    assert digest == "d61d354b64beb3ce2c2c9cf04a874298362dc9fcd589e15ee34c5e4592145746"
 
 
 def test_images_in_memory_are_those_of_the_list(animals):

@@ -11,6 +11,7 @@ import pytest
 
 from jaxcl import augment
 from jaxcl.evaluate import PROTOCOLS, Subject, embed, features, subjects
+from jaxcl.evaluate.protocols import finetuning
 from jaxcl.evaluate.protocols.augmentation import probe_views
 from jaxcl.typing import Images
 
@@ -204,6 +205,69 @@ def test_settings_can_be_given_to_every_protocol_that_has_them():
     linear = PROTOCOLS["linear"](jax.random.key(0), subject, l2=(0.1, 1.0), iterations=20)
     assert linear["l2_path"] == [0.1, 1.0]
     assert linear["settings"]["iterations"] == 20
+
+
+# SimCLR's README on CIFAR-10, its B.8 (transfer) and B.5 (fine-tuning; the batch is ours); LooC's few shots of Flowers;
+# task_classifiers.py of AMDIM (the batch is ours); MoCo's demo.
+PUBLISHED = {
+    "linear_sgd": {
+        "epochs": 100,
+        "batch_size": 512,
+        "learning_rate": 0.1,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 0,
+        "schedule": "cosine",
+        "start_std": 0,
+    },
+    "transfer": {"l2": np.logspace(-6, 5, 45), "standardize": False},
+    "finetune_grid": {
+        "steps": 20_000,
+        "batch_size": 256,
+        "momentum": 0.9,
+        "learning_rates": np.logspace(-4, -1, 7),
+        "weight_decays": [0, *np.logspace(-6, -3, 7)],
+        "decay_over_rate": True,
+    },
+    "fewshot5": {"shots": 5, "steps": 250, "learning_rate": 0.03, "draws": 10},
+    "fewshot10": {"shots": 10, "steps": 250, "learning_rate": 0.03, "draws": 10},
+    "mlp": {
+        "hidden": 1024,
+        "dropout": 0.2,
+        "epochs": 120,
+        "learning_rate": 2e-4,
+        "drops": (80 / 120, 110 / 120),
+        "weight_decay": 1e-5,
+    },
+    "knn200": {"k": 200, "vote": "weighted", "temperature": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_protocol_has_the_published_settings(name):
+    defaults = {key: p.default for key, p in inspect.signature(PROTOCOLS[name]).parameters.items()}
+    for key, value in PUBLISHED[name].items():
+        if isinstance(value, str | bool):
+            assert defaults[key] == value
+        else:
+            np.testing.assert_allclose(defaults[key], value, rtol=1e-12, err_msg=key)
+
+
+@pytest.mark.parametrize(("percent", "epochs"), [(1, 60), (10, 30)])
+def test_fine_tuning_has_simclrs_rate_and_epochs(percent, epochs, monkeypatch):
+    """B.5: Nesterov's momentum 0.9, 0.05 B / 256, no warm-up, no decay; 60 epochs for 1 %, 30 for 10 %."""
+    asked = {}
+
+    def stop(key, subject, **settings):
+        asked.update(settings)
+        raise InterruptedError
+
+    monkeypatch.setattr(finetuning, "finetune", stop)
+    with pytest.raises(InterruptedError):
+        PROTOCOLS[f"finetune{percent}"](jax.random.key(0), Subject(flat, TRAIN, TEST), views=as_is)
+    truth = {"fraction": percent / 100, "epochs": epochs, "learning_rate": 0.05, "rate_rule": "linear"}
+    truth |= {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0, "schedule": "cosine"}
+    assert {key: asked[key] for key in truth} == truth
 
 
 def test_mocos_protocol_has_the_settings_of_its_code():

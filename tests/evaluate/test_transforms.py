@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from jaxcl.evaluate import Subject, hue_probe, rotation_probe
 from jaxcl.evaluate.transforms import _transform_probe
@@ -71,6 +72,18 @@ def test_every_image_is_shown_in_every_rotation_with_its_own_label():
     assert shown == [(25, 0), (25, 1), (25, 2), (25, 3), (40, 0), (40, 1), (40, 2), (40, 3)]
     assert score.train_images == 25
     assert score.by_transform.shape == (4,)
+
+
+def test_the_classifier_of_rotations_is_logistic_regression_of_four_angles():
+    """scikit-learn's, by L-BFGS, of every training image in every rotation; its C is 1 / (n l2) with four classes."""
+    score = rotation_probe(KEY, of(pixels), l2=(0.1,), standardize=False, tolerance=1e-6)
+    turned = np.concatenate([np.rot90(TRAIN, k, axes=(1, 2)) for k in range(4)]).reshape(240, -1) / 255
+    peer = LogisticRegression(C=1 / (240 * 0.1), solver="lbfgs", tol=1e-8, max_iter=1000)
+    peer.fit(turned, np.repeat(np.arange(4), 60))
+    np.testing.assert_allclose(score.probe.weights, peer.coef_.T, atol=2e-3)
+    seen = np.concatenate([np.rot90(TEST, k, axes=(1, 2)) for k in range(4)]).reshape(160, -1) / 255
+    right = (peer.predict(seen) == np.repeat(np.arange(4), 40)).reshape(4, 40)
+    np.testing.assert_allclose(score.by_transform, right.mean(axis=1))
 
 
 def test_labels_are_not_needed_and_shapes_are_checked():
