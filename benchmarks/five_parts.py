@@ -86,7 +86,8 @@ class Run(NamedTuple):
 
     def keep(self, work: Path, kept: Path) -> None:
         """Writes what a sweep left under `work`: its results, or why it diverged."""
-        (folder,) = (file.parent for file in self.folder(work).glob("*/knobs.json"))
+        run_dirs = [file.parent for file in self.folder(work).glob("*/knobs.json")]
+        folder = max(run_dirs, key=lambda one: one.stat().st_mtime)  # several: the data lay elsewhere before
         versions = read_json(folder / "run.json")["versions"]
         record = {
             "knobs": json.loads(knobs_to_json(every_knob(self.config, tuple(self.knobs.items())))),
