@@ -89,13 +89,17 @@ class Run(NamedTuple):
         run_dirs = [file.parent for file in self.folder(work).glob("*/knobs.json")]
         folder = max(run_dirs, key=lambda one: one.stat().st_mtime)  # several: the data lay elsewhere before
         versions = read_json(folder / "run.json")["versions"]
-        record = {
-            "knobs": json.loads(knobs_to_json(every_knob(self.config, tuple(self.knobs.items())))),
-            "versions": {name: versions[name] for name in ("jaxcl", "jax")},
-            "results": read_json(self.folder(work) / "sweep.json", kind=list),
-        }
+        results = read_json(self.folder(work) / "sweep.json", kind=list)
+        for its in [
+            knobs := json.loads(knobs_to_json(self.every_knob())),
+            *(row["knobs"] for row in results),
+        ]:
+            its.pop("data_dir", None)  # is another elsewhere
+        own = {name: versions[name] for name in ("jaxcl", "jax")}
+        record = {"knobs": knobs, "versions": own, "results": results}
         if (folder / DIVERGED).exists():
-            record["diverged"] = read_json(folder / DIVERGED).get("why", "its loss was not finite")
+            why = read_json(folder / DIVERGED).get("why", "its loss was not finite")
+            record["diverged"] = why.partition(". ")[0]  # what follows are remedies
         write_whole(self.kept(kept), json.dumps(record, indent=2) + "\n")
 
     def read(self, kept: Path) -> dict[str, Any]:
@@ -104,7 +108,7 @@ class Run(NamedTuple):
         record = json.loads(file.read_text())
         if not isinstance(record, dict):
             sys.exit(f"{file} does not say by which knobs it was made; delete {file} to have it anew.")
-        changes = changed_knobs(record["knobs"], every_knob(self.config, tuple(self.knobs.items())))
+        changes = changed_knobs(record["knobs"], self.every_knob())
         if changes:
             sys.exit(f"{file} is of other knobs ({'; '.join(changes)}); delete {file} to have it anew.")
         return record
@@ -112,6 +116,9 @@ class Run(NamedTuple):
     def kept(self, folder: Path) -> Path:
         """Where the results are kept."""
         return folder / f"{self.folder(folder).name}.json"
+
+    def every_knob(self) -> Any:
+        return every_knob(self.config, tuple(self.knobs.items()))
 
 
 @cache
@@ -126,18 +133,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "what", choices=("methods", "robustness", "step"), help="`step` is for the script itself"
+        "what",
+        choices=("methods", "robustness", "step", "features"),
+        help="the last two are for the script itself",
     )
     parser.add_argument("--data-dir", help="where TFDS prepared CIFAR-10")
     parser.add_argument("--seed", nargs="+", default=["0", "1", "2"])
     parser.add_argument("--core", nargs="+", type=int, default=list(range(os.cpu_count() or 1)))
     parser.add_argument("--work", type=Path, default=Path("runs/five_parts"))
     parser.add_argument("--method", nargs="+", help="only these rows")
-    parser.add_argument("--settings", type=json.loads, help="for the script itself: [config, knobs]")
+    parser.add_argument(
+        "--settings", type=json.loads, help="for the script itself: [config, knobs], of `features` several"
+    )
     own = parser.parse_args()
     data = {} if own.data_dir is None else {"data_dir": own.data_dir}
     if own.what == "step":
         print(json.dumps(step(*own.settings)))
+        return
+    if own.what == "features":
+        print(json.dumps([features(*one) for one in own.settings]))
         return
     table = methods if own.what == "methods" else robustness
     known = METHODS if own.what == "methods" else ROBUSTNESS
@@ -273,24 +287,31 @@ def robustness(names: list[str], data: dict[str, str], own: argparse.Namespace) 
         for name in names
         for at, knobs in settings(name).items()
     }
+    # In a process of its own: jax starts threads, and this one starts processes.
+    asked = json.dumps([[ROBUSTNESS[name][0], runs[0].knobs] for (name, _, _), runs in cells.items()])
+    command = [sys.executable, str(Path(__file__).resolve()), "features", "--settings", asked]
+    done = start(command, own.core[0], stdout=subprocess.PIPE, text=True)
+    features = dict(zip(cells, json.loads(done.stdout.strip().splitlines()[-1]), strict=True))
     unique = {run.folder(own.work): run for seed in zip(*cells.values(), strict=True) for run in seed}
     lock = Lock()  # runs end on several cores
 
     def after() -> None:
         with lock:
-            write_robustness(cells, own)
+            write_robustness(cells, features, own)
 
     train(list(unique.values()), own, after=after)
-    write_robustness(cells, own)
+    write_robustness(cells, features, own)
 
 
-def write_robustness(cells: Mapping[At, list[Run]], own: argparse.Namespace) -> None:
+def write_robustness(
+    cells: Mapping[At, list[Run]], features: Mapping[At, int], own: argparse.Namespace
+) -> None:
     """The tables as far as they are measured; the picture once all is."""
     read = {
         at: Cell(
             tuple(run.knobs["seed"] for run in runs),
             {run.knobs["seed"]: run.read(own.kept) for run in runs if run.kept(own.kept).exists()},
-            features_of(runs[0].config, tuple(runs[0].knobs.items())),
+            features[at],
         )
         for at, runs in cells.items()
     }
@@ -307,21 +328,20 @@ def write_robustness(cells: Mapping[At, list[Run]], own: argparse.Namespace) -> 
     write("robustness", tables, own)
 
 
-@cache
-def features_of(config: str, knobs: tuple[tuple[str, str], ...]) -> int:
-    """How many features of an image are evaluated."""
+def features(config: str, knobs: Mapping[str, str]) -> int:
+    """How many numbers of an image are evaluated."""
     import jax
 
     from jaxcl.train.state import blank_batch
 
     module, about = load_config(path_of(config)), About(IMAGES, (32, 32, 3), ())
-    method = module.recipe(every_knob(config, knobs), about).method
+    method = module.recipe(every_knob(config, tuple(knobs.items())), about).method
 
-    def features():
+    def made():
         batch = blank_batch(about)
         return method.embed(*method.init(jax.random.key(0), batch), jax.numpy.zeros((1, *about.shape)))
 
-    return jax.eval_shape(features).shape[-1]
+    return jax.eval_shape(made).shape[-1]
 
 
 # --- running and writing ---------------------------------------------------------------------------------------------

@@ -133,10 +133,7 @@ def test_the_average_of_a_single_position_is_the_map_itself():
 
 
 def test_all_extractions_are_evaluated_by_as_many_features():
-    widths = {
-        at: five_parts.features_of(robustness.ROBUSTNESS[at[0]][0], tuple(EVERY[at].items()))
-        for at in EXTRACTIONS
-    }
+    widths = {at: five_parts.features(robustness.ROBUSTNESS[at[0]][0], EVERY[at]) for at in EXTRACTIONS}
     assert set(widths.values()) == {64}
 
 
@@ -145,7 +142,12 @@ def test_all_extractions_are_evaluated_by_as_many_features():
 
 def kept(accuracy, **more):
     rows = [
-        {"protocol": p, "encoder": "trained", "accuracy": accuracy + (p == "linear") * 10}
+        {
+            "protocol": p,
+            "encoder": "trained",
+            "accuracy": accuracy + (p == "linear") * 10,
+            "knobs": {"data_dir": "/there"},
+        }
         for p in robustness.PROTOCOLS
     ]
     return {"results": rows, "versions": {"jaxcl": "0.1.0", "jax": "0.12"}, "knobs": {}} | more
@@ -234,6 +236,7 @@ def test_what_is_kept_says_by_what_it_was_made_and_is_refused_to_others(tmp_path
     assert found["versions"] == {"jaxcl": "0.1.0", "jax": "0.12"}
     assert (found["knobs"]["out"], found["knobs"]["learning_rate"]) == (128, 1e-3)
     assert "diverged" not in found
+    assert "/there" not in RUN.kept(tmp_path).read_text()
     assert len(found["results"]) == 2
     file = RUN.kept(tmp_path)
     file.write_text(json.dumps(found | {"knobs": found["knobs"] | {"clip": 10.0}}))
@@ -251,7 +254,7 @@ def test_a_run_that_diverges_is_kept_and_the_others_go_on(tmp_path, monkeypatch)
 
     def fails(command, core, log):
         if command[command.index("--seed") + 1] == "0":
-            swept(tmp_path, [], why="The loss is nan at step 7.")
+            swept(tmp_path, [], why="Step 7 was not taken: its loss was nan. The run lies elsewhere.")
             raise subprocess.CalledProcessError(1, command)
         done.append(command)
         folder = other.folder(tmp_path) / "seed=1"
@@ -263,7 +266,7 @@ def test_a_run_that_diverges_is_kept_and_the_others_go_on(tmp_path, monkeypatch)
     monkeypatch.setattr(five_parts, "start_logged", fails)
     own = argparse.Namespace(work=tmp_path, kept=tmp_path, core=[0])
     five_parts.train([RUN, other], own)
-    assert RUN.read(tmp_path)["diverged"] == "The loss is nan at step 7."
+    assert RUN.read(tmp_path)["diverged"] == "Step 7 was not taken: its loss was nan"
     assert not RUN.read(tmp_path)["results"]
     assert len(done) == 1
     assert other.read(tmp_path)["results"]
