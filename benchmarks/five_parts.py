@@ -185,6 +185,7 @@ def methods(names: list[str], data: dict[str, str], own: argparse.Namespace) -> 
     for name in names:
         kept = [run.read(own.kept) for run in runs[name]]
         knobs, step = METHODS[name][1], steps[name]
+        seconds = list(seconds_per_epoch(own.work, runs[name]))  # none where all diverged at once
         rows.append(
             [
                 name,
@@ -196,7 +197,7 @@ def methods(names: list[str], data: dict[str, str], own: argparse.Namespace) -> 
                     for encoder in ("trained", UNTRAINED)
                 ),
                 f"{step['seconds'] / step['batch_size'] * IMAGES:.0f}",
-                f"{statistics.median(seconds_per_epoch(own.work, runs[name])):.0f}",
+                f"{statistics.median(seconds):.0f}" if seconds else "",
                 f"{step['mib']:.0f}",
                 f"{step['parameters'] / 1e6:.2f}",
             ]

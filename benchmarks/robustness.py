@@ -202,7 +202,7 @@ def picture(cells: Mapping[At, Cell]):
                 heights = list(by_seed(cells, at, protocol).values())
                 color = style.COLORS[names.index(at[0])]
                 ax.plot([x] * len(heights), heights, "o", color=color, markersize=5)
-            labels = [f"{name.partition(',')[0]}\n{value.replace('_', ' ')}" for name, _, value in shown]
+            labels = [f"{name}\n{value.replace('_', ' ')}" for name, _, value in shown]
             ax.set_xticks(range(len(labels)), labels, rotation=60, ha="right", fontsize=style.SMALL)
             ax.set_title(f"Exchanged: {part}", loc="left", fontsize=style.TITLE, color=style.INK)
         row[0].set_ylabel(f"{protocol} accuracy, %", fontsize=style.LABEL, color=style.GRAY)
