@@ -4,11 +4,11 @@
     python benchmarks/five_parts.py robustness --data-dir DATA_DIR ...
 
 Every run is a `jaxcl sweep` on one core, printed when it starts and left under --work; what is there already is not
-done again, so that a benchmark that was stopped goes on. What the runs of `robustness` reached is kept as
-results/robustness/NAME.json, and not done again either; delete the file to have it anew. The tables are printed and
-left in WORK as well, with a picture for `robustness`; benchmarks/results has them with words around. On four cores
-either takes an hour or two. (benchmarks/seven_methods.py compares the methods at equal compute and chosen learning
-rates.)
+done again, so that a benchmark that was stopped goes on. What a run reached is kept, with its knobs and versions, as
+WORK/NAME.json, of `robustness` as results/robustness/NAME.json; a run that diverged is kept as that, and the others go
+on. Delete the file, and the folder WORK/NAME, to have it anew. The tables are printed and left in WORK as well, with a
+picture for `robustness`; benchmarks/results has them with words around. On four cores either takes an hour or two.
+(benchmarks/seven_methods.py compares the methods at equal compute and chosen learning rates.)
 
 `methods` also times a training step of every method, one after the other when all runs have ended, and reads what
 memory it takes off the compiled program.
@@ -20,27 +20,41 @@ import argparse
 import json
 import os
 import queue
-import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 from contenders import ONE_THREAD, pin, processor
+from robustness import (
+    PROTOCOLS,
+    ROBUSTNESS,
+    UNTRAINED,
+    At,
+    Cell,
+    accuracies,
+    missing_of,
+    picture,
+    settings,
+    table_of,
+    tables_of,
+)
 
 from jaxcl.cli import knobs_of, words_of
-from jaxcl.config import load_config, open_data
-from jaxcl.statistics import paired_difference
-from jaxcl.tables import mean_and_interval, mean_and_spread
+from jaxcl.config import changed_knobs, knobs_to_json, load_config, open_data
+from jaxcl.records import read_json, write_whole
+from jaxcl.tables import mean_and_spread
 from jaxcl.train.log import read_metrics
+from jaxcl.train.saved import DIVERGED
+from jaxcl.typing import About
 
 HOUSE = Path(__file__).parents[1]
-PROTOCOLS = ("knn", "linear")
 IMAGES = 50_000
 
 # Each with its own small encoder, for as many epochs as fit into about the same time.
@@ -58,20 +72,6 @@ METHODS = {
     "YADIM": ("yadim", {"batch_size": "128", "epochs": "2"}),
 }
 
-# What is exchanged, one at a time; the first of each is the method's own. Every map that is compared goes through a
-# network, AMDIM's vector too (--embed-vector), so that no encoder is compared with fewer; and what is evaluated is the
-# average of the encoder's last map in all of them, whatever was compared. 1,640 training steps.
-SAME = {"features": "16", "out": "128", "batch_size": "64", "epochs": "2.1"}
-ENCODERS = ("amdim", "convnet", "conv_n", "small_resnet18")
-ROBUSTNESS = {
-    "AMDIM": (
-        "amdim",
-        SAME | {"embed_vector": "True"},
-        {"encoder": ENCODERS, "extraction": ("scales", "global_small", "local", "last")},
-    ),
-    "YADIM": ("yadim", SAME, {"encoder": ENCODERS, "extraction": ("last", "average", "larger", "random")}),
-}
-
 
 class Run(NamedTuple):
     """One training with its evaluation."""
@@ -84,12 +84,48 @@ class Run(NamedTuple):
     def folder(self, work: Path) -> Path:
         return work / ",".join([self.config, *(f"{k}={v}" for k, v in self.knobs.items() if k != "data_dir")])
 
-    def results(self, kept: Path) -> list[dict[str, Any]]:
-        return json.loads(self.kept(kept).read_text())
+    def keep(self, work: Path, kept: Path) -> None:
+        """Writes what a sweep left under `work`: its results, or why it diverged."""
+        run_dirs = [file.parent for file in self.folder(work).glob("*/knobs.json")]
+        folder = max(run_dirs, key=lambda one: one.stat().st_mtime)  # several: the data lay elsewhere before
+        versions = read_json(folder / "run.json")["versions"]
+        results = read_json(self.folder(work) / "sweep.json", kind=list)
+        for its in [
+            knobs := json.loads(knobs_to_json(self.every_knob())),
+            *(row["knobs"] for row in results),
+        ]:
+            its.pop("data_dir", None)  # is another elsewhere
+        own = {name: versions[name] for name in ("jaxcl", "jax")}
+        record = {"knobs": knobs, "versions": own, "results": results}
+        if (folder / DIVERGED).exists():
+            why = read_json(folder / DIVERGED).get("why", "its loss was not finite")
+            record["diverged"] = why.partition(". ")[0]  # what follows are remedies
+        write_whole(self.kept(kept), json.dumps(record, indent=2) + "\n")
+
+    def read(self, kept: Path) -> dict[str, Any]:
+        """What was kept; ends the script where that is of other knobs."""
+        file = self.kept(kept)
+        record = json.loads(file.read_text())
+        if not isinstance(record, dict):
+            sys.exit(f"{file} does not say by which knobs it was made; delete {file} to have it anew.")
+        changes = changed_knobs(record["knobs"], self.every_knob())
+        if changes:
+            sys.exit(f"{file} is of other knobs ({'; '.join(changes)}); delete {file} to have it anew.")
+        return record
 
     def kept(self, folder: Path) -> Path:
         """Where the results are kept."""
         return folder / f"{self.folder(folder).name}.json"
+
+    def every_knob(self) -> Any:
+        return every_knob(self.config, tuple(self.knobs.items()))
+
+
+@cache
+def every_knob(config: str, knobs: tuple[tuple[str, str], ...]) -> Any:
+    """The config's knobs, defaults too."""
+    path = path_of(config)
+    return knobs_of("sweep", path, words_of(path, dict(knobs)))
 
 
 def main() -> None:
@@ -97,18 +133,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "what", choices=("methods", "robustness", "step"), help="`step` is for the script itself"
+        "what",
+        choices=("methods", "robustness", "step", "features"),
+        help="the last two are for the script itself",
     )
     parser.add_argument("--data-dir", help="where TFDS prepared CIFAR-10")
     parser.add_argument("--seed", nargs="+", default=["0", "1", "2"])
     parser.add_argument("--core", nargs="+", type=int, default=list(range(os.cpu_count() or 1)))
     parser.add_argument("--work", type=Path, default=Path("runs/five_parts"))
     parser.add_argument("--method", nargs="+", help="only these rows")
-    parser.add_argument("--settings", type=json.loads, help="for the script itself: [config, knobs]")
+    parser.add_argument(
+        "--settings", type=json.loads, help="for the script itself: [config, knobs], of `features` several"
+    )
     own = parser.parse_args()
     data = {} if own.data_dir is None else {"data_dir": own.data_dir}
     if own.what == "step":
         print(json.dumps(step(*own.settings)))
+        return
+    if own.what == "features":
+        print(json.dumps([features(*one) for one in own.settings]))
         return
     table = methods if own.what == "methods" else robustness
     known = METHODS if own.what == "methods" else ROBUSTNESS
@@ -140,19 +183,21 @@ def methods(names: list[str], data: dict[str, str], own: argparse.Namespace) -> 
     steps = {name: measured_step(*METHODS[name], own) for name in names}
     rows = []
     for name in names:
-        results = [row for run in runs[name] for row in run.results(own.kept)]
+        kept = [run.read(own.kept) for run in runs[name]]
         knobs, step = METHODS[name][1], steps[name]
+        seconds = list(seconds_per_epoch(own.work, runs[name]))  # none where all diverged at once
         rows.append(
             [
                 name,
                 knobs["epochs"],
                 *(
-                    mean_and_spread(accuracies(results, protocol, encoder))
-                    for protocol in ("knn", "linear")
-                    for encoder in ("trained", "untrained encoder")
+                    mean_and_spread([x for one in kept for x in accuracies(one, protocol, encoder)])
+                    or "diverged"
+                    for protocol in PROTOCOLS
+                    for encoder in ("trained", UNTRAINED)
                 ),
                 f"{step['seconds'] / step['batch_size'] * IMAGES:.0f}",
-                f"{statistics.median(seconds_per_epoch(own.work, runs[name])):.0f}",
+                f"{statistics.median(seconds):.0f}" if seconds else "",
                 f"{step['mib']:.0f}",
                 f"{step['parameters'] / 1e6:.2f}",
             ]
@@ -235,112 +280,69 @@ def seconds_per_epoch(work: Path, runs: Iterable[Run]) -> Iterator[float]:
 
 def robustness(names: list[str], data: dict[str, str], own: argparse.Namespace) -> None:
     """How far a method's accuracy falls, seed by seed, when its encoder, or what is extracted, is exchanged."""
-    cells: dict[tuple[str, str, str], list[Run]] = {}
-    for name in names:
-        config, knobs, exchanges = ROBUSTNESS[name]
-        usual = {part: values[0] for part, values in exchanges.items()}
-        for part, values in exchanges.items():
-            for value in values:
-                chosen = knobs | usual | {part: value}
-                cells[name, part, value] = [
-                    Run(config, chosen | {"seed": seed} | data, PROTOCOLS, seed == own.seed[0])
-                    for seed in own.seed
-                ]
-    unique = {run.folder(own.work): run for seed in zip(*cells.values(), strict=True) for run in seed}
-    train(list(unique.values()), own, after=partial(write_robustness, names, cells, own))
-    write_robustness(names, cells, own)
-
-
-def write_robustness(names: list[str], cells: Mapping[tuple[str, str, str], list[Run]], own) -> None:
-    """The tables as far as they are measured, which say what is missing; the picture once all is."""
-    there = {at: [run for run in runs if run.kept(own.kept).exists()] for at, runs in cells.items()}
-    results = {at: [row for run in runs for row in run.results(own.kept)] for at, runs in there.items()}
-    # (method, exchanged, choice, protocol) -> {seed: accuracy}
-    found = {
-        (*at, protocol): dict(
-            zip([run.knobs["seed"] for run in there[at]], accuracies(rows, protocol, "trained"), strict=True)
-        )
-        for at, rows in results.items()
-        for protocol in PROTOCOLS
+    cells = {
+        at: [
+            Run(ROBUSTNESS[name][0], knobs | {"seed": seed} | data, PROTOCOLS, seed == own.seed[0])
+            for seed in own.seed
+        ]
+        for name in names
+        for at, knobs in settings(name).items()
     }
-    each, header = [], ["method", "exchanged", "choice"]
-    for protocol in PROTOCOLS:
-        header += [protocol, "untrained", "less its own, by seed"]
-    for (name, part, value), rows in results.items():
-        row = [name, part, value]
-        for protocol in PROTOCOLS:
-            reached, usual = found[name, part, value, protocol], ROBUSTNESS[name][2][part][0]
-            untrained = accuracies(rows, protocol, "untrained encoder")
-            row += [mean_and_interval(list(reached.values())) if reached else ""]
-            row += [mean_and_spread(untrained) if untrained else ""]
-            row += ["" if value == usual else difference(found[name, part, usual, protocol], reached)]
-        each.append(row)
-    tables = [table_of(header, each)]
-    missing = [
-        f"{' '.join(at)}: {len(runs) - len(there[at])} of {len(runs)} seeds"
+    # In a process of its own: jax starts threads, and this one starts processes.
+    asked = json.dumps([[ROBUSTNESS[name][0], runs[0].knobs] for (name, _, _), runs in cells.items()])
+    command = [sys.executable, str(Path(__file__).resolve()), "features", "--settings", asked]
+    done = start(command, own.core[0], stdout=subprocess.PIPE, text=True)
+    features = dict(zip(cells, json.loads(done.stdout.strip().splitlines()[-1]), strict=True))
+    unique = {run.folder(own.work): run for seed in zip(*cells.values(), strict=True) for run in seed}
+    lock = Lock()  # runs end on several cores
+
+    def after() -> None:
+        with lock:
+            write_robustness(cells, features, own)
+
+    train(list(unique.values()), own, after=after)
+    write_robustness(cells, features, own)
+
+
+def write_robustness(
+    cells: Mapping[At, list[Run]], features: Mapping[At, int], own: argparse.Namespace
+) -> None:
+    """The tables as far as they are measured; the picture once all is."""
+    read = {
+        at: Cell(
+            tuple(run.knobs["seed"] for run in runs),
+            {run.knobs["seed"]: run.read(own.kept) for run in runs if run.kept(own.kept).exists()},
+            features[at],
+        )
         for at, runs in cells.items()
-        if len(there[at]) < len(runs)
-    ]
-    if missing:
-        tables.append("Missing: " + "; ".join(missing) + ".")
-    else:
-        if len(names) == 2:
-            tables.append(table_of(*beside_each_other(names, found)))
-        picture(names, found).savefig(own.work / "robustness.png", dpi=150, facecolor="white")
+    }
+    made = {
+        ", ".join(f"{name} {version}" for name, version in kept["versions"].items())
+        for cell in read.values()
+        for kept in cell.kept.values()
+    }
+    tables = tables_of(read)
+    if made:
+        tables.append(f"The runs are of {'; '.join(sorted(made))}.")
+    if not missing_of(read):
+        picture(read).savefig(own.work / "robustness.png", dpi=150, facecolor="white")
     write("robustness", tables, own)
 
 
-def beside_each_other(names: list[str], found: dict[tuple[str, ...], dict[str, float]]):
-    """Header and rows: what each of two methods loses on average by an exchange, and the difference, by seed."""
-    header, rows = ["exchanged"], []
-    for protocol in PROTOCOLS:
-        header += [f"{name}, {protocol}: mean of all others less its own" for name in names]
-        header += [f"{names[1]} - {names[0]}, {protocol}"]
-    for part in ("encoder", "extraction"):
-        row = [part]
-        for protocol in PROTOCOLS:
-            falls = [others_less_own(found, name, part, protocol) for name in names]
-            row += [mean_and_interval(list(fall.values())) for fall in falls] + [difference(*falls)]
-        rows.append(row)
-    return header, rows
+def features(config: str, knobs: Mapping[str, str]) -> int:
+    """How many numbers of an image are evaluated."""
+    import jax
 
+    from jaxcl.train.state import blank_batch
 
-def others_less_own(found, name, part, protocol):
-    """{seed: the mean accuracy of the other choices less that of the method's own}, in points."""
-    usual, *others = ROBUSTNESS[name][2][part]
-    return {
-        seed: statistics.mean(found[name, part, value, protocol][seed] for value in others) - accuracy
-        for seed, accuracy in found[name, part, usual, protocol].items()
-    }
+    module, about = load_config(path_of(config)), About(IMAGES, (32, 32, 3), ())
+    method = module.recipe(every_knob(config, tuple(knobs.items())), about).method
 
+    def made():
+        batch = blank_batch(about)
+        return method.embed(*method.init(jax.random.key(0), batch), jax.numpy.zeros((1, *about.shape)))
 
-def difference(a: dict[str, float], b: dict[str, float]) -> str:
-    """b - a, seed by seed, with its 95 % interval."""
-    by_seed = paired_difference(a, b)
-    return "" if by_seed is None else f"{by_seed.mean:+.1f} ± {by_seed.half:.1f}, p {by_seed.p:.2g}"
-
-
-def picture(names, found):
-    """A column a method, a dot a seed, a choice beside the other; above kNN, below linear."""
-    from jaxcl.plot import style
-
-    figure = style.new_figure(8.6, 6.4)
-    axes = figure.subplots(len(PROTOCOLS), 2, sharey="row")
-    for row, protocol in zip(axes, PROTOCOLS, strict=True):
-        for ax, part in zip(row, ("encoder", "extraction"), strict=True):
-            style.tidy(ax)
-            labels = []
-            for column, name in enumerate(names):
-                for value in ROBUSTNESS[name][2][part]:
-                    heights = list(found[name, part, value, protocol].values())
-                    ax.plot(
-                        [len(labels)] * len(heights), heights, "o", color=style.COLORS[column], markersize=5
-                    )
-                    labels.append(f"{name}\n{value.replace('_', ' ')}")
-            ax.set_xticks(range(len(labels)), labels, rotation=60, ha="right", fontsize=style.SMALL)
-            ax.set_title(f"Exchanged: {part}", loc="left", fontsize=style.TITLE, color=style.INK)
-        row[0].set_ylabel(f"{protocol} accuracy, %", fontsize=style.LABEL, color=style.GRAY)
-    return figure
+    return jax.eval_shape(made).shape[-1]
 
 
 # --- running and writing ---------------------------------------------------------------------------------------------
@@ -354,10 +356,18 @@ def train(runs: list[Run], own: argparse.Namespace, after: Callable[[], None] = 
         command = [sys.executable, "-m", "jaxcl", "sweep", str(path_of(run.config)), *options(run.knobs)]
         command += ["--run-dir", str(folder), "--protocol", *run.protocols]
         command += ["--baselines", "untrained"] * run.untrained
-        start_logged(command, core, own.work / f"{folder.name}.log")
-        shutil.copy(folder / "sweep.json", run.kept(own.kept))
+        try:
+            start_logged(command, core, own.work / f"{folder.name}.log")
+        except subprocess.CalledProcessError:
+            if not any(folder.glob(f"*/{DIVERGED}")):
+                raise
+            print(f"{folder.name} diverged; the others go on.", flush=True)
+        run.keep(own.work, own.kept)
         after()
 
+    for run in runs:
+        if run.kept(own.kept).exists():
+            run.read(own.kept)  # one of other knobs is told before anything is trained
     missing = [run for run in runs if not run.kept(own.kept).exists()]
     on_cores(own.core, [partial(one, run) for run in missing])
 
@@ -406,15 +416,6 @@ def start(command: list[str], core: int, **pipes: Any) -> subprocess.CompletedPr
 
 def path_of(config: str) -> Path:
     return HOUSE / "configs" / f"{config}_cifar10_cpu.py"
-
-
-def accuracies(results: list[dict[str, Any]], protocol: str, encoder: str) -> list[float]:
-    return [row["accuracy"] for row in results if (row["protocol"], row["encoder"]) == (protocol, encoder)]
-
-
-def table_of(header: list[str], rows: list[list[str]]) -> str:
-    rule = ["---"] + ["---:"] * (len(header) - 1)
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
 def write(what: str, tables: list[str], own: argparse.Namespace) -> None:

@@ -5,9 +5,9 @@
     jaxcl sweep configs/amdim_cifar10_cpu.py --encoder amdim convnet --seed 0 1 2 --data-dir DATA_DIR
 
 With --features 16 --out 128 --batch-size 128 --epochs 1 it reached 49.6 +- 2.4 % kNN and 55.6 +- 2.7 % linear accuracy
-in four minutes of one core (2026-11-22, with other colors; three seeds; raw pixels 36.1 and 41.5, its untrained encoder
-28.8 and 33.8). Views, loss, clip, penalty, b1 and b2 are the authors' (Bachman et al. 2019); width, depth, AdamW at
-1e-3 with a cosine, and how it is evaluated are not: amdim.py has theirs (--features 256 --out 2048 --depth 10).
+in four minutes of one core (2026-11-22, with other colors; three seeds; raw pixels 36.1, 41.5; untrained 28.8, 33.8).
+Views, loss, clip, penalty, b1 and b2 are the authors' (Bachman et al. 2019); width, depth, AdamW at 1e-3 with a
+cosine, and how it is evaluated are not: amdim.py has theirs (--features 256 --out 2048 --depth 10).
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from functools import partial
 from typing import Literal
 
 from jaxcl import About, CommonKnobs, Recipe, augment, basics, losses, methods, nets, optim
-from jaxcl.extract import of_widths, scales
+from jaxcl.extract import of_widths, pool, scales
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Knobs(CommonKnobs):
     position of the small map with all of it; or one of these three alone; or the vector with the other view's."""
     channels: tuple[int, ...] = (32, 64, 128, 256)  # of the convnet
     embed_vector: bool = False  # AMDIM's vector goes through a network too, as the maps of all encoders do
+    evaluated_width: int = 0  # of the map whose average is evaluated, whatever is compared; 0: the last map's
     features: int = 32  # channels of the first layer of AMDIM's encoder
     depth: int = 2  # layers in each of its blocks
     out: int = 256  # width of what is compared
@@ -38,9 +39,8 @@ class Knobs(CommonKnobs):
     weight_decay: float = 1e-5
 
 
-# Which of the three maps is compared with which.
 COMPARE = {"scales": ((0, 1), (0, 2), (1, 1)), "global_small": ((0, 1),), "global_large": ((0, 2),)}
-COMPARE |= {"local": ((1, 1),), "last": ((0, 0),)}
+COMPARE |= {"local": ((1, 1),), "last": ((0, 0),)}  # Which of the three maps is compared with which.
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
@@ -52,17 +52,17 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     encoders = nets.SMALL | {"amdim": amdim, "convnet": partial(nets.small_convnet, features=knobs.channels)}
     encoder = encoders[knobs.encoder](norm=norm, dtype=dtype)
     head, compare = nets.amdim_head(norm=norm, out=knobs.out), COMPARE[knobs.extraction]
-    needed = {number for pair in compare for number in pair}
+    needed = {number for pair in compare for number in pair}  # another head would only be pulled to zero
     views = augment.each_view([augment.amdim(size)] * 2, shared=augment.flip())
     rate = optim.warmup_cosine(knobs.learning_rate, steps=steps, warmup_steps=steps // 20)
     method = methods.amdim(
         views=views,
         encoder=lean(nets.standardized(encoder, **nets.STATISTICS["cifar10"])),
-        # A head that nothing goes through would only be pulled to zero.
         heads=[head if number in needed - plain else None for number in range(3)],
         loss=losses.keyless(losses.map_nce, clip=knobs.clip, penalty=knobs.penalty),
         extract=of_widths(1, 5, 7) if own else scales(3),
         compare=compare,
+        represent=partial(pool, width=knobs.evaluated_width or None),
         axis_name=axis,
     )
     optimizer = optim.adamw(rate, b1=0.8, weight_decay=knobs.weight_decay)

@@ -12,10 +12,17 @@ from jaxcl.typing import Array
 Maps = tuple[Array, ...]
 
 
-def pool(maps: Maps) -> Array:
-    """The last map averaged over space: [b, h, w, c] -> [b, c]. A last map that is a vector [b, d] stays as it is."""
-    last = checked(maps)[-1]
-    return last if last.ndim == 2 else jnp.mean(last, axis=(1, 2))
+def pool(maps: Maps, *, width: int | None = None) -> Array:
+    """The last map averaged over space: [b, h, w, c] -> [b, c]. A last map that is a vector [b, d] stays as it is.
+
+    width
+        of the map that is averaged in its place: the deepest that is so wide.
+
+    >>> pool((jnp.ones((2, 5, 5, 4)), jnp.ones((2, 1, 1, 8))), width=5).shape
+    (2, 4)
+    """
+    chosen = checked(maps)[-1] if width is None else of_widths(width)(maps)[0]
+    return chosen if chosen.ndim == 2 else jnp.mean(chosen, axis=(1, 2))
 
 
 def pool_to(side: int) -> Callable[[Maps], Array]:
