@@ -17,7 +17,7 @@ import pytest
 
 from jaxcl import augment, devices, machines, nets, plan
 from jaxcl.cli import main
-from jaxcl.config import CommonKnobs, Recipe, basics
+from jaxcl.config import CommonKnobs, Recipe, basics, load_config
 from jaxcl.losses import keyless, nt_xent
 from jaxcl.machines import GIB, at_hand
 from jaxcl.methods import simclr
@@ -294,6 +294,35 @@ def test_of_data_that_is_not_there_a_plan_takes_what_is_known_of_it(tmp_path):
     ):
         knobs = Knobs(data=f"tfds:{data}", train_on=train_on, data_dir=str(tmp_path), size=64)
         assert plan.about_of(CONFIG, knobs)[0].count == count
+
+
+def test_count_shape_and_classes_are_each_taken_from_who_knows_them(tmp_path):
+    """Given, else of the data, else known; and --size resizes what is given, as in a run."""
+    configs = Path(__file__).parents[1] / "configs"
+    config = load_config(configs / "simclr_imagenet.py")
+    about, _ = plan.about_of(config, config.Knobs(data_dir=str(tmp_path)), images=10, shape=(375, 500, 3))
+    assert (about.count, about.shape, len(about.classes)) == (10, (224, 224, 3), 1000)
+    about, said = plan.about_of(config, config.Knobs(data_dir=str(tmp_path)), shape=(375, 500, 1))
+    assert (about.count, about.shape, len(about.classes)) == (1_281_167, (224, 224, 1), 1000)
+    assert "is not here; planned for 1,281,167 images of 224 x 224 x 1" in said
+    config = load_config(configs / "supervised.py")
+    about, said = plan.about_of(
+        config, config.Knobs(data_dir=str(tmp_path)), images=50_000, shape=(32, 32, 3)
+    )
+    assert (about.count, about.shape, len(about.classes), said) == (50_000, (32, 32, 3), 10, None)
+
+
+def test_of_data_that_is_there_only_what_is_given_is_another(tmp_path):
+    path = tmp_path / "small.npz"
+    np.savez(path, images=np.zeros((6, 8, 8, 3), np.uint8), labels=np.arange(6) % 3)
+    knobs = Knobs(data=f"npz:{path}", size=4)
+    of = partial(plan.about_of, CONFIG, knobs)
+    there, said = of()
+    assert (there.count, there.shape, len(there.classes), said) == (6, (4, 4, 3), 3, None)
+    assert of(images=9)[0] == there._replace(count=9)
+    assert of(shape=(16, 16, 1))[0] == there._replace(shape=(4, 4, 1))
+    assert of(images=9, shape=(16, 16, 3))[0] == there._replace(count=9)
+    assert of(classes=2)[0] == there._replace(classes=("0", "1"))
 
 
 def test_of_data_that_nobody_knows_it_asks(tmp_path):
