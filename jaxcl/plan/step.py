@@ -17,7 +17,7 @@ from jaxcl.machines import Machine
 from jaxcl.plan.costs import Costs, compile_for
 from jaxcl.plan.inputs import abstract_batch, check_batch, is_encoded
 from jaxcl.train.finite import guarded
-from jaxcl.train.placement import layout, place
+from jaxcl.train.placement import check_carry, layout, place
 from jaxcl.train.state import TrainState, init_state
 from jaxcl.train.step import make_step
 from jaxcl.typing import About, PyTree
@@ -92,6 +92,7 @@ def trace_step(
     )
     whole, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, along(0))
     carry = layout(state, mesh, shard=knobs.shard_state)
+    check_carry(carry, knobs.placement)
     arguments = (
         jax.tree.map(_placed, state, carry),
         _placed(jax.eval_shape(lambda: keys.run_key(0)), whole),
