@@ -3,8 +3,10 @@
 import dataclasses
 import importlib.util
 import json
+import re
 from functools import partial
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -22,7 +24,8 @@ from jaxcl.losses import keyless, nt_xent
 from jaxcl.machines import GIB, at_hand
 from jaxcl.methods import simclr
 from jaxcl.programs import Collective
-from jaxcl.train import train
+from jaxcl.runs.training import planned_ahead
+from jaxcl.train import train, train_together
 from jaxcl.train.placement import layout, place
 from jaxcl.typing import About, Images
 
@@ -241,6 +244,84 @@ def test_a_run_that_does_not_fit_is_refused_before_its_first_step(monkeypatch, p
     if placement == "jit":
         one_step = recipe(Knobs(epochs=0.25), ABOUT)
         train(one_step, noise(), quiet=True, ahead=partial(refused, refuse=False, say=lambda line: None))
+
+
+def flops_of(said):
+    number, unit = re.search(r"and ([\d.]+) ([kMG])FLOP of each device", said).groups()
+    return float(number) * {"k": 1e3, "M": 1e6, "G": 1e9}[unit]
+
+
+def test_what_a_step_needs_is_of_one_however_many_a_call_makes():
+    said = []
+    for each in (1, 4):
+        ahead = partial(plan.ahead, batch_size=16, config="tiny.py", say=said.append)
+        train(
+            recipe(Knobs(epochs=1), ABOUT),
+            noise(),
+            quiet=True,
+            steps_per_call=each,
+            log_every=4,
+            save_every=4,
+            ahead=ahead,
+        )
+    assert flops_of(said[1]) == pytest.approx(flops_of(said[0]), rel=0.02)
+
+
+@pytest.mark.parametrize("members", [2, 3])
+def test_runs_together_that_do_not_fit_are_told_to_be_fewer(monkeypatch, members):
+    """A batch or a plan of one of them would be no answer."""
+    monkeypatch.setattr(machines, "available_memory", lambda: 8 * 1000)
+    images = noise()
+
+    def recipe_of(numbers):
+        made = recipe(Knobs(epochs=0.25), ABOUT)
+        return made._replace(optimizer=optax.sgd(numbers["learning_rate"]))
+
+    ahead = planned_ahead("tiny.py", recipe(Knobs(epochs=0.25), ABOUT), members=members, anyway=False)
+    run = partial(
+        train_together,
+        recipe_of,
+        [{"learning_rate": 0.1}] * members,
+        images,
+        seeds=range(members),
+        quiet=True,
+    )
+    with pytest.raises(plan.DoesNotFit, match="GiB a device for . runs together, and .* are free") as refused:
+        run(ahead=ahead)
+    assert f"for {members} runs together" in str(refused.value)
+    assert str(refused.value).endswith("Fewer at once need less (--together M).")
+    assert not re.search("batch|plan|anyway", str(refused.value))
+
+
+def test_runs_together_say_what_all_of_them_need(capsys):
+    made = recipe(Knobs(epochs=0.25), ABOUT)
+    for count in (1, 8):  # one on each device
+        ahead = planned_ahead("tiny.py", made, members=count, anyway=False)
+        train_together(
+            lambda numbers: made._replace(optimizer=optax.sgd(numbers["learning_rate"])),
+            [{"learning_rate": 0.1}] * count,
+            noise(),
+            seeds=range(count),
+            quiet=True,
+            ahead=ahead,
+        )
+    one, eight = [line for line in capsys.readouterr().out.splitlines() if "FLOP" in line]
+    assert one.startswith("A step needs ")
+    assert eight.startswith("A step of 8 runs together needs ")
+    assert flops_of(eight) == pytest.approx(flops_of(one), rel=0.02)
+
+
+def test_a_batch_that_is_named_can_be_dealt_out_into_the_chunks():
+    from jaxcl.plan.first_step import smaller_batch
+
+    for batch, chunks, devices_ in product((48, 64, 96, 512), (1, 2, 3, 4), (1, 2, 8)):
+        lower = smaller_batch(batch, devices_, 0.5, chunks=chunks)
+        assert lower in (None, batch // 2)
+        if lower and chunks > 1:
+            for rows in (lower, 2 * lower):  # each view apart, or both together
+                assert rows % (2 * chunks * devices_) == 0
+    assert smaller_batch(64, 8, 0.5, chunks=4) is None  # 32 rows, and 64 is the least
+    assert smaller_batch(64, 8, 0.5) == 32
 
 
 def test_what_is_on_the_device_already_is_not_free(monkeypatch):
