@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxcl import machines
 from jaxcl.config import load_config
 
 HOUSE = Path(__file__).parents[2]
@@ -36,7 +37,10 @@ def test_each_of_the_papers_sizes_fits_a_machine_by_knobs_alone(plans, fitting):
 def test_what_fits_is_smaller_than_the_machine(fitting):
     for _, found in fitting.values():
         plan = found["plan"]
-        assert plan["peak_bytes"] + plan["input_bytes"] <= plan["capacity_bytes"]
+        chip = machines.CHIPS[machines.parse(plan["machine"])[0]]
+        # Of a TPU less than what the kept rows give for it, as its compiler keeps some for itself.
+        room = min(plan["capacity_bytes"], machines.GIB * (chip.usable or float("inf")))
+        assert plan["peak_bytes"] + plan["input_bytes"] <= room
 
 
 @pytest.mark.parametrize("name", FULL_SIZE)
