@@ -43,6 +43,14 @@ ROWS: list[tuple[str, str]] = [
         "SimCLR, ResNet-152 (2x), 4k",
         f"{SIMCLR} --machine h100-8 --input images --depth 152 --width 2 --chunks 8",
     ),
+    (
+        "SimCLR, ResNet-152 (2x), 8k",
+        f"{SIMCLR} --machine h100-8 --input images --batch-size 8192 --depth 152 --width 2 --chunks 16",
+    ),
+    (
+        "SimCLR, ResNet-152 (2x), 32k",
+        f"{SIMCLR} --machine h100-8 --input images --batch-size 32768 --depth 152 --width 2 --chunks 64",
+    ),
     ("BYOL, ResNet-50, 4k", f"{BYOL} --preset imagenet --machine h100-8 --input images --remat"),
     ("MoCo v2, ResNet-50, 256", f"{MOCO} --machine h100-8 --input images"),
     ("MoCo v2, ResNet-50, 256", f"{MOCO} --machine h100 --input images"),
