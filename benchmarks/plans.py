@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcl import machines
-from jaxcl.plan import duration, size
+from jaxcl.plan import bound_in_words, duration, size
 
 HERE = Path(__file__).resolve().parent
 KEPT, OUT = HERE / "results" / "plans", HERE / "results" / "plans.md"
@@ -155,7 +155,7 @@ def cells(asked: str, words: str, found: dict[str, Any]) -> list[str]:
         "" if plan["bytes_accessed"] is None else f"{size(plan['bytes_accessed'])}B",
         collectives or "none",
         f"{duration(plan['step_seconds_floor'])} ({floor})",
-        f"{plan['bound_by']}",
+        bound_in_words(plan["bound_by"], plan["memory_seconds"]),
         f"{plan['hours']:.3g} h, {plan['chip_hours']:.3g}",
         f"{plan['compile_seconds']:.0f}",
     ]

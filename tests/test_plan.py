@@ -102,6 +102,31 @@ def test_a_rate_that_nobody_knows_bounds_nothing(here):
     assert (costs.floor, costs.bound_by, costs.shared_out) == (None, None, 2 * 8**3 / 8)
 
 
+class Silent:
+    """A compiled program of which the compiler tells no bytes, as those for GPUs."""
+
+    def __init__(self, compiled):
+        self.as_text = compiled.as_text
+
+    def cost_analysis(self):
+        return None
+
+
+def test_bytes_that_a_compiler_does_not_tell_are_counted_from_the_text(here):
+    traced = jax.jit(lambda x: x + 1).trace(jax.ShapeDtypeStruct((1024, 1024), np.float32))
+    costs = plan.Costs.of(traced, Silent(traced.lower().compile()), here._replace(memory_rate=2**23))
+    assert (costs.accessed, costs.counted, costs.seconds["memory"]) == (2**23, True, 1)
+    assert (costs.bound_by, costs.bound_in_words) == ("memory", "memory")
+
+
+def test_where_memory_is_not_known_that_is_said_with_what_bounds_a_step(planned, here):
+    traced = jax.jit(lambda x: x @ x).trace(jax.ShapeDtypeStruct((8, 8), np.float32))
+    assert plan.Costs.of(traced, None, here).bound_in_words == "compute (memory not known)"
+    unknown = planned._replace(memory_seconds=None, bound_by="compute")
+    assert any("bound by compute (memory not known) (" in line for line in plan.lines(unknown))
+    assert not any("not known" in line for line in plan.lines(planned))
+
+
 @pytest.mark.parametrize("placement", ["shard_map", "pmap"])
 def test_each_placement_can_be_planned_and_needs_the_same_arithmetic(planned, here, placement):
     other = plan.plan(CONFIG, Knobs(placement=placement), ABOUT, here)
@@ -547,8 +572,11 @@ def test_a_compiler_that_runs_out_of_memory_says_how_much_it_needs(monkeypatch):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is None, reason="needs the extra cuda")
-def test_of_a_gpu_the_bytes_are_not_told_and_the_floor_is_without_them():
+def test_of_a_gpu_the_bytes_are_counted_and_its_memory_is_in_the_floor():
     found = plan.plan(CONFIG, Knobs(), ABOUT, machines.described("h100-8"))
-    assert (found.bytes_accessed, found.memory_seconds) == (None, None)
+    state = 3 * 4 * found.parameters  # with Adam's two moments, read and written
+    assert 2 * state < found.bytes_accessed < 100 * state
+    assert found.memory_seconds == found.bytes_accessed / machines.CHIPS["h100"].memory_rate
     assert found.flops_per_device == found.flops_shared_out > 0
-    assert found.bound_by in ("compute", "links")
+    assert found.bound_by in ("memory", "links")
+    assert any("counted from the program's text, as if nothing were cached" in note for note in found.notes)

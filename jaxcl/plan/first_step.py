@@ -111,5 +111,5 @@ def _short(costs: Costs, needed: int, machine: Machine, *, members: int, steps: 
     of = f" of {members} runs together" if members > 1 else ""
     floor = ""
     if costs.floor is not None:
-        floor = f"; at least {duration(costs.floor / steps)}, bound by {costs.bound_by}"
+        floor = f"; at least {duration(costs.floor / steps)}, bound by {costs.bound_in_words}"
     return f"A step{of} needs {needed / GIB:.2g}{room} GiB and {size(costs.flops / steps)}FLOP of each device{floor}."

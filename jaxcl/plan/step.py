@@ -136,9 +136,10 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
         notes.append(
             "It did not compile, so bytes and collectives are not known: the floor is that of compute alone."
         )
-    elif costs.accessed is None:
+    elif costs.counted:
         notes.append(
-            "Compilers for GPUs do not report the bytes accessed, so memory's time is not in the floor."
+            "The compiler does not report the bytes accessed: they are counted from the program's text, as if nothing"
+            " were cached."
         )
     if knobs.placement == "pmap":
         notes.append("Planned as shard_map, of which pmap is a form.")
