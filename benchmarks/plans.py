@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcl import machines
-from jaxcl.plan import duration, size
+from jaxcl.plan import bound_in_words, duration, size
 
 HERE = Path(__file__).resolve().parent
 KEPT, OUT = HERE / "results" / "plans", HERE / "results" / "plans.md"
@@ -42,6 +42,14 @@ ROWS: list[tuple[str, str]] = [
     (
         "SimCLR, ResNet-152 (2x), 4k",
         f"{SIMCLR} --machine h100-8 --input images --depth 152 --width 2 --chunks 8",
+    ),
+    (
+        "SimCLR, ResNet-152 (2x), 8k",
+        f"{SIMCLR} --machine h100-8 --input images --batch-size 8192 --depth 152 --width 2 --chunks 16",
+    ),
+    (
+        "SimCLR, ResNet-152 (2x), 32k",
+        f"{SIMCLR} --machine h100-8 --input images --batch-size 32768 --depth 152 --width 2 --chunks 64",
     ),
     ("BYOL, ResNet-50, 4k", f"{BYOL} --preset imagenet --machine h100-8 --input images --remat"),
     ("MoCo v2, ResNet-50, 256", f"{MOCO} --machine h100-8 --input images"),
@@ -147,7 +155,7 @@ def cells(asked: str, words: str, found: dict[str, Any]) -> list[str]:
         "" if plan["bytes_accessed"] is None else f"{size(plan['bytes_accessed'])}B",
         collectives or "none",
         f"{duration(plan['step_seconds_floor'])} ({floor})",
-        f"{plan['bound_by']}",
+        bound_in_words(plan["bound_by"], plan["memory_seconds"]),
         f"{plan['hours']:.3g} h, {plan['chip_hours']:.3g}",
         f"{plan['compile_seconds']:.0f}",
     ]

@@ -3,8 +3,8 @@
     python benchmarks/traffic.py configs/simclr_imagenet.py --machine tpu-v5e-1 --input images --batch-size 64
     python benchmarks/traffic.py --text step.hlo --views 128       # of a program that was kept with --keep step.hlo
 
-Every operation of the compiled program reads its operands and writes its result, whole; what XLA holds in a chip's own
-memory (a layout with S(1)) is counted apart, as it never reaches the large one. Parts are told by the names that jax
+Bytes are those of `jaxcl.programs.moved`; what XLA holds in a chip's own memory (a layout with S(1)) is counted apart,
+as it never reaches the large one. Parts are told by the names that jax
 gives to operations: the pass, and the layer whose code made it. A fused operation carries the name of its last one.
 """
 
@@ -17,53 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcl import hlo
-
-# Name nothing, or are counted where their results are read.
-FREE = frozenset(
-    "parameter constant tuple get-tuple-element bitcast while conditional call after-all".split()
-)
-
-
-def on_chip(kind: str) -> bool:
-    """Whether the array of a type lies in the chip's own memory."""
-    return "S(1)" in kind
-
-
-def pieces(kind: str) -> list[str]:
-    """The types within a tuple's type; an array's type alone."""
-    return re.findall(r"[a-z]+\d*[a-z0-9]*\[[\d,<=]*\](?:\{[^}]*\})?", kind)
-
-
-def operations(text: str):
-    """(instruction, times it runs, bytes through memory, bytes that stay on the chip) of all that is run on its own."""
-    computations, entry = hlo.read(text)
-
-    def visit(name: str, times: int):
-        types = {each.name: each.type for each in computations[name]}
-        for each in computations[name]:
-            if each.operation in ("while", "conditional", "call"):
-                for how, called in hlo.called(each):
-                    yield from visit(called, times * (hlo.trips(each, computations) if how == "body" else 1))
-            elif each.operation not in FREE and not each.operation.endswith("-done"):
-                kinds = [
-                    piece
-                    for one in (each.type, *(types.get(x, "") for x in each.operands))
-                    for piece in pieces(one)
-                ]
-                if each.operation in ("copy-start", "slice-start"):
-                    # What is brought, and as much of where it comes from; the type names both, the operands again.
-                    source, brought = sorted(pieces(each.type)[:2], key=lambda piece: -sum(hlo.sizes(piece)))
-                    if each.operation == "copy-start":
-                        brought, source = pieces(each.type)[:2]
-                    size = sum(hlo.sizes(brought))
-                    through = size * sum(not on_chip(piece) for piece in (source, brought))
-                    yield each, times, times * through, times * size * (2 - through // max(size, 1))
-                    continue
-                sizes = [(on_chip(piece), sum(hlo.sizes(piece))) for piece in kinds]
-                through = sum(size for inside, size in sizes if not inside)
-                yield each, times, times * through, times * sum(size for inside, size in sizes if inside)
-
-    yield from visit(entry, 1)
+from jaxcl.programs import moved
 
 
 def name_of(each: hlo.Instruction) -> str:
@@ -98,7 +52,7 @@ def part_of(each: hlo.Instruction, computations: Any) -> str:
 def table(text: str, views: int) -> list[str]:
     computations, _ = hlo.read(text)
     through, stays, count = Counter[str](), Counter[str](), Counter[str]()
-    for each, times, bytes_, inside in operations(text):
+    for each, times, bytes_, inside in moved(text):
         part = part_of(each, computations)
         through[part] += bytes_
         stays[part] += inside
@@ -117,7 +71,7 @@ def table(text: str, views: int) -> list[str]:
 
 
 def largest(text: str, views: int, number: int) -> list[str]:
-    found = sorted(operations(text), key=lambda row: -row[2])[:number]
+    found = sorted(moved(text), key=lambda row: -row[2])[:number]
     return [
         f"{bytes_ / views / 1e6:8.2f} MB x{times} {each.operation} {each.type[:70]} {name_of(each)[:150]}"
         for each, times, bytes_, _ in found

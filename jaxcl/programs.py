@@ -1,11 +1,11 @@
-"""What a program costs, read off it: the arithmetic of a traced one; memory and collectives of a compiled one, and how
-to get it compiled."""
+"""What a program costs, read off it: the arithmetic of a traced one; memory, the bytes that go through it, and
+collectives of a compiled one, and how to get it compiled."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -94,6 +94,155 @@ def memory(compiled: Any) -> dict[str, int]:
         "output_bytes": planned.output_size_in_bytes,
     }
     return parts | {"peak_bytes": sum(parts.values()) - planned.alias_size_in_bytes}
+
+
+# --- bytes through memory -----------------------------------------------------------------------------------------
+
+# Name nothing, or are counted where their results are read.
+FREE = frozenset(
+    """parameter constant tuple get-tuple-element bitcast while conditional call async-start after-all opt-barrier
+    partition-id replica-id""".split()
+)
+# Of their first operand they read what they take, or change it where it lies.
+TAKE, PUT = ("dynamic-slice", "slice", "gather"), ("dynamic-update-slice", "scatter")
+
+
+class Moved(NamedTuple):
+    """An operation of a compiled program that is run on its own; how often; and the bytes that it reads and writes in a
+    call of the program: those through memory, and those that stay in the chip's own (a layout with S(1))."""
+
+    instruction: hlo.Instruction
+    times: int
+    through: float
+    inside: float
+
+
+def traffic(text: str) -> float:
+    """Bytes a device that a compiled program (`compiled.as_text()`) reads and writes, as if nothing were cached.
+
+    Every operation reads its operands and writes its result, once; of what is sliced only the slice, and of what is
+    changed where it lies only the change. A loop counts as often as it runs, where the text says that; of a
+    condition all branches. What a library takes for scratch is left out.
+
+    >>> import jax, jax.numpy as jnp
+    >>> traffic(jax.jit(lambda x: x + 1).lower(jnp.zeros((1024, 1024))).compile().as_text()) / 2**20
+    8.0
+    """
+    return sum(one.through for one in moved(text))
+
+
+def moved(text: str) -> Iterator[Moved]:
+    """What each operation of a compiled program reads and writes; of `traffic` the parts."""
+    computations, entry = hlo.read(text)
+
+    def visit(name: str, times: int) -> Iterator[Moved]:
+        types = {each.name: each.type for each in computations.get(name, ())}
+        for each in computations.get(name, ()):
+            if each.operation in ("while", "conditional", "call", "async-start"):
+                for how, called in hlo.called(each):
+                    yield from visit(called, times * (hlo.trips(each, computations) if how == "body" else 1))
+            elif each.operation not in FREE and not each.operation.endswith(("-done", "-update")):
+                sizes = {True: 0.0, False: 0.0}
+                for piece, size in _touched(each, types, computations):
+                    sizes["S(1)" in piece] += size
+                yield Moved(each, times, times * sizes[False], times * sizes[True])
+
+    yield from visit(entry, 1)
+
+
+def _touched(
+    each: hlo.Instruction, types: Mapping[str, str], computations: hlo.Computations
+) -> Iterator[tuple[str, float]]:
+    """(type, bytes) of each array that an operation reads or writes."""
+    made = _pieces(each.type)
+    operands = list(dict.fromkeys(each.operands))
+    if each.operation in ("copy-start", "slice-start"):
+        # What is brought, and as much of where it comes from; the type names both.
+        brought, source = made[:2] if each.operation == "copy-start" else sorted(made[:2], key=_size)
+        yield from ((piece, _size(brought)) for piece in (source, brought))
+        return
+    if each.operation == "fusion":
+        body = computations.get(dict(hlo.called(each)).get("calls", ""), ())
+        yield from zip(made, _written(body, made), strict=True)
+        for number, operand in enumerate(each.operands):
+            yield types.get(operand, ""), _read(body, number, _size(types.get(operand, "")))
+        return
+    if each.operation in TAKE:
+        yield from ((piece, _size(each.type)) for piece in (types.get(operands[0], ""), each.type))
+        operands = operands[1:]
+    elif each.operation in PUT and len(operands) > 1:
+        yield each.type, _size(types.get(_change(each), ""))
+        operands = operands[1:]
+    else:
+        if each.operation == "custom-call" and len(made) > 1 and made[-1].startswith(("u8[", "s8[")):
+            made = made[:-1]
+        yield from ((piece, _size(piece)) for piece in made)
+    if each.operation.endswith("-start") and (
+        each.type.startswith("((") or not each.operation.startswith("all-reduce")
+    ):
+        return  # the type names what comes in as well
+    for operand in operands:
+        yield from ((piece, _size(piece)) for piece in _pieces(types.get(operand, "")))
+
+
+def _read(body: Sequence[hlo.Instruction], number: int, whole: float) -> float:
+    """Bytes of a parameter that a fused computation reads."""
+    ends = _ends(body)
+
+    def of(name: str) -> float:
+        total = 0.0
+        for user in (each for each in body if name in each.operands):
+            first = user.operands[0] == name and name not in user.operands[1:]
+            if user.operation == "bitcast":
+                total += of(user.name)
+            elif user.operation in TAKE and first:
+                total += _size(user.type)
+            elif not (user.operation in PUT and first and user in ends) and user.operation != "tuple":
+                return whole
+        return total
+
+    parameters = [
+        each.name for each in body if each.operation == "parameter" and each.inner.strip() == str(number)
+    ]
+    return min(whole, sum(map(of, parameters))) if parameters else whole
+
+
+def _written(body: Sequence[hlo.Instruction], made: Sequence[str]) -> list[float]:
+    """Bytes of each result that a fused computation writes."""
+    types, ends = {each.name: each.type for each in body}, _ends(body)
+    if len(ends) != len(made):
+        return [_size(piece) for piece in made]
+    return [
+        _size(types.get(_change(end), "")) if end.operation in PUT else _size(piece)
+        for end, piece in zip(ends, made, strict=True)
+    ]
+
+
+def _ends(body: Sequence[hlo.Instruction]) -> list[hlo.Instruction]:
+    """The operations whose results a computation returns."""
+    by_name = {each.name: each for each in body}
+    roots = list(body[-1:])
+    if roots and roots[0].operation == "tuple":
+        roots = [by_name[name] for name in roots[0].operands if name in by_name]
+    for i, root in enumerate(roots):
+        while root.operation == "bitcast" and root.operands[0] in by_name:
+            root = by_name[root.operands[0]]
+        roots[i] = root
+    return roots
+
+
+def _change(each: hlo.Instruction) -> str:
+    """The operand that is put into the first one."""
+    return each.operands[1] if each.operation == "dynamic-update-slice" else each.operands[-1]
+
+
+def _pieces(kind: str) -> list[str]:
+    """The types within a tuple's type; an array's type alone."""
+    return re.findall(r"[a-z]+\d*[a-z0-9]*\[[\d,<=]*\](?:\{[^}]*\})?", kind)
+
+
+def _size(kind: str) -> float:
+    return sum(hlo.sizes(kind))
 
 
 # --- collectives -------------------------------------------------------------------------------------------------

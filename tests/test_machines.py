@@ -1,12 +1,14 @@
 """Machines are called by their chips, and what cannot be is said in a sentence."""
 
 import importlib.util
+import re
 
 import jax
+import numpy as np
 import pytest
 
 from jaxcl import devices, machines
-from jaxcl.machines import CHIPS, SHAPES, at_hand, described, parse, topology_name
+from jaxcl.machines import CHIPS, GIB, SHAPES, at_hand, described, parse, topology_name
 
 
 def chips_of(shape):
@@ -64,6 +66,7 @@ def test_a_compiler_that_is_missing_is_named_with_the_command_that_installs_it(n
 def test_every_chip_has_rates_above_zero_and_a_source():
     for chip in CHIPS.values():
         assert min(chip.flops, chip.memory, chip.memory_rate, chip.link_rate, chip.per_host) > 0
+        assert (chip.usable or 0) <= chip.memory / chip.cores / GIB
         assert chip.source
 
 
@@ -157,7 +160,20 @@ def test_a_described_slice_has_the_devices_that_jax_would_show(name, devices, ho
     chip = CHIPS[parse(name)[0]]
     assert (len(machine.devices), machine.hosts, machine.chips) == (devices, hosts, parse(name)[1])
     assert machine.devices[0].device_kind == chip.kind
-    assert machine.capacity * len(machine.devices) == chip.memory * machine.chips
+    assert 0.92 <= machine.capacity * len(machine.devices) / (chip.memory * machine.chips) <= 1
+
+
+@needs_libtpu
+@pytest.mark.parametrize("name", ["tpu-v2-4", "tpu-v3-4", "tpu-v4-4", "tpu-v5e-1", "tpu-v6e-1", "tpu-7x-4"])
+def test_of_a_tpu_a_program_may_take_what_its_compiler_says_where_it_refuses_one(name):
+    machine = described(name)
+    sharding = jax.sharding.SingleDeviceSharding(machine.devices[0])
+    x = jax.ShapeDtypeStruct((machine.capacity // 1024, 1024), np.float32)  # four times as much
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"available HBM") as refused:
+        jax.jit(lambda x: 2 * x, in_shardings=sharding).lower(x).compile()
+    available = re.search(r"available HBM \(([\d.]+)G\)", str(refused.value))[1]
+    assert machine.capacity == int(float(available) * GIB)
+    assert machine.rates_from.endswith(f"its compiler lets a program take {available}")
 
 
 @needs_cuda

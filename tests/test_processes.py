@@ -184,10 +184,13 @@ def test_every_process_finds_what_one_finds_under_every_protocol(tmp_path):
 # --- training ----------------------------------------------------------------------------------------------------
 
 TRAIN = """
+from functools import partial
+from jaxcl.plan import ahead
+compiled = partial(ahead, batch_size=16, config="squares.py", say=lambda line: None)
 for placement, steps, run_dir in {jobs}:
     plan = recipe(placement, steps)
     knn = Callback(1, online_knn(plan.method.embed, squares(48, 0), squares(30, 1)))
-    settings = {{"log_every": 1, "run_dir": folder / run_dir, "callbacks": [knn], "quiet": True}}
+    settings = {{"log_every": 1, "run_dir": folder / run_dir, "callbacks": [knn], "quiet": True, "ahead": compiled}}
     lane = {{"jit": "device", "shard_map": "resident", "pmap": "host"}}[placement]
     state = train(plan, squares(48, 0), placement=placement, input=lane, **settings)
     if process == 0:
@@ -206,14 +209,29 @@ def test_two_processes_train_what_one_trains_and_go_on_with_its_run(tmp_path):
     for processes, devices, run_dir in ((1, 2, "jit2"), (2, 4, "jit1")):
         run(RECIPE + TRAIN.format(jobs=[("jit", 5, run_dir)]), tmp_path, processes=processes, devices=devices)
     for placement, steps in [*((placement, 3) for placement in placements), ("jit", 5)]:
-        one, two = (np.load(tmp_path / f"{placement}{n}-{steps}.npy") for n in (1, 2))
-        np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-5)
-        one, two = (read_metrics(tmp_path / f"{placement}{n}") for n in (1, 2))
-        assert [record["step"] for record in two] == [record["step"] for record in one]
-        # A gradient shows the rounding of the parameters magnified: its norm falls from 50 to 10 in these few steps.
-        for name, tolerance in (("loss", 1e-5), ("knn_accuracy", 1e-5), ("grad_norm", 1e-4)):
-            values = [[record[name] for record in records if name in record] for records in (one, two)]
-            np.testing.assert_allclose(values[1], values[0], rtol=tolerance)
+        assert_same_run(tmp_path, f"{placement}1", f"{placement}2", steps)
+
+
+def assert_same_run(folder, run_dir, other, steps):
+    """Parameters, state and what was logged agree, up to rounding."""
+    one, two = (np.load(folder / f"{name}-{steps}.npy") for name in (run_dir, other))
+    np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-5)
+    one, two = (read_metrics(folder / name) for name in (run_dir, other))
+    assert [record["step"] for record in two] == [record["step"] for record in one]
+    # A gradient shows the rounding of the parameters magnified: its norm falls from 50 to 10 in these few steps.
+    for name, tolerance in (("loss", 1e-5), ("knn_accuracy", 1e-5), ("grad_norm", 1e-4)):
+        values = [[record[name] for record in records if name in record] for records in (one, two)]
+        np.testing.assert_allclose(values[1], values[0], rtol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "placement", ["jit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("shard_map", "pmap"))]
+)
+def test_four_processes_train_what_one_trains(tmp_path, placement):
+    for processes, devices in ((4, 2), (1, 8)):
+        jobs = [(placement, 3, f"{placement}{processes}")]
+        run(RECIPE + TRAIN.format(jobs=jobs), tmp_path, processes=processes, devices=devices)
+    assert_same_run(tmp_path, f"{placement}1", f"{placement}4", 3)
 
 
 SAVE = """

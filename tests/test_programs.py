@@ -123,3 +123,88 @@ def test_where_triton_has_no_form_for_a_product_cublas_makes_all_and_other_error
     assert notes == [programs.WITHOUT_TRITON]
     with pytest.raises(RuntimeError, match="out of memory"):
         programs.compiled(Lowered("out of memory"))
+
+
+# --- bytes through memory ----------------------------------------------------------------------------------------
+
+MIB = 2**20
+
+
+def traffic_of(function, *arguments):
+    return programs.traffic(jax.jit(function).lower(*arguments).compile().as_text()) / MIB
+
+
+def test_what_is_added_to_is_read_and_written():
+    """4 MiB in, 4 MiB out."""
+    assert traffic_of(lambda x: x + 1, jnp.zeros((1024, 1024))) == 8
+    assert traffic_of(lambda x, y: x + y, *2 * [jnp.zeros((1024, 1024))]) == 12
+    assert traffic_of(lambda x: x + 1, jnp.zeros((1024, 1024), jnp.int8)) == 2
+
+
+def test_a_loop_moves_as_much_as_its_rounds():
+    def rounds(k):
+        scan = lambda x: jax.lax.scan(lambda y, _: (jnp.sin(y), None), x, None, length=k)[0]  # noqa: E731
+        return traffic_of(scan, jnp.zeros((1024, 1024)))
+
+    assert rounds(9) - rounds(4) == pytest.approx(5 * 8, rel=1e-5)  # and a few bytes of the counter
+
+
+def test_of_what_a_loop_slices_and_stacks_each_round_moves_its_rows_alone():
+    """4 MiB are made for the results, 4 MiB read and 4 MiB written, however many rounds there are."""
+    for rows in (64, 1024):
+        x = jnp.zeros((rows, 2**20 // rows))
+        assert traffic_of(lambda x: jax.lax.map(lambda row: row + 1, x), x) == pytest.approx(12, rel=0.01)
+
+
+MOVES = """\
+HloModule jit_step, is_scheduled=true
+
+%fused_put (p.0: f32[100,8], p.1: f32[50,8], p.2: s32[]) -> (f32[100,8], f32[8]) {
+  %p.0 = f32[100,8]{1,0} parameter(0)
+  %p.1 = f32[50,8]{1,0} parameter(1)
+  %p.2 = s32[] parameter(2)
+  %row = f32[1,8]{1,0} dynamic-slice(%p.1, %p.2, %p.2), dynamic_slice_sizes={1,8}
+  %same = f32[100,8]{1,0} bitcast(%p.0)
+  %put = f32[100,8]{1,0} dynamic-update-slice(%same, %row, %p.2, %p.2)
+  %flat = f32[8]{0} bitcast(%row)
+  ROOT %both = (f32[100,8]{1,0}, f32[8]{0}) tuple(%put, %flat)
+}
+
+%fused_whole (q.0: f32[100,8], q.1: s32[]) -> f32[100,8] {
+  %q.0 = f32[100,8]{1,0} parameter(0)
+  %q.1 = s32[] parameter(1)
+  %part = f32[1,8]{1,0} dynamic-slice(%q.0, %q.1, %q.1), dynamic_slice_sizes={1,8}
+  %wide = f32[100,8]{1,0} broadcast(%part), dimensions={0,1}
+  ROOT %sum = f32[100,8]{1,0} add(%q.0, %wide)
+}
+
+ENTRY %main (a: f32[100,8], b: f32[50,8], i: s32[]) -> f32[8] {
+  %a = f32[100,8]{1,0} parameter(0)
+  %b = f32[50,8]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %changed = (f32[100,8]{1,0}, f32[8]{0}) fusion(%a, %b, %i), kind=kLoop, calls=%fused_put
+  %kept = f32[100,8]{1,0} get-tuple-element(%changed), index=0
+  %whole = f32[100,8]{1,0} fusion(%kept, %i), kind=kLoop, calls=%fused_whole
+  %near = (f32[50,8]{1,0:S(1)}, f32[50,8]{1,0}, u32[]) copy-start(%b)
+  %here = f32[50,8]{1,0:S(1)} copy-done(%near)
+  %conv = (f32[8]{0}, u8[4096]{0}) custom-call(%here), custom_call_target="product"
+  %one = f32[8]{0} get-tuple-element(%conv), index=0
+  %all = (f32[8]{0}, f32[64]{0}) all-gather-start(%one), replica_groups=[1,8]<=[8], dimensions={0}
+  %out = f32[64]{0} all-gather-done(%all)
+  ROOT %sum.1 = f32[8]{0} all-reduce(%one), replica_groups={}, to_apply=%add
+}
+"""
+
+
+def test_a_program_s_text_is_counted_as_by_hand():
+    found = {one.instruction.name: (one.through, one.inside) for one in programs.moved(MOVES)}
+    row = 4 * 8
+    assert found == {
+        "changed": (row + 4 + row + row, 0),  # a row of b, the place; a row of a, and the row apart
+        "whole": (100 * row + 4 + 100 * row, 0),
+        "near": (50 * row, 50 * row),  # from memory to the chip
+        "conv": (row, 50 * row),  # without its scratch
+        "all": (row + 8 * row, 0),
+        "sum.1": (2 * row, 0),
+    }
+    assert programs.traffic(MOVES) == sum(through for through, _ in found.values())

@@ -3,7 +3,7 @@ described one, and what the compiled program says is read off. Memory, FLOPs, by
 are a floor, as if every rate that the maker publishes were reached."""
 
 from jaxcl.plan.advice import advise
-from jaxcl.plan.costs import Costs, compile_for, link_seconds
+from jaxcl.plan.costs import Costs, bound_in_words, compile_for, link_seconds
 from jaxcl.plan.first_step import DoesNotFit, ahead
 from jaxcl.plan.inputs import about_of, abstract_batch, check_batch
 from jaxcl.plan.step import DECODED_A_CORE, Plan, plan, trace_step
@@ -18,6 +18,7 @@ __all__ = [
     "abstract_batch",
     "advise",
     "ahead",
+    "bound_in_words",
     "check_batch",
     "compile_for",
     "duration",

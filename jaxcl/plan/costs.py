@@ -49,6 +49,7 @@ class Costs(NamedTuple):
     accessed: float | None
     collectives: list[programs.Collective] | None
     seconds: dict[str, float]
+    counted: bool = False  # `accessed`, by us from the program's text
 
     @classmethod
     def of(cls, traced: Any, compiled: Any, machine: Machine) -> Costs:
@@ -60,7 +61,10 @@ class Costs(NamedTuple):
         # knows the rounds, but not what every device repeats.
         flops = max(shared_out, float(told.get("flops", 0)))
         accessed = float(told["bytes accessed"]) if told.get("bytes accessed", 0) > 0 else None
-        found = programs.collectives(compiled.as_text(), devices=n) if compiled else None
+        text = compiled.as_text() if compiled else None
+        found = None if text is None else programs.collectives(text, devices=n)
+        if counted := accessed is None and text is not None:
+            accessed = programs.traffic(text) or None
         seconds = {}
         if machine.flops:
             seconds["compute"] = flops / machine.flops
@@ -68,7 +72,7 @@ class Costs(NamedTuple):
             seconds["memory"] = accessed / machine.memory_rate
         if found is not None and machine.link_rate and n > 1:
             seconds["links"] = link_seconds(found, machine)
-        return cls(flops, shared_out, accessed, found, seconds)
+        return cls(flops, shared_out, accessed, found, seconds, counted)
 
     @property
     def floor(self) -> float | None:
@@ -78,6 +82,18 @@ class Costs(NamedTuple):
     @property
     def bound_by(self) -> str | None:
         return max(self.seconds, key=lambda part: self.seconds[part]) if "compute" in self.seconds else None
+
+    @property
+    def bound_in_words(self) -> str:
+        return bound_in_words(self.bound_by, self.seconds.get("memory"))
+
+
+def bound_in_words(bound_by: str | None, memory_seconds: float | None) -> str:
+    """
+    >>> bound_in_words("compute", 0.1), bound_in_words("compute", None)
+    ('compute', 'compute (memory not known)')
+    """
+    return f"{bound_by} (memory not known)" if memory_seconds is None else f"{bound_by}"
 
 
 def link_seconds(found: Sequence[programs.Collective], machine: Machine) -> float:

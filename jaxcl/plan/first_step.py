@@ -24,11 +24,21 @@ def ahead(
     *arguments: Any,
     batch_size: int,
     config: str,
+    chunks: int = 1,
+    members: int = 1,
+    steps: int = 1,
     refuse: bool = True,
     say: Callable[[str], None] = print,
 ) -> Callable:
     """Compiles a placed training step for the arguments of its first call, says in a line what it needs of
     this machine, and returns it compiled: nothing is compiled twice.
+
+    chunks
+        in which the encoder takes a batch; a smaller batch that is named can be dealt out into them.
+    members
+        so many runs are trained by it together (`train_together`).
+    steps
+        it makes so many in a call; what is said is of one.
 
     Raises DoesNotFit (a ValueError), with what to do; not if `refuse` is False. Arguments of other shapes than
     those of the first call go to `step` itself.
@@ -50,17 +60,23 @@ def ahead(
         elif capacity is not None:
             free = max(0, capacity - machines.in_use(machine.devices))
     if refuse and free is not None and (more > free or compiled is None):
-        lower = smaller_batch(batch_size, len(machine.devices), free / more)
+        needs, there = f"needs {more / GIB:.3g} GiB a device", f"{free / GIB:.3g} are free"
+        if members > 1:
+            raise DoesNotFit(
+                f"A training step {needs} for {members} runs together, and {there}. Fewer at once need less"
+                " (--together M)."
+            )
+        lower = smaller_batch(batch_size, len(machine.devices), free / more, chunks=chunks)
         would = "" if lower is None else f" By proportion a batch of {lower} would fit;"
         raise DoesNotFit(
-            f"A training step needs {more / GIB:.3g} GiB a device, and {free / GIB:.3g} are free.{would}"
-            f" `jaxcl plan {config}` tries out what does. --anyway trains all the same."
+            f"A training step {needs}, and {there}.{would} `jaxcl plan {config}` tries out what does."
+            " --anyway trains all the same."
         )
     if compiled is None:
         return step
     if jax.process_index() == 0:
         costs = Costs.of(traced, compiled, machine)
-        say(_short(costs, needed, machine))
+        say(_short(costs, needed, machine, members=members, steps=steps))
     shapes = jax.tree.map(jnp.shape, arguments)
 
     prepared = step.prepared if isinstance(step, ByDevice) else lambda *arguments: arguments
@@ -72,23 +88,28 @@ def ahead(
     return first_or_other
 
 
-def smaller_batch(batch_size: int, devices: int, fraction: float) -> int | None:
+def smaller_batch(batch_size: int, devices: int, fraction: float, *, chunks: int = 1) -> int | None:
     """The largest of 1/2, 1/4, ... of a batch that is at most this fraction of it and that the devices divide, or None.
+    In chunks, one whose rows these can be made of: two neighbouring rows of each device at a time.
 
     >>> smaller_batch(512, 8, 0.3), smaller_batch(24, 8, 0.7), smaller_batch(512, 8, 0.01)
     (128, None, None)
+    >>> smaller_batch(512, 8, 0.3, chunks=8), smaller_batch(512, 8, 0.2, chunks=8)
+    (128, None)
     """
-    lower = batch_size
+    lower, whole = batch_size, devices if chunks == 1 else 2 * chunks * devices
     while lower / batch_size > fraction:
-        if lower % (2 * devices):
+        if lower % (2 * whole):
             return None
         lower //= 2
     return lower
 
 
-def _short(costs: Costs, needed: int, machine: Machine) -> str:
+def _short(costs: Costs, needed: int, machine: Machine, *, members: int, steps: int) -> str:
+    """Memory is a call's, as it is there at once; work and time are a step's."""
     room = f" of {machine.capacity / GIB:.3g}" if machine.capacity else ""
+    of = f" of {members} runs together" if members > 1 else ""
     floor = ""
     if costs.floor is not None:
-        floor = f"; at least {duration(costs.floor)}, bound by {costs.bound_by}"
-    return f"A step needs {needed / GIB:.2g}{room} GiB and {size(costs.flops)}FLOP of each device{floor}."
+        floor = f"; at least {duration(costs.floor / steps)}, bound by {costs.bound_in_words}"
+    return f"A step{of} needs {needed / GIB:.2g}{room} GiB and {size(costs.flops / steps)}FLOP of each device{floor}."

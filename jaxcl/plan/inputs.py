@@ -41,38 +41,42 @@ def about_of(
     shape: tuple[int, int, int] | None = None,
     classes: int | None = None,
 ) -> tuple[About, str | None]:
-    """What a recipe may know of its data, and a sentence where that was not read off the data: what is given goes
-    first; then what describes the data; then, for data that is not there, what is `KNOWN` of it.
+    """What a recipe may know of its data, and a sentence where that was not read off the data: of the count, the shape
+    and the classes each, what is given goes first; then what describes the data; then, for data that is not there, what
+    is `KNOWN` of it. A shape that is given is that of the data: `knobs.size` resizes it, as a run would.
 
-    Raises ValueError where all this leaves something open, and says how to give it.
+    Raises ValueError where all this leaves the count or the shape open, and says how to give it.
     """
-    if images is not None and shape is not None:
-        return About(images, shape, _numbered(classes or 0)), None
-    why = ""
-    try:
-        about = open_data(config, knobs).about
-        said = None
-    except (FileNotFoundError, ImportError, ValueError) as error:
-        about, why = None, str(error)
-    if about is None:
-        name = re.split(r"[/:]", knobs.data.removeprefix("tfds:"))[0]
-        name = name if knobs.train_on == "train" else f"{name} {knobs.train_on}"
-        count, known, number = (
-            KNOWN.get(name, (0, None, 0)) if knobs.data.startswith("tfds:") else (0, None, 0)
+    there, why = None, ""
+    if images is None or shape is None or classes is None:
+        try:
+            there = open_data(config, knobs).about
+        except (FileNotFoundError, ImportError, ValueError) as error:
+            why = str(error)
+    known = _known(knobs)
+    count = images or (there.count if there else known[0])
+    found = shape or (there.shape if there else known[1])
+    if knobs.size and (shape is not None or there is None):
+        found = (knobs.size, knobs.size, found[2] if found else 3)
+    if not count or found is None:
+        raise ValueError(
+            f"The images of this config cannot be described: {why}\nSay what they are: --images N --shape HEIGHT"
+            " WIDTH CHANNELS (and --classes K)."
         )
-        size = (knobs.size, knobs.size) if knobs.size else known[:2] if known else None
-        channels = known[2] if known else 3
-        found = (*size, channels) if size else None
-        count, found = images or count, shape or found
-        if not count or found is None:
-            raise ValueError(
-                f"The images of this config cannot be described: {why}\nSay what they are: --images N --shape HEIGHT"
-                " WIDTH CHANNELS (and --classes K)."
-            )
-        about = About(count, found, _numbered(number))
+    said = None
+    if there is None and (images is None or shape is None):
         said = f"{knobs.data} is not here; planned for {count:,} images of {' x '.join(map(str, found))}."
-    about = about._replace(count=images or about.count, shape=shape or about.shape)
-    return about if classes is None else about._replace(classes=_numbered(classes)), said
+    if classes is not None:
+        return About(count, found, _numbered(classes)), said
+    return About(count, found, there.classes if there else _numbered(known[2])), said
+
+
+def _known(knobs: CommonKnobs) -> tuple[int, tuple[int, int, int] | None, int]:
+    """The row of `KNOWN` that the data has, or one in which all is open."""
+    if not knobs.data.startswith("tfds:"):
+        return 0, None, 0
+    name = re.split(r"[/:]", knobs.data.removeprefix("tfds:"))[0]
+    return KNOWN.get(name if knobs.train_on == "train" else f"{name} {knobs.train_on}", (0, None, 0))
 
 
 def _numbered(classes: int) -> tuple[str, ...]:

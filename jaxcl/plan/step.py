@@ -17,7 +17,7 @@ from jaxcl.machines import Machine
 from jaxcl.plan.costs import Costs, compile_for
 from jaxcl.plan.inputs import abstract_batch, check_batch, is_encoded
 from jaxcl.train.finite import guarded
-from jaxcl.train.placement import layout, place
+from jaxcl.train.placement import check_carry, layout, place
 from jaxcl.train.state import TrainState, init_state
 from jaxcl.train.step import make_step
 from jaxcl.typing import About, PyTree
@@ -92,6 +92,7 @@ def trace_step(
     )
     whole, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, along(0))
     carry = layout(state, mesh, shard=knobs.shard_state)
+    check_carry(carry, knobs.placement)
     arguments = (
         jax.tree.map(_placed, state, carry),
         _placed(jax.eval_shape(lambda: keys.run_key(0)), whole),
@@ -135,9 +136,10 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
         notes.append(
             "It did not compile, so bytes and collectives are not known: the floor is that of compute alone."
         )
-    elif costs.accessed is None:
+    elif costs.counted:
         notes.append(
-            "Compilers for GPUs do not report the bytes accessed, so memory's time is not in the floor."
+            "The compiler does not report the bytes accessed: they are counted from the program's text, as if nothing"
+            " were cached."
         )
     if knobs.placement == "pmap":
         notes.append("Planned as shard_map, of which pmap is a form.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jaxcl.machines import GIB
+from jaxcl.plan.costs import bound_in_words
 from jaxcl.plan.step import Plan
 
 
@@ -37,7 +38,8 @@ def lines(one: Plan) -> list[str]:
     else:
         taken = {"compute": one.compute_seconds, "memory": one.memory_seconds, "links": one.links_seconds}
         each = [f"{name} {duration(seconds)}" for name, seconds in taken.items() if seconds is not None]
-        floor = f"at least {duration(one.step_seconds_floor)}, bound by {one.bound_by}"
+        bound = bound_in_words(one.bound_by, one.memory_seconds)
+        floor = f"at least {duration(one.step_seconds_floor)}, bound by {bound}"
         rows.append(("step", f"{floor} ({', '.join(each)})"))
         rows.append(("", f"at most {one.images_per_second:,.0f} images/s"))
         run = f"{one.steps:,} steps: at least {duration(3600 * one.hours)}, {rounded(one.chip_hours or 0)} chip-hours"

@@ -102,7 +102,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
             run_dir=run_dir,
             identity=mine,
             begin=begin,
-            ahead=planned_ahead(config, recipe, anyway=anyway),
+            ahead=planned_ahead(config, recipe, chunks=knobs.chunks, anyway=anyway),
         )
 
 
@@ -237,17 +237,26 @@ def train_runs(
             run_dirs=folders,
             identities=identities,
             begin=begin,
-            ahead=planned_ahead(config, recipes[0], anyway=anyway),
+            ahead=planned_ahead(config, recipes[0], members=len(members), anyway=anyway),
         )
 
 
-def planned_ahead(config: str | Path, recipe: Recipe, *, anyway: bool) -> Callable[..., Callable]:
+def planned_ahead(
+    config: str | Path, recipe: Recipe, *, chunks: int = 1, members: int = 1, anyway: bool
+) -> Callable[..., Callable]:
     """What compiles the training step before its first call, says what it needs of this machine, and refuses what does
     not fit."""
     from jaxcl import plan
 
-    say = partial(print, flush=True)
-    return partial(plan.ahead, batch_size=recipe.batch_size, config=str(config), refuse=not anyway, say=say)
+    return partial(
+        plan.ahead,
+        batch_size=recipe.batch_size,
+        config=str(config),
+        chunks=chunks,
+        members=members,
+        refuse=not anyway,
+        say=partial(print, flush=True),
+    )
 
 
 def online_knn(

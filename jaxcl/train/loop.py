@@ -119,7 +119,8 @@ def train(
         is called when all is built and nothing is written yet: what makes the run directory.
     ahead
         (step, state, key, batch) -> step: what compiles the training step before its first call, as `plan.ahead`, which
-        says what it needs of the machine and refuses what does not fit.
+        says what it needs of the machine and refuses what does not fit. Where a call is several steps, it is given
+        their number as well (`steps=`).
 
     The first step is reported at once, with the time of compilation and of a step. The host queues at most one second
     of steps on the device (none, if a step takes longer). So an interrupted or preempted run ends after the running
@@ -215,7 +216,8 @@ def train(
                 log.say("Compiling the training step; a large network takes minutes.")
             before = time.perf_counter()
             if ahead is not None:
-                step_fn, ahead = ahead(step_fn, state, run_key, batch), None
+                several = {"steps": step - start} if many else {}
+                step_fn, ahead = ahead(step_fn, state, run_key, batch, **several), None
             state, metrics = step_fn(state, run_key, batch)
             saver.look()
             kept.append(metrics)

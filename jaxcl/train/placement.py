@@ -64,12 +64,7 @@ def place(
     Raises ValueError for a carry that is to be split under another placement.
     """
     axis_name(placement)
-    if carry is not None and placement != "jit":
-        if not all(sharding.is_fully_replicated for sharding in jax.tree.leaves(carry)):
-            raise ValueError(
-                f"The training state can be split over the devices under --placement jit; got {placement}. Leave"
-                " --shard-state out, or take jit."
-            )
+    check_carry(carry, placement)
     everywhere, shared = PartitionSpec(), along(axis)
     if placement == "jit":
         whole, rows = NamedSharding(mesh, everywhere), NamedSharding(mesh, shared)
@@ -93,9 +88,22 @@ def place(
         )
         return jax.jit(mapped, donate_argnums=0)
     devices = list(mesh.devices.flat)
-    mapped = jax.pmap(step, AXIS, in_axes=(None, None, axis), out_axes=None, devices=devices)
+    mapped = jax.pmap(
+        step, AXIS, in_axes=(None, None, axis), out_axes=None, devices=devices, donate_argnums=0
+    )
 
     return ByDevice(mapped, lambda x: x.reshape(*x.shape[:axis], mesh.size, -1, *x.shape[axis + 1 :]))
+
+
+def check_carry(carry: PyTree | None, placement: str) -> None:
+    """Raises ValueError for a carry that is to be split under a placement that cannot."""
+    if carry is None or placement == "jit":
+        return
+    if not all(sharding.is_fully_replicated for sharding in jax.tree.leaves(carry)):
+        raise ValueError(
+            f"The training state can be split over the devices under --placement jit; got {placement}. Leave"
+            " --shard-state out, or take jit."
+        )
 
 
 @dataclass(frozen=True)
