@@ -126,7 +126,7 @@ class ImageNetKnobs(CommonKnobs):
     data: str = "tfds:imagenet2012"
     size: int = 224
     encoded: bool = True
-    input: Literal["host", "images", "device"] = "host"
+    input: Literal["device", "resident", "host", "images"] = "host"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     log_every: int = 50
 

@@ -15,8 +15,10 @@ import pytest
 from jaxcl.cli.words import knobs_of
 from jaxcl.config import CommonKnobs, Recipe, open_data, preset, recipe_of
 from jaxcl.config import load_config as load
+from jaxcl.data import input_pipeline
 from jaxcl.nets.resnet import DEPTHS
 from jaxcl.plan import about_of
+from jaxcl.plan.inputs import abstract_batch
 from jaxcl.runs import evaluate_run, train_run
 from jaxcl.train import init_state, make_step
 from jaxcl.train.log import read_metrics
@@ -409,7 +411,41 @@ def test_every_config_offers_the_common_knobs():
         assert common < {field.name for field in dataclasses.fields(knobs)}, path.name
         hints = typing.get_type_hints(knobs)
         inputs = set(typing.get_args(hints["input"]))
-        assert "device" in inputs, path.name
+        assert {"device", "resident", "host"} <= inputs, path.name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[] if path.stem.startswith("randbits") else [pytest.mark.slow], id=path.stem)
+        for path in CONFIGS
+    ],
+)
+def test_a_config_learns_from_views_that_the_host_made(path, small_knobs, few_blocks):
+    """From the shapes that it makes, without them; what it makes is tests/data's."""
+    config = load_config(path)
+    small = small_knobs(config.Knobs) | shallow(config.Knobs, resnet=None)
+    knobs = config.Knobs(**small, input="host")
+    about = open_data(config, knobs).about
+    recipe = config.recipe(knobs, about)
+    batch = abstract_batch(recipe, knobs, about)
+    assert "image" not in batch
+    _, metrics = jax.eval_shape(functools.partial(one_step, recipe), batch, jax.random.key(0))
+    chex.assert_shape(metrics["loss"], ())
+
+
+def test_images_of_an_imagenet_config_that_are_in_memory_may_be_resident(small_knobs):
+    config = load_config(next(path for path in CONFIGS if path.stem == "moco_imagenet"))
+    small = small_knobs(config.Knobs)
+    for encoded in (True, False):
+        knobs = config.Knobs(**(small | {"input": "resident", "encoded": encoded}))
+        data = open_data(config, knobs)
+        views = config.recipe(knobs, data.about).views
+        if encoded:
+            with pytest.raises(ValueError, match="stay encoded in.*leave out --encoded"):
+                input_pipeline(knobs.input, data.train, views)
+        else:
+            assert input_pipeline(knobs.input, data.train, views).resident.shape[1:] == (32, 32, 3)
 
 
 def test_the_docstring_of_a_config_says_how_it_is_run():
