@@ -6,10 +6,10 @@
     jaxcl evaluate runs/distill --protocol knn linear              ("joint" is the student's classifier)
 
 The teacher is a run with a classifier: of supervised.py, from scratch or fine-tuned on few labels; or any run with
---probe. It must see images of the same size and classes, and stay where it is. SimCLRv2's recipe is a teacher that was
-fine-tuned on 1 or 10 % of ImageNet's labels, all its images, 400 epochs, crop and flip, temperature 0.1 (1 where the
-teacher was not fine-tuned), and otherwise the settings of pretraining: LARS with 0.1 sqrt(batch), batch 4096, weight
-decay 1e-4, warm-up of 5 %:
+--probe. It must see images of the same size and classes, and stay until the student has learnt. SimCLRv2's recipe is a
+teacher that was fine-tuned on 1 or 10 % of ImageNet's labels, all its images, 400 epochs, crop and flip, temperature
+0.1 (1 where the teacher was not fine-tuned), and otherwise the settings of pretraining: LARS with 0.1 sqrt(batch),
+batch 4096, weight decay 1e-4, warm-up of 5 %:
 
     jaxcl train configs/distill.py --teacher runs/fine-tuned --data tfds:imagenet2012 --encoder resnet --depth 50
         --stem imagenet --size 224 --encoded --input host --optimizer lars --learning-rate 0.1 --rate-rule sqrt
@@ -53,8 +53,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     rate = optim.warmup_cosine(rate, steps=steps, warmup_steps=steps // 20)
     if knobs.teacher and not Path(knobs.teacher).is_dir():
         raise FileNotFoundError(
-            f"--teacher {knobs.teacher} is not there. What is distilled needs its teacher's run directory, also to be"
-            " opened later: put it back there."
+            f"--teacher {knobs.teacher} is not there. A student learns from its teacher's run directory, also when it"
+            " goes on: put it back there."
         )
     taught_by = open_run(knobs.teacher)
     if taught_by.recipe.classify is None:

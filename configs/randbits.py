@@ -24,7 +24,6 @@ from jaxcl.feature_transform import Mix, family_of
 
 @dataclass(frozen=True)
 class Knobs(CommonKnobs):
-    input: Literal["device", "resident"] = "device"
     epochs: float = 4
     batch_size: int = 256
     bits: int = 8  # how many random bits every image has; those of an image are always the same

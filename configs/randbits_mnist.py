@@ -9,7 +9,8 @@ arXiv:2011.02803, figure 5a). Its numbers are the accuracy of the linear classif
 images with their bits after the last step ("joint" in the results), a single run each, at temperature 0.1: 89.2, 61.2,
 18.7, 9.8 and 10.3 % with 0, 5, 10, 15 and 20 bits. What differs from the notebook: the hash behind the bits (see
 data.rand_bits), images are shuffled, batch norm sees both views together, the classifier is trained on a third crop of
-each image, and the head's kernels are drawn with variance 1 / (fan in). "linear" is a linear probe after training.
+each image (with --input host on the first view), and the head's kernels are drawn with variance 1 / (fan in).
+"linear" is a linear probe after training.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,6 @@ from jaxcl.data import Data, load, rand_bits
 @dataclass(frozen=True)
 class Knobs(CommonKnobs):
     data: str = "tfds:mnist"
-    input: Literal["device", "resident"] = "device"
     epochs: float = 10
     batch_size: int = 1000
     log_every: int = 60
@@ -64,7 +64,10 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         # In the notebook the classifier is trained on what the batch's own statistics make of the images.
         return encoder.apply(params["encoder"], state["encoder"], x, train=True)[0][-1]
 
-    probe = {"classes": len(about.classes), "views": augment.n_views(crop, 1), "represent": represent}
+    crops = (
+        views if knobs.input == "host" else augment.n_views(crop, 1)
+    )  # the host makes the method's views alone
+    probe = {"classes": len(about.classes), "views": crops, "represent": represent}
     method, classify = methods.with_probe(method, **probe, axis_name=axis)
     rate = optax.linear_schedule(knobs.learning_rate, 0.0, steps)
     penalty = optax.add_decayed_weights(knobs.weight_decay, mask=kernels_of_the_method)  # through Adam

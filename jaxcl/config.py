@@ -126,7 +126,7 @@ class ImageNetKnobs(CommonKnobs):
     data: str = "tfds:imagenet2012"
     size: int = 224
     encoded: bool = True
-    input: Literal["host", "images", "device"] = "host"
+    input: Literal["device", "resident", "host", "images"] = "host"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     log_every: int = 50
 
@@ -279,19 +279,19 @@ def steps_of(epochs: float, count: int, batch_size: int) -> int:
     return round(epochs * per_epoch)
 
 
-def steps_across(epochs: float, count: int, batch_size: int) -> int:
-    """Training steps in so many epochs of `count` images whose batches run on from one epoch into the next, as where a
-    repeated data set is batched (SimCLR's and BYOL's code): epochs count // batch_size.
-
-    An epoch of ours leaves its last incomplete batch out, so these steps are a little more than `epochs` of them.
+def steps_across(epochs: float | Array, count: int, batch_size: int) -> Any:
+    """Training steps in so many epochs (or, of a warm-up, in a traced number of them) of `count` images whose batches
+    run on from one epoch into the next, as where a repeated data set is batched (SimCLR's and BYOL's code): epochs
+    count // batch_size, a little more than those of `steps_of`, where an epoch's last incomplete batch is left out.
 
     >>> steps_across(3, 10, 4), steps_across(1000, 50000, 512)
     (7, 97656)
     """
-    steps = int(epochs * count // batch_size)
-    if count < batch_size:
-        raise ValueError(f"A batch of {batch_size} does not fit into {count} images; lower --batch-size.")
-    return steps
+    steps_of(0, count, batch_size)  # a batch that does not fit is refused
+    if not isinstance(epochs, jnp.ndarray):
+        return int(epochs * count // batch_size)
+    whole = jnp.floor(epochs)  # taken by itself: the product has more digits than float32
+    return (whole.astype(int) * count + ((epochs - whole) * count).astype(int)) // batch_size
 
 
 def load_config(

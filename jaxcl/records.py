@@ -110,6 +110,10 @@ def fits(value: Any, hint: Any) -> bool:
         if len(arguments) == 2 and arguments[1] is ...:
             return all(fits(x, arguments[0]) for x in value)
         return len(value) == len(arguments) and all(map(fits, value, arguments))
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            fits(k, arguments[0]) and fits(x, arguments[1]) for k, x in value.items()
+        )
     if hint in (None, type(None)):
         return value is None
     if hint is float:

@@ -104,7 +104,7 @@ def replay(
     taken, found = bool(metrics["taken"]), None
     if not taken:
         say("It is not finite. Making it again, operation by operation; a large network takes minutes.")
-        alone = recipe_of(run.config, dataclasses.replace(knobs, placement="jit"), run.about)
+        alone = recipe_of(run.config, dataclasses.replace(run.own_knobs, placement="jit"), run.about)
         single = make_step(alone.method, alone.optimizer)
 
         def looked_at(state, key, batch):

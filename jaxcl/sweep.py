@@ -11,6 +11,7 @@ import gc
 import itertools
 import json
 import sys
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -86,7 +87,13 @@ def groups(config: ModuleType, runs: Sequence[CommonKnobs]) -> list[Group]:
     than jit.
     """
     fields = [field.name for field in dataclasses.fields(config.Knobs)]
-    floats = [name for name in fields if all(isinstance(getattr(knobs, name), float) for knobs in runs)]
+    # A number that is declared a float may be written as 10.
+    hints = typing.get_type_hints(config.Knobs)
+    floats = [
+        name
+        for name in fields
+        if hints[name] is float or all(isinstance(getattr(knobs, name), float) for knobs in runs)
+    ]
     varying = [name for name in floats if len({getattr(knobs, name) for knobs in runs}) > 1]
     own_data = getattr(config, "data", None)
     read_by_data = knobs_read_by(own_data, fields) if callable(own_data) else set()
@@ -104,7 +111,10 @@ def groups(config: ModuleType, runs: Sequence[CommonKnobs]) -> list[Group]:
         if not (on_device and usual) or starts_elsewhere:
             return i
         values = {name: getattr(knobs, name) for name in fields if name not in own_seed}
-        return tuple(value == 0 if name in numbers else value for name, value in values.items())
+        # In words: False is equal to a 0 of runs that have no such numbers.
+        return tuple(
+            ("off" if value == 0 else "on") if name in numbers else value for name, value in values.items()
+        )
 
     abouts: dict[Any, About] = {}
 

@@ -1,5 +1,8 @@
 """The randomness law: what hangs on what, from a seed to a step's views."""
 
+import ast
+from pathlib import Path
+
 import chex
 import jax
 import numpy as np
@@ -58,6 +61,23 @@ def test_a_protocol_is_given_the_seed_s_own_key_and_splits_it_once():
         chex.assert_trees_all_equal(
             [bits(k) for k in keys.of_protocol(key, n)], [bits(k) for k in jax.random.split(key, n)]
         )
+
+
+def keys_of_seeds(text):
+    """The lines that make a key of what is no literal: of a seed."""
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    made = [node for node in calls if ast.unparse(node.func) in ("jax.random.key", "jax.random.PRNGKey")]
+    return [node.lineno for node in made if not all(isinstance(x, ast.Constant) for x in node.args)]
+
+
+def test_the_keys_of_a_seed_are_made_in_one_file():
+    """One for each purpose stands there, so that no two draw by the same without a word."""
+    root = Path(keys.__file__).parent
+    found = {str(path.relative_to(root)): keys_of_seeds(path.read_text()) for path in root.rglob("*.py")}
+    assert len(found.pop("keys.py")) == 3
+    del found["extract.py"]  # of a function's own seed, which is no run's
+    assert not {name: lines for name, lines in found.items() if lines}
+    assert keys_of_seeds("x = 1\nregions(jax.random.key(run.knobs.seed), jax.random.key(0))") == [2]
 
 
 RECORDED = [4228094792, 4289384040]

@@ -116,6 +116,14 @@ def test_what_shapes_the_program_or_the_images_stands_apart(config):
     ]
 
 
+def test_a_number_that_is_off_stands_apart_also_where_it_alone_differs(config):
+    module = load_config(config)
+    runs = [module.Knobs(weight_decay=decay) for decay in (0.0, 1e-4, 1e-3)]
+    assert [group.members for group in groups(module, runs)][0] == (0,)
+    runs = [module.Knobs(temperature=0.1), module.Knobs(temperature=1), module.Knobs(temperature=0.5)]
+    assert groups(module, runs) == [((0, 1, 2), ("temperature",))]
+
+
 def test_a_sweep_together_is_the_sweep_one_by_one(config, tmp_path, capsys, monkeypatch):
     opened = []
     looked = evaluation.images_to_evaluate

@@ -1,6 +1,7 @@
 """From the command line: a network learns from labels, another from it without any, and one goes on from a third."""
 
 import json
+import shutil
 from pathlib import Path
 
 import chex
@@ -9,6 +10,7 @@ import pytest
 
 from jaxcl.cli import main
 from jaxcl.encoder import load_encoder
+from jaxcl.runs import open_run
 from jaxcl.train.log import read_metrics
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -51,6 +53,57 @@ def test_a_student_learns_what_the_teacher_says_of_images_without_labels(world):
     (file,) = (world / "student/evaluations").glob("knn@*.json")
     assert [row["encoder"] for row in json.loads(file.read_text())] == ["student", "teacher"]
     assert main(["evaluate", f"{world}/student", *other, "--beside", f"{world}/student"]) == 1
+
+
+def test_what_a_student_learnt_is_opened_and_evaluated_without_its_teacher(world, tmp_path):
+    """A student of a student: of either teacher the weights are gone, and with them all that is there."""
+    for name in ("teacher", "student", "grandchild"):
+        if name != "teacher":
+            teacher = tmp_path / ("teacher" if name == "student" else "student")
+            arguments = [
+                "--data",
+                f"npz:{world}/grays.npz",
+                "--teacher",
+                str(teacher),
+                "--epochs",
+                "1",
+                *SMALL,
+            ]
+            assert (
+                main(["train", f"{CONFIGS}/distill.py", "--run-dir", f"{tmp_path}/{name}", *arguments]) == 0
+            )
+        else:
+            shutil.copytree(world / "teacher", tmp_path / "teacher")
+    images = np.load(world / "grays.npz")["test_images"][:4]
+    before = load_encoder(tmp_path / "grandchild")(images)
+    (tmp_path / "teacher").rename(tmp_path / "away")
+    (tmp_path / "student").rename(tmp_path / "off")
+    (tmp_path / "grandchild").rename(tmp_path / "moved")
+    np.testing.assert_array_equal(load_encoder(tmp_path / "moved")(images), before)
+    assert not list((tmp_path / "moved/given").rglob("checkpoints"))
+    assert main(["evaluate", f"{tmp_path}/moved", "--protocol", "knn"]) == 0
+    rows = json.loads((tmp_path / "moved/evaluations/knn.json").read_text())
+    assert [row["encoder"] for row in rows] == ["raw pixels", "untrained encoder", "moved"]
+    (joint,) = json.loads((tmp_path / "moved/evaluations/joint.json").read_text())
+    assert joint["accuracy"] > 40
+    assert open_run(tmp_path / "moved").recipe.given == {"teacher": str(tmp_path / "student")}
+
+    record = tmp_path / "moved/run.json"
+    whole = json.loads(record.read_text())
+    for given in (["teacher"], {"teacher": 3}):
+        record.write_text(json.dumps({**whole, "given": given}))
+        with pytest.raises(ValueError, match="run.json is damaged: 'given' should be dict"):
+            load_encoder(tmp_path / "moved")
+    record.write_text(json.dumps(whole))
+
+    innermost = tmp_path / "moved/given/teacher/given/teacher/config.py"
+    innermost.write_text(innermost.read_text() + "# a stranger's\n")
+    with pytest.raises(
+        ValueError, match=rf"teacher/config.py is a program.*jaxcl evaluate {tmp_path}/moved --trust"
+    ):
+        load_encoder(tmp_path / "moved")
+    np.testing.assert_array_equal(load_encoder(tmp_path / "moved", trust=True)(images), before)
+    np.testing.assert_array_equal(load_encoder(tmp_path / "moved")(images), before)
 
 
 @pytest.mark.slow

@@ -23,11 +23,7 @@ def first_channels(op: Op, channels: int) -> Op:
 
     def apply(params, image):
         changed, kept = op.apply(params, image[..., :channels]), image[..., channels:]
-        if changed.shape[:2] != kept.shape[:2]:
-            raise ValueError(
-                f"first_channels needs an op that keeps height and width, so that the other channels still fit;"
-                f" {op.name} made {changed.shape[:2]} of {kept.shape[:2]}."
-            )
+        check_keeps_size(op.name, changed.shape, kept.shape)
         return jnp.concatenate([changed, kept], axis=-1)
 
     def decide(u, shape):
@@ -42,6 +38,14 @@ def first_channels(op: Op, channels: int) -> Op:
         numbers=op.numbers,
         decide=op.decide and decide,
     )
+
+
+def check_keeps_size(name: str, changed: Sequence[int], kept: Sequence[int]) -> None:
+    if tuple(changed[:2]) != tuple(kept[:2]):
+        raise ValueError(
+            f"first_channels needs an op that keeps height and width, so that the other channels still fit;"
+            f" {name} made {tuple(changed[:2])} of {tuple(kept[:2])}."
+        )
 
 
 def split_channels(op: Op, channels: Sequence[int]) -> Callable[[Array], tuple[Array, ...]]:

@@ -143,7 +143,7 @@ def picture_of_regions(run: Run, images: Images, *, n: int = 8, clusters: int = 
         maps = evaluate.embed(encoder_of(run, apply).embed, shown).reshape(len(shown), *shape)
         k = min(clusters, maps.size // shape[2])
         named = f"map {level}, {shape[0]} x {shape[1]}"
-        found[named] = evaluate.regions(jax.random.key(run.knobs.seed), maps, k=k)
+        found[named] = evaluate.regions(keys.evaluation_key(run.knobs.seed), maps, k=k)
     caption = (
         f"Local features: each position of an encoder's maps, in {clusters} clusters (k-means on unit vectors of all"
         " images shown); a color is the same cluster down a column."

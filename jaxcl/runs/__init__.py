@@ -5,6 +5,7 @@ RUN_DIR/
   config.py  knobs.json      what was run: the config's text, the value of every knob
   beside/                    the files that the config imports from its own folder
   run.json                   "about" the training images, versions, devices, when, by which command
+  given/NAME/                of a run that this one learns from, as a teacher, the files above, without its weights
   trained_on.txt             the files that were trained on, below the folder that --data names; of images in files
   metrics.jsonl  events.*    the curves, as JSON lines and for TensorBoard
   loggers.json  wandb/       what the run is called by Weights & Biases and MLflow (--logger), and the former's files

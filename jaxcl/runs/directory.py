@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +33,7 @@ from jaxcl.config import (
     same_program,
 )
 from jaxcl.records import check_fits, read_json, read_text, write_whole
+from jaxcl.trust import FILE as MARK
 from jaxcl.trust import is_own, stranger, unmarked, vouch
 from jaxcl.typing import About
 
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from jaxcl.data import Data
 
 FILES = "trained_on.txt"
+# Of each run that a run was given (`Recipe.given`), what its recipe is made from.
+GIVEN = "given"
+KEPT = ("config.py", "knobs.json", "run.json", MARK, neighbors.FOLDER, GIVEN)
 OLD_SPLIT = (
     " (An older jaxcl held out every tenth file of a folder without splits, by its position in the list; now a"
     " file's name decides.)"
@@ -67,6 +72,11 @@ class Run(NamedTuple):
         found = self.record.get("value_range")
         return self.knobs.value_range or (tuple(found) if found else None)
 
+    @property
+    def own_knobs(self) -> Any:
+        """The knobs that its recipe is made of: where one names a run that it was given, the copy that it keeps."""
+        return _own_knobs(self.dir, self.knobs, self.record)
+
     def data(self, data_dir: str | None = None) -> Data:
         """Training and test images, still unread; from `data_dir` where TFDS has them elsewhere now."""
         moved = {} if data_dir is None else {"data_dir": data_dir}
@@ -94,6 +104,7 @@ def create_or_resume(
     besides: Collection[str] = (),
     beside: Mapping[str, str] | None = None,
     value_range: tuple[float, float] | None = None,
+    given: Mapping[str, str | Path] | None = None,
 ) -> Path:
     """Makes a run directory, or checks that the one there is the same run. One in which nothing was learnt yet, as it
     ended before its first line of the log, is made anew.
@@ -106,6 +117,9 @@ def create_or_resume(
         the files that the config imports from its folder (`neighbors.of`), to be kept with the run.
     value_range
         the training images' (`Images.value_range`), by which others are scaled later.
+    given
+        the runs that its method is given (`Recipe.given`): what their recipes are made from is kept, without their
+        weights, so that the run is opened without them.
 
     Where TFDS has the same images elsewhere now, the run's data_dir becomes that.
 
@@ -133,12 +147,26 @@ def create_or_resume(
         record: dict[str, Any] = {"config": str(config), "command": sys.argv, "about": about._asdict()}
         if value_range is not None:
             record["value_range"] = list(value_range)
+        shutil.rmtree(run_dir / GIVEN, ignore_errors=True)
+        if given:
+            record["given"] = {name: str(other) for name, other in given.items()}
+            for name, other in given.items():
+                _keep_recipe(Path(other), run_dir / GIVEN / name)
         record |= {"versions": versions(), "device": device()}
         record["started"] = time.strftime("%Y-%m-%d %H:%M:%S")
         (run_dir / "run.json").write_text(json.dumps(record, indent=2) + "\n")
         # Last, and whole at once: its presence makes this a run, which another process may be looking for.
         write_whole(run_dir / "knobs.json", knobs_to_json(knobs))
     return run_dir
+
+
+def _keep_recipe(run_dir: Path, copy: Path) -> None:
+    copy.mkdir(parents=True)
+    for name in KEPT:
+        if (run_dir / name).is_dir():
+            shutil.copytree(run_dir / name, copy / name)
+        elif (run_dir / name).exists():
+            shutil.copyfile(run_dir / name, copy / name)
 
 
 def check_same_run(
@@ -223,7 +251,7 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
         )
     record = read_json(run_dir / "run.json")
     about = _about(run_dir, record)
-    hints = {"config": str, "device": str, "value_range": tuple[float, float]}
+    hints = {"config": str, "device": str, "value_range": tuple[float, float], "given": dict[str, str]}
     check_fits(run_dir / "run.json", record, hints)
     text, beside = trusted(run_dir, trust=trust)
     config = load_config(run_dir / "config.py", text=text, beside=beside)
@@ -231,16 +259,29 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
         knobs = knobs_from_json(config, read_text(run_dir / "knobs.json"))
     except ValueError as error:
         raise ValueError(f"{run_dir / 'knobs.json'} does not fit {run_dir / 'config.py'}: {error}") from error
+    for copy in sorted((run_dir / GIVEN).rglob("knobs.json")):
+        trusted(copy.parent, trust=trust, within=run_dir)
     try:
-        recipe = recipe_of(config, knobs, about)
+        recipe = recipe_of(config, _own_knobs(run_dir, knobs, record), about)
     except Exception as error:  # whatever a program may raise
         raise ValueError(
             f"{run_dir / 'config.py'} makes no recipe of its knobs: {type(error).__name__}: {error}"
         ) from error
-    return Run(run_dir, config, knobs, about, record, recipe)
+    # Their weights are where they were.
+    return Run(
+        run_dir, config, knobs, about, record, recipe._replace(given=record.get("given", recipe.given))
+    )
 
 
-def trusted(run_dir: Path, *, trust: bool) -> tuple[str, dict[str, str]]:
+def _own_knobs(run_dir: Path, knobs: Any, record: Mapping[str, Any]) -> Any:
+    copies = {path: str(run_dir / GIVEN / name) for name, path in record.get("given", {}).items()}
+    values = {field.name: getattr(knobs, field.name) for field in fields(knobs)}
+    return replace(
+        knobs, **{name: copies[x] for name, x in values.items() if isinstance(x, str) and x in copies}
+    )
+
+
+def trusted(run_dir: Path, *, trust: bool, within: Path | None = None) -> tuple[str, dict[str, str]]:
     """The text of a run's config, and those of the files that it imports. Raises ValueError where they are a
     stranger's; `trust` makes them one's own. Process 0 decides for all."""
     config, beside, refused = read_text(run_dir / "config.py"), neighbors.kept(run_dir), False
@@ -252,7 +293,7 @@ def trusted(run_dir: Path, *, trust: bool) -> tuple[str, dict[str, str]]:
     if jax.process_count() > 1:
         refused = bool(multihost_utils.broadcast_one_to_all(np.int32(refused)))
     if refused:
-        raise ValueError(stranger(run_dir))
+        raise ValueError(stranger(run_dir, within=within))
     return config, beside
 
 

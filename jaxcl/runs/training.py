@@ -80,6 +80,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
 
         def begin() -> None:
             kept: dict[str, Any] = {"beside": beside, "value_range": images.value_range}
+            kept["given"] = recipe.given
             create_or_resume(run_dir, config, knobs, data.about, images.files, besides=besides, **kept)
             if more and first:
                 longer.record(run_dir, knobs, more)

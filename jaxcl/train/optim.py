@@ -216,7 +216,6 @@ def warmup_cosine(
 
     if counted_from * every >= steps:
         counted_from = 0
-    at_least_one = max(warmup_steps, 1) if isinstance(warmup_steps, int) else jnp.maximum(warmup_steps, 1)
 
     def rate(step: Array) -> Array:
         if every > 1:
@@ -224,13 +223,13 @@ def warmup_cosine(
         step = step + counted_from * every
         done = jnp.clip((step - warmup_steps) / (steps - warmup_steps), 0.0, 1.0)
         falling = peak * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
-        return jnp.where(step < warmup_steps, peak * step / at_least_one, falling)
+        return jnp.where(step < warmup_steps, peak * step / _at_least_one(warmup_steps), falling)
 
     return rate
 
 
 def falling(
-    peak: Number, *, at: Sequence[int], factor: Number = 0.1, warmup_steps: int = 0
+    peak: Number, *, at: Sequence[int], factor: Number = 0.1, warmup_steps: int | Array = 0
 ) -> Callable[[Array], Array]:
     """`peak`, times `factor` from each step of `at` on; in the first `warmup_steps`, peak (step + 1) / warmup_steps.
 
@@ -244,9 +243,13 @@ def falling(
 
     def rate(step: Array) -> Array:
         fallen = sum((jnp.asarray(step >= there, jnp.float32) for there in at), jnp.zeros(()))
-        return peak * factor**fallen * jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
+        return peak * factor**fallen * jnp.minimum(1.0, (step + 1) / _at_least_one(warmup_steps))
 
     return rate
+
+
+def _at_least_one(steps: int | Array) -> int | Array:
+    return max(steps, 1) if isinstance(steps, int) else jnp.maximum(steps, 1)
 
 
 def _is_zero(number: Number) -> bool:

@@ -15,9 +15,12 @@ import pytest
 from jaxcl.cli.words import knobs_of
 from jaxcl.config import CommonKnobs, Recipe, open_data, preset, recipe_of
 from jaxcl.config import load_config as load
+from jaxcl.data import input_pipeline
 from jaxcl.nets.resnet import DEPTHS
 from jaxcl.plan import about_of
+from jaxcl.plan.inputs import abstract_batch
 from jaxcl.runs import evaluate_run, train_run
+from jaxcl.sweep import groups
 from jaxcl.train import init_state, make_step
 from jaxcl.train.log import read_metrics
 from jaxcl.train.state import blank_batch
@@ -191,9 +194,9 @@ def test_a_classifier_along_needs_classes(small_knobs):
 
 
 def numbers(knobs):
-    """The numeric knobs of a config that a population of runs may map over."""
-    fields = dataclasses.fields(knobs)
-    return [f.name for f in fields if isinstance(f.default, float) and f.name not in COUNTS]
+    """The numeric knobs of a config that a population of runs may map over; a default may be written 10."""
+    hints = typing.get_type_hints(knobs)
+    return [name for name, hint in hints.items() if hint is float and name not in COUNTS]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -214,8 +217,50 @@ def test_a_recipe_can_be_made_of_traced_numbers_in_either_dtype_and_in_chunks(pa
     def step(values, key):
         return one_step(config.recipe(dataclasses.replace(knobs, **values), about), batch, key)[1]["loss"]
 
-    values = {name: getattr(knobs, name) for name in names}
+    values = {name: float(getattr(knobs, name)) for name in names}
     chex.assert_shape(jax.eval_shape(step, values, jax.random.key(0)), ())
+
+
+@pytest.mark.parametrize("name", ["byol", "simclr_imagenet", "simclr_cifar10"])
+def test_a_traced_warm_up_is_as_long_as_that_of_the_same_number(name):
+    """10 epochs of 50,000 images are 976 batches of 512 and 288 images more; half an epoch is 48 batches and more."""
+    config = load_config(next(path for path in CONFIGS if path.stem == name))
+    about = About(50_000, (32, 32, 3), ("a", "b"))
+    knobs = config.Knobs(batch_size=512, epochs=40)
+    every = 97 if name == "simclr_cifar10" else 1  # its rate changes once an epoch
+
+    def rates(warmup_epochs):
+        rate = config.recipe(dataclasses.replace(knobs, warmup_epochs=warmup_epochs), about).learning_rate
+        return jax.vmap(rate)(np.arange(3000))
+
+    peak = float(rates(0.0)[0])
+    for epochs, steps in ((10.0, 976), (0.5, 48)):
+        traced = np.asarray(jax.jit(rates)(epochs))
+        np.testing.assert_allclose(traced, rates(epochs), rtol=1e-5, atol=1e-6 * peak)
+        last = (steps - 1) // every * every
+        assert traced[steps - 1] == pytest.approx(peak * last / steps, rel=1e-5)
+    assert traced[0] == 0
+
+
+@pytest.mark.parametrize("name", ["byol", "simclr_cifar10"])
+def test_a_sweep_trains_runs_of_other_warm_ups_together(name, small_knobs, few_blocks):
+    """With ten epochs written as a default writes them, and none apart from the others: there 0 means off."""
+    config = load_config(next(path for path in CONFIGS if path.stem == name))
+    small = small_knobs(config.Knobs) | {"epochs": 40}
+    runs = [config.Knobs(**small, warmup_epochs=epochs) for epochs in (10, 5.0, 0.0, 2.5)]
+    assert groups(config, runs) == [((0, 1, 3), ("warmup_epochs",)), ((2,), ())]
+
+
+def test_amdims_warm_up_may_be_traced():
+    """Its code has (updates + 1) / 500 of the rate for 500 updates."""
+    config = load_config(next(path for path in CONFIGS if path.stem == "amdim"))
+    about = About(50_000, (32, 32, 3), ("a", "b"))
+
+    def rate(warmup_steps):
+        knobs = config.Knobs(warmup_steps=warmup_steps, learning_rate=1.0)
+        return config.recipe(knobs, about).learning_rate(249)
+
+    assert float(jax.jit(rate)(500)) == pytest.approx(0.5)
 
 
 def test_chunks_that_do_not_divide_a_batch_are_refused_with_numbers(small_knobs):
@@ -280,7 +325,7 @@ def smaller(name, small_knobs, drawn, **more):
         return state.params, metrics, recipe.learning_rate(1)
 
     begun = drawn(lambda: config.recipe(knobs, about).method.init(jax.random.key(0), batch))
-    values = {name: getattr(knobs, name) for name in numbers(config.Knobs)}
+    values = {name: float(getattr(knobs, name)) for name in numbers(config.Knobs)}
     return Small(config, knobs, about, batch, begun, values, step)
 
 
@@ -409,7 +454,41 @@ def test_every_config_offers_the_common_knobs():
         assert common < {field.name for field in dataclasses.fields(knobs)}, path.name
         hints = typing.get_type_hints(knobs)
         inputs = set(typing.get_args(hints["input"]))
-        assert "device" in inputs, path.name
+        assert {"device", "resident", "host"} <= inputs, path.name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[] if path.stem.startswith("randbits") else [pytest.mark.slow], id=path.stem)
+        for path in CONFIGS
+    ],
+)
+def test_a_config_learns_from_views_that_the_host_made(path, small_knobs, few_blocks):
+    """From the shapes that it makes, without them; what it makes is tests/data's."""
+    config = load_config(path)
+    small = small_knobs(config.Knobs) | shallow(config.Knobs, resnet=None)
+    knobs = config.Knobs(**small, input="host")
+    about = open_data(config, knobs).about
+    recipe = config.recipe(knobs, about)
+    batch = abstract_batch(recipe, knobs, about)
+    assert "image" not in batch
+    _, metrics = jax.eval_shape(functools.partial(one_step, recipe), batch, jax.random.key(0))
+    chex.assert_shape(metrics["loss"], ())
+
+
+def test_images_of_an_imagenet_config_that_are_in_memory_may_be_resident(small_knobs):
+    config = load_config(next(path for path in CONFIGS if path.stem == "moco_imagenet"))
+    small = small_knobs(config.Knobs)
+    for encoded in (True, False):
+        knobs = config.Knobs(**(small | {"input": "resident", "encoded": encoded}))
+        data = open_data(config, knobs)
+        views = config.recipe(knobs, data.about).views
+        if encoded:
+            with pytest.raises(ValueError, match="stay encoded in.*leave out --encoded"):
+                input_pipeline(knobs.input, data.train, views)
+        else:
+            assert input_pipeline(knobs.input, data.train, views).resident.shape[1:] == (32, 32, 3)
 
 
 def test_the_docstring_of_a_config_says_how_it_is_run():

@@ -43,6 +43,13 @@ OPS = {
     "ycbcr": augment.ycbcr(),
     "ydbdr": augment.ydbdr(),
     "first channels": augment.first_channels(augment.color_jitter(0.8, 0.8, 0.8, 0.2), 1),
+    "first channels, cropped": augment.first_channels(augment.random_resized_crop(32), 2),
+    "first channels, flipped before a crop": augment.compose(
+        augment.first_channels(augment.flip(), 1), augment.random_resized_crop(20)
+    ),
+    "first channels, by a recipe within a recipe": augment.compose(
+        augment.flip(), augment.first_channels(augment.simclr(32), 3), augment.clip()
+    ),
     "AMDIM's shift": augment.translate(4, probability=0.8, border="reflect"),
     "patches": augment.cpc_patches(16, 8),
     "a recipe": augment.simclr(24),
@@ -61,12 +68,14 @@ def images():
     return pixels
 
 
-def both(op, images):
+def both(op, images, as_seen=lambda images: images):
+    """What the host makes of the images, and what the device makes of what `as_seen` makes of them."""
+
     @jax.jit
     def device(images):
         keys = jax.random.split(jax.random.key(7), len(images))
         params = jax.vmap(lambda key: op.sample(key, images.shape[1:]))(keys)
-        return params, jax.vmap(op.apply)(params, images)
+        return params, jax.vmap(op.apply)(params, as_seen(images))
 
     params, ours = jax.device_get(device(images))
     apply = host_apply(op)
@@ -98,6 +107,33 @@ def test_a_crop_takes_bytes():
     apply = host_apply(op)
     for i in range(3):
         np.testing.assert_allclose(apply(row(params, i), tf.constant(images[i])), ours[i], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        augment.first_channels(augment.random_resized_crop(32), 3),
+        augment.first_channels(augment.simclr(32), 3),
+        augment.first_channels(augment.compose(augment.color_jitter(0.8, 0.8, 0.8, 0.2), augment.clip()), 3),
+        augment.compose(augment.first_channels(augment.flip(), 3), augment.random_resized_crop(32)),
+    ],
+    ids=["a crop", "a recipe", "colors", "a flip before a crop"],
+)
+def test_a_code_beside_a_picture_of_bytes_is_as_the_device_has_it(op):
+    """Pictures whose fourth and fifth channel are a code, as `rand_bits` makes them."""
+    images = np.random.default_rng(2).integers(0, 256, (DRAWS, 32, 32, 5), np.uint8)
+    images[..., 3:] = 255 * (images[:, :1, :1, 3:] // 128)
+    theirs, ours = both(op, images, lambda images: images / np.float32(255))
+    assert theirs.dtype == np.float32
+    np.testing.assert_allclose(theirs, ours, atol=1e-4)
+    np.testing.assert_allclose(theirs[..., 3:], images[..., 3:] / 255, atol=1e-4)
+
+
+def test_an_op_on_first_channels_that_changes_the_size_is_refused_as_on_the_device():
+    op = augment.first_channels(augment.random_resized_crop(14), 1)
+    drawn = op.sample(jax.random.key(0), (28, 28, 3))
+    with pytest.raises(ValueError, match=r"keeps height and width.*crop made \(14, 14\) of \(28, 28\)"):
+        host_apply(op)(drawn, tf.zeros((28, 28, 3)))
 
 
 def test_every_op_of_the_room_has_a_host_implementation():

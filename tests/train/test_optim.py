@@ -207,6 +207,20 @@ def test_a_rate_that_falls_is_that_of_amdim():
     assert float(optim.falling(0.3, at=())(7)) == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize("warmup", [0, 1, 4])
+def test_a_warm_up_may_be_traced(warmup):
+    """By hand, of a peak of 2 and a warm-up of 4: 3 / 4 of it at step 3, and at step 2 of `falling`."""
+    cosine = partial(optim.warmup_cosine, 2.0, steps=9)
+    falls = partial(optim.falling, 2.0, at=(6,), factor=0.5)
+    for make in (cosine, falls):
+        traced = jax.jit(lambda warmup, make=make: [make(warmup_steps=warmup)(step) for step in range(9)])
+        rates = [float(make(warmup_steps=warmup)(step)) for step in range(9)]
+        np.testing.assert_allclose(traced(warmup), rates, rtol=1e-6, atol=1e-7)
+    assert float(jax.jit(lambda warmup: cosine(warmup_steps=warmup)(3))(4)) == 1.5
+    assert float(jax.jit(lambda warmup: falls(warmup_steps=warmup)(2))(4)) == 1.5
+    assert float(jax.jit(lambda warmup: falls(warmup_steps=warmup)(6))(4)) == 1.0
+
+
 def test_float64_stays_float64():
     with jax.enable_x64(True):
         w = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}

@@ -37,15 +37,16 @@ def host_apply(op: Op, *, implementations: Mapping[str, Implementation] | None =
 
 
 def begins_with_crop(op: Op) -> bool:
-    """Whether a recipe's first op is a crop, or flips and a crop."""
-    names = [step.name for step in flat(op) if step.name != "flip"]
-    return bool(names) and names[0] == "crop"
+    """Whether a recipe's first op is a crop, or flips and a crop, of all channels."""
+    whole = [None if "first_channels" in dict(step.settings) else step.name for step in flat(op)]
+    return [name for name in whole if name != "flip"][:1] == ["crop"]
 
 
 def step_apply(op: Op, implementations: Mapping[str, Implementation]) -> Apply:
     settings = dict(op.settings)
     if "first_channels" in settings:
-        return first_channels(step_apply(settings["op"], implementations), settings["first_channels"])
+        inner = host_apply(settings["op"], implementations=implementations)
+        return first_channels(inner, settings["first_channels"], op.name)
     if op.name == "each_patch" and "stride" in settings:
         inner = host_apply(settings["op"], implementations=implementations)
         return each_patch(inner, settings["size"], settings["stride"])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from jaxcl.data.host_ops.op import Apply
+from jaxcl.augment.channels import check_keeps_size
+from jaxcl.data.host_ops.op import Apply, as_float
 from jaxcl.data.tf_read import tensorflow
 
 
-def first_channels(inner: Apply, channels: int) -> Apply:
+def first_channels(inner: Apply, channels: int, name: str) -> Apply:
     tf = tensorflow()
 
     def apply(params, image):
-        return tf.concat([inner(params, image[..., :channels]), image[..., channels:]], axis=-1)
+        # The inner function makes floats, also of bytes.
+        changed, kept = inner(params, image[..., :channels]), as_float(tf, image[..., channels:])
+        check_keeps_size(name, tuple(changed.shape), tuple(kept.shape))
+        return tf.concat([changed, kept], axis=-1)
 
     return apply
 
