@@ -30,9 +30,14 @@ def report(arguments: list[str]) -> int:
         " and two at a time, differences by seed, curves of all runs, scores, pictures that `jaxcl plot` drew, what"
         " ran where. It reads the directories alone: no config is executed and no image opened.",
     )
-    parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="of a run, or of a sweep")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="DIR/report.html unless given; of several, report.html here"
+        "directories", nargs="+", type=Path, metavar="DIR", help="directories of runs or of sweeps"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="default: DIR/report.html; for several directories, report.html here",
     )
     parser.add_argument(
         "--static",
@@ -62,16 +67,22 @@ def sweep(arguments: list[str]) -> int:
         " word: --features 16,32 32,64; one that is on or off takes True and False. --logger is that of every run, as"
         " `jaxcl train` takes it.",
     )
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--run-dir", type=Path, help="runs/CONFIG-sweep unless given")
-    parser.add_argument("--protocol", nargs="+", default=["knn", "linear"], metavar="NAME")
-    add_baselines(parser, unless_given="none")
+    parser.add_argument("config", type=Path, help="a config's file, or the name of one that comes with jaxcl")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/CONFIG-sweep")
+    parser.add_argument(
+        "--protocol",
+        nargs="+",
+        default=["knn", "linear"],
+        metavar="NAME",
+        help="how to evaluate, as for `jaxcl evaluate`; default: knn and linear",
+    )
+    add_baselines(parser, default="none")
     parser.add_argument(
         "--together",
         type=int,
         metavar="N",
-        help="runs that one program trains at once, where they differ in numbers alone (seeds, temperature, rates); on"
-        " an accelerator as many as its memory holds unless given, on a CPU 1: one after the other",
+        help="how many runs one program trains at once, where they differ only in numbers (seeds, temperature, rates);"
+        " default: on an accelerator as many as fit in its memory, on a CPU 1",
     )
     own, rest = parser.parse_known_args(arguments)
     own.config = found_config(own.config)
