@@ -143,7 +143,7 @@ class Recipe(NamedTuple):
     probe_views: Views | None = None  # what a classifier trained by SGD sees: linear_sgd, fine-tuning
     # Parts of the representation by name, each as `Method.embed`, to be evaluated on their own: the heads of LooC++.
     parts: Mapping[str, Apply] | None = None
-    # A classifier trained along (methods.with_probe), to be evaluated too; its batches carry "label".
+    # An online classifier (methods.with_probe), to be evaluated too; its batches carry "label".
     classify: Apply | None = None
     # Whether batches must carry labels where there is such a classifier; one that a teacher trains needs none.
     labelled: bool = True
@@ -171,21 +171,19 @@ def basics(knobs: CommonKnobs, about: About) -> Basics:
     Basics(size=32, steps=4, axis='devices', dtype=dtype('float32'), lean=...)
     """
     from jaxcl import nets
+    from jaxcl.data.batches import check_steps
 
     def lean(net):
         net = nets.remat(net) if knobs.remat else net
         return net if knobs.chunks == 1 else nets.chunked(net, knobs.chunks)
 
     steps = steps_of(knobs.epochs, about.count, knobs.batch_size)
-    if steps < 1:
-        raise ValueError(
-            f"--epochs {knobs.epochs:g} of {about.count} images is not one step of {knobs.batch_size}."
-        )
+    check_steps(steps, knobs.epochs, about.count, knobs.batch_size)
     return Basics(about.shape[0], steps, devices.axis_name(knobs.placement), jnp.dtype(knobs.dtype), lean)
 
 
 def recipe_of(config: ModuleType, knobs: Any, about: About) -> Recipe:
-    """The recipe of a config; with --probe, one whose method is trained along with a linear classifier.
+    """The recipe of a config; with --probe, one whose method is trained with an online linear classifier.
 
     The classifier sees the recipe's `probe_views` (crop and flip), or the method's own where the host makes the views.
     It has an optimizer of its own, Adam at 1e-3, so the method's updates are those that it has alone. A recipe that
@@ -198,7 +196,7 @@ def recipe_of(config: ModuleType, knobs: Any, about: About) -> Recipe:
 
     if len(about.classes) < 2:
         raise ValueError(
-            f"--probe trains a classifier along, for which two classes are needed; the training images have"
+            f"--probe trains an online linear classifier, which needs two classes; the training images have"
             f" {len(about.classes)}. Give labelled images, or leave --probe out."
         )
     views = recipe.views if knobs.input == "host" or recipe.probe_views is None else recipe.probe_views

@@ -190,7 +190,7 @@ def sweep(
     folders = folders_of(sweep_dir, config, all_of, knobs)
     for name, folder in zip(map(folder_name, all_of), folders, strict=True):
         if folder.name != name:
-            print(f"{name} has the knobs of {folder.name}, and is that run.", flush=True)
+            print(f"{name} has the same knobs as {folder.name}, so it is the same run.", flush=True)
     module = load_config(config)
     done = {folder: is_done(folder, module, protocols, baselines) for folder in folders}
     for folder, own_knobs in zip(folders, knobs, strict=True):

@@ -133,7 +133,7 @@ def test_words_for_baselines_mean_the_same_in_every_command(unless_given, none_g
     assert baselines_of([], unless_given=unless_given) == list(BASELINES)
     assert baselines_of(["none"], unless_given=unless_given) == []
     assert baselines_of(["untrained"], unless_given=unless_given) == ["untrained encoder"]
-    with pytest.raises(ValueError, match="--baselines none stands alone; got none raw"):
+    with pytest.raises(ValueError, match="--baselines none cannot be given with other names; got none raw"):
         baselines_of(["none", "raw"], unless_given=unless_given)
 
 
@@ -229,7 +229,7 @@ def labels_file(names):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A folder with pictures, dark and light, whose classes a file says, and a run with a classifier trained along."""
+    """A folder with pictures, dark and light, whose classes a file says, and a run with an online classifier."""
     folder = tmp_path_factory.mktemp("world")
     (folder / "pictures").mkdir()
     names = {}
@@ -323,11 +323,11 @@ def test_a_fit_that_did_not_converge_is_said(home):
 
 
 def test_options_that_would_do_nothing_are_refused(home):
-    with pytest.raises(ValueError, match="--encoded says how the images of --data are read"):
+    with pytest.raises(ValueError, match="--encoded is for the images of --data"):
         evaluate_run("run", ["knn"], encoded=True)
     with pytest.raises(ValueError, match="--labels, --layout may be meant for --data or for --test-data"):
         evaluate_run("run", ["knn"], data="digits", test_data="digits", labels="x", layout="flat")
-    with pytest.raises(ValueError, match="objectnet13:PATH is read in one way alone; leave out --layout"):
+    with pytest.raises(ValueError, match="objectnet13:PATH has a single layout; leave out --layout"):
         evaluate_run("run", ["knn"], test_data="objectnet13:x", layout="flat")
 
 

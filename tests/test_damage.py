@@ -313,7 +313,7 @@ def test_checkpoints_that_are_a_file_and_metrics_that_are_a_folder_are_said_to_b
 )
 def test_a_line_that_is_no_record_is_left_out_with_a_warning(line, tmp_path):
     (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1, "loss": 2.0}}\n{line}\n')
-    with pytest.warns(UserWarning, match="Line 2 of .* is no record"):
+    with pytest.warns(UserWarning, match="Line 2 of .* is not a record"):
         assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
 
 

@@ -107,7 +107,7 @@ def test_a_folder_from_pictures_to_accuracies(home, capfd):
     )
     said = capfd.readouterr().out
     assert "test images were trained on, and are left out" in said
-    assert "of the images that are tested are among those that classifiers are fitted to" in said
+    assert "of the test images are also training images of the classifiers" in said
     assert main(["evaluate", "runs/mine", "--protocol", "knn", "--baselines", "none", "--set", "k=3"]) == 0
     (row,) = json.loads((home / "runs/mine/evaluations/knn@k_3.json").read_text())
     assert row["settings"]["k"] == 3
@@ -132,7 +132,7 @@ def test_without_labels_a_run_is_trained_to_its_end(home, capfd):
         (["--batch-size", "1"], "--batch-size must be at least 2"),
         (["--batch-size", "0"], "--batch-size must be at least 2"),
         (["--epochs", "-3"], "--epochs must be more than 0; got -3"),
-        (["--epochs", "0.001"], "is not one step"),
+        (["--epochs", "0.001"], "is less than one step"),
         (["--log-every", "0"], "--log-every must be in training steps, at least 1"),
         (["--learning-rate", "nan"], "--learning-rate must be at least 0, and finite; got nan"),
         (["--value-range", "5", "5"], "LOW below HIGH"),

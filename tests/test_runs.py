@@ -261,10 +261,10 @@ def test_untrained_is_how_a_run_that_was_started_from_another_began(world, tmp_p
         shutil.copytree(moved, init)
         for file in init.glob("checkpoints/*/manifest.json"):
             file.write_text("{}")
-        with pytest.raises(FileNotFoundError, match="not there any more as it was"):
+        with pytest.raises(FileNotFoundError, match="which is missing or has changed"):
             load_encoder(tmp_path / "next", untrained=True)
         shutil.rmtree(init)
-    with pytest.raises(FileNotFoundError, match="which is not there any more"):
+    with pytest.raises(FileNotFoundError, match="which is missing or has changed"):
         load_encoder(tmp_path / "next", untrained=True)
     rows = evaluate_run(tmp_path / "next", ("knn",), say=(said := []).append)
     assert [row["encoder"] for row in rows] == ["raw pixels", "next"]

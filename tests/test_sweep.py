@@ -374,7 +374,10 @@ def test_a_run_is_found_by_its_knobs_whatever_its_name(faked, tmp_path, capsys):
     assert len(run({"temperature": ["0.1"], "width": ["4"]})) == 1
     assert len(run({"width": ["4"], "temperature": ["0.10"], "seed": ["0", "1"]})) == 2
     assert trained == ["temperature=0.1,width=4", "width=4,temperature=0.10,seed=1"]
-    assert "seed=0 has the knobs of temperature=0.1,width=4, and is that run." in capsys.readouterr().out
+    assert (
+        "seed=0 has the same knobs as temperature=0.1,width=4, so it is the same run."
+        in capsys.readouterr().out
+    )
     # Two words for one number are one run, in two rows.
     assert len(run({"temperature": ["0.3", "0.30"]})) == 2
     assert trained[2:] == ["temperature=0.3"]
@@ -462,7 +465,7 @@ def kinds(config, tmp_path):
 def test_a_kind_of_label_that_is_one_class_is_left_out_and_the_other_has_all_its_rows(
     kinds, tmp_path, together
 ):
-    with pytest.warns(UserWarning, match="By the labels 'digit' nothing is evaluated: all .* of one class"):
+    with pytest.warns(UserWarning, match="The labels 'digit' are not evaluated: all .* the same class"):
         assert kinds("0 * labels", "--protocol", "knn", "fewshot5", "--together", together, *BOTH) == 0
     for seed in ("seed=0", "seed=1"):
         rows = evaluations(tmp_path / "all" / seed)

@@ -56,7 +56,7 @@ def sweep(arguments: list[str]) -> int:
     """`jaxcl sweep CONFIG.py [--run-dir DIR] [--protocol NAME ...] --knob value value ...`"""
     from jaxcl.runs import Unevaluated
     from jaxcl.sweep import sweep as run_sweep
-    from jaxcl.tables import differences_table, fewest_seeds, sweep_table
+    from jaxcl.tables import FEW_SEEDS, differences_table, fewest_seeds, sweep_table
 
     parser = argparse.ArgumentParser(
         "jaxcl sweep",
@@ -115,10 +115,7 @@ def sweep(arguments: list[str]) -> int:
     if rows:
         show("Difference by seed: mean, 95 % interval, p value (Holm)", header, rows)
     if fewest_seeds(results) < 3:
-        print(
-            "Fewer than three seeds say next to nothing: of two, the interval reaches nine standard deviations to"
-            " either side. Add some, as --seed 0..4."
-        )
+        print(f"{FEW_SEEDS} Add seeds, as --seed 0..4.")
     print(f"One page of all this: jaxcl report {sweep_dir}")
     if failed is not None:
         raise failed
@@ -157,8 +154,8 @@ def study(arguments: list[str]) -> int:
     names = {word: word[2:].partition("=")[0].replace("-", "_") for word in rest if word.startswith("--")}
     if taken := [word for word, name in names.items() if {name, name.removeprefix("no_")} & varied]:
         raise ValueError(
-            f"{', '.join(taken)} is what the study varies. For other values copy {path} and change them, or give"
-            " them to `jaxcl sweep`."
+            f"The study varies {', '.join(taken)}, so it cannot be set for all runs. For other values change a copy of"
+            f" {path}, or use `jaxcl sweep`."
         )
 
     def knobs(config: str, combination: Mapping[str, str]) -> Any:

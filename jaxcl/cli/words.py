@@ -77,7 +77,7 @@ def baselines_of(words: Sequence[str] | None, *, unless_given: Sequence[str]) ->
     if words is None:
         return list(unless_given)
     if "none" in words and len(set(words)) > 1:
-        raise ValueError(f"--baselines none stands alone; got {' '.join(words)}.")
+        raise ValueError(f"--baselines none cannot be given with other names; got {' '.join(words)}.")
     return [] if "none" in words else [name for name in BASELINES if not words or name.split()[0] in words]
 
 

@@ -40,7 +40,9 @@ def without_list(spec: str) -> tuple[str, tuple[str, ...] | None]:
     if name in CLASS_LISTS and mark:
         return whole, CLASS_LISTS[name]
     if mark and spec.startswith("tfds:"):
-        raise ValueError(f"{spec!r} names no list of classes; there are {', '.join(CLASS_LISTS)}.")
+        raise ValueError(
+            f"{spec!r} is not followed by a known list of classes; there are {', '.join(CLASS_LISTS)}."
+        )
     return spec, None
 
 

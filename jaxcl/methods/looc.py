@@ -74,7 +74,7 @@ def looc(
     is not known, as their code was not published. Temperature and decay are MoCo v2's, as the paper does not say.
     """
     if spaces < 1:
-        raise ValueError(f"looc needs a space to compare in; got spaces={spaces}.")
+        raise ValueError(f"looc needs at least one embedding space; got spaces={spaces}.")
     loss = partial(losses.looc, temperature=temperature)
     shown = tuple(range(spaces)) if embedded is None else tuple(embedded)
 

@@ -235,7 +235,7 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
         recipe = recipe_of(config, knobs, about)
     except Exception as error:  # whatever a program may raise
         raise ValueError(
-            f"{run_dir / 'config.py'} makes no recipe of its knobs: {type(error).__name__}: {error}"
+            f"{run_dir / 'config.py'} makes no recipe with the run's knobs: {type(error).__name__}: {error}"
         ) from error
     return Run(run_dir, config, knobs, about, record, recipe)
 
@@ -269,8 +269,8 @@ def recorded_about(run_dir: Path) -> About:
 def _about(run_dir: Path, record: Mapping[str, Any]) -> About:
     if "about" not in record:
         raise ValueError(
-            f'{run_dir}/run.json says nothing "about" the images, as an older jaxcl made this run; it is opened by that'
-            " one, or trained anew."
+            f'{run_dir}/run.json has no "about" the images: an older jaxcl made this run. Open it with that'
+            " version, or train again."
         )
     about, file = record["about"], run_dir / "run.json"
     if not isinstance(about, dict) or {"count", "shape", "classes"} - about.keys():

@@ -49,7 +49,7 @@ def images_to_evaluate(
         ) from error
     except ValueError as error:
         raise ValueError(
-            f"The images of {run.dir} do not serve to evaluate; give others with --data. ({error})"
+            f"The images of {run.dir} cannot be used to evaluate; give others with --data. ({error})"
         ) from error
     found = {kind: (train, test) for kind, (train, test) in sets.items() if test is not None}
     if not found:
@@ -150,7 +150,7 @@ def with_test_images(
     if kind == "objectnet13":
         if how:
             named = ", ".join(f"--{name.replace('_', '-')}" for name in how)
-            raise ValueError(f"objectnet13:PATH is read in one way alone; leave out {named}.")
+            raise ValueError(f"objectnet13:PATH has a single layout; leave out {named}.")
         images = objectnet13(where, size=side_of(run), fraction=EVALUATED_FRACTION if encoded else 1.0)
         images = fitting(images, run.about.shape)
     else:
@@ -189,7 +189,7 @@ def of_several_classes(sets: Mapping[str, tuple[Images, Images]]) -> dict[str, t
         return dict(sets)
     for kind in sets.keys() - made.keys():
         warnings.warn(
-            f"By the labels {kind!r} nothing is evaluated: all training images are of one class.",
+            f"The labels {kind!r} are not evaluated: all training images have the same class.",
             stacklevel=1,
         )
     return made

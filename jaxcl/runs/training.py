@@ -14,6 +14,7 @@ import jax
 
 from jaxcl import longer, neighbors
 from jaxcl.config import CommonKnobs, Recipe, check_knobs, load_config, open_data, recipe_of, resolved
+from jaxcl.data.batches import check_steps
 from jaxcl.identity import check_processes, check_same, fingerprint, identity
 from jaxcl.owner import owned
 from jaxcl.records import read_text
@@ -40,10 +41,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
     module, knobs = load_config(config), resolved(knobs)
     data = open_data(module, knobs)
     recipe = recipe_of(module, knobs, data.about)
-    if recipe.steps < 1:
-        raise ValueError(
-            f"--epochs {knobs.epochs:g} of {data.about.count} images is not one step of {recipe.batch_size}."
-        )
+    check_steps(recipe.steps, knobs.epochs, data.about.count, recipe.batch_size)
     init = None
     if not has_begun(run_dir):  # a run that goes on needs nothing of what it began with
         init = starting_point(knobs, recipe)

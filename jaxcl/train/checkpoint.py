@@ -381,7 +381,7 @@ def _read_manifest(folder: Path) -> dict:
     for name, kind in kinds.items():
         if not isinstance(manifest.get(name), kind):
             raise ValueError(
-                f"manifest.json is none that jaxcl writes: its {name!r} is missing or of another kind"
+                f"manifest.json was not written by jaxcl: its {name!r} is missing or of a wrong type"
             )
     pairs = {"arrays": tuple[str, tuple[int, ...]], "files": tuple[int, str]}
     for name, pair in pairs.items():

@@ -210,9 +210,7 @@ def warmup_cosine(
             " Train longer or warm up for a shorter time."
         )
     if every < 1:
-        raise ValueError(
-            f"warmup_cosine changes the rate every so many steps, at least 1; got every={every}."
-        )
+        raise ValueError(f"every, the steps between changes of the rate, must be at least 1; got {every}.")
 
     if counted_from * every >= steps:
         counted_from = 0

@@ -150,7 +150,7 @@ def fill(train: TrainState, given: Mapping[str, str | Path]) -> TrainState:
 
 
 def _place_of_encoder(names: list[str], whose: str) -> tuple[str, ...]:
-    """Where among the parameters the encoder is: at the top, or below "method" where a classifier is trained along."""
+    """Where among the parameters the encoder is: at the top, or below "method" where there is an online classifier."""
     for place in (("encoder",), ("method", "encoder")):
         if any(name.startswith("/".join(("params", *place, ""))) for name in names):
             return place
