@@ -118,7 +118,7 @@ def runs_in(directory: str | Path) -> list[Path]:
 
 
 def lines(one: Status) -> list[str]:
-    """A status in words."""
+    """A status in words: a line, and one for each warning."""
     at = "no step yet" if one.step is None else f"step {one.step}" + (f" of {one.steps}" if one.steps else "")
     said = [f"{one.name}: {one.state}" + (f" on {one.where}" if one.where else "") + f", {at}"]
     if one.loss is not None:

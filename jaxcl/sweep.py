@@ -179,7 +179,7 @@ def sweep(
     """
     if together is not None and together < 1:
         raise ValueError(f"together is how many runs one program trains, at least 1; got {together}.")
-    check_asked(protocols, baselines)
+    check_asked(protocols, baselines=baselines)
     if together is None and jax.default_backend() == "cpu":
         together = 1
     sweep_dir = Path(sweep_dir)
@@ -236,7 +236,7 @@ def sweep(
                 try:
                     evaluate_runs(
                         [folders[i] for i in own if not (folders[i] / DIVERGED).exists()],
-                        protocols,
+                        protocols=protocols,
                         members=shared[own[0]],
                         baselines=baselines,
                         at_once=1 if together == 1 else len(own),

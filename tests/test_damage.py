@@ -366,7 +366,7 @@ def test_a_config_that_is_no_program_is_answered_with_its_line(tmp_path, world):
 def test_the_files_of_a_run_are_read_as_they_are_called_or_said_to_be_damaged(world, tmp_path):
     files, about = ("a/b.png", "two\nlines.png", "ä .png"), About(40, (2, 2, 1), ("0", "1"))
     knobs = load_config(world / "config.py").Knobs()
-    create_or_resume(tmp_path / "run", world / "config.py", knobs, about, files)
+    create_or_resume(tmp_path / "run", world / "config.py", knobs, about, files=files)
     assert trained_on(tmp_path / "run") == files
     (tmp_path / "run" / "trained_on.txt").write_bytes(b"a\xff\n")
     with pytest.raises(ValueError, match="trained_on.txt is damaged"):

@@ -183,19 +183,19 @@ def test_a_sweep_of_images_without_labels_ends_before_it_trains(home, capsys):
 
 def test_a_run_that_learnt_nothing_is_begun_anew_and_one_that_did_is_not(home):
     about = About(10, (8, 8, 3), ())
-    runs.create_or_resume("run", "mine.py", CommonKnobs(batch_size=8), about, ("a.png", "b.png"))
-    runs.create_or_resume("run", "mine.py", CommonKnobs(batch_size=4), about, ("a.png", "c.png"))
+    runs.create_or_resume("run", "mine.py", CommonKnobs(batch_size=8), about, files=("a.png", "b.png"))
+    runs.create_or_resume("run", "mine.py", CommonKnobs(batch_size=4), about, files=("a.png", "c.png"))
     assert json.loads((home / "run/knobs.json").read_text())["batch_size"] == 4
     assert runs.trained_on(home / "run") == ("a.png", "c.png")
     (home / "run/checkpoints/2").mkdir(parents=True)
     with pytest.raises(ValueError, match="other knobs"):
-        runs.create_or_resume("run", "mine.py", CommonKnobs(batch_size=8), about, ("a.png", "c.png"))
+        runs.create_or_resume("run", "mine.py", CommonKnobs(batch_size=8), about, files=("a.png", "c.png"))
     with pytest.raises(ValueError, match=r"have changed: 1 gone, as c.png; 1 new, as d.png"):
-        runs.create_or_resume("run", "mine.py", CommonKnobs(batch_size=4), about, ("a.png", "d.png"))
+        runs.create_or_resume("run", "mine.py", CommonKnobs(batch_size=4), about, files=("a.png", "d.png"))
     (home / "run/trained_on.txt").unlink()  # as an older jaxcl left it
     with pytest.raises(ValueError, match="An older jaxcl held out every tenth file"):
         runs.create_or_resume(
-            "run", "mine.py", CommonKnobs(batch_size=4), about._replace(count=9), ("a.png",)
+            "run", "mine.py", CommonKnobs(batch_size=4), about._replace(count=9), files=("a.png",)
         )
 
 

@@ -222,21 +222,21 @@ def stopped_at_half(folder):
     shutil.rmtree(folder / "evaluations")
     (folder / FILE).unlink()
     shutil.rmtree(folder / "checkpoints" / "4")
-    (row,) = evaluate_run(folder, ["knn"], baselines=())
+    (row,) = evaluate_run(folder, protocols=["knn"], baselines=())
     assert row["step"] == 2
 
 
 def asked_otherwise_by_an_older_jaxcl(folder):
     """Whose results of another split had no name of their own, and were marked."""
-    (row,) = evaluate_run(folder, ["knn"], baselines=(), evaluate_on="train")
+    (row,) = evaluate_run(folder, protocols=["knn"], baselines=(), evaluate_on="train")
     del row["variant"]
     (folder / "evaluations" / "knn.json").write_text(json.dumps([row]))
 
 
 OTHERWISE = {
     "at an earlier checkpoint": stopped_at_half,
-    "on the training split": lambda folder: evaluate_run(folder, ["knn"], evaluate_on="train"),
-    "with another setting": lambda folder: evaluate_run(folder, ["knn"], settings={"k": 1}),
+    "on the training split": lambda folder: evaluate_run(folder, protocols=["knn"], evaluate_on="train"),
+    "with another setting": lambda folder: evaluate_run(folder, protocols=["knn"], settings={"k": 1}),
     "on another split, by an older jaxcl": asked_otherwise_by_an_older_jaxcl,
 }
 
@@ -281,7 +281,7 @@ def test_results_of_another_question_have_a_name_and_a_column_of_their_own(fresh
     (folder,) = (tmp_path / "again").glob("seed=0*")
     usual = (folder / "evaluations/knn.json").read_bytes()
     how = {"baselines": (), "settings": {"k": 1}}
-    (row,) = evaluate_run(folder, ["knn"], evaluate_on="train", **how)
+    (row,) = evaluate_run(folder, protocols=["knn"], evaluate_on="train", **how)
     assert (row["variant"], row["evaluated_on"]) == ("evaluate_on=train, k=1", "train")
     assert row["accuracy"] == 100  # each finds itself
     assert {file.name for file in (folder / "evaluations").iterdir()} == {
@@ -293,7 +293,7 @@ def test_results_of_another_question_have_a_name_and_a_column_of_their_own(fresh
     shown = accuracy_table([*evaluations(folder)])
     assert shown[0] == ("encoder", "knn", "knn, evaluate_on=train, k=1")
     # What is said and is the usual all the same is no other question.
-    (row,) = evaluate_run(folder, ["knn"], baselines=(), evaluate_on="test", settings={"k": 10.0})
+    (row,) = evaluate_run(folder, protocols=["knn"], baselines=(), evaluate_on="test", settings={"k": 10.0})
     assert {"variant", "evaluated_on"}.isdisjoint(row)
     assert row["accuracy"] == found["accuracy"]
 
@@ -415,7 +415,7 @@ def test_a_run_that_cannot_be_evaluated_ends_no_sweep_and_is_named_at_its_end(fa
     def evaluate(folders, protocols, **more):
         if folders[0].name == "seed=0":
             raise Unevaluated(f"{folders[0]}: knn: too few images.", [])
-        good(folders, protocols, **more)
+        good(folders, protocols=protocols, **more)
 
     monkeypatch.setattr("jaxcl.sweep.evaluate_runs", evaluate)
     with pytest.raises(Unevaluated, match="seed=0: knn: too few images") as told:

@@ -106,7 +106,7 @@ def blur_of_lines(params: Blur, settings: Mapping[str, Any], height: int) -> Cal
 
     def blur(x):
         for _ in range(boxes or 1):
-            x = shifted_sum(taps, x, border)
+            x = shifted_sum(taps, x, border=border)
         return x
 
     return blur

@@ -108,7 +108,7 @@ def evaluate(arguments: list[str]) -> int:
         try:
             results = evaluate_run(
                 own.run_dir,
-                own.protocol,
+                protocols=own.protocol,
                 baselines=baselines_of(words, unless_given=BASELINES),
                 parts=own.parts,
                 layers=own.layers,

@@ -126,7 +126,7 @@ def join_processes(words: Sequence[str], *, timeout: float) -> None:
         raise ValueError(
             f"--distributed takes nothing, or HOST:PORT, the number of processes and this one's number; got {words}."
         )
-    join(words[0], int(words[1]), int(words[2]), timeout=timeout)
+    join(address=words[0], processes=int(words[1]), process=int(words[2]), timeout=timeout)
 
 
 def settings_of(words: Sequence[str]) -> dict[str, Any]:

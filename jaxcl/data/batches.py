@@ -194,8 +194,8 @@ def check_steps(steps: int, epochs: float, count: int, batch_size: int) -> None:
     """Raises ValueError where the epochs of a run are less than one of its steps."""
     if steps < 1:
         raise ValueError(
-            f"--epochs {epochs:g} of {count} images is less than one step of {batch_size}. Take more epochs or a smaller"
-            " --batch-size."
+            f"--epochs {epochs:g} of {count} images is less than one step of {batch_size}. Take more epochs or a"
+            " smaller --batch-size."
         )
 
 

@@ -46,7 +46,7 @@ LONGEST = 200
 
 
 def check_asked(
-    protocols: Sequence[str], baselines: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+    protocols: Sequence[str], *, baselines: Sequence[str] = (), settings: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
     """The settings that each protocol takes. Raises ValueError, before a run is looked at, where there is no such
     protocol or baseline, or where no protocol takes a setting."""

@@ -89,8 +89,8 @@ def create_or_resume(
     config: str | Path,
     knobs: CommonKnobs,
     about: About,
-    files: Sequence[str] = (),
     *,
+    files: Sequence[str] = (),
     besides: Collection[str] = (),
     beside: Mapping[str, str] | None = None,
     value_range: tuple[float, float] | None = None,
@@ -112,7 +112,7 @@ def create_or_resume(
     Raises ValueError where a knob, the config's program or the training images differ from the run's.
     """
     run_dir, text, beside = Path(run_dir), read_text(config), beside or {}
-    if check_same_run(run_dir, config, knobs, about, files, besides=besides, beside=beside):
+    if check_same_run(run_dir, config, knobs, about, files=files, besides=besides, beside=beside):
         had = read_json(run_dir / "knobs.json")
         now = json.loads(knobs_to_json(knobs))["data_dir"]
         if had.get("data_dir") != now and jax.process_index() == 0:
@@ -146,8 +146,8 @@ def check_same_run(
     config: str | Path,
     knobs: CommonKnobs,
     about: About,
-    files: Sequence[str] = (),
     *,
+    files: Sequence[str] = (),
     besides: Collection[str] = (),
     beside: Mapping[str, str] | None = None,
 ) -> bool:

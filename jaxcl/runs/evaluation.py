@@ -126,8 +126,8 @@ class Members:
 
 def evaluate_runs(
     run_dirs: Sequence[str | Path],
-    protocols: Sequence[str] = ("knn", "linear"),
     *,
+    protocols: Sequence[str] = ("knn", "linear"),
     members: Members,
     baselines: Sequence[str] = BASELINES,
     at_once: int = 1,
@@ -173,7 +173,8 @@ def evaluate_runs(
                             members._results[folder, protocol, kind] = result
         for folder in part:
             try:
-                made.append(evaluate_run(folder, protocols, baselines=baselines, members=members, say=say))
+                how: dict[str, Any] = {"baselines": baselines, "members": members, "say": say}
+                made.append(evaluate_run(folder, protocols=protocols, **how))
             except Unevaluated as error:
                 made.append(error.results)
                 failed.append(f"{folder}: {error}")
@@ -194,8 +195,8 @@ def _fit_at_once(encoder: Partial, sets: Mapping[str, tuple[Images, Images]]) ->
 
 def evaluate_run(
     run_dir: str | Path,
-    protocols: Sequence[str] = ("knn", "linear"),
     *,
+    protocols: Sequence[str] = ("knn", "linear"),
     baselines: Sequence[str] = BASELINES,
     parts: bool = False,
     layers: Sequence[int] = (),
@@ -270,7 +271,7 @@ def evaluate_run(
     from jaxcl.encoder import at_layer, encoder_of  # Here: it opens runs by this file.
 
     run_dir, settings = Path(run_dir), dict(settings or {})
-    taken = check_asked(protocols, baselines, settings)
+    taken = check_asked(protocols, baselines=baselines, settings=settings)
     how: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
     check_combined(data, test_data, encoded=encoded, **how)
     run = open_run(run_dir, trust=trust)

@@ -348,7 +348,7 @@ def test_a_classifier_that_is_trained_along_is_evaluated_too(small_knobs, tmp_pa
     knobs = load_config(path).Knobs
     train_run(path, knobs(**small_knobs(knobs), epochs=0.5, log_every=1), tmp_path / "run")
     assert [record["step"] for record in read_metrics(tmp_path / "run")] == [1, 2]
-    rows = evaluate_run(tmp_path / "run", ["knn"], baselines=())
+    rows = evaluate_run(tmp_path / "run", protocols=["knn"], baselines=())
     assert [row["protocol"] for row in rows] == ["knn", "joint"]
     assert all(0 <= row["accuracy"] <= 100 for row in rows)
     assert (tmp_path / "run/evaluations/joint.json").is_file()
