@@ -38,7 +38,7 @@ from jaxcl.nets.torchvision import (
 )
 from jaxcl.records import parsed
 from jaxcl.runs import Run, open_run
-from jaxcl.train.state import TrainState, encoder_parameters, encoder_statistics, with_encoder
+from jaxcl.train.state import TrainState, by_path, encoder_parameters, encoder_statistics, with_encoder
 from jaxcl.typing import Made, Method, Net, PyTree
 
 # What an encoder is exported to -> the name of the file.
@@ -99,7 +99,7 @@ def export_run(
     encoder = encoder_of(run, run.recipe.method.embed)
     about = {"made by": "jaxcl", "config": str(run.record.get("config")), "step": str(encoder.step)}
     if made is None:
-        named = _by_our_names({"params": encoder.params, "state": encoder.state})
+        named = by_path({"params": encoder.params, "state": encoder.state})
         tensors.write(out, {name: np.asarray(x) for name, x in named.items()}, about=about)
         say(f"{len(named)} arrays of step {encoder.step}: {out}")
         return out
@@ -310,7 +310,7 @@ def by_our_names(
             for name, x in found.items()
             if name.startswith(f"{what}/") and "encoder/" in name
         }
-        own = _by_our_names(tree)
+        own = by_path(tree)
         wrong = [name for name, x in own.items() if name not in inside or inside[name].shape != x.shape]
         if wrong or inside.keys() - own.keys():
             some = ", ".join([*wrong, *sorted(inside.keys() - own.keys())][:4])
@@ -373,11 +373,6 @@ def _say_scale(method: Method, say: Callable[[str], None]) -> None:
         say(
             f"The config standardizes images by {by}. Check that the file's network was trained with the same."
         )
-
-
-def _by_our_names(tree: PyTree) -> dict[str, Any]:
-    pairs = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in pairs}
 
 
 def _torch(what: str) -> Any:

@@ -137,11 +137,13 @@ def test_words_for_baselines_mean_the_same_in_every_command(unless_given, none_g
         baselines_of(["none", "raw"], unless_given=unless_given)
 
 
-@pytest.mark.parametrize(("command", "said"), [("evaluate", "both unless"), ("sweep", "none unless")])
+@pytest.mark.parametrize(("command", "said"), [("evaluate", "raw and untrained"), ("sweep", "none")])
 def test_help_says_which_baselines_there_are_unless_they_are_named(command, said, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    assert f"{said} given, without words both" in " ".join(capsys.readouterr().out.split())
+    assert f"default: {said}; --baselines with no name means raw and untrained" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 # --- images that an encoder or a corruption sees ------------------------------------------------------------------
@@ -276,8 +278,8 @@ def test_a_classifier_trained_along_is_asked_by_the_names_of_its_own_classes(hom
         "run", protocols=["knn"], baselines=(), labels="strange.csv", say=(said := []).append
     )
     assert [row["protocol"] for row in found] == ["knn"]
-    (line,) = (line for line in said if line.startswith("Without joint: the classifier"))
-    assert "knows dark, light, and not 1 of the classes" in line
+    (line,) = (line for line in said if line.startswith("Without joint: the online classifier"))
+    assert "was trained on the classes dark, light; 1 of the classes" in line
     assert "noir" in line
     # Files of the run's own question are as they were.
     assert json.loads((folder / "run/evaluations/joint.json").read_text()) == [usual]
@@ -295,7 +297,7 @@ def test_logits_are_of_the_names_that_were_trained_on():
         found = joint(classify, Images("two", pixels, np.array(labels), classes), ("black", "white"))
         assert found["accuracy"] == 100
         assert found["by_class"] == {"black": 100, "white": 100}
-    with pytest.raises(ValueError, match="not 1 of the classes of two: red"):
+    with pytest.raises(ValueError, match="1 of the classes of two are not among them: red"):
         joint(
             classify,
             Images("two", pixels, np.array([0, 1, 2, 2]), ("red", "black", "white")),

@@ -231,6 +231,33 @@ def test_no_file_imports_another_that_imports_it(room_name):
     assert not ahead, f"these import each other: {sorted(ahead)}"
 
 
+# Functions with the same body in several files -> why.
+ALIKE = {
+    "__len__": "a class tells its own length",
+    "__enter__": "a class is its own context",
+    "forward": "a method's page is read alone",
+    "embed": "a method's page is read alone",
+    "draw_panel, live": "each calls the functions of its own file, by matplotlib or by plotly",
+}
+
+
+def test_no_function_stands_in_two_files():
+    bodies = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                text = ast.dump(ast.Module(body, []))
+                bodies.setdefault(text, set()).add((node.name, path))
+    nothing = {ast.dump(ast.parse(text)) for text in ("", "...")}  # of a protocol
+    twice = {
+        ", ".join(sorted({name for name, _ in found}))
+        for text, found in bodies.items()
+        if text not in nothing and len({path for _, path in found}) > 1
+    }
+    assert twice == set(ALIKE)
+
+
 def test_importing_jaxcl_loads_neither_tensorflow_nor_matplotlib():
     rooms = "augment config data encoder evaluate losses methods nets plan report runs sweep tables train cli"
     program = f"""

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxcl import collectives, keys, losses
 from jaxcl.extract import pool
 from jaxcl.feature_transform import Transform
+from jaxcl.losses.contrast import interleave
 from jaxcl.memory import Queue, ema, push, random_queue
 from jaxcl.methods import checks
-from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
 from jaxcl.shuffle import shuffled
 from jaxcl.similarity import normalize

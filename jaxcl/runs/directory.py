@@ -31,7 +31,7 @@ from jaxcl.config import (
     recipe_of,
     same_program,
 )
-from jaxcl.records import check_fits, read_json, read_text, write_whole
+from jaxcl.records import check_fits, knobs_file, read_json, read_text, write_whole
 from jaxcl.trust import is_own, stranger, unmarked, vouch
 from jaxcl.typing import About
 
@@ -217,10 +217,7 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
     Raises ValueError where the config is a stranger's, and where something in the directory is damaged.
     """
     run_dir = Path(run_dir)
-    if not (run_dir / "knobs.json").exists():
-        raise FileNotFoundError(
-            f"{run_dir} is not a run directory: it has no knobs.json. `jaxcl train` makes one."
-        )
+    saved = knobs_file(run_dir)
     record = read_json(run_dir / "run.json")
     about = _about(run_dir, record)
     hints = {"config": str, "device": str, "value_range": tuple[float, float]}
@@ -228,9 +225,9 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
     text, beside = trusted(run_dir, trust=trust)
     config = load_config(run_dir / "config.py", text=text, beside=beside)
     try:
-        knobs = knobs_from_json(config, read_text(run_dir / "knobs.json"))
+        knobs = knobs_from_json(config, read_text(saved))
     except ValueError as error:
-        raise ValueError(f"{run_dir / 'knobs.json'} does not fit {run_dir / 'config.py'}: {error}") from error
+        raise ValueError(f"{saved} does not fit {run_dir / 'config.py'}: {error}") from error
     try:
         recipe = recipe_of(config, knobs, about)
     except Exception as error:  # whatever a program may raise

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxcl.config import resolved
+from jaxcl.data.classes import numbers_by_name
 from jaxcl.runs.directory import Run, trained_on
 from jaxcl.typing import Images
 
@@ -162,9 +163,7 @@ def in_classes_of(train: Images, images: Images) -> Images:
     """Images labelled by the numbers that the training images' classes have, found by their names."""
     if images.labels is None or train.labels is None:
         raise ValueError(f"Both {train.name} and {images.name} need labels for a test on other images.")
-    own = [images.classes[k] if images.classes else str(k) for k in range(int(np.max(images.labels)) + 1)]
-    numbers = {name: k for k, name in enumerate(train.classes)}
-    strange = sorted({own[k] for k in np.unique(images.labels)} - set(numbers))
+    numbers, strange = numbers_by_name(images, train.classes)
     if strange:
         unnamed = next((some.name for some in (train, images) if not some.classes), None)
         remedy = f" Those of {unnamed} are numbers: store their names, as `classes` in the archive."
@@ -173,8 +172,7 @@ def in_classes_of(train: Images, images: Images) -> Images:
             f" not have: {', '.join(strange[:3])}; theirs are {', '.join(train.classes[:3]) or 'not named'}, ..."
             + (remedy if unnamed else "")
         )
-    place = np.array([numbers.get(name, -1) for name in own], np.int32)
-    return images._replace(labels=place[images.labels], classes=train.classes)
+    return images._replace(labels=numbers, classes=train.classes)
 
 
 def of_several_classes(sets: Mapping[str, tuple[Images, Images]]) -> dict[str, tuple[Images, Images]]:

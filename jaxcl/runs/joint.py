@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcl.data.classes import numbers_by_name
 from jaxcl.typing import Array, Images
 
 
@@ -51,16 +52,11 @@ def numbers_of(test: Images, classes: Sequence[str]) -> np.ndarray:
 
     Raises ValueError where some are not among them.
     """
-    labels = np.asarray(test.labels)
-    if tuple(test.classes) == tuple(classes):  # also where two of them have one name
-        return labels
-    there = {int(k): test.classes[k] if test.classes else str(k) for k in np.unique(labels)}
-    strange = [name for name in there.values() if list(classes).count(name) != 1]
+    numbers, strange = numbers_by_name(test, classes)
     if strange:
         raise ValueError(
             f"the online classifier was trained on the classes {', '.join(classes[:3])}{', ...' * (len(classes) > 3)};"
             f" {len(strange)} of the classes of {test.name} are not among them: {', '.join(strange[:3])}. Give images"
             " of its classes."
         )
-    numbers = {k: list(classes).index(name) for k, name in there.items()}
-    return np.array([numbers[int(label)] for label in labels], np.int32)
+    return numbers

@@ -303,7 +303,7 @@ def test_a_test_class_without_training_images_is_an_error(tmp_path):
     split(tmp_path / "train")
     split(tmp_path / "test", ("cat", "Dog", "fox"))
     with pytest.raises(
-        ValueError, match=r"2 of the classes of test/ never occur in train/, as 'Dog', 'fox'.*'dog' get"
+        ValueError, match=r"2 of the classes of test/ never occur in train/, as 'Dog', 'fox'.*'dog' renamed"
     ):
         load(f"folder:{tmp_path}", "train")
     split(tmp_path / "one" / "train", ("cat",))
