@@ -308,9 +308,9 @@ def test_logits_are_of_the_names_that_were_trained_on():
 def test_where_one_tests_on_what_is_fitted_to_that_is_said(home):
     said = []
     evaluate_run("run", protocols=["knn"], baselines=(), say=said.append)
-    assert not any("fitted to" in line for line in said)
+    assert not any("training images of the classifiers" in line for line in said)
     evaluate_run("run", protocols=["knn"], baselines=(), evaluate_on="train", say=said.append)
-    (line,) = (line for line in said if "fitted to" in line)
+    (line,) = (line for line in said if "training images of the classifiers" in line)
     assert "each finds itself as its nearest neighbor" in line
 
 

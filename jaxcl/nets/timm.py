@@ -149,7 +149,7 @@ def check_file(module: ResNet, found: Mapping[str, Any], about: Mapping[str, str
     for what, (name, ours) in kinds.items():
         if (name in found) != ours:
             which = "the network of the file" if name in found else "the network of this config"
-            raise ValueError(f"Only {which} has {what}; the two networks must be alike.")
+            raise ValueError(f"Only {which} has {what}; both must have the same parts.")
     if module.selective and about.get("selective") != "3x3 3x3":
         raise ValueError(
             "The second selective kernel of timm's networks is dilated, that of nets.resnet (SimCLRv2) is not, and the"

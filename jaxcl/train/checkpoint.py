@@ -405,7 +405,8 @@ def _move_aside(directory: Path, step: int) -> None:
     _remove(aside)
     (directory / str(step)).rename(aside)
     warnings.warn(
-        f"Moved {directory / str(step)} to {aside.name}: the run goes on from before it.", stacklevel=3
+        f"Moved {directory / str(step)} to {aside.name}: the run continues from an earlier checkpoint.",
+        stacklevel=3,
     )
 
 
