@@ -75,8 +75,8 @@ def run_study(
         for knob, value in combination:
             if not _alike(has := word(getattr(made, knob, None)), value):
                 raise ValueError(
-                    f"The study varies --{knob.replace('_', '-')}; a value of it for all runs gives the run"
-                    f" {name_of(dict(combination))} {has}. Leave it out."
+                    f"The study varies --{knob.replace('_', '-')}, so it cannot be set for all runs: the run"
+                    f" {name_of(dict(combination))} would have {has}. Leave it out."
                 )
         return made
 
