@@ -103,7 +103,7 @@ def _triplets(name, z1, z2, sides, similarity, axis_name):
     [2, n]; and which are negatives [n, m]."""
     if sides not in (1, 2):
         raise ValueError(
-            f"{name}: sides must be 1 (negatives from the other view) or 2 (from both views); got {sides!r}."
+            f"{name}: sides must be 1 (negatives from the other view) or 2 (from both views); got sides={sides!r}."
         )
     views = checks.views(name, z1, z2)
     checks.several(name, len(z1), axis_name, "the negatives are other images")

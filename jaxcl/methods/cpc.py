@@ -118,7 +118,7 @@ def cpc(
     """
     if not 1 <= rotations <= 4:
         raise ValueError(
-            f"rotations, the number of directions of prediction, must be 1 to 4; got {rotations}."
+            f"rotations, the number of directions of prediction, must be 1 to 4; got rotations={rotations}."
         )
 
     def cut_up(view):

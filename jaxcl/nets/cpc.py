@@ -67,7 +67,7 @@ def masked_context(
     """
     if sides not in ("early", "late"):
         raise ValueError(
-            f'sides, where the grid is padded with zeros, must be "early" or "late"; got {sides!r}.'
+            f'sides, where the grid is padded with zeros, must be "early" or "late"; got sides={sides!r}.'
         )
     return from_linen(MaskedContext(hidden, blocks, top, sides, dtype))
 

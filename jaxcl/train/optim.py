@@ -210,7 +210,9 @@ def warmup_cosine(
             " Train longer or warm up for a shorter time."
         )
     if every < 1:
-        raise ValueError(f"every, the steps between changes of the rate, must be at least 1; got {every}.")
+        raise ValueError(
+            f"every, the steps between changes of the rate, must be at least 1; got every={every}."
+        )
 
     if counted_from * every >= steps:
         counted_from = 0
