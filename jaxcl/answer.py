@@ -31,7 +31,7 @@ from jaxcl.study import (
 )
 from jaxcl.sweep import combinations, plot_sweep, sweep, write_results
 from jaxcl.swept import folders_of, name_of
-from jaxcl.tables import word
+from jaxcl.tables import FEW_SEEDS, word
 from jaxcl.train.saved import DIVERGED
 
 # While the runs are made their page is written anew at most so often: a picture takes as long as a small run's steps.
@@ -75,8 +75,8 @@ def run_study(
         for knob, value in combination:
             if not _alike(has := word(getattr(made, knob, None)), value):
                 raise ValueError(
-                    f"The study varies --{knob.replace('_', '-')}: the run of {name_of(dict(combination))} would have"
-                    f" {has}. Leave it out of what all runs share."
+                    f"The study varies --{knob.replace('_', '-')}, so it cannot be set for all runs: the run"
+                    f" {name_of(dict(combination))} would have {has}. Leave it out."
                 )
         return made
 
@@ -222,7 +222,7 @@ def write_page(
         parts.append(f"{finished} of {runs} runs{so_far}.{without}")
     parts.append(
         f"Test accuracy in percent: mean and 95 % confidence interval (Student's t) over"
-        f" {_number(seeds, 'seed')}." + (" Fewer than three seeds say next to nothing." if seeds < 3 else "")
+        f" {_number(seeds, 'seed')}." + (f" {FEW_SEEDS}" if seeds < 3 else "")
     )
     parts.append(markdown(*settings_table(study, results)))
     header, rows = compared_table(study, results)

@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import optax
@@ -37,6 +37,10 @@ from jaxcl.reads import check_read
 from jaxcl.records import check_fits, parsed, read_text
 from jaxcl.typing import About, Array, Method, Net, PyTree, Views
 
+if TYPE_CHECKING:
+    from jaxcl.data import Data
+
+K = TypeVar("K", bound="CommonKnobs")
 # (params, state, images) -> features or logits
 Apply = Callable[[PyTree, PyTree, Array], Array]
 
@@ -143,7 +147,7 @@ class Recipe(NamedTuple):
     probe_views: Views | None = None  # what a classifier trained by SGD sees: linear_sgd, fine-tuning
     # Parts of the representation by name, each as `Method.embed`, to be evaluated on their own: the heads of LooC++.
     parts: Mapping[str, Apply] | None = None
-    # A classifier trained along (methods.with_probe), to be evaluated too; its batches carry "label".
+    # An online classifier (methods.with_probe), to be evaluated too; its batches carry "label".
     classify: Apply | None = None
     # Whether batches must carry labels where there is such a classifier; one that a teacher trains needs none.
     labelled: bool = True
@@ -171,21 +175,19 @@ def basics(knobs: CommonKnobs, about: About) -> Basics:
     Basics(size=32, steps=4, axis='devices', dtype=dtype('float32'), lean=...)
     """
     from jaxcl import nets
+    from jaxcl.data.batches import check_steps
 
     def lean(net):
         net = nets.remat(net) if knobs.remat else net
         return net if knobs.chunks == 1 else nets.chunked(net, knobs.chunks)
 
     steps = steps_of(knobs.epochs, about.count, knobs.batch_size)
-    if steps < 1:
-        raise ValueError(
-            f"--epochs {knobs.epochs:g} of {about.count} images is not one step of {knobs.batch_size}."
-        )
+    check_steps(steps, knobs.epochs, about.count, knobs.batch_size)
     return Basics(about.shape[0], steps, devices.axis_name(knobs.placement), jnp.dtype(knobs.dtype), lean)
 
 
-def recipe_of(config: ModuleType, knobs: Any, about: About) -> Recipe:
-    """The recipe of a config; with --probe, one whose method is trained along with a linear classifier.
+def recipe_of(config: ModuleType, knobs: CommonKnobs, about: About) -> Recipe:
+    """The recipe of a config; with --probe, one whose method is trained with an online linear classifier.
 
     The classifier sees the recipe's `probe_views` (crop and flip), or the method's own where the host makes the views.
     It has an optimizer of its own, Adam at 1e-3, so the method's updates are those that it has alone. A recipe that
@@ -198,7 +200,7 @@ def recipe_of(config: ModuleType, knobs: Any, about: About) -> Recipe:
 
     if len(about.classes) < 2:
         raise ValueError(
-            f"--probe trains a classifier along, for which two classes are needed; the training images have"
+            f"--probe trains an online linear classifier, which needs two classes; the training images have"
             f" {len(about.classes)}. Give labelled images, or leave --probe out."
         )
     views = recipe.views if knobs.input == "host" or recipe.probe_views is None else recipe.probe_views
@@ -343,7 +345,7 @@ def executed(
     return module
 
 
-def preset(config: ModuleType, name: str | None) -> Any:
+def preset(config: ModuleType, name: str | None) -> CommonKnobs:
     """The knobs of a config before the command line changes them: its defaults, or its preset of that name."""
     presets = getattr(config, "PRESETS", {})
     if name is None:
@@ -356,15 +358,14 @@ def preset(config: ModuleType, name: str | None) -> Any:
 
 def _where(error: Exception, path: Path) -> str:
     """An error of a config's program in words, with its line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename) == path]
+    lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if Path(one.filename) == path]
     if isinstance(error, SyntaxError):
         lines = [error.lineno]
     line = f"line {lines[-1]}: " if lines and lines[-1] else ""
     return f"{line}{type(error).__name__}: {error}"
 
 
-def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
+def open_data(config: ModuleType, knobs: CommonKnobs) -> Data:
     """The images of a config, still unread: its own `data(knobs)`, or what --data, --data-dir and --size name."""
     own = getattr(config, "data", None)
     if callable(own):  # not the module jaxcl.data, which a config may have imported
@@ -387,7 +388,7 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Any:
 # --- knobs as text -----------------------------------------------------------------------------------------------
 
 
-def resolved(knobs: Any) -> Any:
+def resolved(knobs: K) -> K:
     """The same knobs with absolute paths, so that they mean the same from every working directory.
 
     data_dir, init, teacher, labels, and every knob that names data by a path (folder:PATH, npz:PATH, tfrecord:PATTERN).
@@ -400,9 +401,8 @@ def resolved(knobs: Any) -> Any:
         if colon and kind in PATHS:
             return f"{kind}:{Path(where).expanduser().absolute()}"
         if name == "labels":  # FILE or FILE:COLUMN; one that lies with the data is found there
-            file, mark, column = (
-                (value, "", "") if Path(value).expanduser().exists() else value.rpartition(":")
-            )
+            whole = Path(value).expanduser().exists()
+            file, mark, column = (value, "", "") if whole else value.rpartition(":")
             here = Path(file).expanduser()
             return f"{here.absolute()}{mark}{column}" if file and here.exists() else value
         return str(Path(value).expanduser().absolute()) if name in ("data_dir", "init", "teacher") else value
@@ -411,12 +411,12 @@ def resolved(knobs: Any) -> Any:
     return dataclasses.replace(knobs, **{name: absolute(name, value) for name, value in values.items()})
 
 
-def knobs_to_json(knobs: Any) -> str:
+def knobs_to_json(knobs: CommonKnobs) -> str:
     """The value of every knob, as `knobs_from_json` reads it."""
     return json.dumps(dataclasses.asdict(knobs), indent=2) + "\n"
 
 
-def knobs_from_json(module: ModuleType, text: str) -> Any:
+def knobs_from_json(module: ModuleType, text: str) -> CommonKnobs:
     """The knobs that `knobs_to_json` wrote. A knob that the config no longer has is an error that names it."""
     values = parsed(text)
     if not isinstance(values, dict):
@@ -430,7 +430,7 @@ def knobs_from_json(module: ModuleType, text: str) -> Any:
     return module.Knobs(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def changed_knobs(saved: dict[str, Any], knobs: Any, *, besides: Collection[str] = ()) -> list[str]:
+def changed_knobs(saved: dict[str, Any], knobs: CommonKnobs, *, besides: Collection[str] = ()) -> list[str]:
     """One line for every knob whose value is not the saved one, but for those that a run may change (`MAY_CHANGE`) and
     those named `besides`."""
     asked = json.loads(knobs_to_json(knobs))

@@ -157,9 +157,9 @@ def encoder_of(run: Run, apply: Apply, *, untrained: bool = False) -> Encoder:
         # A maximum swallows a nan on some devices: such an encoder may give features, and even an accuracy.
         raise ValueError(
             f"The encoder of {run.dir} at step {step} has numbers that are not finite, in {len(broken)} of"
-            f" {len(jax.tree.leaves(found))} arrays ({', '.join(broken[:3])}{', ...' * (len(broken) > 3)}), so what it"
-            " makes of images means nothing. Train it anew, with a lower learning rate or in float32; since it was"
-            " made, `jaxcl train` stops before it saves such a state."
+            f" {len(jax.tree.leaves(found))} arrays ({', '.join(broken[:3])}{', ...' * (len(broken) > 3)}), so its"
+            " features are meaningless. Train again, with a lower learning rate or in float32; today's `jaxcl train`"
+            " stops before it saves such a state."
         )
     return Encoder(apply, found["params"], found["state"], about, step)
 
@@ -174,9 +174,9 @@ def _start_of(run: Run) -> Callable[[TrainState], TrainState] | None:
 
 def _no_start(run: Run, error: Exception) -> FileNotFoundError:
     return FileNotFoundError(
-        f"{run.dir} began with what it took of {run.knobs.init} (--init), which is not there any more as it was, so the"
-        f" encoder as it began cannot be made. ({error}) Bring that back, or leave the untrained encoder out (`jaxcl"
-        " evaluate`: --baselines raw)."
+        f"{run.dir} started from {run.knobs.init} (--init), which is missing or has changed, so its untrained encoder"
+        f" cannot be made. ({error}) Restore it, or leave the untrained encoder out (`jaxcl evaluate`: --baselines"
+        " raw)."
     )
 
 
@@ -186,8 +186,8 @@ def at_layer(run: Run, layer: int) -> Apply:
     if layers is None:
         parts = " --parts evaluates the parts that its config names." if run.recipe.parts else ""
         raise ValueError(
-            f"The method of {run.dir} has no one head whose layers could be evaluated. Leave out --layers (layer=): the"
-            f" representation is evaluated without it.{parts}"
+            f"The method of {run.dir} has no single projection head to evaluate layers of. Leave out --layers (layer=):"
+            f" the representation is evaluated without it.{parts}"
         )
 
     def shapes(images: Any) -> Any:
@@ -197,7 +197,7 @@ def at_layer(run: Run, layer: int) -> Apply:
     there = len(jax.eval_shape(shapes, jax.ShapeDtypeStruct((2, *about.shape), jnp.float32)))
     if not -there <= layer < there:
         raise ValueError(
-            f"The head of {run.dir} has {there - 1} layers, 0 is what goes in; got layer {layer}."
+            f"The head of {run.dir} has {there - 1} layers, and layer 0 is its input; got layer {layer}."
         )
     return lambda params, state, images: layers(params, state, images)[layer]
 
@@ -221,7 +221,9 @@ def maps_of(run: Run) -> list[tuple[Apply, tuple[int, ...]]]:
     # (CPC's encoder sees patches.)
     cut = method.five_parts is not None and "patch" in method.five_parts.views
     if not isinstance(net, Net) or cut or of(*shapes) is None:
-        raise ValueError(f"The method of {run.dir} has no one encoder of images, whose maps could be shown.")
+        raise ValueError(
+            f"The method of {run.dir} has no single encoder of images, so there are no feature maps to show."
+        )
     images = jax.ShapeDtypeStruct((2, *about.shape), jnp.float32)
 
     def maps(params: PyTree, state: PyTree, images: Array) -> tuple[Array, ...]:

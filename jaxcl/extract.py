@@ -36,7 +36,7 @@ def pool_to(side: int) -> Callable[[Maps], Array]:
     [[1.0, 5.0, 1.0, 5.0]]
     """
     if side < 1:
-        raise ValueError(f"pool_to averages over one tile or more a side; got {side}.")
+        raise ValueError(f"side, the number of tiles on each side, must be at least 1; got {side}.")
 
     def fractions(positions: int) -> Array:
         """How much of each tile each position makes up: [side, positions], rows of sum 1."""
@@ -92,8 +92,8 @@ def larger(maps: Maps) -> Maps:
     found = [m for m in map(as_map, maps) if m.shape[2] > width]
     if not found:
         raise ValueError(
-            f"larger takes a map larger than the last; this encoder has {len(maps)}, none wider than the last one's"
-            f" {width}. Take another encoder, or extract.last."
+            f"larger needs a feature map wider than the last, {width}; this encoder has {len(maps)} maps, none wider."
+            " Take another encoder, or extract.last."
         )
     return (found[-1],)
 
@@ -112,7 +112,7 @@ def scales(count: int) -> Callable[[Maps], Maps]:
         found = {1: average(maps)[0]} | {m.shape[2]: m for m in map(as_map, maps)}
         if len(found) < count:
             raise ValueError(
-                f"scales({count}) needs maps of {count} widths, an average among them; this encoder gives"
+                f"scales({count}) needs maps of {count} widths (the average has 1); this encoder gives"
                 f" {', '.join(map(str, sorted(found)))}. Ask for fewer, or take an encoder with more maps."
             )
         return tuple(found[width] for width in sorted(found)[:count])

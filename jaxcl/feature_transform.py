@@ -29,7 +29,7 @@ from jaxcl import collectives
 from jaxcl.losses import family, info_nce, keyless, nt_xent
 from jaxcl.shapes import check
 from jaxcl.similarity import normalize
-from jaxcl.typing import Array
+from jaxcl.typing import Array, Loss
 
 # A word -> settings of `mixing` or `mixed_nt_xent`: extrapolated positives alone, interpolated negatives alone, both,
 # and both with a factor for every entry, which the paper's code calls dim_mask and its text dimension-level mixing.
@@ -246,7 +246,7 @@ def mixed_nt_xent(
     return info_nce(*scores, temperature=temperature, axis_name=axis_name)
 
 
-def nt_xent_of(mix: str, *, temperature: float | Array) -> Callable[..., Array]:
+def nt_xent_of(mix: str, *, temperature: float | Array) -> Loss:
     """SimCLR's loss by the word of --mix: `nt_xent` for "none", otherwise `mixed_nt_xent` with the settings in `MIXES`.
 
     (key, z1, z2, axis_name=None) -> scalar, the mean over the global batch.
@@ -256,7 +256,7 @@ def nt_xent_of(mix: str, *, temperature: float | Array) -> Callable[..., Array]:
     return partial(mixed_nt_xent, temperature=temperature, **MIXES[mix])
 
 
-def family_of(mix: str, name: str, **settings: Any) -> Callable[..., Array]:
+def family_of(mix: str, name: str, **settings: Any) -> Loss:
     """A loss of the generalized family by its name, `losses.family`, mixed by the word of --mix.
 
     Raises ValueError where another loss than NT-Xent is to be mixed.

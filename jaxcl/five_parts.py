@@ -153,7 +153,7 @@ def described(thing: Any) -> str:
         return thing.name
     if isinstance(thing, partial):
         values = [described(value) for value in thing.args]
-        return signature(described(thing.func), thing.keywords, values)
+        return signature(described(thing.func), thing.keywords, first=values)
     if isinstance(thing, Keyless):
         return signature(described(thing.function), thing.settings)
     if isinstance(thing, type):
@@ -209,18 +209,24 @@ def closed_over(function: FunctionType, maker: str) -> dict[str, Any]:
     return settings
 
 
-def signature(name: str, settings: Mapping[str, Any], first: Sequence[str] = ()) -> str:
-    return labelled(
-        name, {key: described(value) for key, value in settings.items() if is_shown(value)}, first
-    )
+def signature(name: str, settings: Mapping[str, Any], *, first: Sequence[str] = ()) -> str:
+    """A name with its settings in brackets, each value in words; values without a name come `first`."""
+    shown = {key: described(value) for key, value in settings.items() if is_shown(value)}
+    return labelled(name, shown, first=first)
 
 
-def labelled(name: str, settings: Mapping[str, str], first: Sequence[str] = ()) -> str:
+def labelled(name: str, settings: Mapping[str, str], *, first: Sequence[str] = ()) -> str:
+    """A name with its settings in brackets, whose values are words already; the name alone if there are none.
+
+    >>> labelled("flip", {"probability": "0.5"}), labelled("lab", {}), labelled("f", {"x": "1"}, first=["2"])
+    ('flip(probability=0.5)', 'lab', 'f(2, x=1)')
+    """
     words = [*first, *(f"{key}={value}" for key, value in settings.items())]
     return f"{name}({', '.join(words)})" if words else name
 
 
 def is_shown(value: Any) -> bool:
+    """Whether a setting is printed: not None, not float32, which is the usual dtype, and not arrays alone."""
     if value is None or value is jnp.float32:
         return False
     leaves = jax.tree.leaves(value)

@@ -23,6 +23,7 @@ def cubic(x: Array) -> Array:
 
 
 def triangle(x: Array) -> Array:
+    """The kernel of bilinear resampling: 1 at 0, falling to 0 at a distance of 1."""
     return jnp.maximum(1 - x, 0)
 
 
@@ -81,19 +82,19 @@ def center_matrices(
 
 
 def edge(i: Array, n: int) -> Array:
-    """a a | a b c d | d d"""
+    """The outermost pixel, again and again: a a | a b c d | d d."""
     return jnp.clip(i, 0, n - 1)
 
 
 def reflect(i: Array, n: int) -> Array:
-    """c b | a b c d | c b"""
+    """Mirrored at the outermost pixel: c b | a b c d | c b."""
     period = max(2 * (n - 1), 1)
     i = i % period
     return jnp.minimum(i, period - i) if n > 1 else jnp.zeros_like(i)
 
 
 def symmetric(i: Array, n: int) -> Array:
-    """b a | a b c d | d c"""
+    """Mirrored at the edge: b a | a b c d | d c."""
     i = i % (2 * n)
     return jnp.minimum(i, 2 * n - 1 - i)
 
@@ -118,7 +119,7 @@ def gaussian_taps(sigma: float | Array, radius: int) -> Array:
     return taps / jnp.sum(taps)
 
 
-def shifted_sum(taps: Array, x: Array, border: str = "black") -> Array:
+def shifted_sum(taps: Array, x: Array, *, border: str = "black") -> Array:
     """The convolution of x [n, ...] with taps [2 r + 1] along its first axis; beyond its ends are zeros, or what
     the border (of BORDERS) says."""
     radius, n = len(taps) // 2, len(x)

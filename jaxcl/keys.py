@@ -5,7 +5,7 @@
          │    └─ step_key(step)      what `Method.loss` is given
          │         ├─ views_key      augmentation; an image's own draws then fold its number in the data set into it
          │         ├─ further keys   what else the method draws: order of the keys, mixing, the loss
-         │         └─ probe_key      a classifier that is trained along (`methods.with_probe`)
+         │         └─ probe_key      an online classifier (`methods.with_probe`)
          └─ evaluation_key           what each protocol is given, so that it answers the same alone and beside others
               └─ of_protocol         which images, their order, their views, what is drawn for a classifier
                    └─ step_key(step) the views of one of its training steps
@@ -82,7 +82,7 @@ def of_protocol(key: Array, n: int) -> tuple[Array, ...]:
 
 
 def probe_key(key: Array) -> Array:
-    """The key of a classifier that is trained along with a method, given the step's key or that of `init`.
+    """The key of an online classifier of a method, given the step's key or that of `init`.
 
     The method is given its own key as it came, so that it draws what it draws alone.
     """

@@ -61,7 +61,7 @@ def longer(run_dir: str | Path, config: ModuleType, knobs: CommonKnobs, about: A
     if newest != old.steps:
         raise ValueError(
             f"{run_dir} holds a run of {before:g} epochs that is at step {newest} of {old.steps}. Only a finished run"
-            f" can be made longer: first go on to its end, with --epochs {before:g}."
+            f" can be made longer: first finish it, with --epochs {before:g}."
         )
     last, following = float(old.learning_rate(newest - 1)), float(new.learning_rate(newest))
     return Longer((before, knobs.epochs), (old.steps, new.steps), (last, following))

@@ -176,7 +176,9 @@ def parse(name: str) -> tuple[str, int]:
         )
     hosts, rest = divmod(chips, 8)
     if kind in _GPUS and not (chips in (1, 2, 4) or (hosts >= 1 and rest == 0)):
-        raise ValueError(f"Say 1, 2, 4 or a multiple of 8 for the number of {kind}s, 8 a host; got {chips}.")
+        raise ValueError(
+            f"The number of {kind}s must be 1, 2, 4 or a multiple of 8 (a host has 8); got {chips}."
+        )
     return kind, chips
 
 

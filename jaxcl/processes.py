@@ -1,6 +1,8 @@
 """Several processes as one program: they come together, and they end together.
 
-    join("10.0.0.1:1234", 4, 0)         in each of four, the last number its own, before anything touches a device
+    join(address="10.0.0.1:1234", processes=4, process=0)
+
+in each of four, with its own number as `process`, before anything touches a device.
 
 By itself jax waits five minutes for a process that never starts, a minute and a half for one that dies during a step,
 and for ever for one that ended with an error; then it aborts. Here each process writes a heartbeat every few seconds
@@ -37,10 +39,10 @@ _waited_for: BaseException | None = None
 
 
 def join(
+    *,
     address: str | None = None,
     processes: int | None = None,
     process: int | None = None,
-    *,
     timeout: float = 120.0,
     lost_after: float = 30.0,
 ) -> None:

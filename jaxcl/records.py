@@ -73,6 +73,16 @@ def read_json(path: str | Path, *, kind: type = dict) -> Any:
     return value
 
 
+def knobs_file(run_dir: str | Path) -> Path:
+    """The file of a run's knobs. Raises FileNotFoundError where the directory has none, and so is not that of a run."""
+    path = Path(run_dir) / "knobs.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{run_dir} is not a run directory: it has no knobs.json. `jaxcl train` makes one."
+        )
+    return path
+
+
 def parsed(text: str | bytes) -> Any:
     """JSON, of lists and dicts at most 50 deep; ValueError for anything else, whatever it is."""
     try:

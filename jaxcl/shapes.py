@@ -55,7 +55,7 @@ def check_alike(who: str, one: PyTree, other: PyTree) -> None:
     try:
         chex.assert_trees_all_equal_shapes(*(jax.tree.map(jax.numpy.asarray, tree) for tree in (one, other)))
     except (AssertionError, ValueError) as error:
-        raise ValueError(f"{who} takes two trees that are made alike. {error}") from None
+        raise ValueError(f"{who} takes two trees of the same structure. {error}") from None
 
 
 def widened(x: Array) -> Array:

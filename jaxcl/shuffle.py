@@ -64,7 +64,7 @@ def draw(key: Array, n: int, *, blocks: int | None = None) -> Order:
     blocks = block_count(n) if blocks is None else blocks
     if blocks < 1 or n % (blocks * blocks):
         raise ValueError(
-            f"Blocks exchange equal parts where their square divides the rows; got {blocks} blocks of {n} rows. Leave"
+            f"The square of blocks must divide the number of rows; got {blocks} blocks and {n} rows. Leave"
             f" blocks out for {block_count(n)}, or give 1 for a uniform order."
         )
     rows = jnp.broadcast_to(jnp.arange(n // blocks), (2, blocks, n // blocks))

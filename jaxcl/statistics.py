@@ -2,7 +2,7 @@
 
 Two settings that were run with the same seeds share their data order and initial weights, so their difference is taken
 seed by seed: its interval is narrower than the two intervals suggest. Student's t throughout; with fewer than three
-seeds an interval says next to nothing.
+seeds an interval is too wide to tell settings apart.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxcl import owner
-from jaxcl.records import read_json
+from jaxcl.records import knobs_file, read_json
 from jaxcl.train.checkpoint import steps as saved_steps
 from jaxcl.train.log import read_metrics, read_warnings
 from jaxcl.train.saved import DIVERGED
@@ -50,11 +50,7 @@ def status(run_dir: str | Path, *, now: float | None = None) -> Status:
     """How the run in a directory stands. Raises FileNotFoundError where there is none, ValueError where a file of it is
     damaged. `now`, seconds since 1970, is the present unless given."""
     run_dir = Path(run_dir)
-    if not (run_dir / "knobs.json").exists():
-        raise FileNotFoundError(
-            f"{run_dir} is not a run directory: it has no knobs.json. `jaxcl train` makes one."
-        )
-    knobs, who = read_json(run_dir / "knobs.json"), owner.owner(run_dir)
+    knobs, who = read_json(knobs_file(run_dir)), owner.owner(run_dir)
     records = read_metrics(run_dir)
     newest: dict[str, Any] = {}
     for record in records[-50:]:
@@ -118,7 +114,7 @@ def runs_in(directory: str | Path) -> list[Path]:
 
 
 def lines(one: Status) -> list[str]:
-    """A status in words."""
+    """A status in words: a line, and one for each warning."""
     at = "no step yet" if one.step is None else f"step {one.step}" + (f" of {one.steps}" if one.steps else "")
     said = [f"{one.name}: {one.state}" + (f" on {one.where}" if one.where else "") + f", {at}"]
     if one.loss is not None:

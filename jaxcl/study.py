@@ -231,7 +231,7 @@ def _published(published: Published, setting: Setting) -> str:
 
 
 def _columns(study: Study, results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What was evaluated, in the order of the study; what comes along, as a classifier trained along, at the end."""
+    """What was evaluated, in the order of the study; an online classifier, if there is one, at the end."""
     order = {protocol: i for i, protocol in enumerate(study.protocols)}
     return sorted(
         dict.fromkeys(map(column, results)), key=lambda one: order.get(one.split(", ")[0], len(order))

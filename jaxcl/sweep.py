@@ -189,7 +189,7 @@ def sweep(
     """
     if together is not None and together < 1:
         raise ValueError(f"together is how many runs one program trains, at least 1; got {together}.")
-    check_asked(protocols, baselines)
+    check_asked(protocols, baselines=baselines)
     if together is None and jax.default_backend() == "cpu":
         together = 1
     sweep_dir = Path(sweep_dir)
@@ -200,7 +200,7 @@ def sweep(
     folders = folders_of(sweep_dir, config, all_of, knobs)
     for name, folder in zip(map(folder_name, all_of), folders, strict=True):
         if folder.name != name:
-            print(f"{name} has the knobs of {folder.name}, and is that run.", flush=True)
+            print(f"{name} has the same knobs as {folder.name}, so it is the same run.", flush=True)
     module = load_config(config)
     done = {folder: is_done(folder, module, protocols, baselines) for folder in folders}
     for folder, own_knobs in zip(folders, knobs, strict=True):
@@ -246,7 +246,7 @@ def sweep(
                 try:
                     evaluate_runs(
                         [folders[i] for i in own if not (folders[i] / DIVERGED).exists()],
-                        protocols,
+                        protocols=protocols,
                         members=shared[own[0]],
                         baselines=baselines,
                         at_once=1 if together == 1 else len(own),

@@ -253,6 +253,12 @@ def _varying(results: Sequence[Mapping[str, Any]]) -> list[str]:
     return [knob for knob in knobs if len({row["knobs"][knob] for row in results}) > 1]
 
 
+FEW_SEEDS = (
+    "Fewer than three seeds do not tell settings apart: with two, the 95 % interval is the mean ± 9 standard"
+    " deviations; with one there is none."
+)
+
+
 def fewest_seeds(results: Sequence[Mapping[str, Any]]) -> int:
     """How many seeds the setting with the fewest has."""
     seeds: dict[tuple[str, ...], set[str]] = {}

@@ -94,7 +94,9 @@ def assert_same_everywhere(
             # shard_map finds out by itself that devices do not agree, in words of its own.
             if placement == "jit" or not ignores_the_axis(loss, params, batch, devices):
                 raise
-            raise AssertionError(f"{placement} on {devices} devices has no one value. {IGNORED}") from failure
+            raise AssertionError(
+                f"{placement} on {devices} devices does not give the same value on each. {IGNORED}"
+            ) from failure
         named = jax.tree_util.tree_leaves_with_path({"value": truth[0], "gradient": truth[1]})
         for (path, want), got in zip(
             named, jax.tree.leaves({"value": here[0], "gradient": here[1]}), strict=True

@@ -40,7 +40,7 @@ def stranger(run_dir: str | Path, *, within: str | Path | None = None) -> str:
     """What is said of a run of which neither is so; `within`: the run that keeps it as its teacher, say."""
     return (
         f"{Path(run_dir) / 'config.py'} is a program, and opening the run executes it. It is not marked as trained by"
-        " you on this machine, and is none that comes with jaxcl. Read it first; then `jaxcl evaluate"
+        " you on this machine, and does not come with jaxcl. Read it first; then `jaxcl evaluate"
         f" {within or run_dir} --trust` (in Python trust=True) executes it, and remembers it as yours."
     )
 

@@ -38,7 +38,7 @@ from jaxcl.nets.torchvision import (
 )
 from jaxcl.records import parsed
 from jaxcl.runs import Run, open_run
-from jaxcl.train.state import TrainState, encoder_parameters, encoder_statistics, with_encoder
+from jaxcl.train.state import TrainState, by_path, encoder_parameters, encoder_statistics, with_encoder
 from jaxcl.typing import Made, Method, Net, PyTree
 
 # What an encoder is exported to -> the name of the file.
@@ -99,7 +99,7 @@ def export_run(
     encoder = encoder_of(run, run.recipe.method.embed)
     about = {"made by": "jaxcl", "config": str(run.record.get("config")), "step": str(encoder.step)}
     if made is None:
-        named = _by_our_names({"params": encoder.params, "state": encoder.state})
+        named = by_path({"params": encoder.params, "state": encoder.state})
         tensors.write(out, {name: np.asarray(x) for name, x in named.items()}, about=about)
         say(f"{len(named)} arrays of step {encoder.step}: {out}")
         return out
@@ -125,7 +125,7 @@ def made_of(method: Method) -> Made:
     net = None if method.five_parts is None else method.five_parts.encoder.get("encoder")
     if not isinstance(net, Net) or net.made is None:
         raise ValueError(
-            "The method has no single encoder of jaxcl.nets, so its weights have no names elsewhere. `jaxcl embed`"
+            "The method has no single encoder of jaxcl.nets, so its weights cannot be exported. `jaxcl embed`"
             " writes the features instead."
         )
     return net.made
@@ -148,7 +148,7 @@ def check_seen_alike(init: str | Path, theirs: Method, own: Method) -> None:
         knob = "" if name is None else f"Give --standardize {name} where the config has it, or "
         raise ValueError(
             f"--init: the encoder of {init} standardizes images by {_scale(there)}, and that of this config by"
-            f" {_scale(here)}: it would see other numbers than it has learnt from."
+            f" {_scale(here)}: it would see images on another scale than it was trained on."
             f" {knob}{'set' if knob else 'Set'} it in a copy of the config."
         )
     pools = [getattr(made.module, "pool", None) for made in (there, here)]
@@ -174,7 +174,7 @@ def _parts(run: Run, encoder: Encoder) -> tuple[PyTree, PyTree]:
     params, state = encoder_parameters(encoder.params, whose=str(run.dir)), encoder_statistics(encoder.state)
     if any(x is None for x in jax.tree.leaves((params, state), is_leaf=lambda x: x is None)):
         raise ValueError(
-            f"The representation of {run.dir} is made of a part of its network alone, so it has no names elsewhere."
+            f"The representation of {run.dir} uses only a part of its network, so its weights cannot be exported."
             " `jaxcl embed` writes the features instead."
         )
     return params, state
@@ -310,11 +310,11 @@ def by_our_names(
             for name, x in found.items()
             if name.startswith(f"{what}/") and "encoder/" in name
         }
-        own = _by_our_names(tree)
+        own = by_path(tree)
         wrong = [name for name, x in own.items() if name not in inside or inside[name].shape != x.shape]
         if wrong or inside.keys() - own.keys():
             some = ", ".join([*wrong, *sorted(inside.keys() - own.keys())][:4])
-            raise ValueError(f"The encoder of the file is made otherwise; {what} differ in {some}.")
+            raise ValueError(f"The file has another encoder than this config: {what} differ in {some}.")
         structure = jax.tree.structure(tree)
         new.append(jax.tree.unflatten(structure, [inside[name] for name in own]))
     return new[0], new[1]
@@ -358,7 +358,7 @@ def by_torch_names(
         say(f"The ResNet is that of {prefix}* in the file.")
     if module.variant == "d" and not anchors and "made by" not in about:
         say(
-            "A shortcut's mean of 2x2 positions counts zeros beyond the edge, and timm's does not: the same for images"
+            "The 2x2 average pooling of shortcuts counts zeros beyond the edge, timm's does not: the same for images"
             " whose side is a multiple of 32."
         )
     _say_scale(method, say)
@@ -370,12 +370,9 @@ def _say_scale(method: Method, say: Callable[[str], None]) -> None:
     with contextlib.suppress(ValueError):
         made = made_of(method)
         by = _scale(made) + ("" if made.mean else ": they are in [0, 1]")
-        say(f"The config standardizes images by {by}. See that the network of the file was trained alike.")
-
-
-def _by_our_names(tree: PyTree) -> dict[str, Any]:
-    pairs = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in pairs}
+        say(
+            f"The config standardizes images by {by}. Check that the file's network was trained with the same."
+        )
 
 
 def _torch(what: str) -> Any:

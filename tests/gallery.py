@@ -3,8 +3,9 @@
     python tests/gallery.py            prints it
     python tests/gallery.py --write    writes it
 
-Errors and warnings are all there, and of what is printed or returned whatever reads as a sentence. A value that a
-message fills in stands in braces, by the name it has in the program. Of a message in several lines the first is shown.
+Errors and warnings are all there, the help of every option, and of what is printed or returned whatever reads as a
+sentence. A value that a message fills in stands in braces, by the name it has in the program. Of a message in several
+lines the first is shown.
 """
 
 import ast
@@ -15,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docs" / "messages.md"
 HEAD = """# What jaxcl says when something is wrong
 
-Every message that a user may see, by the file it comes from; in braces what is filled in. Made from the source by
-`python tests/gallery.py --write`, and a test compares. Read it as a user: does each say what was expected, what came
-and what to do?
+Every message that a user may see, and the help of every option, by the file it comes from; in braces what is filled in.
+Made from the source by `python tests/gallery.py --write`, and a test compares. Read it as a user: does each say what
+was expected, what came and what to do?
 """
 
 
@@ -84,6 +85,11 @@ def docstrings(tree):
 def messages(tree):
     """(line, kind, first line of the template) of a file, in the order of its lines."""
     found, seen = [], docstrings(tree)
+    constants = {
+        node.targets[0].id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
 
     def add(kind, node, *, sentence):
         if node is None or id(node) in seen:
@@ -97,12 +103,21 @@ def messages(tree):
         if reads or not sentence:
             found.append((node.lineno, kind, first))
 
+    def explain(call):
+        """An option of the command line and its help."""
+        help_ = next((given.value for given in call.keywords if given.arg == "help"), None)
+        help_ = constants.get(getattr(help_, "id", None), help_)
+        if help_ is not None and text(help_):
+            found.append((call.lineno, "option", f"{call.args[0].value}: {' '.join(text(help_).split())}"))
+
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
             add(ast.unparse(node.exc.func).rpartition(".")[2], node.exc.args[0], sentence=False)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn":
             add("warning", node.args[0], sentence=False)
-        # What explains an option, a knob or a field is no message.
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".add_argument"):
+            explain(node)
+        # What explains a command, a knob or a field is no message.
         elif isinstance(node, ast.keyword) and node.arg in ("help", "description", "epilog"):
             seen.update(id(part) for part in ast.walk(node.value))
         elif isinstance(node, ast.AnnAssign):

@@ -133,15 +133,17 @@ def test_words_for_baselines_mean_the_same_in_every_command(unless_given, none_g
     assert baselines_of([], unless_given=unless_given) == list(BASELINES)
     assert baselines_of(["none"], unless_given=unless_given) == []
     assert baselines_of(["untrained"], unless_given=unless_given) == ["untrained encoder"]
-    with pytest.raises(ValueError, match="--baselines none stands alone; got none raw"):
+    with pytest.raises(ValueError, match="--baselines none cannot be given with other names; got none raw"):
         baselines_of(["none", "raw"], unless_given=unless_given)
 
 
-@pytest.mark.parametrize(("command", "said"), [("evaluate", "both unless"), ("sweep", "none unless")])
+@pytest.mark.parametrize(("command", "said"), [("evaluate", "raw and untrained"), ("sweep", "none")])
 def test_help_says_which_baselines_there_are_unless_they_are_named(command, said, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    assert f"{said} given, without words both" in " ".join(capsys.readouterr().out.split())
+    assert f"default: {said}; --baselines with no name means raw and untrained" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 # --- images that an encoder or a corruption sees ------------------------------------------------------------------
@@ -229,7 +231,7 @@ def labels_file(names):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A folder with pictures, dark and light, whose classes a file says, and a run with a classifier trained along."""
+    """A folder with pictures, dark and light, whose classes a file says, and a run with an online classifier."""
     folder = tmp_path_factory.mktemp("world")
     (folder / "pictures").mkdir()
     names = {}
@@ -253,29 +255,31 @@ def home(world, monkeypatch):
 
 def test_a_classifier_trained_along_is_asked_by_the_names_of_its_own_classes(home):
     folder, names, tested = home
-    knn, usual = evaluate_run("run", ["knn"], baselines=())
+    knn, usual = evaluate_run("run", protocols=["knn"], baselines=())
     assert usual["protocol"] == "joint"
     assert usual["accuracy"] != 50  # so that classes that are taken for each other show
     assert "variant" not in usual
     # A class that comes first in the order of names gives the others other numbers.
     one = next(file for file in names if file not in tested)
     (folder / "more.csv").write_text(labels_file(names | {one: "ant"}))
-    _, renumbered = evaluate_run("run", ["knn"], baselines=(), labels="more.csv")
+    _, renumbered = evaluate_run("run", protocols=["knn"], baselines=(), labels="more.csv")
     assert renumbered["accuracy"] == usual["accuracy"]
     assert renumbered["by_class"] == usual["by_class"]
     assert renumbered["variant"] == f"labels={folder}/more.csv"
     # Two names that change places: what was right is wrong.
     swapped = {file: {"dark": "light", "light": "dark"}[name] for file, name in names.items()}
     (folder / "swapped.csv").write_text(labels_file(swapped))
-    _, wrong = evaluate_run("run", ["knn"], baselines=(), labels="swapped.csv")
+    _, wrong = evaluate_run("run", protocols=["knn"], baselines=(), labels="swapped.csv")
     assert wrong["accuracy"] == pytest.approx(100 - usual["accuracy"])
     # Names that it never heard of.
     strange = {file: name.replace("dark", "noir") for file, name in names.items()}
     (folder / "strange.csv").write_text(labels_file(strange))
-    found = evaluate_run("run", ["knn"], baselines=(), labels="strange.csv", say=(said := []).append)
+    found = evaluate_run(
+        "run", protocols=["knn"], baselines=(), labels="strange.csv", say=(said := []).append
+    )
     assert [row["protocol"] for row in found] == ["knn"]
-    (line,) = (line for line in said if line.startswith("Without joint: the classifier"))
-    assert "knows dark, light, and not 1 of the classes" in line
+    (line,) = (line for line in said if line.startswith("Without joint: the online classifier"))
+    assert "was trained on the classes dark, light; 1 of the classes" in line
     assert "noir" in line
     # Files of the run's own question are as they were.
     assert json.loads((folder / "run/evaluations/joint.json").read_text()) == [usual]
@@ -293,7 +297,7 @@ def test_logits_are_of_the_names_that_were_trained_on():
         found = joint(classify, Images("two", pixels, np.array(labels), classes), ("black", "white"))
         assert found["accuracy"] == 100
         assert found["by_class"] == {"black": 100, "white": 100}
-    with pytest.raises(ValueError, match="not 1 of the classes of two: red"):
+    with pytest.raises(ValueError, match="1 of the classes of two are not among them: red"):
         joint(
             classify,
             Images("two", pixels, np.array([0, 1, 2, 2]), ("red", "black", "white")),
@@ -303,32 +307,32 @@ def test_logits_are_of_the_names_that_were_trained_on():
 
 def test_where_one_tests_on_what_is_fitted_to_that_is_said(home):
     said = []
-    evaluate_run("run", ["knn"], baselines=(), say=said.append)
-    assert not any("fitted to" in line for line in said)
-    evaluate_run("run", ["knn"], baselines=(), evaluate_on="train", say=said.append)
-    (line,) = (line for line in said if "fitted to" in line)
+    evaluate_run("run", protocols=["knn"], baselines=(), say=said.append)
+    assert not any("training images of the classifiers" in line for line in said)
+    evaluate_run("run", protocols=["knn"], baselines=(), evaluate_on="train", say=said.append)
+    (line,) = (line for line in said if "training images of the classifiers" in line)
     assert "each finds itself as its nearest neighbor" in line
 
 
 def test_a_fit_that_did_not_converge_is_said(home):
     said = []
     how = {"baselines": (), "say": said.append}
-    (row, _) = evaluate_run("run", ["linear"], settings={"iterations": 1, "l2": [1e-4]}, **how)
+    (row, _) = evaluate_run("run", protocols=["linear"], settings={"iterations": 1, "l2": [1e-4]}, **how)
     assert row["converged"] is False
     assert any("linear, run: the fit did not converge in 1 iterations" in line for line in said)
     said.clear()
-    (row, _) = evaluate_run("run", ["linear"], **how)
+    (row, _) = evaluate_run("run", protocols=["linear"], **how)
     assert row["converged"] is True
     assert not any("converge" in line for line in said)
 
 
 def test_options_that_would_do_nothing_are_refused(home):
-    with pytest.raises(ValueError, match="--encoded says how the images of --data are read"):
-        evaluate_run("run", ["knn"], encoded=True)
+    with pytest.raises(ValueError, match="--encoded is for the images of --data"):
+        evaluate_run("run", protocols=["knn"], encoded=True)
     with pytest.raises(ValueError, match="--labels, --layout may be meant for --data or for --test-data"):
-        evaluate_run("run", ["knn"], data="digits", test_data="digits", labels="x", layout="flat")
-    with pytest.raises(ValueError, match="objectnet13:PATH is read in one way alone; leave out --layout"):
-        evaluate_run("run", ["knn"], test_data="objectnet13:x", layout="flat")
+        evaluate_run("run", protocols=["knn"], data="digits", test_data="digits", labels="x", layout="flat")
+    with pytest.raises(ValueError, match="objectnet13:PATH has a single layout; leave out --layout"):
+        evaluate_run("run", protocols=["knn"], test_data="objectnet13:x", layout="flat")
 
 
 def test_how_images_are_read_reaches_other_test_images(home):
@@ -339,7 +343,7 @@ def test_how_images_are_read_reaches_other_test_images(home):
         (folder / "others" / "test" / file).write_bytes((folder / "pictures" / file).read_bytes())
     (folder / "others.csv").write_text(labels_file({file: "light" for file in some}))
     how = {"baselines": (), "test_data": "folder:others"}
-    rows = evaluate_run("run", ["knn"], labels="others.csv", **how)
+    rows = evaluate_run("run", protocols=["knn"], labels="others.csv", **how)
     (row,) = (row for row in rows if row["protocol"] == "knn")
     assert (row["test_images"], row["accuracy"]) == (3, 0)  # by labels that are all wrong
     assert row["variant"] == "labels=others.csv"

@@ -313,7 +313,7 @@ def test_checkpoints_that_are_a_file_and_metrics_that_are_a_folder_are_said_to_b
 )
 def test_a_line_that_is_no_record_is_left_out_with_a_warning(line, tmp_path):
     (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1, "loss": 2.0}}\n{line}\n')
-    with pytest.warns(UserWarning, match="Line 2 of .* is no record"):
+    with pytest.warns(UserWarning, match="Line 2 of .* is not a record"):
         assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
 
 
@@ -366,7 +366,7 @@ def test_a_config_that_is_no_program_is_answered_with_its_line(tmp_path, world):
 def test_the_files_of_a_run_are_read_as_they_are_called_or_said_to_be_damaged(world, tmp_path):
     files, about = ("a/b.png", "two\nlines.png", "ä .png"), About(40, (2, 2, 1), ("0", "1"))
     knobs = load_config(world / "config.py").Knobs()
-    create_or_resume(tmp_path / "run", world / "config.py", knobs, about, files)
+    create_or_resume(tmp_path / "run", world / "config.py", knobs, about, files=files)
     assert trained_on(tmp_path / "run") == files
     (tmp_path / "run" / "trained_on.txt").write_bytes(b"a\xff\n")
     with pytest.raises(ValueError, match="trained_on.txt is damaged"):

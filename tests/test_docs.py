@@ -1,6 +1,7 @@
 """What the pages say is so: links lead somewhere, tests that are named exist, commands have these options, the house
 has these rooms, and the examples run."""
 
+import argparse
 import ast
 import contextlib
 import dataclasses
@@ -251,3 +252,35 @@ def test_figures_of_methods_are_those_of_the_readme_or_of_a_measurement():
         if page.parent.name == "methods":
             for figure in re.findall(r"\d+\.\d ± \d+\.\d", " ".join(page.read_text().split())):
                 assert figure in known, f"{page.name}: {figure}"
+
+
+def parsers(command, monkeypatch):
+    """The parsers with which a command reads its words, asked for by no words at all."""
+    made = []
+
+    def stop(parser, *_, **__):
+        made.append(parser)
+        raise SystemExit
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        main([command])
+    return made
+
+
+@pytest.mark.parametrize("command", [*COMMANDS.split("|"), "configs"])
+def test_every_argument_of_a_command_is_explained_by_its_help(command, monkeypatch):
+    with monkeypatch.context() as patch:
+        found = parsers(command, patch)
+    shown = help_of(command)
+    for parser in found:
+        for action in parser._actions:
+            if parser.add_help:
+                assert action.help, f"jaxcl {command}: {action.dest} has no help"
+            elif action.option_strings and "--help" not in action.option_strings:
+                # Its help is a text of its own (jaxcl.cli.texts).
+                assert shown & set(action.option_strings), (
+                    f"jaxcl {command}: {action.dest} is not in its text"
+                )
+    assert found or command == "parts"

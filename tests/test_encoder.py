@@ -105,10 +105,10 @@ def test_a_layer_of_the_head_is_what_the_head_makes_of_the_representation(run):
     np.testing.assert_allclose(z, h @ dense["kernel"] + dense.get("bias", 0.0), rtol=1e-5)
     np.testing.assert_array_equal(encoder_of(opened, at_layer(opened, -1))(IMAGES), z)
     np.testing.assert_array_equal(encoder_of(opened, at_layer(opened, 0))(IMAGES), h)
-    with pytest.raises(ValueError, match="has 1 layers, 0 is what goes in; got layer 2"):
+    with pytest.raises(ValueError, match="has 1 layers, and layer 0 is its input; got layer 2"):
         at_layer(opened, 2)
     bare = opened.recipe._replace(method=opened.recipe.method._replace(layers=None))
-    with pytest.raises(ValueError, match=r"no one head .* Leave out --layers \(layer=\)"):
+    with pytest.raises(ValueError, match=r"no single projection head .* Leave out --layers \(layer=\)"):
         at_layer(opened._replace(recipe=bare), 1)
 
 

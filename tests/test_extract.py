@@ -65,15 +65,15 @@ def test_tiles_are_means_and_end_in_pool_and_flatten():
     want = maps[0].reshape(2, 2, 3, 2, 2, 3).mean(axis=(2, 4)).reshape(2, -1)
     np.testing.assert_allclose(two, want, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(four, flat, rtol=1e-6)
-    with pytest.raises(ValueError, match="one tile or more a side; got 0"):
+    with pytest.raises(ValueError, match="on each side, must be at least 1; got 0"):
         extract.pool_to(0)
 
 
 def test_an_encoder_of_one_map_has_no_larger_one_and_no_three_scales():
     one = (jnp.zeros((2, 4, 4, 3)),)
-    with pytest.raises(ValueError, match="this encoder has 1, none wider than the last one's 4"):
+    with pytest.raises(ValueError, match="wider than the last, 4; this encoder has 1 maps"):
         extract.larger(one)
-    with pytest.raises(ValueError, match="3 widths, an average among them; this encoder gives 1, 4"):
+    with pytest.raises(ValueError, match="3 widths \\(the average has 1\\); this encoder gives 1, 4"):
         extract.scales(3)(one)
 
 

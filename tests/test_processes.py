@@ -28,7 +28,7 @@ process, processes, address, folder = int(sys.argv[1]), int(sys.argv[2]), sys.ar
 import jax
 from jaxcl.processes import join
 if processes > 1:
-    join(address, processes, process, timeout=float(sys.argv[5]), lost_after=10.0)
+    join(address=address, processes=processes, process=process, timeout=float(sys.argv[5]), lost_after=10.0)
 import numpy as np
 from jaxcl.typing import Images
 

@@ -172,16 +172,16 @@ def test_classifiers_are_asked_about_other_images_of_some_of_the_same_classes(wo
     arrays |= {f"{split}_labels": np.zeros(10, int) for split in ("train", "test")}
     np.savez(tmp_path / "other.npz", classes=["light"], **arrays)
     spec = f"npz:{tmp_path}/other.npz"
-    (row,) = evaluate_run(world / "run", ("linear",), baselines=(), test_data=spec)
+    (row,) = evaluate_run(world / "run", protocols=("linear",), baselines=(), test_data=spec)
     assert (row["train_images"], row["test_images"], row["accuracy"]) == (64, 10, 100.0)
     assert row["data"] == f"tested on {spec}"
     assert row["by_class"] == {"light": 100.0}
     np.savez(tmp_path / "other.npz", **arrays)
     with pytest.raises(ValueError, match="npz.* are numbers: store their names, as `classes` in the archive"):
-        evaluate_run(world / "run", ("linear",), baselines=(), test_data=spec)
+        evaluate_run(world / "run", protocols=("linear",), baselines=(), test_data=spec)
     np.savez(tmp_path / "other.npz", classes=["green"], **arrays)
     with pytest.raises(ValueError, match="have 1 classes that the training images .* not have: green"):
-        evaluate_run(world / "run", ("linear",), baselines=(), test_data=spec)
+        evaluate_run(world / "run", protocols=("linear",), baselines=(), test_data=spec)
 
 
 def test_other_data_that_stays_encoded_is_cropped_whole(world, tmp_path):
@@ -261,12 +261,12 @@ def test_untrained_is_how_a_run_that_was_started_from_another_began(world, tmp_p
         shutil.copytree(moved, init)
         for file in init.glob("checkpoints/*/manifest.json"):
             file.write_text("{}")
-        with pytest.raises(FileNotFoundError, match="not there any more as it was"):
+        with pytest.raises(FileNotFoundError, match="which is missing or has changed"):
             load_encoder(tmp_path / "next", untrained=True)
         shutil.rmtree(init)
-    with pytest.raises(FileNotFoundError, match="which is not there any more"):
+    with pytest.raises(FileNotFoundError, match="which is missing or has changed"):
         load_encoder(tmp_path / "next", untrained=True)
-    rows = evaluate_run(tmp_path / "next", ("knn",), say=(said := []).append)
+    rows = evaluate_run(tmp_path / "next", protocols=("knn",), say=(said := []).append)
     assert [row["encoder"] for row in rows] == ["raw pixels", "next"]
     assert any(line.startswith("Without the untrained encoder: ") for line in said)
 
@@ -286,7 +286,7 @@ def test_evaluate_embeds_once_per_encoder_however_many_protocols(world, monkeypa
 
     embedded, embed = [], subject.embed
     monkeypatch.setattr(subject, "embed", lambda *args, **more: embedded.append(args) or embed(*args, **more))
-    rows = evaluate_run(world / "run", ("knn", "linear"))
+    rows = evaluate_run(world / "run", protocols=("knn", "linear"))
     encoders = ["raw pixels", "untrained encoder", "run"]
     assert [row["encoder"] for row in rows] == encoders * 2
     assert [row["protocol"] for row in rows] == ["knn"] * 3 + ["linear"] * 3

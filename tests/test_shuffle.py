@@ -63,7 +63,7 @@ def test_blocks_are_as_many_as_any_number_of_devices_can_exchange():
 
 
 def test_blocks_that_cannot_exchange_equal_parts_are_refused():
-    with pytest.raises(ValueError, match="got 4 blocks of 24 rows. Leave blocks out for 2, or give 1"):
+    with pytest.raises(ValueError, match="got 4 blocks and 24 rows. Leave blocks out for 2, or give 1"):
         draw(KEY, 24, blocks=4)
     assert draw(KEY, 24, blocks=1).before.shape == (1, 24)
 

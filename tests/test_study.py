@@ -285,7 +285,7 @@ def test_a_study_that_was_stopped_goes_on_and_leaves_its_page(study, tmp_path, m
     assert "--learning-rate 0.01, not 0.5" in capsys.readouterr().err
     for words in (["--temperature", "0.5"], ["--temperature=0.5"], ["--no-temperature"]):
         assert main(["study", str(study), *words]) == 1
-        assert "is what the study varies" in capsys.readouterr().err
+        assert "so it cannot be set for all runs" in capsys.readouterr().err
 
 
 def test_two_processes_at_one_study_keep_each_others_sessions(study, tmp_path, monkeypatch):

@@ -230,21 +230,21 @@ def stopped_at_half(folder):
     shutil.rmtree(folder / "evaluations")
     (folder / FILE).unlink()
     shutil.rmtree(folder / "checkpoints" / "4")
-    (row,) = evaluate_run(folder, ["knn"], baselines=())
+    (row,) = evaluate_run(folder, protocols=["knn"], baselines=())
     assert row["step"] == 2
 
 
 def asked_otherwise_by_an_older_jaxcl(folder):
     """Whose results of another split had no name of their own, and were marked."""
-    (row,) = evaluate_run(folder, ["knn"], baselines=(), evaluate_on="train")
+    (row,) = evaluate_run(folder, protocols=["knn"], baselines=(), evaluate_on="train")
     del row["variant"]
     (folder / "evaluations" / "knn.json").write_text(json.dumps([row]))
 
 
 OTHERWISE = {
     "at an earlier checkpoint": stopped_at_half,
-    "on the training split": lambda folder: evaluate_run(folder, ["knn"], evaluate_on="train"),
-    "with another setting": lambda folder: evaluate_run(folder, ["knn"], settings={"k": 1}),
+    "on the training split": lambda folder: evaluate_run(folder, protocols=["knn"], evaluate_on="train"),
+    "with another setting": lambda folder: evaluate_run(folder, protocols=["knn"], settings={"k": 1}),
     "on another split, by an older jaxcl": asked_otherwise_by_an_older_jaxcl,
 }
 
@@ -289,7 +289,7 @@ def test_results_of_another_question_have_a_name_and_a_column_of_their_own(fresh
     (folder,) = (tmp_path / "again").glob("seed=0*")
     usual = (folder / "evaluations/knn.json").read_bytes()
     how = {"baselines": (), "settings": {"k": 1}}
-    (row,) = evaluate_run(folder, ["knn"], evaluate_on="train", **how)
+    (row,) = evaluate_run(folder, protocols=["knn"], evaluate_on="train", **how)
     assert (row["variant"], row["evaluated_on"]) == ("evaluate_on=train, k=1", "train")
     assert row["accuracy"] == 100  # each finds itself
     assert {file.name for file in (folder / "evaluations").iterdir()} == {
@@ -301,7 +301,7 @@ def test_results_of_another_question_have_a_name_and_a_column_of_their_own(fresh
     shown = accuracy_table([*evaluations(folder)])
     assert shown[0] == ("encoder", "knn", "knn, evaluate_on=train, k=1")
     # What is said and is the usual all the same is no other question.
-    (row,) = evaluate_run(folder, ["knn"], baselines=(), evaluate_on="test", settings={"k": 10.0})
+    (row,) = evaluate_run(folder, protocols=["knn"], baselines=(), evaluate_on="test", settings={"k": 10.0})
     assert {"variant", "evaluated_on"}.isdisjoint(row)
     assert row["accuracy"] == found["accuracy"]
 
@@ -382,7 +382,10 @@ def test_a_run_is_found_by_its_knobs_whatever_its_name(faked, tmp_path, capsys):
     assert len(run({"temperature": ["0.1"], "width": ["4"]})) == 1
     assert len(run({"width": ["4"], "temperature": ["0.10"], "seed": ["0", "1"]})) == 2
     assert trained == ["temperature=0.1,width=4", "width=4,temperature=0.10,seed=1"]
-    assert "seed=0 has the knobs of temperature=0.1,width=4, and is that run." in capsys.readouterr().out
+    assert (
+        "seed=0 has the same knobs as temperature=0.1,width=4, so it is the same run."
+        in capsys.readouterr().out
+    )
     # Two words for one number are one run, in two rows.
     assert len(run({"temperature": ["0.3", "0.30"]})) == 2
     assert trained[2:] == ["temperature=0.3"]
@@ -420,7 +423,7 @@ def test_a_run_that_cannot_be_evaluated_ends_no_sweep_and_is_named_at_its_end(fa
     def evaluate(folders, protocols, **more):
         if folders[0].name == "seed=0":
             raise Unevaluated(f"{folders[0]}: knn: too few images.", [])
-        good(folders, protocols, **more)
+        good(folders, protocols=protocols, **more)
 
     monkeypatch.setattr("jaxcl.sweep.evaluate_runs", evaluate)
     with pytest.raises(Unevaluated, match="seed=0: knn: too few images") as told:
@@ -470,7 +473,7 @@ def kinds(config, tmp_path):
 def test_a_kind_of_label_that_is_one_class_is_left_out_and_the_other_has_all_its_rows(
     kinds, tmp_path, together
 ):
-    with pytest.warns(UserWarning, match="By the labels 'digit' nothing is evaluated: all .* of one class"):
+    with pytest.warns(UserWarning, match="The labels 'digit' are not evaluated: all .* the same class"):
         assert kinds("0 * labels", "--protocol", "knn", "fewshot5", "--together", together, *BOTH) == 0
     for seed in ("seed=0", "seed=1"):
         rows = evaluations(tmp_path / "all" / seed)

@@ -91,7 +91,7 @@ def test_what_is_no_encoder_of_this_run_is_said_before_there_is_a_run(world, tmp
     file = tmp_path / "other.safetensors"
     tensors.write(file, {"params/encoder/Conv_0/kernel": np.zeros((3, 3, 3, 9), np.float32)})
     for init, message in {
-        str(file): "cannot be started from. The encoder of the file is made otherwise; params differ in",
+        str(file): "cannot be started from. The file has another encoder than this config: params differ in",
         "nowhere.safetensors": "There is no file",
         "nowhere": "expected a run directory, or a file of weights",
         "images.npz": "expected a run directory, or a file of weights",
@@ -130,7 +130,7 @@ def test_a_run_that_sees_other_numbers_than_the_one_it_starts_from_is_refused_wi
     assert "mean (0.485, 0.456, 0.406)" in (said := capsys.readouterr().err)
     assert "Give --standardize imagenet where the config has it, or set it in a copy of the config." in said
     assert main(["train", "small.py", "--init", "odd", "--run-dir", str(tmp_path / "none")]) == 1
-    assert "than it has learnt from. Set it in a copy of the config." in capsys.readouterr().err
+    assert "than it was trained on. Set it in a copy of the config." in capsys.readouterr().err
     assert main(["train", "same.py", "--init", "imagenet", "--run-dir", str(tmp_path / "next")]) == 0
     assert "Starts from the encoder of" in capsys.readouterr().out
     # A run that goes on needs nothing of what it began with.
@@ -207,7 +207,7 @@ def test_timm_gets_lines_of_its_own_and_a_run_starts_from_its_file(world, tmp_pa
         np.testing.assert_array_equal(a, b)
     # As the Hugging Face Hub keeps a file: its config says what weights do not show.
     (tmp_path / "config.json").write_text('{"architecture": "resnetaa18"}')
-    with pytest.raises(ValueError, match="resnetaa18 averages before its strides"):
+    with pytest.raises(ValueError, match="resnetaa18 has anti-aliasing before its strides"):
         weights.starting_from(file, method)(train)
 
 
@@ -268,7 +268,7 @@ def test_another_padding_is_refused_by_name_unless_the_file_says_that_it_is_its_
 def test_another_stem_is_refused_by_its_shape_and_a_head_is_not_in_a_file(drawn, tmp_path):
     method, train, _, arrays = resnet_moco(drawn, stem="cifar")
     tensors.write(tmp_path / "x.safetensors", arrays | {"conv1.weight": np.zeros((4, 3, 7, 7), np.float32)})
-    with pytest.raises(ValueError, match=r"conv1.weight is \[4, 3, 7, 7\], and would be \[4, 3, 3, 3\]"):
+    with pytest.raises(ValueError, match=r"conv1.weight is \[4, 3, 7, 7\], expected \[4, 3, 3, 3\]"):
         weights.starting_from(tmp_path / "x.safetensors", method)(train)
     with pytest.raises(ValueError, match="has an encoder alone, and this run also starts from encoder, head"):
         weights.starting_from(tmp_path / "x.safetensors", method, carries=("encoder", "head"))

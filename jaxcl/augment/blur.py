@@ -50,12 +50,12 @@ def gaussian_blur(
         The greatest sigma must then be known, and there is no radius.
     """
     if border != "black" and border not in BORDERS:
-        raise ValueError(f"a blur's border is black, {' or '.join(BORDERS)}; got {border!r}.")
+        raise ValueError(f"border must be black, {' or '.join(BORDERS)}; got {border!r}.")
     if radius is not None and radius < 0:
-        raise ValueError(f"a blur's radius is in pixels, 0 or more; got {radius}.")
+        raise ValueError(f"radius is in pixels and must be at least 0; got {radius}.")
     if boxes is not None and (boxes < 1 or radius is not None or known(sigma[1]) is None):
         raise ValueError(
-            "a blur by boxes has one or more, a greatest sigma that is known, and no radius; got"
+            "boxes, the number of box blurs, must be at least 1, with numbers for sigma and without radius; got"
             f" boxes={boxes}, sigma={sigma}, radius={radius}."
         )
     sigma = (number(sigma[0]), number(sigma[1]))
@@ -106,7 +106,7 @@ def blur_of_lines(params: Blur, settings: Mapping[str, Any], height: int) -> Cal
 
     def blur(x):
         for _ in range(boxes or 1):
-            x = shifted_sum(taps, x, border)
+            x = shifted_sum(taps, x, border=border)
         return x
 
     return blur

@@ -70,7 +70,7 @@ def color_jitter(
     if brightness_form not in ("multiply", "add"):
         raise ValueError(f'brightness_form must be "multiply" or "add"; got {brightness_form!r}.')
     if colors not in COLORS:
-        raise ValueError(f'colors are those of "tensorflow" or of "torchvision"; got {colors!r}.')
+        raise ValueError(f'colors must be "tensorflow" or "torchvision"; got {colors!r}.')
     means_of, saturated = COLORS[colors]
 
     def factor(u, strength):

@@ -89,7 +89,7 @@ def uniform_height(u: Array, shape: tuple[int, int], area: Bounds, ratio: Bounds
     least = larger(0.1, area[0])
     if not ascending(0.1, area[1]):
         raise ValueError(
-            f"uniform_height redraws boxes under a tenth of the image, so area must reach that far; got {area}."
+            f"uniform_height draws no crops below 0.1 of the image, so area must end at 0.1 or above; got {area}."
             " For smaller crops use distribution=uniform_area."
         )
     smallest, largest = area[0] * h * w, area[1] * h * w
@@ -210,7 +210,9 @@ def center_crop(
     out_h, out_w = (size, size) if isinstance(size, int) else size
     fraction = number(fraction)
     if not ascending(0, fraction, 1, strict=True):
-        raise ValueError(f"fraction is what is kept of a side, 0 < fraction <= 1; got {fraction}.")
+        raise ValueError(
+            f"fraction, the crop's side over the image's side, must be in (0, 1]; got {fraction}."
+        )
 
     def apply(params, image):
         h, w, _ = image.shape

@@ -59,7 +59,7 @@ def cutout(*, side: float = 0.5, fill: float = 0.5, probability: Number = 0.5) -
     of 32 pixels are theirs for CIFAR-10.
     """
     if not 0 < side <= 1:
-        raise ValueError(f"side is that of the hole, a fraction of the image's height; got {side}.")
+        raise ValueError(f"side, the hole's side over the image's height, must be in (0, 1]; got {side}.")
 
     def decide(u, shape):
         return Hole(on=u[0] < probability, row=whole(u[1], shape[0]), column=whole(u[2], shape[1]))
@@ -100,7 +100,9 @@ def gaussian_noise(*, scale: tuple[Number, Number] = (0.05, 0.2), probability: N
     evenly from `scale`. There are 2^24 different noises."""
     low, high = number(scale[0]), number(scale[1])
     if not ascending(0, low, high):
-        raise ValueError(f"scale are standard deviations, 0 <= least <= greatest; got {scale}.")
+        raise ValueError(
+            f"scale, a range of standard deviations, must be 0 <= least <= greatest; got {scale}."
+        )
 
     def decide(u, shape):
         return Noise(on=u[0] < probability, scale=between(u[1], low, high), seed=whole(u[2], 2**24))

@@ -45,8 +45,9 @@ def lab() -> Op:
 def ycbcr() -> Op:
     """Y'CbCr (ITU-R BT.601, 8 bits) of pixels in [0, 1], each channel less its mean, over its standard deviation.
 
-    These are those of CMC's code (train_CMC.py): means 116.151, 121.080, 132.342; deviations 109.500, 111.855, 111.964.
-    So Y lies within -0.92 and 1.09, Cb within -0.94 and 1.07, Cr within -1.04 and 0.97. Draws nothing.
+    These are those of CMC's code (train_CMC.py): means 116.151, 121.080, 132.342; standard deviations 109.500,
+    111.855, 111.964. So Y lies within -0.92 and 1.09, Cb within -0.94 and 1.07, Cr within -1.04 and 0.97.
+    Draws nothing.
     """
 
     def apply(params, image):
@@ -59,9 +60,9 @@ def ycbcr() -> Op:
 def ydbdr() -> Op:
     """Y'DbDr (SECAM) of pixels in [0, 1], each channel less its mean, over its standard deviation.
 
-    The coefficients are scikit-image's, means (0.457, -0.082, -0.052) and deviations (0.500, 1.331, 1.333) those of
-    PyContrast's code (datasets/util.py). So Y lies within -0.92 and 1.09, Db within -0.94 and 1.07, Dr within -0.97 and
-    1.04. Draws nothing.
+    The coefficients are scikit-image's, means (0.457, -0.082, -0.052) and standard deviations (0.500, 1.331, 1.333)
+    those of PyContrast's code (datasets/util.py). So Y lies within -0.92 and 1.09, Db within -0.94 and 1.07, Dr within
+    -0.97 and 1.04. Draws nothing.
     """
 
     def apply(params, image):

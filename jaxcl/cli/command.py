@@ -16,6 +16,7 @@ from jaxcl.interrupts import heard
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command that the words name (None: those of the program), and returns the status to end with."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]

@@ -30,9 +30,14 @@ def report(arguments: list[str]) -> int:
         " and two at a time, differences by seed, curves of all runs, scores, pictures that `jaxcl plot` drew, what"
         " ran where. It reads the directories alone: no config is executed and no image opened.",
     )
-    parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="of a run, or of a sweep")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="DIR/report.html unless given; of several, report.html here"
+        "directories", nargs="+", type=Path, metavar="DIR", help="directories of runs or of sweeps"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="default: DIR/report.html; for several directories, report.html here",
     )
     parser.add_argument(
         "--static",
@@ -51,7 +56,7 @@ def sweep(arguments: list[str]) -> int:
     """`jaxcl sweep CONFIG.py [--run-dir DIR] [--protocol NAME ...] --knob value value ...`"""
     from jaxcl.runs import Unevaluated
     from jaxcl.sweep import sweep as run_sweep
-    from jaxcl.tables import differences_table, fewest_seeds, sweep_table
+    from jaxcl.tables import FEW_SEEDS, differences_table, fewest_seeds, sweep_table
 
     parser = argparse.ArgumentParser(
         "jaxcl sweep",
@@ -62,16 +67,22 @@ def sweep(arguments: list[str]) -> int:
         " word: --features 16,32 32,64; one that is on or off takes True and False. --logger is that of every run, as"
         " `jaxcl train` takes it.",
     )
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--run-dir", type=Path, help="runs/CONFIG-sweep unless given")
-    parser.add_argument("--protocol", nargs="+", default=["knn", "linear"], metavar="NAME")
-    add_baselines(parser, unless_given="none")
+    parser.add_argument("config", type=Path, help="a config's file, or the name of one that comes with jaxcl")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/CONFIG-sweep")
+    parser.add_argument(
+        "--protocol",
+        nargs="+",
+        default=["knn", "linear"],
+        metavar="NAME",
+        help="how to evaluate, as for `jaxcl evaluate`; default: knn and linear",
+    )
+    add_baselines(parser, default="none")
     parser.add_argument(
         "--together",
         type=int,
         metavar="N",
-        help="runs that one program trains at once, where they differ in numbers alone (seeds, temperature, rates); on"
-        " an accelerator as many as its memory holds unless given, on a CPU 1: one after the other",
+        help="how many runs one program trains at once, where they differ only in numbers (seeds, temperature, rates);"
+        " default: on an accelerator as many as fit in its memory, on a CPU 1",
     )
     own, rest = parser.parse_known_args(arguments)
     own.config = found_config(own.config)
@@ -104,10 +115,7 @@ def sweep(arguments: list[str]) -> int:
     if rows:
         show("Difference by seed: mean, 95 % interval, p value (Holm)", header, rows)
     if fewest_seeds(results) < 3:
-        print(
-            "Fewer than three seeds say next to nothing: of two, the interval reaches nine standard deviations to"
-            " either side. Add some, as --seed 0..4."
-        )
+        print(f"{FEW_SEEDS} Add seeds, as --seed 0..4.")
     print(f"One page of all this: jaxcl report {sweep_dir}")
     if failed is not None:
         raise failed
@@ -146,8 +154,8 @@ def study(arguments: list[str]) -> int:
     names = {word: word[2:].partition("=")[0].replace("-", "_") for word in rest if word.startswith("--")}
     if taken := [word for word, name in names.items() if {name, name.removeprefix("no_")} & varied]:
         raise ValueError(
-            f"{', '.join(taken)} is what the study varies. For other values copy {path} and change them, or give"
-            " them to `jaxcl sweep`."
+            f"The study varies {', '.join(taken)}, so it cannot be set for all runs. For other values change a copy of"
+            f" {path}, or use `jaxcl sweep`."
         )
 
     def knobs(config: str, combination: Mapping[str, str]) -> Any:

@@ -19,8 +19,10 @@ from jaxcl.cli.words import (
     speaks,
 )
 
+RUN_DIR = "the directory of a run, as runs/quickstart"
+LAYOUT = "how a folder of images is read"
 BLACK_AND_WHITE = (
-    "the values that become black and white, of pixels of other than 8 bits; as in training unless given"
+    "the pixel values of black and white, for images that do not have 8 bits; default: as in training"
 )
 
 
@@ -32,25 +34,27 @@ def evaluate(arguments: list[str]) -> int:
     from jaxcl.tables import accuracy_table, classes_table, robustness_table
 
     parser = argparse.ArgumentParser("jaxcl evaluate", description="Accuracy of a run's representation.")
-    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("run_dir", type=Path, help=RUN_DIR)
     parser.add_argument(
         "--protocol",
         nargs="+",
         default=["knn", "linear"],
         metavar="NAME",
-        help=f"among {', '.join(PROTOCOLS)}",
+        help=f"how to evaluate: {', '.join(PROTOCOLS)}; default: knn and linear",
     )
-    add_baselines(parser, unless_given="both")
+    add_baselines(parser, default="raw and untrained")
     parser.add_argument("--no-baselines", action="store_true", help="the same as --baselines none")
     parser.add_argument(
-        "--parts", action="store_true", help="also each part of the representation that the config names"
+        "--parts",
+        action="store_true",
+        help="evaluate also each part of the representation that the config names",
     )
     parser.add_argument(
         "--beside",
         nargs="+",
         default=[],
         metavar="RUN_DIR",
-        help="other runs to compare with, as a supervised one",
+        help="other runs to compare with, such as a supervised one",
     )
     parser.add_argument(
         "--layers",
@@ -58,35 +62,38 @@ def evaluate(arguments: list[str]) -> int:
         type=int,
         default=[],
         metavar="K",
-        help="also these layers of the projection head: 1 is the first, -1 the last, which the loss sees",
+        help="evaluate also these layers of the projection head: 1 is the first, -1 the last, which the loss sees",
     )
     parser.add_argument(
         "--data", metavar="SPEC", help="another data set: tfds:NAME, folder:PATH, npz:PATH or digits"
     )
-    parser.add_argument(
-        "--data-dir", help="where TFDS has it, or the run's own (that of the run, if not given)"
-    )
-    parser.add_argument("--evaluate-on", metavar="SPLIT", help="another split to test on, as val")
+    parser.add_argument("--data-dir", metavar="DIR", help="directory of TFDS data; default: the run's")
+    parser.add_argument("--evaluate-on", metavar="SPLIT", help="another split to test on, such as val")
     parser.add_argument("--labels", metavar="FILE", help="another file of labels, FILE or FILE:COLUMN")
     parser.add_argument(
         "--layout",
         choices=LAYOUTS,
-        help="how a folder is read; the run's own as in training, --data by its look, unless given",
+        help=f"{LAYOUT}; default: as in training, and found from the folders for --data",
     )
     parser.add_argument(
         "--encoded",
         action="store_true",
-        help="leave the images of --data encoded: training crops come from whole images, tests see 7/8 of the centre",
+        help="decode the images of --data when they are needed: training crops are cut from whole images, test images"
+        " are the central 7/8",
     )
     parser.add_argument(
         "--test-data",
         metavar="SPEC",
-        help="other test images of classes with the same names (--evaluate-on, --labels, --layout and --value-range are"
-        " of these); objectnet13:PATH for ImageNet-100",
+        help="other test images, whose classes have the same names; --evaluate-on, --labels, --layout and --value-range"
+        " then describe these; objectnet13:PATH for ImageNet-100",
     )
     parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=BLACK_AND_WHITE)
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the protocol, as epochs=10"
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of the protocol, such as epochs=10",
     )
     add_trust(parser)
     add_processes(parser)
@@ -101,7 +108,7 @@ def evaluate(arguments: list[str]) -> int:
         try:
             results = evaluate_run(
                 own.run_dir,
-                own.protocol,
+                protocols=own.protocol,
                 baselines=baselines_of(words, unless_given=BASELINES),
                 parts=own.parts,
                 layers=own.layers,
@@ -145,26 +152,31 @@ def embed(arguments: list[str]) -> int:
         " tools: .npz (features [n, d], files, splits, classes, labels), .csv or .parquet (file, split, class, f0, f1,"
         " ...). Needs none of the images that the run was trained on.",
     )
-    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("run_dir", type=Path, help=RUN_DIR)
     parser.add_argument(
         "--data",
         metavar="SPEC",
-        help="folder:PATH, npz:PATH, npy:PATH, tfds:NAME or digits, all splits of it; the run's own unless given. Of a"
-        " run with --encoded files are seen as its own: 7/8 of the centre square",
+        help="folder:PATH, npz:PATH, npy:PATH, tfds:NAME or digits, all its splits; default: the run's. Where the run"
+        " was trained with --encoded, the central 7/8 of each image is embedded",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     parser.add_argument(
-        "--data-dir", help="where TFDS has it, or the run's own (that of the run, if not given)"
+        "--out", type=Path, required=True, metavar="FILE", help="the file to write: .npz, .csv or .parquet"
     )
+    parser.add_argument("--data-dir", metavar="DIR", help="directory of TFDS data; default: the run's")
     parser.add_argument(
         "--labels", metavar="FILE", help="the classes of a folder's images, FILE or FILE:COLUMN"
     )
-    parser.add_argument("--layout", choices=LAYOUTS, default="auto")
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, default="auto", help=f"{LAYOUT}; default: auto, found from the folders"
+    )
     parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=BLACK_AND_WHITE)
     parser.add_argument(
-        "--layer", type=int, metavar="K", help="of the head: 1 is the first, -1 the projection z"
+        "--layer",
+        type=int,
+        metavar="K",
+        help="a layer of the projection head: 1 is the first, -1 the projection z; default: the representation h",
     )
-    parser.add_argument("--untrained", action="store_true", help="by the encoder as the run began")
+    parser.add_argument("--untrained", action="store_true", help="use the encoder as it was before training")
     add_trust(parser)
     own = parser.parse_args(arguments)
     from jaxcl.features import check_file, embed_run, write
@@ -196,9 +208,14 @@ def export(arguments: list[str]) -> int:
         " lines of Python that load it; timm: the same for timm, with ResNet-D, SE and SK too; safetensors: any encoder"
         " by jaxcl's own names. `jaxcl train CONFIG --init FILE` starts a run from any.",
     )
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--to", required=True, choices=("torchvision", "timm", "safetensors"))
-    parser.add_argument("--out", type=Path, metavar="FILE", help="a file in RUN_DIR/weights unless given")
+    parser.add_argument("run_dir", type=Path, help=RUN_DIR)
+    parser.add_argument(
+        "--to",
+        required=True,
+        choices=("torchvision", "timm", "safetensors"),
+        help="whose names and layouts the weights get; safetensors: those of jaxcl",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: a file in RUN_DIR/weights")
     add_trust(parser)
     own = parser.parse_args(arguments)
     from jaxcl.weights import export_run
@@ -213,7 +230,7 @@ def status(arguments: list[str]) -> int:
         "jaxcl status",
         description="How runs stand, also while they train: step, speed, time left, last save. Nothing is executed.",
     )
-    parser.add_argument("directory", type=Path, nargs="+", help="of a run, or of a sweep")
+    parser.add_argument("directory", type=Path, nargs="+", help="the directory of a run or of a sweep")
     own = parser.parse_args(arguments)
     from jaxcl.status import lines, runs_in
     from jaxcl.status import status as status_of
@@ -234,26 +251,36 @@ def plot(arguments: list[str]) -> int:
         "jaxcl plot",
         description="Pictures of a run, and a report that shows them; or accuracy against a knob of a sweep.",
     )
-    parser.add_argument("run_dir", type=Path, help="of a run, or of a sweep")
+    parser.add_argument("run_dir", type=Path, help="the directory of a run or of a sweep")
     of_run = parser.add_argument_group("of a run")
-    of_run.add_argument("--data", metavar="SPEC", help="other images to show than the run's own")
+    of_run.add_argument("--data", metavar="SPEC", help="images to show; default: the run's")
+    of_run.add_argument("--data-dir", metavar="DIR", help="directory of TFDS data; default: the run's")
     of_run.add_argument(
-        "--data-dir", help="where TFDS has them, or the run's own (that of the run, if not given)"
+        "--labels", metavar="FILE", help="the classes of the images of --data, FILE or FILE:COLUMN"
     )
-    of_run.add_argument("--labels", metavar="FILE", help="their classes, FILE or FILE:COLUMN")
-    of_run.add_argument("--layout", choices=LAYOUTS, help="how a folder is read")
+    of_run.add_argument("--layout", choices=LAYOUTS, help=LAYOUT)
     of_run.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=BLACK_AND_WHITE)
     add_trust(of_run)
     of_sweep = parser.add_argument_group("of a sweep")
-    of_sweep.add_argument("--knob", metavar="NAME", help="on the x axis; the first that varies unless given")
     of_sweep.add_argument(
-        "--lines", metavar="NAME", help="tells the lines apart: another knob, labels, protocol"
+        "--knob", metavar="NAME", help="the knob on the x axis; default: the first that varies"
     )
     of_sweep.add_argument(
-        "--where", nargs="+", default=[], metavar="NAME=VALUE", help="which runs, as protocol=knn"
+        "--lines",
+        metavar="NAME",
+        help="which knob distinguishes the lines (one line per value); or labels, or protocol",
     )
-    of_sweep.add_argument("--chance", type=float, help="the accuracy of guessing, in percent")
-    of_sweep.add_argument("--out", type=Path, help="SWEEP_DIR/sweep.png unless given")
+    of_sweep.add_argument(
+        "--where",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="which results to draw, such as protocol=knn",
+    )
+    of_sweep.add_argument(
+        "--chance", type=float, metavar="PERCENT", help="the accuracy of chance, drawn as a line"
+    )
+    of_sweep.add_argument("--out", type=Path, metavar="FILE", help="default: SWEEP_DIR/sweep.png")
     own = parser.parse_args(arguments)
     if (own.run_dir / "sweep.json").is_file():
         where = dict(word.split("=", 1) for word in own.where if "=" in word)

@@ -118,12 +118,12 @@ def replay(arguments: list[str]) -> int:
     """`jaxcl replay RUN_DIR [--step N]`"""
     parser = argparse.ArgumentParser(
         "jaxcl replay",
-        description="Makes a training step of a run again, by default the last one that was not taken as its numbers"
-        " were not finite, and names the operation that made them.",
+        description="Repeats a training step of a run and names the operation whose result is not finite. Default: the"
+        " last step that was left out because its numbers were not finite.",
     )
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--step", type=int, metavar="N", help="another training step; the first is 1")
-    parser.add_argument("--data-dir", help="where TFDS has its images (that of the run, if not given)")
+    parser.add_argument("run_dir", type=Path, help="the directory of a run, as runs/quickstart")
+    parser.add_argument("--step", type=int, metavar="N", help="the training step to repeat; the first is 1")
+    parser.add_argument("--data-dir", metavar="DIR", help="directory of TFDS data; default: the run's")
     add_trust(parser)
     own = parser.parse_args(arguments)
     from jaxcl.replay import lines
@@ -186,7 +186,7 @@ def configs(arguments: list[str]) -> int:
         description="Lists the configs that come with jaxcl; with a name, prints that config, to be kept and changed:"
         " jaxcl configs quickstart > mine.py",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the config to print; default: list all")
     own = parser.parse_args(arguments)
     from jaxcl.shipped import about, named, shipped
 

@@ -54,15 +54,15 @@ def preset_among(words: Sequence[str]) -> tuple[str | None, list[str]]:
     return own.preset, rest
 
 
-def add_baselines(parser: argparse.ArgumentParser, *, unless_given: str) -> None:
+def add_baselines(parser: argparse.ArgumentParser, *, default: str) -> None:
     """--baselines: words of `baselines_of`."""
     parser.add_argument(
         "--baselines",
         nargs="*",
         choices=("raw", "untrained", "none"),
         metavar="NAME",
-        help="what to evaluate as well: raw (pixels; slow by a linear classifier), untrained (the encoder), or none;"
-        f" {unless_given} unless given, without words both",
+        help="what else to evaluate: raw (the pixels; slow with a linear classifier), untrained (the encoder before"
+        f" training) or none; default: {default}; --baselines with no name means raw and untrained",
     )
 
 
@@ -77,7 +77,7 @@ def baselines_of(words: Sequence[str] | None, *, unless_given: Sequence[str]) ->
     if words is None:
         return list(unless_given)
     if "none" in words and len(set(words)) > 1:
-        raise ValueError(f"--baselines none stands alone; got {' '.join(words)}.")
+        raise ValueError(f"--baselines none cannot be given with other names; got {' '.join(words)}.")
     return [] if "none" in words else [name for name in BASELINES if not words or name.split()[0] in words]
 
 
@@ -86,10 +86,15 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
         "--distributed",
         nargs="*",
         metavar="WORD",
-        help="as one of several processes: nothing where jax knows the cluster, or HOST:PORT PROCESSES PROCESS",
+        help="run as one of several processes: give no words where jax detects the cluster, else HOST:PORT of"
+        " process 0, the number of processes, and the number of this one",
     )
     parser.add_argument(
-        "--join-timeout", type=float, default=120.0, metavar="SECONDS", help="to wait for the others; 120"
+        "--join-timeout",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="how long to wait for the other processes; default: 120",
     )
 
 
@@ -97,7 +102,7 @@ def add_trust(parser: Any) -> None:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="execute the run's config.py whoever made it (your own, and those of jaxcl, need no word)",
+        help="execute the run's config.py; needed only for runs made elsewhere, so read it first",
     )
 
 
@@ -121,7 +126,7 @@ def join_processes(words: Sequence[str], *, timeout: float) -> None:
         raise ValueError(
             f"--distributed takes nothing, or HOST:PORT, the number of processes and this one's number; got {words}."
         )
-    join(words[0], int(words[1]), int(words[2]), timeout=timeout)
+    join(address=words[0], processes=int(words[1]), process=int(words[2]), timeout=timeout)
 
 
 def settings_of(words: Sequence[str]) -> dict[str, Any]:

@@ -190,6 +190,15 @@ def _steps_per_epoch(batch_size: int, n: int) -> int:
     return n // batch_size
 
 
+def check_steps(steps: int, epochs: float, count: int, batch_size: int) -> None:
+    """Raises ValueError where the epochs of a run are less than one of its steps."""
+    if steps < 1:
+        raise ValueError(
+            f"--epochs {epochs:g} of {count} images is less than one step of {batch_size}. Take more epochs or a"
+            " smaller --batch-size."
+        )
+
+
 def _checked(step: int) -> int:
     if step < 0:
         raise ValueError(f"steps are counted from 0; got {step}.")

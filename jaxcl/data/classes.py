@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxcl.typing import Images
+
 # WordNet's numbers of the classes, as ImageNet's folders and TFDS's labels are called.
 IMAGENET100 = tuple(
     "n01558993 n01692333 n01729322 n01735189 n01749939 n01773797 n01820546 n01855672 n01978455 n01980166"
@@ -40,8 +42,30 @@ def without_list(spec: str) -> tuple[str, tuple[str, ...] | None]:
     if name in CLASS_LISTS and mark:
         return whole, CLASS_LISTS[name]
     if mark and spec.startswith("tfds:"):
-        raise ValueError(f"{spec!r} names no list of classes; there are {', '.join(CLASS_LISTS)}.")
+        raise ValueError(
+            f"{spec!r} is not followed by a known list of classes; there are {', '.join(CLASS_LISTS)}."
+        )
     return spec, None
+
+
+def numbers_by_name(images: Images, classes: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The labels of images as numbers in other `classes`, found by name; and the names that are not there, or several
+    times, whose number is -1. A class without a name has its number for one.
+
+    >>> images = Images("three", np.zeros((3, 1, 1, 1), np.uint8), np.array([0, 1, 2]), ("b", "a", "c"))
+    >>> numbers, strange = numbers_by_name(images, ("a", "b"))
+    >>> numbers.tolist(), strange
+    ([1, 0, -1], ['c'])
+    """
+    labels = np.asarray(images.labels)
+    if classes and tuple(images.classes) == tuple(classes):  # also where two of them have one name
+        return labels, []
+    found, which = np.unique(labels, return_inverse=True)
+    names = [images.classes[k] if images.classes else str(k) for k in found]
+    known = [name for name in classes if list(classes).count(name) == 1]
+    place = {name: list(classes).index(name) for name in known}
+    numbers = np.array([place.get(name, -1) for name in names], np.int32)
+    return numbers[which], sorted(set(names) - set(known))
 
 
 def chosen_rows(

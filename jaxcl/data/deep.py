@@ -84,7 +84,7 @@ def read_png(file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None]:
     except zlib.error as error:
         raise ValueError(f"its pixels are damaged: {error}") from None
     if len(lines) < wanted:
-        raise ValueError(f"its pixels break off after {len(lines)} of {wanted} bytes")
+        raise ValueError(f"its pixels are truncated: {len(lines)} of {wanted} bytes")
     levels, start = np.empty((h, w, c), np.uint16), 0
     for (top, left, down, right), (rows, columns) in zip(passes, shapes, strict=True):
         n = rows * (1 + 2 * c * columns)
@@ -98,17 +98,17 @@ def read_png(file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None]:
 def chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
     """The chunks of a PNG up to its end, (name, content); their checksums are compared."""
     if file.read(8) != SIGNATURE:
-        raise ValueError("it does not begin as a PNG does")
+        raise ValueError("it has no PNG signature")
     while True:
         head = file.read(8)
         if len(head) < 8:
-            raise ValueError("it breaks off")
+            raise ValueError("it is truncated")
         length, name = struct.unpack(">I4s", head)
         content, check = file.read(length), file.read(4)
         if len(content) < length or len(check) < 4:
-            raise ValueError("it breaks off")
+            raise ValueError("it is truncated")
         if zlib.crc32(name + content) != int.from_bytes(check, "big"):
-            raise ValueError(f"its {name.decode('latin-1')} is damaged: the checksum is another")
+            raise ValueError(f"its {name.decode('latin-1')} is damaged: wrong checksum")
         if name == b"IEND":
             return
         yield name, content
@@ -124,7 +124,7 @@ def unfiltered(filters: np.ndarray, lines: np.ndarray) -> np.ndarray:
     Raises ValueError where a filter is none of these.
     """
     if filters.max() > 4:
-        raise ValueError(f"it names a filter {filters.max()}; there are 0 to 4")
+        raise ValueError(f"its filter type is {filters.max()}; PNG has 0 to 4")
     made, above = np.empty_like(lines), np.zeros_like(lines[0])
     for top in range(0, len(lines), BAND):
         band = slice(top, top + BAND)

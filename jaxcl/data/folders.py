@@ -263,5 +263,5 @@ def missing(path: Path, what: str) -> FileNotFoundError:
         )
     except OSError:
         near = []
-    hint = f" Did you mean {parent / near[0]}?" if near else f" The last folder there on the way is {parent}."
+    hint = f" Did you mean {parent / near[0]}?" if near else f" The last part of it that exists is {parent}."
     return FileNotFoundError(f"there is no {what} {path}.{hint}")

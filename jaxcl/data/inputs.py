@@ -106,7 +106,9 @@ def input_pipeline(
     if source is not None:
         if stored is None:
             if side is None:
-                raise ValueError("found images have any size, so say what is sent to the device: stored=256.")
+                raise ValueError(
+                    "encoded images have any size: give the side of the images sent to the device, as stored=256."
+                )
             stored = side * 8 // 7
         return InputPipeline(host_images(source, stored, threads=threads, tolerate=tolerate))
     assert isinstance(images, Images)

@@ -223,5 +223,5 @@ def resized(image: np.ndarray, size: int) -> np.ndarray:
 
 def labels_of(images: Images) -> np.ndarray:
     if images.labels is None:
-        raise ValueError(f"{images.name} has no labels; what is on a canvas is known by them.")
+        raise ValueError(f"{images.name} has no labels; the digits of a canvas need them.")
     return np.asarray(images.labels)

@@ -155,14 +155,14 @@ def grid_shape(features: int, side: int) -> tuple[int, int, int]:
     """
     if side < 1 or features % side**2:
         raise ValueError(
-            f"side is that of the grid whose vectors lie in a row, so that side x side divides the {features} features;"
-            f" got {side}."
+            f"The {features} features are a grid of side x side vectors, so side x side must divide them; got"
+            f" side={side}."
         )
     channels = features // side**2
     if channels > MOST_CHANNELS:
         raise ValueError(
-            f"On a grid of side {side} the {features} features are {channels} channels, more than {MOST_CHANNELS}: say"
-            " the side of the encoder's grid, as side=7."
+            f"With side {side} a vector of the grid has {channels} channels, more than {MOST_CHANNELS}. Set the side of"
+            " the encoder's grid, as side=7."
         )
     return side, side, channels
 

@@ -108,7 +108,8 @@ def finetune_grid(
     best = max(score for score in [*scores.values(), -1.0] if score is not None)
     if best < 0:
         raise ValueError(
-            f"Fine-tuning diverged at each of the learning rates {tuple(learning_rates)}: name lower ones."
+            f"Fine-tuning diverged at each of the learning rates {tuple(learning_rates)}. Set lower ones: --set"
+            " learning_rates=[...]."
         )
     rate = min(rate for (rate, _), score in scores.items() if score == best)
     decay = max(decay for (own, decay), score in scores.items() if own == rate and score == best)

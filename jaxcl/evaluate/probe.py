@@ -379,7 +379,9 @@ def predict_each(weights, bias, classes, features) -> np.ndarray:
     """The labels [p, n] that p classifiers, weights [p, d, c] and bias [p, c], give to features [n, d]."""
     features = np.asarray(features)
     if features.ndim != 2 or features.shape[1] != weights.shape[1]:
-        raise ValueError(f"features must be [n, {weights.shape[1]}], as those fitted; got {features.shape}.")
+        raise ValueError(
+            f"features must be [n, {weights.shape[1]}], the width it was fitted on; got {features.shape}."
+        )
     features = features.astype(weights.dtype, copy=False)
     return np.stack(
         [classes[np.argmax(features @ w + b, axis=1)] for w, b in zip(weights, bias, strict=True)]

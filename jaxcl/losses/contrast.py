@@ -263,7 +263,7 @@ def queue_nce(
 # --- what they use --------------------------------------------------------------------------------------------
 
 
-def interleave(views: tuple[Array, ...]) -> Array:
+def interleave(*views: Array) -> Array:
     """v arrays [n, ...] -> [v n, ...], the views of one image beside each other (and so on the same device)."""
     return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
 
@@ -290,7 +290,7 @@ def _anchors(name, views, temperature, similarity, block_size, axis_name, *, lea
 def _scaled(views, temperature, similarity, is_blockwise: bool, axis_name: str | None) -> tuple[Array, bool]:
     """(rows of all views, whether s/temperature is their dot product)."""
     if similarity is not cosine and similarity is not dot:
-        return interleave(views), False
+        return interleave(*views), False
 
     def scale(views, root):
         return jnp.stack([(normalize(z) if similarity is cosine else z) * root for z in views])

@@ -127,7 +127,7 @@ def visreg(
     """
     z1, z2 = checks.views("visreg", z1, z2)
     checks.several("visreg", len(z1), axis_name, "it takes variances")
-    z = interleave((z1, z2))
+    z = interleave(z1, z2)
     middle = collectives.mean(jnp.mean(z, axis=0), axis_name)
     spread = jnp.sqrt(collectives.mean(jnp.mean(jnp.square(z - middle), axis=0), axis_name) + epsilon)
     distance = sliced_wasserstein(

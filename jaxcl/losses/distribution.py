@@ -129,7 +129,7 @@ def decoupled_nt_xent(
         raise ValueError(f'decoupled_nt_xent has convention="paper" and "notebook"; got {convention!r}.')
     paper = convention == "paper"
     spread = log_sum_exp(
-        interleave((z1, z2)),
+        interleave(z1, z2),
         temperature=temperature,
         mask_self=paper,
         block_size=block_size,
@@ -360,5 +360,5 @@ def generalized(
     z1, z2 = checks.views("generalized", z1, z2)
     if normalized:
         z1, z2 = normalize(z1), normalize(z2)
-    spread = distribution(key, interleave((z1, z2)), axis_name=axis_name)
+    spread = distribution(key, interleave(z1, z2), axis_name=axis_name)
     return alignment(z1, z2, per=per, axis_name=axis_name) + weight * spread

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from jaxcl.losses.contrast import nt_xent
@@ -16,7 +15,7 @@ from jaxcl.losses.distribution import (
 )
 from jaxcl.losses.keyless import keyless
 from jaxcl.losses.pairs import margin_triplet, nt_logistic
-from jaxcl.typing import Array
+from jaxcl.typing import Array, Loss
 
 PRIORS = {"swd_sphere": uniform_sphere, "swd_cube": uniform_cube, "swd_normal": normal}
 
@@ -28,7 +27,7 @@ def family(
     weight: float | Array = 5.0,
     margin: float | Array = 0.4,
     semi_hard: bool = False,
-) -> Callable[..., Array]:
+) -> Loss:
     """A loss of the generalized family (Chen, Luo and Li, 2021, arXiv:2011.02803), or one that SimCLR compares with
     NT-Xent (Chen et al. 2020, arXiv:2002.05709, table 4), for `methods.simclr`.
 

@@ -52,13 +52,14 @@ def keyless(function: Callable[..., Array], **settings: Any) -> Keyless:
         )
     if "axis_name" in settings:
         raise TypeError(
-            f"keyless takes the settings of {name}, and axis_name is none: the method names the axis. Leave it out."
+            f"keyless takes the settings of {name}, and axis_name is not a setting: the method gives it. Leave it out."
         )
     unknown = [setting for setting in settings if setting not in parameters]
     if unknown and not open_ended:
         known = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "axis_name"]
         raise TypeError(
-            f"{name} has the settings {', '.join(known) or '(none)'}; got {', '.join(unknown)}. Is it another loss's?"
+            f"{name} has the settings {', '.join(known) or '(none)'}; got {', '.join(unknown)}. Is that a setting"
+            " of another loss?"
         )
     return Keyless(function, settings)
 

@@ -114,9 +114,9 @@ def patch_nce(
     weights = dict(below) if isinstance(below, Mapping) else {below: 1.0}
     for rows in weights:
         if not 0 < rows < h:
-            raise ValueError(f"a grid of {h} rows has patches 1 to {h - 1} rows below; got below={rows}.")
+            raise ValueError(f"below must be 1 to {h - 1} rows for a grid of {h} rows; got {rows}.")
     if not weights:
-        raise ValueError("patch_nce needs to know how many rows below; got none.")
+        raise ValueError("below needs at least one number of rows; got none.")
 
     predicting = h - min(weights)  # rows that have any to predict
     columns = n * h * w * collectives.size(axis_name)

@@ -102,7 +102,9 @@ def _triplets(name, z1, z2, sides, similarity, axis_name):
     """Of the rows of each view: similarities [2, n, m] to all rows of the other view, or of both; their positives
     [2, n]; and which are negatives [n, m]."""
     if sides not in (1, 2):
-        raise ValueError(f"{name} has negatives of one side, the other view, or of 2; got sides={sides!r}.")
+        raise ValueError(
+            f"{name}: sides must be 1 (negatives from the other view) or 2 (from both views); got sides={sides!r}."
+        )
     views = checks.views(name, z1, z2)
     checks.several(name, len(z1), axis_name, "the negatives are other images")
     everyone = collectives.gather(jnp.stack(views, axis=1), axis_name)

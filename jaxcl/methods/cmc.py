@@ -74,7 +74,7 @@ def cmc(
     """
     if len(encoders) < 2 or pairs not in ("all", "core"):
         raise ValueError(
-            f'cmc contrasts two parts or more, "all" pairs of them or those of the "core" view; got'
+            f'cmc needs at least two encoders, and pairs="all" or "core"; got'
             f" {len(encoders)} encoders and pairs={pairs!r}."
         )
     count = len(encoders)
@@ -98,9 +98,7 @@ def cmc(
 
     def init(key, batch):
         if negatives != "batch" and not (isinstance(negatives, int) and negatives > 0):
-            raise ValueError(
-                f'cmc draws so many negatives, 1 or more, or takes the "batch"; got {negatives!r}.'
-            )
+            raise ValueError(f'negatives must be a number of at least 1, or "batch"; got {negatives!r}.')
         views_key, *made_keys = keys.of_init(key, 3 * count)
         params: dict[str, PyTree] = {}
         state: dict[str, PyTree] = {}
@@ -108,8 +106,8 @@ def cmc(
         if len(parts) != count:
             number = "two" if count == 2 else count
             raise ValueError(
-                f"cmc needs one view of an image in {number} parts, one an encoder, as augment.channel_views(recipe,"
-                f" (1, 2)) has two; its `views` made {len(parts)}."
+                f"cmc needs one view of an image in {number} parts, one for each encoder, as"
+                f" augment.channel_views(recipe, (1, 2)) has two; its `views` made {len(parts)}."
             )
         image = jax.ShapeDtypeStruct((*parts[0].shape[:3], sum(x.shape[3] for x in parts)), jnp.float32)
         cuts = [[x.shape[-1] for x in cut] for cut in (parts, jax.eval_shape(channels, image))]

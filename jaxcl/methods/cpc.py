@@ -117,7 +117,9 @@ def cpc(
         what the top row predicts, against that row of the batch.
     """
     if not 1 <= rotations <= 4:
-        raise ValueError(f"a grid is predicted in one to four directions; got rotations={rotations}.")
+        raise ValueError(
+            f"rotations, the number of directions of prediction, must be 1 to 4; got rotations={rotations}."
+        )
 
     def cut_up(view):
         return view if view.ndim == 6 else patches(view, *patch)
@@ -134,8 +136,8 @@ def cpc(
         weights = rows(height)
         if not weights or not all(0 < below < height for below in weights):
             raise ValueError(
-                f"cpc has a grid of {height} rows and is to predict {sorted(weights) or 'no row'} below; give it"
-                " smaller patches or larger images, or other `rows`."
+                f"cpc cannot predict {sorted(weights) or 'no row'} below in a grid of {height} rows; take"
+                " smaller patches, larger images or other `rows`."
             )
         if shared_predictor:
             return {"predictor": weights}

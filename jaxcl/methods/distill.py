@@ -87,7 +87,9 @@ def distill(
         told = teacher.classify(state["teacher"]["params"], state["teacher"]["state"], x)
         told = jax.lax.stop_gradient(told.astype(jnp.float32))
         if told.shape[1] != classes:
-            raise ValueError(f"The teacher knows {told.shape[1]} classes, and the student has {classes}.")
+            raise ValueError(
+                f"The teacher has {told.shape[1]} classes and the student {classes}; both must have the same."
+            )
         own_state = {name: state[name] for name in ("encoder", "head")}
         logits, own_state = network.apply(params, own_state, x, train=True)
         target = jax.nn.softmax(told / temperature)

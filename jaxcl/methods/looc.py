@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxcl import collectives, keys, losses
 from jaxcl.extract import pool
 from jaxcl.feature_transform import Transform
+from jaxcl.losses.contrast import interleave
 from jaxcl.memory import Queue, ema, push, random_queue
 from jaxcl.methods import checks
-from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
 from jaxcl.shuffle import shuffled
 from jaxcl.similarity import normalize
@@ -74,7 +74,7 @@ def looc(
     is not known, as their code was not published. Temperature and decay are MoCo v2's, as the paper does not say.
     """
     if spaces < 1:
-        raise ValueError(f"looc needs a space to compare in; got spaces={spaces}.")
+        raise ValueError(f"looc needs at least one embedding space; got spaces={spaces}.")
     loss = partial(losses.looc, temperature=temperature)
     shown = tuple(range(spaces)) if embedded is None else tuple(embedded)
 

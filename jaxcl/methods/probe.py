@@ -1,4 +1,4 @@
-"""A classifier trained along with any method, which learns nothing from it."""
+"""An online classifier: trained beside any method, which learns nothing from it."""
 
 from __future__ import annotations
 

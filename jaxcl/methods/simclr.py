@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxcl import collectives, keys
 from jaxcl.extract import pool
 from jaxcl.losses import temperature_of
+from jaxcl.losses.contrast import interleave
 from jaxcl.methods import checks
 from jaxcl.methods.projected import projected
 from jaxcl.monitor import contrast_monitor
@@ -97,8 +98,3 @@ def of_one_size(views: tuple[Array, ...]) -> list[list[int]]:
     for view, x in enumerate(views):
         alike.setdefault(x.shape, []).append(view)
     return list(alike.values())
-
-
-def interleave(*views: Array) -> Array:
-    """v arrays [b, ...] -> [b v, ...], the views of one image beside each other."""
-    return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])

@@ -12,11 +12,11 @@ from jaxcl import collectives, keys
 from jaxcl.extract import pool
 from jaxcl.feature_transform import BatchScores
 from jaxcl.losses import info_nce
+from jaxcl.losses.contrast import interleave
 from jaxcl.memory import ema, push
 from jaxcl.methods import checks
 from jaxcl.methods.moco import with_queue
 from jaxcl.methods.projected import of_state, projected
-from jaxcl.methods.simclr import interleave
 from jaxcl.monitor import contrast_monitor
 from jaxcl.similarity import dot, normalize
 from jaxcl.typing import Array, FiveParts, Method, Net, Scores, Views

@@ -59,14 +59,16 @@ def masked_context(
         what stands above the first row, in each block. 1 in PyTorch Lightning Bolts, with which Falcon and Cho (2020)
         ran CPC v2; 0 in the pseudo-code of Henaff et al. (appendix).
     sides
-        where zeros stand beside the grid. "late": the 1x3 convolution has no padding, so its two outermost columns are
-        left out, and zeros stand for them before the 2x1 (Bolts). "early": the 1x3 convolution is padded to the grid's
-        width (the pseudo-code, whose Conv2D pads but where it says otherwise).
+        where the grid is padded with zeros. "late": the 1x3 convolution has no padding, so its two outermost columns
+        are left out, and zeros stand for them before the 2x1 (Bolts). "early": the 1x3 convolution is padded to the
+        grid's width (the pseudo-code, whose Conv2D pads but where it says otherwise).
 
     As published: `masked_context(top=0.0, sides="early")`.
     """
     if sides not in ("early", "late"):
-        raise ValueError(f'zeros stand beside the grid "early" or "late"; got sides={sides!r}.')
+        raise ValueError(
+            f'sides, where the grid is padded with zeros, must be "early" or "late"; got sides={sides!r}.'
+        )
     return from_linen(MaskedContext(hidden, blocks, top, sides, dtype))
 
 
@@ -78,7 +80,7 @@ def residual_classifier(
         `blocks` bottlenecks of c channels, `inner` within > mean over the grid > dense
 
     CPC v2's for few labels (Henaff et al., arXiv:1905.09272, "efficient classification"): 11 blocks of 4096 channels,
-    1024 within, which is a quarter (None). No stride; zeros stand beside the grid; the dense layer starts at 0, so that
+    1024 within, which is a quarter (None). No stride; zero padding; the dense layer starts at 0, so that
     at first all classes are equally likely. Those last three are ours.
     """
     if blocks < 1 or classes < 2 or (inner is not None and inner < 1):

@@ -47,7 +47,7 @@ def projection_head(
     layers = layers if mode == "nonlinear" else 1
     if until is not None and not 0 <= until < layers:
         raise ValueError(
-            f"until is how many of {layers} layers are kept, fewer than all of them; got {until}."
+            f"until, the number of layers kept, must be 0 to {layers - 1} for {layers} layers; got {until}."
         )
     if mode == "none" or until == 0:
         return Net(

@@ -183,8 +183,8 @@ class BatchNorm(nn.Module):
         if groups > 1:
             if groups % devices:
                 raise ValueError(
-                    f"batch_norm cuts the global batch into groups that may not straddle devices: {groups}"
-                    f" groups on {devices} devices. Make groups 1 or a multiple of {devices}."
+                    f"batch_norm needs groups that each lie on one device; got {groups} groups on {devices} devices."
+                    f" Make groups 1 or a multiple of {devices}."
                 )
             groups //= devices
         if n % groups:

@@ -119,8 +119,8 @@ def dealt(x: Array, chunks: int, together: int) -> Array:
     if len(x) % (chunks * together * devices):
         over = f" over {devices} devices" if devices > 1 else ""
         raise ValueError(
-            f"{len(x)} rows are to be dealt out{over} into {chunks} chunks, {together} neighbouring rows at a time, and"
-            f" {len(x)} is no multiple of {chunks * together * devices}. Choose a batch that is, or fewer chunks."
+            f"{len(x)} rows cannot be split{over} into {chunks} equal chunks that keep {together} neighbouring rows"
+            f" together. Choose a batch that is a multiple of {chunks * together * devices}, or fewer chunks."
         )
     cards = x.reshape(-1, chunks, together, *x.shape[1:])
     return collectives.split_rows(jnp.moveaxis(cards, 1, 0).reshape(chunks, -1, *x.shape[1:]), axis=1)

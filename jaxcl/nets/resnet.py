@@ -203,7 +203,7 @@ def resnet_stage(
 def check_bottlenecks(depth, channels, inner, groups):
     if (inner, groups) != (1, 1) and not DEPTHS[depth][1]:
         raise ValueError(
-            f"inner and groups are those of bottlenecks, of which a ResNet-{depth} has none; got inner={inner},"
+            f"inner and groups need bottlenecks, which a ResNet-{depth} does not have; got inner={inner},"
             f" groups={groups}. For a wider one: width."
         )
     if groups < 1 or channels < 1 or channels % groups:
@@ -225,11 +225,11 @@ def check_variant(depth, variant, selective, excite, groups):
             raise ValueError(f"{name} is a fraction of the channels, within 0 (without) and 1; got {ratio}.")
     if selective and not DEPTHS[depth][1]:
         raise ValueError(
-            f"Selective kernels stand in bottlenecks, of which a ResNet-{depth} has none; got selective={selective}."
+            f"Selective kernels need bottlenecks, which a ResNet-{depth} does not have; got selective={selective}."
             " Choose depth 50 or more."
         )
     if selective and groups != 1:
-        raise ValueError(f"Selective kernels are two whole convolutions; got groups={groups}.")
+        raise ValueError(f"Selective kernels need groups=1; got groups={groups}.")
 
 
 class Conv(nn.Module):

@@ -26,7 +26,7 @@ def simclr_v2_names(module: ResNet, params: Mapping[str, Any]) -> Iterator[Array
         )
     if (module.variant == "d") != bool(module.selective):
         raise ValueError(
-            'SimCLRv2\'s networks are of variant="d" where they have selective kernels, and only there.'
+            'SimCLRv2\'s networks have variant="d" with selective kernels, and variant="plain" without.'
         )
     if module.selective:
         for k in (1, 2):

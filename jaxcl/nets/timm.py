@@ -139,8 +139,7 @@ def check_file(module: ResNet, found: Mapping[str, Any], about: Mapping[str, str
     named = about.get("architecture", "")
     if "blur" in named or "aa" in named.replace("base", ""):
         raise ValueError(
-            f"{named} averages before its strides (anti-aliasing), which its weights do not show and no resnet here"
-            " does."
+            f"{named} has anti-aliasing before its strides, which nets.resnet has not. Take a network without."
         )
     kinds = {
         'the stem of three convolutions of ResNet-D (variant="d")': ("conv1.0.weight", deep(module)),
@@ -149,11 +148,11 @@ def check_file(module: ResNet, found: Mapping[str, Any], about: Mapping[str, str
     }
     for what, (name, ours) in kinds.items():
         if (name in found) != ours:
-            which = "the file" if name in found else "this config"
-            raise ValueError(f"Of the two networks only that of {which} has {what}.")
+            which = "the network of the file" if name in found else "the network of this config"
+            raise ValueError(f"Only {which} has {what}; both must have the same parts.")
     if module.selective and about.get("selective") != "3x3 3x3":
         raise ValueError(
-            "Selective kernels of timm are a 3x3 convolution and one that is dilated, those here (SimCLRv2's) both"
-            " plain 3x3; the weights do not show which, and the file is not marked as jaxcl's. `jaxcl export --to"
-            " timm` marks files of .safetensors."
+            "The second selective kernel of timm's networks is dilated, that of nets.resnet (SimCLRv2) is not, and the"
+            " weights do not show which this file has. Only files of .safetensors by `jaxcl export --to timm` are"
+            " accepted."
         )

@@ -51,7 +51,7 @@ def check_torchvision(module: Any) -> ResNet:
         other.append(f"{module.features * module.width} channels in its first stage")
     if other:
         raise ValueError(
-            f"torchvision's ResNets have no {', no '.join(other)}, so the weights of this one have no names there."
+            f"torchvision's ResNets have no {', no '.join(other)}, so this network has no counterpart there."
         )
     return module
 
@@ -223,7 +223,7 @@ def from_torchvision(
     known = {name for array in names(module, params) for name in array.theirs}
     # Of a deeper network some blocks would be left over.
     wrong = [
-        f"{name} is too much"
+        f"{name} is unknown to this network"
         for name in found
         if name not in known
         and re.match(r"layer\d|conv1|bn1|maxpool|net\.", name)
@@ -237,7 +237,7 @@ def from_torchvision(
         parts = [np.asarray(found[name]) for name in array.theirs]
         shape = _theirs(own.shape, len(parts))
         if other := [i for i, part in enumerate(parts) if list(part.shape) != shape]:
-            wrong.append(f"{array.theirs[other[0]]} is {list(parts[other[0]].shape)}, and would be {shape}")
+            wrong.append(f"{array.theirs[other[0]]} is {list(parts[other[0]].shape)}, expected {shape}")
             continue
         x = np.concatenate(parts)
         x = x.transpose(2, 3, 1, 0) if x.ndim == 4 else x
@@ -312,8 +312,8 @@ def _instead(found: Iterable[str]) -> str:
     """What networks there are in place of one."""
     if any(re.search(r"(^|\.)layer0\.conv1\.weight$", name) for name in found):
         return (
-            ", but one of timm's legacy_se*, whose max pool is padded otherwise and whose bottlenecks may have their"
-            ' stride on the first convolution ("v1"), as no resnet here'
+            ", but one of timm's legacy_se*, whose max pool is padded differently and whose bottlenecks may have their"
+            ' stride on the first convolution ("v1"), which nets.resnet has not'
         )
     if any(re.search(r"(^|\.)stages\.\d\.blocks\.\d", name) for name in found):
         return ", but one of timm's resnetv2 (normalized before each convolution) or another of its families"

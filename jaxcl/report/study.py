@@ -32,6 +32,7 @@ from jaxcl.report.ran import device_of, runs_tables, trained_for
 from jaxcl.report.run import Report
 from jaxcl.runs import BASELINES
 from jaxcl.tables import (
+    FEW_SEEDS,
     accuracy_table,
     averages_table,
     classes_table,
@@ -62,11 +63,7 @@ PAIRS = (
     " is so within each seed, before seeds are compared."
 )
 HIGHEST = (
-    "The highest of several means is chosen by the same test images, so that it promises a little too much."
-)
-FEW_SEEDS = (
-    "A setting has fewer than three seeds, which say next to nothing: of two, a 95 % interval reaches nine standard"
-    " deviations to either side; of one there is none."
+    "The highest of several means is chosen on the test images that measure it, so it is a little too high."
 )
 
 
@@ -192,7 +189,7 @@ def missing(study: Study) -> list[str]:
         if row["encoder"] == "trained" and "step" in row and (member.status.saved or 0) > row["step"]
     ]
     if old:
-        sentences.append(f"Results of before the run went on: {_listed(old)}.")
+        sentences.append(f"Results from before the run was continued: {_listed(old)}.")
     told: dict[str, list[str]] = {}
     for member in study.members:
         for step, warning in member.status.warnings:

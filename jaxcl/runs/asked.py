@@ -46,7 +46,7 @@ LONGEST = 200
 
 
 def check_asked(
-    protocols: Sequence[str], baselines: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+    protocols: Sequence[str], *, baselines: Sequence[str] = (), settings: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
     """The settings that each protocol takes. Raises ValueError, before a run is looked at, where there is no such
     protocol or baseline, or where no protocol takes a setting."""
@@ -151,8 +151,8 @@ def check_combined(data: str | None, test_data: str | None, *, encoded: bool, **
     """Raises ValueError for options that would do nothing, or that may mean one thing or another."""
     if encoded and data is None:
         raise ValueError(
-            "--encoded says how the images of --data are read; the run's own stay encoded where it was trained on them"
-            " so. Leave it out, or name images with --data."
+            "--encoded is for the images of --data; the run's own are read as in training. Leave it out, or name images"
+            " with --data."
         )
     given = [name for name, value in how.items() if value is not None]
     if given and data is not None and test_data is not None:

@@ -32,7 +32,7 @@ from jaxcl.config import (
     recipe_of,
     same_program,
 )
-from jaxcl.records import check_fits, read_json, read_text, write_whole
+from jaxcl.records import check_fits, knobs_file, read_json, read_text, write_whole
 from jaxcl.trust import FILE as MARK
 from jaxcl.trust import is_own, stranger, unmarked, vouch
 from jaxcl.typing import About
@@ -99,8 +99,8 @@ def create_or_resume(
     config: str | Path,
     knobs: CommonKnobs,
     about: About,
-    files: Sequence[str] = (),
     *,
+    files: Sequence[str] = (),
     besides: Collection[str] = (),
     beside: Mapping[str, str] | None = None,
     value_range: tuple[float, float] | None = None,
@@ -126,7 +126,7 @@ def create_or_resume(
     Raises ValueError where a knob, the config's program or the training images differ from the run's.
     """
     run_dir, text, beside = Path(run_dir), read_text(config), beside or {}
-    if check_same_run(run_dir, config, knobs, about, files, besides=besides, beside=beside):
+    if check_same_run(run_dir, config, knobs, about, files=files, besides=besides, beside=beside):
         had = read_json(run_dir / "knobs.json")
         now = json.loads(knobs_to_json(knobs))["data_dir"]
         if had.get("data_dir") != now and jax.process_index() == 0:
@@ -174,8 +174,8 @@ def check_same_run(
     config: str | Path,
     knobs: CommonKnobs,
     about: About,
-    files: Sequence[str] = (),
     *,
+    files: Sequence[str] = (),
     besides: Collection[str] = (),
     beside: Mapping[str, str] | None = None,
 ) -> bool:
@@ -245,10 +245,7 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
     Raises ValueError where the config is a stranger's, and where something in the directory is damaged.
     """
     run_dir = Path(run_dir)
-    if not (run_dir / "knobs.json").exists():
-        raise FileNotFoundError(
-            f"{run_dir} is not a run directory: it has no knobs.json. `jaxcl train` makes one."
-        )
+    saved = knobs_file(run_dir)
     record = read_json(run_dir / "run.json")
     about = _about(run_dir, record)
     hints = {"config": str, "device": str, "value_range": tuple[float, float], "given": dict[str, str]}
@@ -256,16 +253,16 @@ def open_run(run_dir: str | Path, *, trust: bool = False) -> Run:
     text, beside = trusted(run_dir, trust=trust)
     config = load_config(run_dir / "config.py", text=text, beside=beside)
     try:
-        knobs = knobs_from_json(config, read_text(run_dir / "knobs.json"))
+        knobs = knobs_from_json(config, read_text(saved))
     except ValueError as error:
-        raise ValueError(f"{run_dir / 'knobs.json'} does not fit {run_dir / 'config.py'}: {error}") from error
+        raise ValueError(f"{saved} does not fit {run_dir / 'config.py'}: {error}") from error
     for copy in sorted((run_dir / GIVEN).rglob("knobs.json")):
         trusted(copy.parent, trust=trust, within=run_dir)
     try:
         recipe = recipe_of(config, _own_knobs(run_dir, knobs, record), about)
     except Exception as error:  # whatever a program may raise
         raise ValueError(
-            f"{run_dir / 'config.py'} makes no recipe of its knobs: {type(error).__name__}: {error}"
+            f"{run_dir / 'config.py'} makes no recipe with the run's knobs: {type(error).__name__}: {error}"
         ) from error
     # Their weights are where they were.
     return Run(
@@ -310,8 +307,8 @@ def recorded_about(run_dir: Path) -> About:
 def _about(run_dir: Path, record: Mapping[str, Any]) -> About:
     if "about" not in record:
         raise ValueError(
-            f'{run_dir}/run.json says nothing "about" the images, as an older jaxcl made this run; it is opened by that'
-            " one, or trained anew."
+            f'{run_dir}/run.json has no "about" the images: an older jaxcl made this run. Open it with that'
+            " version, or train again."
         )
     about, file = record["about"], run_dir / "run.json"
     if not isinstance(about, dict) or {"count", "shape", "classes"} - about.keys():

@@ -126,8 +126,8 @@ class Members:
 
 def evaluate_runs(
     run_dirs: Sequence[str | Path],
-    protocols: Sequence[str] = ("knn", "linear"),
     *,
+    protocols: Sequence[str] = ("knn", "linear"),
     members: Members,
     baselines: Sequence[str] = BASELINES,
     at_once: int = 1,
@@ -173,7 +173,8 @@ def evaluate_runs(
                             members._results[folder, protocol, kind] = result
         for folder in part:
             try:
-                made.append(evaluate_run(folder, protocols, baselines=baselines, members=members, say=say))
+                how: dict[str, Any] = {"baselines": baselines, "members": members, "say": say}
+                made.append(evaluate_run(folder, protocols=protocols, **how))
             except Unevaluated as error:
                 made.append(error.results)
                 failed.append(f"{folder}: {error}")
@@ -194,8 +195,8 @@ def _fit_at_once(encoder: Partial, sets: Mapping[str, tuple[Images, Images]]) ->
 
 def evaluate_run(
     run_dir: str | Path,
-    protocols: Sequence[str] = ("knn", "linear"),
     *,
+    protocols: Sequence[str] = ("knn", "linear"),
     baselines: Sequence[str] = BASELINES,
     parts: bool = False,
     layers: Sequence[int] = (),
@@ -270,7 +271,7 @@ def evaluate_run(
     from jaxcl.encoder import at_layer, encoder_of  # Here: it opens runs by this file.
 
     run_dir, settings = Path(run_dir), dict(settings or {})
-    taken = check_asked(protocols, baselines, settings)
+    taken = check_asked(protocols, baselines=baselines, settings=settings)
     how: dict[str, Any] = {"labels": labels, "layout": layout, "value_range": value_range}
     check_combined(data, test_data, encoded=encoded, **how)
     run = open_run(run_dir, trust=trust)
@@ -295,9 +296,8 @@ def evaluate_run(
         own_embed = members.embed(run, "embed", encoder)
     if seen := max(fitted_to(train, test) for train, test in sets.values()):
         say(
-            f"{seen} of the images that are tested are among those that classifiers are fitted to, so these are no"
-            " accuracies of new images; by kNN, each finds itself as its nearest neighbor. --evaluate-on names"
-            " another split."
+            f"{seen} of the test images are also training images of the classifiers, so these are not accuracies of"
+            " new images; with kNN, each finds itself as its nearest neighbor. --evaluate-on takes another split."
         )
     joint_test = next(iter(sets.values()))[1]
     sets = of_several_classes(sets)
@@ -313,8 +313,8 @@ def evaluate_run(
         theirs = open_run(other, trust=trust)
         if theirs.about.shape != run.about.shape or Path(other).name in named:
             raise ValueError(
-                f"{other} cannot stand beside {run_dir}: it needs images of the same shape"
-                f" ({theirs.about.shape}, {run.about.shape}) and a name of its own among {', '.join(named)}."
+                f"--beside: {other} must have images of the same shape as {run_dir} ({theirs.about.shape},"
+                f" {run.about.shape}), and a name that is none of {', '.join(named)}."
             )
         found_there = encoder_of(theirs, theirs.recipe.method.embed)
         named[Path(other).name], steps[Path(other).name] = found_there.embed, found_there.step
@@ -389,7 +389,7 @@ def evaluate_run(
                 if result.get("converged") is False:
                     say(
                         f"{protocol}, {name}: the fit did not converge in {result['settings']['iterations']}"
-                        " iterations; the accuracy is of where it stood. --set iterations=N allows more."
+                        " iterations; the accuracy is that of the last one. --set iterations=N allows more."
                     )
                 keep(protocol, rows)
     results = [row for rows in found.values() for row in rows]

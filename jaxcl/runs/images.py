@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxcl.config import resolved
+from jaxcl.data.classes import numbers_by_name
 from jaxcl.runs.directory import Run, trained_on
 from jaxcl.typing import Images
 
@@ -49,7 +50,7 @@ def images_to_evaluate(
         ) from error
     except ValueError as error:
         raise ValueError(
-            f"The images of {run.dir} do not serve to evaluate; give others with --data. ({error})"
+            f"The images of {run.dir} cannot be used to evaluate; give others with --data. ({error})"
         ) from error
     found = {kind: (train, test) for kind, (train, test) in sets.items() if test is not None}
     if not found:
@@ -150,7 +151,7 @@ def with_test_images(
     if kind == "objectnet13":
         if how:
             named = ", ".join(f"--{name.replace('_', '-')}" for name in how)
-            raise ValueError(f"objectnet13:PATH is read in one way alone; leave out {named}.")
+            raise ValueError(f"objectnet13:PATH has a single layout; leave out {named}.")
         images = objectnet13(where, size=side_of(run), fraction=EVALUATED_FRACTION if encoded else 1.0)
         images = fitting(images, run.about.shape)
     else:
@@ -162,9 +163,7 @@ def in_classes_of(train: Images, images: Images) -> Images:
     """Images labelled by the numbers that the training images' classes have, found by their names."""
     if images.labels is None or train.labels is None:
         raise ValueError(f"Both {train.name} and {images.name} need labels for a test on other images.")
-    own = [images.classes[k] if images.classes else str(k) for k in range(int(np.max(images.labels)) + 1)]
-    numbers = {name: k for k, name in enumerate(train.classes)}
-    strange = sorted({own[k] for k in np.unique(images.labels)} - set(numbers))
+    numbers, strange = numbers_by_name(images, train.classes)
     if strange:
         unnamed = next((some.name for some in (train, images) if not some.classes), None)
         remedy = f" Those of {unnamed} are numbers: store their names, as `classes` in the archive."
@@ -173,8 +172,7 @@ def in_classes_of(train: Images, images: Images) -> Images:
             f" not have: {', '.join(strange[:3])}; theirs are {', '.join(train.classes[:3]) or 'not named'}, ..."
             + (remedy if unnamed else "")
         )
-    place = np.array([numbers.get(name, -1) for name in own], np.int32)
-    return images._replace(labels=place[images.labels], classes=train.classes)
+    return images._replace(labels=numbers, classes=train.classes)
 
 
 def of_several_classes(sets: Mapping[str, tuple[Images, Images]]) -> dict[str, tuple[Images, Images]]:
@@ -189,7 +187,7 @@ def of_several_classes(sets: Mapping[str, tuple[Images, Images]]) -> dict[str, t
         return dict(sets)
     for kind in sets.keys() - made.keys():
         warnings.warn(
-            f"By the labels {kind!r} nothing is evaluated: all training images are of one class.",
+            f"The labels {kind!r} are not evaluated: all training images have the same class.",
             stacklevel=1,
         )
     return made

@@ -1,4 +1,4 @@
-"""A classifier that was trained along with an encoder, evaluated as it is: the protocol "joint"."""
+"""The online classifier of a run, evaluated as it is: the protocol "joint"."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxcl.data.classes import numbers_by_name
 from jaxcl.typing import Array, Images
 
 
 def joint(classify: Callable[[Array], Array], test: Images, classes: Sequence[str]) -> dict[str, Any]:
-    """How often a classifier that was trained along is right about the test images, as a protocol's result.
+    """How often the online classifier is right about the test images, as a protocol's result.
 
     classes
         the names that its logits stand for, those of training; the test images' are found among them by name.
@@ -51,16 +52,11 @@ def numbers_of(test: Images, classes: Sequence[str]) -> np.ndarray:
 
     Raises ValueError where some are not among them.
     """
-    labels = np.asarray(test.labels)
-    if tuple(test.classes) == tuple(classes):  # also where two of them have one name
-        return labels
-    there = {int(k): test.classes[k] if test.classes else str(k) for k in np.unique(labels)}
-    strange = [name for name in there.values() if list(classes).count(name) != 1]
+    numbers, strange = numbers_by_name(test, classes)
     if strange:
         raise ValueError(
-            f"the classifier that was trained along knows {', '.join(classes[:3])}{', ...' * (len(classes) > 3)}, and"
-            f" not {len(strange)} of the classes of {test.name}: {', '.join(strange[:3])}. Give images of the classes"
-            " that it was trained on."
+            f"the online classifier was trained on the classes {', '.join(classes[:3])}{', ...' * (len(classes) > 3)};"
+            f" {len(strange)} of the classes of {test.name} are not among them: {', '.join(strange[:3])}. Give images"
+            " of its classes."
         )
-    numbers = {k: list(classes).index(name) for k, name in there.items()}
-    return np.array([numbers[int(label)] for label in labels], np.int32)
+    return numbers

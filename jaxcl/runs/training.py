@@ -14,6 +14,7 @@ import jax
 
 from jaxcl import longer, neighbors
 from jaxcl.config import CommonKnobs, Recipe, check_knobs, load_config, open_data, recipe_of, resolved
+from jaxcl.data.batches import check_steps
 from jaxcl.identity import check_processes, check_same, fingerprint, identity
 from jaxcl.owner import owned
 from jaxcl.records import read_text
@@ -22,11 +23,13 @@ from jaxcl.tables import describe
 
 if TYPE_CHECKING:
     from jaxcl.data import Data
-    from jaxcl.train import Callback, Trained
+    from jaxcl.train import Callback, Trained, TrainState
     from jaxcl.typing import Images
 
 
-def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, anyway: bool = False):
+def train_run(
+    config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, anyway: bool = False
+) -> TrainState:
     """Trains the recipe of a config in `run_dir`, or goes on with the run that is there; returns the final state.
 
     A finished run is made longer by more epochs (`jaxcl.longer`); everything else must be as it was.
@@ -40,10 +43,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
     module, knobs = load_config(config), resolved(knobs)
     data = open_data(module, knobs)
     recipe = recipe_of(module, knobs, data.about)
-    if recipe.steps < 1:
-        raise ValueError(
-            f"--epochs {knobs.epochs:g} of {data.about.count} images is not one step of {recipe.batch_size}."
-        )
+    check_steps(recipe.steps, knobs.epochs, data.about.count, recipe.batch_size)
     init = None
     if not has_begun(run_dir):  # a run that goes on needs nothing of what it began with
         init = starting_point(knobs, recipe)
@@ -67,7 +67,9 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
     with owned(run_dir) if first else nullcontext():
         mine = identity(text, knobs, fingerprint(images))
         check_processes(run_dir, mine)
-        same_run = partial(check_same_run, run_dir, config, knobs, data.about, images.files, beside=beside)
+        same_run = partial(
+            check_same_run, run_dir, config, knobs, data.about, files=images.files, beside=beside
+        )
         # Images that came or went are told as such, and not as another number of steps.
         same_run(besides={"epochs"})
         more = longer.longer(run_dir, module, knobs, data.about)
@@ -81,7 +83,7 @@ def train_run(config: str | Path, knobs: CommonKnobs, run_dir: str | Path, *, an
         def begin() -> None:
             kept: dict[str, Any] = {"beside": beside, "value_range": images.value_range}
             kept["given"] = recipe.given
-            create_or_resume(run_dir, config, knobs, data.about, images.files, besides=besides, **kept)
+            create_or_resume(run_dir, config, knobs, data.about, files=images.files, besides=besides, **kept)
             if more and first:
                 longer.record(run_dir, knobs, more)
 
@@ -212,13 +214,13 @@ def train_runs(
     def begin() -> None:
         for folder, knobs in pairs:
             kept: dict[str, Any] = {"beside": beside, "value_range": images.value_range}
-            create_or_resume(folder, config, knobs, data.about, images.files, **kept)
+            create_or_resume(folder, config, knobs, data.about, files=images.files, **kept)
 
     with ExitStack() as owners:
         for folder, knobs in pairs:
             owners.enter_context(owned(folder))
             identities.append(identity(text, knobs, seen))
-            check_same_run(folder, config, knobs, data.about, images.files, beside=beside)
+            check_same_run(folder, config, knobs, data.about, files=images.files, beside=beside)
             check_same(folder, identities[-1], knobs)
         print(
             f"{len(members)} runs together, {recipes[0].steps} steps of {recipes[0].batch_size} images each, on"

@@ -381,7 +381,7 @@ def _read_manifest(folder: Path) -> dict:
     for name, kind in kinds.items():
         if not isinstance(manifest.get(name), kind):
             raise ValueError(
-                f"manifest.json is none that jaxcl writes: its {name!r} is missing or of another kind"
+                f"manifest.json was not written by jaxcl: its {name!r} is missing or of a wrong type"
             )
     pairs = {"arrays": tuple[str, tuple[int, ...]], "files": tuple[int, str]}
     for name, pair in pairs.items():
@@ -405,7 +405,8 @@ def _move_aside(directory: Path, step: int) -> None:
     _remove(aside)
     (directory / str(step)).rename(aside)
     warnings.warn(
-        f"Moved {directory / str(step)} to {aside.name}: the run goes on from before it.", stacklevel=3
+        f"Moved {directory / str(step)} to {aside.name}: the run continues from an earlier checkpoint.",
+        stacklevel=3,
     )
 
 

@@ -318,7 +318,9 @@ def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             record = parsed(line)
             check_record(record)
         except ValueError as problem:
-            warnings.warn(f"Line {number} of {file} is no record and is left out ({problem}).", stacklevel=3)
+            warnings.warn(
+                f"Line {number} of {file} is not a record and is left out ({problem}).", stacklevel=3
+            )
             continue
         yield line.decode(), record
 

@@ -319,8 +319,8 @@ def with_labels(pipeline: InputPipeline, images: Images) -> InputPipeline:
     labels = images.labels
     if labels is None:
         raise ValueError(
-            f"A classifier is trained along, and {images.name} has no labels. Give labelled images, or a recipe without"
-            " `classify` (--probe)."
+            f"The online classifier (--probe, or `classify` of the recipe) needs labels, and {images.name} has none."
+            " Give labelled images, or leave the classifier out."
         )
 
     def batches(**order: Any) -> Iterator[Batch]:

@@ -211,7 +211,7 @@ def warmup_cosine(
         )
     if every < 1:
         raise ValueError(
-            f"warmup_cosine changes the rate every so many steps, at least 1; got every={every}."
+            f"every, the steps between changes of the rate, must be at least 1; got every={every}."
         )
 
     if counted_from * every >= steps:

@@ -354,7 +354,7 @@ def _batches(
     images: Images, recipe: Recipe, seeds: Sequence[int], start: int, stop: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """{"index": int32 [members, b]} of every step, in the order that each member has alone; with "label" for a
-    classifier that is trained along."""
+    online classifier."""
     pipeline = input_pipeline("resident", images, recipe.views)
     streams = {
         seed: pipeline.batches(

@@ -66,7 +66,7 @@ def start_from(
         )
     if parts is not None:
         return _carried(train, checkpoints, newest, parts)
-    own = _place_of_encoder([f"params/{name}" for name in _named(train.params)], "the method of this run")
+    own = _place_of_encoder([f"params/{name}" for name in by_path(train.params)], "the method of this run")
     theirs = _place_of_encoder(checkpoint.names(checkpoints, newest), f"the run of {checkpoints}")
     encoder = _at(train.params, own)
     found, _ = checkpoint.restore(checkpoints, {"params": _nested(theirs, encoder)}, part=True)
@@ -80,10 +80,10 @@ def with_encoder(train: TrainState, encoder: PyTree, *, statistics: PyTree | Non
     statistics
         the encoder's batch statistics, wherever the method keeps some; None leaves them as initialised.
     """
-    own = _place_of_encoder([f"params/{name}" for name in _named(train.params)], "the method of this run")
-    before, after = _named(_at(train.params, own)), _named(encoder)
+    own = _place_of_encoder([f"params/{name}" for name in by_path(train.params)], "the method of this run")
+    before, after = by_path(_at(train.params, own)), by_path(encoder)
     if statistics is not None:
-        before, after = before | _named(encoder_statistics(train.state)), after | _named(statistics)
+        before, after = before | by_path(encoder_statistics(train.state)), after | by_path(statistics)
 
     def renewed(path: tuple, x: Any) -> Any:
         _, below, name = jax.tree_util.keystr(path, simple=True, separator="/").rpartition("encoder/")
@@ -98,7 +98,7 @@ def with_encoder(train: TrainState, encoder: PyTree, *, statistics: PyTree | Non
 
 def encoder_parameters(params: PyTree, *, whose: str = "the method of this run") -> PyTree:
     """The encoder's part of a method's parameters. Raises ValueError where there is no single encoder."""
-    return _at(params, _place_of_encoder([f"params/{name}" for name in _named(params)], whose))
+    return _at(params, _place_of_encoder([f"params/{name}" for name in by_path(params)], whose))
 
 
 def encoder_statistics(state: PyTree) -> PyTree:
@@ -124,7 +124,7 @@ def _carried(train: TrainState, checkpoints: Path, newest: int, parts: Sequence[
             train = train._replace(params={**train.params, part: _at(found["params"], there)})
         statistics = train.state.get(part, {})
         if jax.tree.leaves(statistics):
-            name = next(iter(_named(statistics)))
+            name = next(iter(by_path(statistics)))
             places = [place for place in STATISTICS if "/".join(("state", *place, part, name)) in saved]
             if not places:
                 raise ValueError(
@@ -150,7 +150,7 @@ def fill(train: TrainState, given: Mapping[str, str | Path]) -> TrainState:
 
 
 def _place_of_encoder(names: list[str], whose: str) -> tuple[str, ...]:
-    """Where among the parameters the encoder is: at the top, or below "method" where a classifier is trained along."""
+    """Where among the parameters the encoder is: at the top, or below "method" where there is an online classifier."""
     for place in (("encoder",), ("method", "encoder")):
         if any(name.startswith("/".join(("params", *place, ""))) for name in names):
             return place
@@ -159,7 +159,8 @@ def _place_of_encoder(names: list[str], whose: str) -> tuple[str, ...]:
     )
 
 
-def _named(tree: PyTree) -> dict[str, Any]:
+def by_path(tree: PyTree) -> dict[str, Any]:
+    """The arrays of a tree by their paths: "params/encoder/Dense_0/kernel"."""
     pairs = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in pairs}
 

@@ -213,5 +213,5 @@ def test_an_op_made_of_a_traced_number_does_what_the_number_does(name, of_number
     ],
 )
 def test_an_array_whose_value_is_known_is_checked_as_a_number_is(make):
-    with pytest.raises(ValueError, match="must be|at most 0.5|what is kept"):
+    with pytest.raises(ValueError, match="must be|at most 0.5"):
         make(jnp.float32(0.9))

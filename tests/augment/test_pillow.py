@@ -127,11 +127,11 @@ def test_a_blur_of_its_own_reach_is_a_convolution_over_the_nearest_pixel():
 def test_other_colors_borders_and_radii_are_refused():
     with pytest.raises(ValueError, match="tensorflow.*torchvision"):
         augment.color_jitter(0.4, 0.4, 0.4, 0.1, colors="opencv")
-    with pytest.raises(ValueError, match="border is black, edge or reflect"):
+    with pytest.raises(ValueError, match="border must be black, edge or reflect"):
         augment.gaussian_blur(border="wrap")
     with pytest.raises(ValueError, match="radius"):
         augment.gaussian_blur(radius=-1)
-    with pytest.raises(ValueError, match="and no radius; got boxes=3"):
+    with pytest.raises(ValueError, match="and without radius; got boxes=3"):
         augment.gaussian_blur(boxes=3, radius=4)
 
 

@@ -84,7 +84,7 @@ def test_noise_has_the_scale_that_was_drawn():
 
 
 def test_odd_settings_are_refused():
-    with pytest.raises(ValueError, match="fraction of the image's height; got 0"):
+    with pytest.raises(ValueError, match="over the image's height, must be in \\(0, 1\\]; got 0"):
         augment.cutout(side=0)
     with pytest.raises(ValueError, match=r"0 <= least <= greatest; got \(0.2, 0.1\)"):
         augment.gaussian_noise(scale=(0.2, 0.1))

@@ -189,7 +189,7 @@ def test_a_classifier_along_needs_classes(small_knobs):
     config = load_config(next(path for path in CONFIGS if path.stem == "quickstart"))
     knobs = config.Knobs(**small_knobs(config.Knobs), probe=True)
     about = open_data(config, knobs).about._replace(classes=())
-    with pytest.raises(ValueError, match="two classes are needed; the training images have"):
+    with pytest.raises(ValueError, match="needs two classes; the training images have"):
         recipe_of(config, knobs, about)
 
 
@@ -268,7 +268,7 @@ def test_chunks_that_do_not_divide_a_batch_are_refused_with_numbers(small_knobs)
     knobs = config.Knobs(**small_knobs(config.Knobs), chunks=3)
     about = open_data(config, knobs).about
     recipe, batch = config.recipe(knobs, about), blank_batch(about, knobs.batch_size)
-    with pytest.raises(ValueError, match="rows are to be dealt out into 3 chunks"):
+    with pytest.raises(ValueError, match="rows cannot be split into 3 equal chunks"):
         jax.eval_shape(lambda key: one_step(recipe, batch, key), jax.random.key(0))
 
 
@@ -393,7 +393,7 @@ def test_a_classifier_that_is_trained_along_is_evaluated_too(small_knobs, tmp_pa
     knobs = load_config(path).Knobs
     train_run(path, knobs(**small_knobs(knobs), epochs=0.5, log_every=1), tmp_path / "run")
     assert [record["step"] for record in read_metrics(tmp_path / "run")] == [1, 2]
-    rows = evaluate_run(tmp_path / "run", ["knn"], baselines=())
+    rows = evaluate_run(tmp_path / "run", protocols=["knn"], baselines=())
     assert [row["protocol"] for row in rows] == ["knn", "joint"]
     assert all(0 <= row["accuracy"] <= 100 for row in rows)
     assert (tmp_path / "run/evaluations/joint.json").is_file()

@@ -64,7 +64,7 @@ def test_a_restricted_data_set_says_how_many_images_it_has(animals, encoded):
 
 def test_a_number_sign_in_a_path_stays_there(animals):
     assert without_list(animals) == (animals, None)
-    with pytest.raises(ValueError, match="no list of classes; there are imagenet100"):
+    with pytest.raises(ValueError, match="known list of classes; there are imagenet100"):
         data.open("tfds:imagenet2012#imagenet10", size=8)
 
 

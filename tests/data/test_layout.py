@@ -104,7 +104,7 @@ def test_splits_inside_some_of_the_classes_are_an_error_that_shows_both_readings
     images(tmp_path / "elk", 20)
     with pytest.raises(
         ValueError,
-        match="two ways: as 3 classes, cat, dog, elk, with the splits inside them, as cat/test, where elk is otherwise"
+        match="two ways: as 3 classes, cat, dog, elk, with the splits inside them, as cat/test, where elk differs"
         ".*--layout splits or --layout classes",
     ):
         load(f"folder:{tmp_path}", "train")
@@ -165,7 +165,7 @@ def test_tiny_imagenet_as_it_is_distributed(tmp_path):
     with pytest.warns(UserWarning, match="3 of 9 files"):
         learnt = load(f"folder:{tmp_path}", "train")
     held = load(f"folder:{tmp_path}", "test")  # that of which the labels are there
-    assert held.notes[-1] == "val/ stands in for test, of which there are no images with labels."
+    assert held.notes[-1] == "val/ is used as test, which has no labelled images."
     assert learnt.classes == held.classes == ("n01", "n02", "n03")
     assert numbers(learnt.labels) == [0, 0, 1, 1, 2, 2]
     assert numbers(held.labels) == [2, 0, 0, 1]
@@ -303,7 +303,7 @@ def test_a_test_class_without_training_images_is_an_error(tmp_path):
     split(tmp_path / "train")
     split(tmp_path / "test", ("cat", "Dog", "fox"))
     with pytest.raises(
-        ValueError, match=r"2 of the classes of test/ never occur in train/, as 'Dog', 'fox'.*'dog' get"
+        ValueError, match=r"2 of the classes of test/ never occur in train/, as 'Dog', 'fox'.*'dog' renamed"
     ):
         load(f"folder:{tmp_path}", "train")
     split(tmp_path / "one" / "train", ("cat",))

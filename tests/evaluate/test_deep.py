@@ -94,7 +94,7 @@ def test_the_protocol_tells_its_settings():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"side": 5}, "side x side divides the 36 features; got 5"),
+        ({"side": 5}, "The 36 features are a grid of side x side vectors, .* got side=5"),
         ({"fraction": 0.0}, "fraction is the part of the labels"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 500}, "batch_size must be between"),
@@ -107,5 +107,5 @@ def test_mistakes_are_answered_with_a_sentence(wrong, says):
 
 
 def test_a_grid_that_was_taken_for_a_vector_is_refused():
-    with pytest.raises(ValueError, match="say the side of the encoder's grid"):
+    with pytest.raises(ValueError, match="Set the side of the encoder's grid"):
         grid_shape(7 * 7 * 2048, 1)

@@ -64,7 +64,7 @@ def test_twice_nt_xent_is_the_loss_of_simclrs_code_written_out():
 
 
 def test_an_axis_is_no_setting():
-    with pytest.raises(TypeError, match="the method names the axis. Leave it out"):
+    with pytest.raises(TypeError, match="the method gives it. Leave it out"):
         keyless(nt_xent, axis_name="devices")
 
 

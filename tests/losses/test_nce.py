@@ -141,7 +141,7 @@ def test_patch_nce_of_several_rows_is_their_weighted_sum():
         return patch_nce(p, t, below=weights), apart
 
     np.testing.assert_allclose(*both(p, t), rtol=1e-6)
-    with pytest.raises(ValueError, match="how many rows"):
+    with pytest.raises(ValueError, match="at least one number of rows"):
         patch_nce(p, t, below={})
 
 
@@ -154,5 +154,5 @@ def test_patch_nce_of_what_is_alike_is_the_log_of_all_patches_of_the_batch():
 
 
 def test_rows_beyond_the_grid_are_refused():
-    with pytest.raises(ValueError, match="1 to 3 rows below; got below=4"):
+    with pytest.raises(ValueError, match="below must be 1 to 3 rows for a grid of 4 rows; got 4"):
         patch_nce(jnp.ones((3, 4, 5, 2)), jnp.ones((3, 4, 5, 2)), below=4)

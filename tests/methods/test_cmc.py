@@ -152,7 +152,7 @@ def test_without_a_bank_the_rest_of_the_batch_is_told_from_and_both_parts_learn(
 
     want = jax.jit(jax.grad(loss_by_hand))(params)
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-3, atol=1e-5), got, want)
-    with pytest.raises(ValueError, match='1 or more, or takes the "batch"; got 0'):
+    with pytest.raises(ValueError, match='at least 1, or "batch"; got 0'):
         method(nce, 0).init(jax.random.key(0), batch)
 
 

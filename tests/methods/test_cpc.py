@@ -137,7 +137,7 @@ def test_four_directions_are_the_image_turned_with_a_context_of_their_own(batch,
     calls = called(params, state, batch)
     np.testing.assert_allclose(calls[2][1], np.rot90(calls[0][1], 1, axes=(1, 2)), atol=1e-6)
     assert not np.allclose(calls[2][0], calls[0][0], atol=1e-3)
-    with pytest.raises(ValueError, match="one to four directions"):
+    with pytest.raises(ValueError, match="must be 1 to 4"):
         method(rotations=5)
 
 
@@ -145,9 +145,9 @@ def test_what_cpc_cannot_predict_it_says(batch):
     def begin(**changes):
         jax.eval_shape(method(**changes).init, jax.random.key(0), batch)
 
-    with pytest.raises(ValueError, match="grid of 2 rows and is to predict no row"):
+    with pytest.raises(ValueError, match="cannot predict no row below in a grid of 2 rows"):
         begin(patch=(16, 16), context=LINEAR)
-    with pytest.raises(ValueError, match=r"grid of 4 rows and is to predict \[1, 4\] below"):
+    with pytest.raises(ValueError, match=r"cannot predict \[1, 4\] below in a grid of 4 rows"):
         begin(rows=lambda height: {4: 1.0, 1: 1.0})
     with pytest.raises(ValueError, match="grid of three columns"):
         begin(patch=(16, 16), rows=lambda height: {1: 1.0})

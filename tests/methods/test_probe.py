@@ -1,4 +1,4 @@
-"""A classifier trained along: it learns, and the method does not notice."""
+"""An online classifier: it learns, and the method does not notice."""
 
 import chex
 import jax

@@ -147,9 +147,9 @@ def test_a_stage_of_its_own_has_the_layers_of_the_fourth_of_a_selective_network(
     ("depth", "settings", "said"),
     [
         (50, {"variant": "c"}, '"plain" or "d"'),
-        (18, {"selective": 0.0625}, "ResNet-18 has none"),
+        (18, {"selective": 0.0625}, "ResNet-18 does not have"),
         (50, {"excite": -1}, "excite is a fraction"),
-        (50, {"selective": 0.0625, "inner": 2, "groups": 32}, "two whole convolutions"),
+        (50, {"selective": 0.0625, "inner": 2, "groups": 32}, "need groups=1"),
     ],
 )
 def test_what_cannot_be_built_is_refused(depth, settings, said):

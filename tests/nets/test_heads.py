@@ -160,5 +160,5 @@ def test_a_head_until_a_layer_is_that_layer_of_the_whole_with_the_same_parameter
         stats = {"batch_stats": {name: state["batch_stats"][name] for name in own if "Norm" in name}}
         got, _ = jax.jit(partial(part.apply, train=False))(kept, stats if until else {}, x)
         np.testing.assert_allclose(got, layers[until], rtol=1e-6)
-    with pytest.raises(ValueError, match="fewer than all of them; got 3"):
+    with pytest.raises(ValueError, match="must be 0 to 2 for 3 layers; got 3"):
         nets.projection_head(**settings, until=3)

@@ -192,7 +192,7 @@ def test_groups_that_do_not_divide_the_rows_are_refused(groups, x):
 
 
 def test_groups_that_straddle_devices_are_refused(x):
-    with pytest.raises(ValueError, match="may not straddle devices"):
+    with pytest.raises(ValueError, match="each lie on one device"):
         run(batch_norm(axis_name=devices.AXIS, groups=4), x, "shard_map")
     with pytest.raises(ValueError, match="at least one group"):
         batch_norm(groups=0)

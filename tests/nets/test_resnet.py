@@ -178,7 +178,7 @@ def test_what_cannot_be_built_is_refused():
         nets.resnet(18, stem="stl", norm=norm)
     with pytest.raises(ValueError, match="at least 1"):
         nets.resnet(18, stem="cifar", norm=norm, width=0)
-    with pytest.raises(ValueError, match="of which a ResNet-34 has none"):
+    with pytest.raises(ValueError, match="which a ResNet-34 does not have"):
         nets.resnet(34, stem="cifar", norm=norm, inner=2)
     with pytest.raises(ValueError, match="must divide the 128 inner channels"):
         nets.resnet_stage(50, norm=norm, inner=2, groups=3)

@@ -115,9 +115,9 @@ def test_channels_are_squeezed_as_published_and_rounded_as_in_timm():
         (
             {},
             "conv1.0.weight",
-            r'only that of the file has the stem of .* ResNet-D \(variant="d"\)',
+            r'Only the network of the file has the stem of .* ResNet-D \(variant="d"\)',
         ),
-        ({"variant": "d"}, "conv1.weight", "only that of this config has the stem"),
+        ({"variant": "d"}, "conv1.weight", "Only the network of this config has the stem"),
         ({}, "layer1.0.se.fc1.weight", "squeeze-and-excitation"),
         ({}, "layer1.0.conv2.attn.fc_reduce.weight", "selective kernels"),
     ],
@@ -131,11 +131,11 @@ def test_what_weights_do_not_show_is_refused_where_the_file_says_it_and_where_it
     module = net_of(50).made.module
     check_file(module, {}, {"architecture": "resnet50"})
     for name in ("resnetaa50", "resnetblur50"):
-        with pytest.raises(ValueError, match=f"{name} averages before its strides"):
+        with pytest.raises(ValueError, match=f"{name} has anti-aliasing before its strides"):
             check_file(module, {}, {"architecture": name})
     found = {"conv1.0.weight": 0, "layer1.0.conv2.attn.fc_reduce.weight": 0}
     selective = net_of(50, selective=0.0625).made.module
-    with pytest.raises(ValueError, match="a 3x3 convolution and one that is dilated"):
+    with pytest.raises(ValueError, match="is dilated"):
         check_file(selective, found, {})
     check_file(selective, found, {"selective": "3x3 3x3"})
 

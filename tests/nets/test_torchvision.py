@@ -52,7 +52,7 @@ def test_another_network_is_told_by_the_first_names_that_differ(drawn):
     del there["layer4.1.bn2.running_var"]
     with pytest.raises(
         ValueError,
-        match=r"conv1.weight is \[4, 3, 3, 3\], and would be \[4, 3, 7, 7\]; layer4.1.bn2.running_var is missing",
+        match=r"conv1.weight is \[4, 3, 3, 3\], expected \[4, 3, 7, 7\]; layer4.1.bn2.running_var is missing",
     ):
         from_torchvision(net.made.module, params, state, there)
 
@@ -60,7 +60,9 @@ def test_another_network_is_told_by_the_first_names_that_differ(drawn):
 def test_a_deeper_network_is_not_cut_to_fit(drawn):
     deep, shallow = drawn_net(drawn, 34, features=4), drawn_net(drawn, 18, features=4)
     there = to_torchvision(deep[0].made.module, *deep[1:])
-    with pytest.raises(ValueError, match=r"another network: layer1.2.conv1.weight is too much"):
+    with pytest.raises(
+        ValueError, match=r"another network: layer1.2.conv1.weight is unknown to this network"
+    ):
         from_torchvision(shallow[0].made.module, *shallow[1:], there)
 
 

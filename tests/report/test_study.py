@@ -162,7 +162,7 @@ def test_what_a_number_means_stands_beside_it(page):
     assert "half the width of its 95 % confidence interval" in page.words
     assert "seed by seed" in page.words
     assert "Holm" in page.words
-    assert "fewer than three seeds" not in page.words
+    assert "Fewer than three seeds" not in page.words
     assert "Highest mean accuracy by linear: 65.0 ± " in page.words
 
 
@@ -181,7 +181,7 @@ def test_few_seeds_missing_results_and_divergence_are_said(tmp_path, make_run, r
     gone = make_run(tmp_path / "s/t=0.9,seed=0", knobs={"t": 0.9, "seed": 0})
     (gone / "diverged.json").write_text('{"step": 12, "why": "loss was not finite"}')
     found = read(report_runs([tmp_path / "s"], interactive=False).page)
-    assert "fewer than three seeds" in found.words
+    assert "Fewer than three seeds" in found.words
     assert "1 run has no results yet: t=0.5,seed=1 (stopped, step 7 of 20)" in found.words
     assert "No result by knn of: t=0.5,seed=0" in found.words
     assert "Diverged, and not among the means: t=0.9,seed=0 (at step 12: loss was not finite)" in found.words

@@ -224,7 +224,7 @@ def test_a_member_that_is_two_saves_ahead_waits_for_the_others(noise, tmp_path):
     assert [(folders[0] / f"checkpoints/{step}/manifest.json").read_bytes() for step in (6, 8)] == manifests
 
 
-@pytest.mark.filterwarnings("ignore:Moved .* the run goes on from before it")
+@pytest.mark.filterwarnings("ignore:Moved .* the run continues from an earlier checkpoint")
 def test_members_of_which_one_was_ahead_can_be_stopped_before_they_are_there(noise, tmp_path):
     folders = one_ahead(noise, tmp_path)
 

@@ -138,8 +138,8 @@ def check(views: RecipeViews, files: Encoded | None, dtype: str) -> None:
         raise ValueError(f'dtype must be "float32" or "uint8"; got {dtype!r}.')
     if dtype == "uint8" and any(map(ends_in_a_space, recipes)):
         raise ValueError(
-            f"bytes hold values in [0, 1], and what ends in a color space goes below 0; got {recipes[0].name}."
-            ' Take dtype="float32".'
+            f'dtype="uint8" holds no values below 0, which a recipe that ends in a color space has; got'
+            f' {recipes[0].name}. Take dtype="float32".'
         )
     if files is not None and not all(map(begins_with_crop, recipes)):
         raise ValueError(

@@ -30,7 +30,7 @@ def classes_of(path: Path, parts: dict[str, Part]) -> list[str]:
         if strange and found:
             near = difflib.get_close_matches(strange[0], sorted(found), 1, cutoff=0.7)
             near = near or [name for name in found if name.casefold() == strange[0].casefold()]
-            hint = f" Did {near[0]!r} get another name?" if near else ""
+            hint = f" Was {near[0]!r} renamed?" if near else ""
             raise ValueError(
                 f"{path}: {len(strange)} of the classes of {split}/ never occur in {train[0]}/, as"
                 f" {', '.join(map(repr, strange[:3]))}; those of {train[0]}/ are {listed(sorted(found))}.{hint} Every"

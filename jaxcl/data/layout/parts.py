@@ -83,4 +83,4 @@ class Layout(NamedTuple):
         own = self.name_of(split)
         if kind_within(own) in (None, kind_within(split)):
             return [self.says]
-        return [self.says, f"{own}/ stands in for {split}, of which there are no images with labels."]
+        return [self.says, f"{own}/ is used as {split}, which has no labelled images."]

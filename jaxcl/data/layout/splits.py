@@ -87,8 +87,8 @@ def splits_inside(node: Node, layout: str) -> dict[str, Node]:
         odd = next(one for one in node.folders if one not in both or None in kinds(one) or one.images)
         raise ValueError(
             f"{node.path} can be read in two ways: as {len(names)} classes, {listed(names)}, with the splits inside"
-            f" them, as {both[0].path.name}/{both[0].folders[0].path.name}, where {odd.path.name} is otherwise and what"
-            " is in no split is left out; or as these classes with all that lies below them, of which one file in"
+            f" them, as {both[0].path.name}/{both[0].folders[0].path.name}, where {odd.path.name} differs and"
+            " files in no split are left out; or as these classes with all files below them, of which one in"
             f" {HOLD_OUT_EVERY} is held out. Say which: --layout splits or --layout classes"
         )
     found: dict[str, list[Node]] = {}
