@@ -193,7 +193,7 @@ def test_chunks_meet_the_same_rows_on_any_number_of_devices(platform, placements
 def test_a_batch_that_cannot_be_dealt_out_is_an_error_with_numbers():
     net = mlp(nets.layer_norm())
     params, state = begin(net)
-    with pytest.raises(ValueError, match="14 rows .* into 4 chunks, 2 neighbouring .* multiple of 8"):
+    with pytest.raises(ValueError, match="14 rows .* into 4 equal chunks .* 2 neighbouring .* multiple of 8"):
         nets.chunked(net, 4).apply(params, state, rows(14), train=True)
     with pytest.raises(ValueError, match="16 rows .* over 8 devices into 2 chunks, .* multiple of 32"):
         compiled(nets.chunked(net, 2), rows(16), count=8)
