@@ -16,7 +16,6 @@ from jaxcl.cli.words import knobs_of
 from jaxcl.config import CommonKnobs, Recipe, open_data, preset, recipe_of
 from jaxcl.config import load_config as load
 from jaxcl.data import input_pipeline
-from jaxcl.nets.resnet import DEPTHS
 from jaxcl.plan import about_of
 from jaxcl.plan.inputs import abstract_batch
 from jaxcl.runs import evaluate_run, train_run
@@ -115,14 +114,6 @@ def choices():
                 yield pytest.param(
                     path, {name: value}, id=f"{path.stem}-{name}={value}", marks=pytest.mark.slow
                 )
-
-
-@pytest.fixture
-def few_blocks(monkeypatch):
-    """A ResNet of any depth has blocks of each kind alone: a first one, one whose shortcut is the map itself, and one
-    that makes the map smaller. Tracing takes its time; slow tests trace each depth as it is."""
-    for depth, (_, bottleneck) in DEPTHS.items():
-        monkeypatch.setitem(DEPTHS, depth, ((2, 0, 0, 1), bottleneck))
 
 
 def shallow(knobs, *, resnet=18):
