@@ -195,7 +195,7 @@ def test_a_batch_that_cannot_be_dealt_out_is_an_error_with_numbers():
     params, state = begin(net)
     with pytest.raises(ValueError, match="14 rows .* into 4 equal chunks .* 2 neighbouring .* multiple of 8"):
         nets.chunked(net, 4).apply(params, state, rows(14), train=True)
-    with pytest.raises(ValueError, match="16 rows .* over 8 devices into 2 chunks, .* multiple of 32"):
+    with pytest.raises(ValueError, match="16 rows .* over 8 devices into 2 equal chunks .* multiple of 32"):
         compiled(nets.chunked(net, 2), rows(16), count=8)
     with pytest.raises(ValueError, match="one chunk or more"):
         nets.chunked(net, 0)
