@@ -47,7 +47,7 @@ RATES = (
     1.0,
     3.0,
     9.0,
-)  # times the config's own; of the first three the last was best for most methods
+)  # times the config's own; of the first three the last was best for all methods
 KEPT = Path(__file__).resolve().parent / "results" / "seven-methods"
 TRYING, SEEDS = 100, (0, 1, 2)
 WIDTH = 128
