@@ -267,24 +267,28 @@ def train(runs: list[Run], epochs: dict[str, float], own: argparse.Namespace) ->
 def check_made(run: Run, epochs: float) -> None:
     """Ends with a sentence where a kept result is of other settings than this run would have."""
     result = run.result()
-    made = {} if result is None else result["made"]
-    for name, wanted in {"epochs": f"{epochs:.3f}", "learning_rate": f"{rate_of(run):.3g}"}.items():
-        if made and float(wanted) != made[name]:
+    if result is None:
+        return
+    made = result["made"]
+    for name, wanted in length_and_rate(run, epochs).items():
+        if float(wanted) != made[name]:
             raise SystemExit(
                 f"{kept(run.folder(KEPT))} is of {name} {made[name]}, and this run has {wanted}. Delete it to have it"
                 " anew."
             )
 
 
-def rate_of(run: Run) -> float:
-    return run.times * load_config(path_of(METHODS[run.method][0])).Knobs().learning_rate
+def length_and_rate(run: Run, epochs: float) -> dict[str, str]:
+    """The knobs that are this experiment's, as the command line has them."""
+    rate = run.times * load_config(path_of(METHODS[run.method][0])).Knobs().learning_rate
+    return {"epochs": f"{epochs:.3f}", "learning_rate": f"{rate:.3g}"}
 
 
 def command_of(run: Run, epochs: float, own: argparse.Namespace) -> list[str]:
     """`jaxcl train` of a run: of a rate that is tried without the held-out images, else with all training images."""
     config, knobs = METHODS[run.method]
     words: dict[str, str | list[str]] = {knob: value.split(",") for knob, value in knobs.items()}
-    words |= {"epochs": f"{epochs:.3f}", "learning_rate": f"{rate_of(run):.3g}", "seed": str(run.seed)}
+    words |= length_and_rate(run, epochs) | {"seed": str(run.seed)}
     words |= {"input": "resident", "run_dir": str(run.folder(own.work))}
     if run.seed == TRYING:
         words["data"] = f"npz:{held_out(own)}"

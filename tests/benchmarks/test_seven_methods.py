@@ -23,10 +23,8 @@ def seven(monkeypatch, tmp_path):
     return seven_methods
 
 
-def started(seven, own, ends):
-    """A stand-in for what starts processes: a run reaches its rate, in percent, or ends as `ends(times)` says."""
-    from jaxcl.records import write_whole
-
+def started(seven, ends):
+    """A stand-in for what starts processes: a run reaches its rate, in percent, or ends as `ends(name)` says."""
     begun = []
 
     def start_logged(command, core, log):
@@ -53,7 +51,6 @@ def started(seven, own, ends):
         }
         seven.keep(folder, found)
 
-    seven.write_whole = write_whole
     return start_logged, begun
 
 
@@ -65,7 +62,7 @@ def test_a_rate_that_diverges_loses_and_the_rest_goes_on(seven, tmp_path, monkey
     own = asked(tmp_path)
     own.work.mkdir()
     start_logged, begun = started(
-        seven, own, lambda name: "diverges" if name.split(",")[1] in ("times=3.00", "times=9.00") else None
+        seven, lambda name: "diverges" if name.split(",")[1] in ("times=3.00", "times=9.00") else None
     )
     monkeypatch.setattr(seven, "start_logged", start_logged)
     seven.measure(own)
@@ -86,7 +83,7 @@ def test_a_rate_that_diverges_loses_and_the_rest_goes_on(seven, tmp_path, monkey
 def test_another_error_ends_it(seven, tmp_path, monkeypatch):
     own = asked(tmp_path)
     own.work.mkdir()
-    monkeypatch.setattr(seven, "start_logged", started(seven, own, lambda name: "fails")[0])
+    monkeypatch.setattr(seven, "start_logged", started(seven, lambda name: "fails")[0])
     with pytest.raises(subprocess.CalledProcessError):
         seven.measure(own)
 
@@ -94,7 +91,7 @@ def test_another_error_ends_it(seven, tmp_path, monkeypatch):
 def test_a_result_of_other_settings_is_not_taken(seven, tmp_path, monkeypatch):
     own = asked(tmp_path)
     own.work.mkdir()
-    monkeypatch.setattr(seven, "start_logged", started(seven, own, lambda name: None)[0])
+    monkeypatch.setattr(seven, "start_logged", started(seven, lambda name: None)[0])
     seven.measure(own)
     monkeypatch.setattr(seven, "SIMCLR_EPOCHS", 7)
     with pytest.raises(SystemExit, match=r"is of epochs 6\.0, and this run has 7\.000\. Delete it"):
