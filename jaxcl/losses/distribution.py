@@ -204,19 +204,46 @@ def alignment_uniformity(
 # --- prescribed distributions -------------------------------------------------------------------------------------
 
 
-def uniform_sphere(key: Array, shape: tuple[int, int]) -> Array:
-    """Rows uniform on the unit sphere: normal draws, normalised."""
-    return normalize(jax.random.normal(key, shape))
+def uniform_sphere(key: Array, shape: tuple[int, int], *, first: Array | int = 0) -> Array:
+    """Rows uniform on the unit sphere: normal draws, normalised. `first` as for `normal`."""
+    return normalize(normal(key, shape, first=first))
 
 
-def uniform_cube(key: Array, shape: tuple[int, int]) -> Array:
-    """Entries uniform in (-1, 1)."""
-    return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+def uniform_cube(key: Array, shape: tuple[int, int], *, first: Array | int = 0) -> Array:
+    """Entries uniform in (-1, 1). `first` as for `normal`."""
+    return _row_by_row(partial(jax.random.uniform, minval=-1.0, maxval=1.0), key, shape, first)
 
 
-def normal(key: Array, shape: tuple[int, int]) -> Array:
-    """Entries of mean 0 and variance 1."""
-    return jax.random.normal(key, shape)
+def normal(key: Array, shape: tuple[int, int], *, first: Array | int = 0) -> Array:
+    """Entries of mean 0 and variance 1.
+
+    Each row has a key of its own, so that a device draws the rows `first`, `first` + 1, ... of a larger sample alone.
+
+    >>> key = jax.random.key(0)
+    >>> bool(jnp.all(normal(key, (2, 3), first=6) == normal(key, (8, 3))[6:]))
+    True
+    """
+    return _row_by_row(jax.random.normal, key, shape, first)
+
+
+def _row_by_row(
+    draw: Callable[[Array, tuple[int]], Array], key: Array, shape: tuple[int, int], first
+) -> Array:
+    rows, width = shape
+    keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(rows))
+    return jax.vmap(lambda key: draw(key, (width,)))(keys)
+
+
+def _own_sample(prior: Prior, key: Array, n: int, d: int, axis_name: str | None) -> Array:
+    """This device's n rows of a sample of all devices' rows."""
+    if any(prior is known for known in (uniform_sphere, uniform_cube, normal)):
+        first = collectives.rows(n, axis_name)[0]
+        return collectives.split_rows(prior(key, (n, d), first=first))  # type: ignore[call-arg]
+    m = n * collectives.size(axis_name)
+    sample = prior(key, (m, d))
+    if sample.shape != (m, d):
+        raise ValueError(f"the prior was asked for a sample of shape {(m, d)} and returned {sample.shape}.")
+    return collectives.own_rows(sample, axis_name)
 
 
 def orthogonal_directions(key: Array, width: int, count: int) -> Array:
@@ -250,7 +277,8 @@ def sliced_wasserstein(
         the rows of both views, on the scale of the prior: normalise them for `uniform_sphere`, leave them for
         `normal` and `uniform_cube`. (`generalized` does the first.)
     prior
-        `uniform_sphere`, `uniform_cube`, `normal`, or any (key, shape [m, d]) -> sample.
+        `uniform_sphere`, `uniform_cube`, `normal`, or any (key, shape [m, d]) -> sample. Of the first three each device
+        draws its own rows; any other is asked once for all rows, by every device under an axis.
     projections
         how many directions; d if None.
     exact_quantiles
@@ -258,8 +286,7 @@ def sliced_wasserstein(
         noise. Another estimator, so off by default. Known for `normal` (the normal distribution along every
         direction) and `uniform_sphere` ((1 + u)/2 follows Beta((d-1)/2, (d-1)/2)).
 
-    Under an axis m counts all devices' rows. Each device sorts along its part of the directions, and, under an axis,
-    draws the whole sample.
+    Under an axis m counts all devices' rows. Each device sorts along its part of the directions.
 
     axis_name
         the axis over which rows are split under `shard_map` or `pmap`; None where one program sees the global batch.
@@ -284,12 +311,8 @@ def sliced_wasserstein(
     if exact_quantiles:
         quantiles = jnp.asarray(_quantiles(prior, m, d), z.dtype)
     else:
-        sample = prior(prior_key, (m, d))
-        if sample.shape != (m, d):
-            raise ValueError(
-                f"the prior was asked for a sample of shape {(m, d)} and returned {sample.shape}."
-            )
-        drawn = (project(collectives.own_rows(sample, axis_name).astype(z.dtype), directions),)
+        sample = _own_sample(prior, prior_key, n, d, axis_name)
+        drawn = (project(sample.astype(z.dtype), directions),)
 
     def distances(*rows, axis_name):
         """Along each of this device's directions, from n rows of each device: [n, p], [n, p] -> [p / devices]."""

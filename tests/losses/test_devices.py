@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxcl.losses as losses
 from jaxcl import devices
+from jaxcl.losses import blockwise
 from jaxcl.similarity import cosine
 from jaxcl.testing import EVERYWHERE, assert_same_everywhere, assert_shared, step_of
 
@@ -48,7 +49,7 @@ def with_queue(w, b, axis_name, **options):
 
 def scores_with_a_hole(w, b, axis_name):
     z = b["x"] @ w
-    scores = jnp.where(jnp.arange(8) == b["label"][:, None], -jnp.inf, z @ jnp.sin(3 * w))
+    scores = jnp.where(jnp.arange(z.shape[1]) == b["label"][:, None], -jnp.inf, z @ jnp.sin(3 * w))
     return losses.info_nce(jnp.sum(z * b["y"], axis=1), scores, temperature=5.0, axis_name=axis_name)
 
 
@@ -137,6 +138,9 @@ LOSSES = {
     "sliced_wasserstein": of_rows(partial(sliced, KEY)),
     "sliced_wasserstein, projections that do not divide": of_rows(partial(sliced, KEY), projections=11),
     "sliced_wasserstein, quantiles": of_rows(partial(sliced, KEY), prior=losses.normal, exact_quantiles=True),
+    "sliced_wasserstein, own prior": of_rows(
+        partial(sliced, KEY), prior=lambda k, s: 3 * losses.normal(k, s)
+    ),
     "generalized": of_distribution(sliced),
     "generalized, cube": of_distribution(partial(sliced, prior=losses.uniform_cube), normalized=False),
     "generalized, log_sum_exp": of_distribution(losses.keyless(losses.log_sum_exp, temperature=0.2)),
@@ -214,36 +218,44 @@ def test_every_loss_is_the_same_in_every_placement(part, placement, example):
 
 # --- and the work is shared ---------------------------------------------------------------------------------------
 
-IMAGES, WIDTH = 512, 8
+# images, width; the second for the slow tests
+SIZES = [(512, 8), (2048, 32)]
 
 
-def rows_of_all(name):
+def rows_of_all(name, images, width):
     """Bytes that every device must have: the blockwise losses' rows of all devices, a gradient for each, and four
     numbers a row (its log-partition, its cotangent, and what they are summed in)."""
     if "blockwise" not in name or "queue" in name:
-        return 4 * IMAGES * WIDTH  # gathered, and used at once
+        return 4 * images * width  # gathered, and used at once
     views = 3 if "three" in name else 1 if name.startswith(("log_sum_exp", "uniformity")) else 2
     views = 6 if name.startswith("patch_nce") else views  # of six patches each
     # The sums of all classes and their gradient.
     copies = 4 if name.startswith("supervised") else 2
-    return 4 * IMAGES * views * (copies * WIDTH + 6)
+    return 4 * images * views * (copies * width + 6)
 
 
-def assert_work_is_shared(name, placements):
+@pytest.fixture
+def blocks_where_told(monkeypatch):
+    """The same program on one device and on eight: left to itself one has so many products that it chooses blocks,
+    where each of eight stores its few."""
+    monkeypatch.setattr(blockwise, "PLAIN_BELOW", float("inf"))
+
+
+def assert_work_is_shared(name, placements, images, width):
     of = jax.ShapeDtypeStruct
-    batch = {"x": of((IMAGES, WIDTH), jnp.float32), "y": of((IMAGES, WIDTH), jnp.float32)}
-    batch["label"] = of((IMAGES,), jnp.int32)
+    batch = {"x": of((images, width), jnp.float32), "y": of((images, width), jnp.float32)}
+    batch["label"] = of((images,), jnp.int32)
     # 11 directions are 2 for each of 8 devices; blocks that do not divide the rows are filled up; the directions, which
     # do not grow with the batch, are drawn by each.
-    exceptions = {"do not divide": 1.5, "odd block": 1.2, "three": 1.2, "quantiles": 1.25}
+    exceptions = {"do not divide": 1.5, "odd block": 1.2, "blockwise, three": 1.2, "quantiles": 1.25}
     operations = next((most for what, most in exceptions.items() if what in name), 1.1)
     assert_shared(
         step_of(LOSSES[name]),
         of((), jnp.float32),
-        of((WIDTH, WIDTH), jnp.float32),
+        of((width, width), jnp.float32),
         batch,
         placements=placements,
-        whole=rows_of_all(name),
+        whole=rows_of_all(name, images, width),
         operations=operations,
         temporaries=max(1.25, operations),
     )
@@ -253,23 +265,16 @@ def assert_work_is_shared(name, placements):
 @pytest.mark.parametrize(
     "name", ["nt_xent", "nt_xent blockwise", "queue_nce blockwise", "sliced_wasserstein"]
 )
-def test_under_jit_a_device_does_its_share(name):
-    assert_work_is_shared(name, ["jit"])
-
-
-def draws_a_sample(name):
-    """A prior is asked once, for all rows; only `jit` can share that. Under an axis every device draws them all."""
-    return name.startswith(("sliced_wasserstein", "generalized", "visreg")) and not name.endswith(
-        ("quantiles", "log_sum_exp")
-    )
+def test_under_jit_a_device_does_its_share(name, blocks_where_told):
+    assert_work_is_shared(name, ["jit"], *SIZES[0])
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("images", "width"), SIZES)
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_device_does_its_share_of_every_loss(name):
-    # Of three views one device has so many products that it chooses blocks; under an axis each of eight has few.
-    by_xla = draws_a_sample(name) or name == "nt_xent, three views"
-    assert_work_is_shared(name, ["jit"] if by_xla else devices.PLACEMENTS)
+def test_a_device_does_its_share_of_every_loss(name, images, width, blocks_where_told):
+    # A prior of one's own is asked once, for all rows: only `jit` can share that.
+    assert_work_is_shared(name, ["jit"] if "own prior" in name else devices.PLACEMENTS, images, width)
 
 
 # What is exported beside losses: makers, priors, and what looks at several losses.
