@@ -206,10 +206,12 @@ def test_two_processes_train_what_one_trains_and_go_on_with_its_run(tmp_path):
         jobs = [(placement, 3, f"{placement}{processes}") for placement in placements]
         run(RECIPE + TRAIN.format(jobs=jobs), tmp_path, processes=processes, devices=devices)
     # Each goes on with the other's, the one on fewer devices.
-    for processes, devices, run_dir in ((1, 2, "jit2"), (2, 4, "jit1")):
-        run(RECIPE + TRAIN.format(jobs=[("jit", 5, run_dir)]), tmp_path, processes=processes, devices=devices)
-    for placement, steps in [*((placement, 3) for placement in placements), ("jit", 5)]:
-        assert_same_run(tmp_path, f"{placement}1", f"{placement}2", steps)
+    for processes, devices, other in ((1, 2, 2), (2, 4, 1)):
+        jobs = [(placement, 5, f"{placement}{other}") for placement in placements]
+        run(RECIPE + TRAIN.format(jobs=jobs), tmp_path, processes=processes, devices=devices)
+    for placement in placements:
+        for steps in (3, 5):
+            assert_same_run(tmp_path, f"{placement}1", f"{placement}2", steps)
 
 
 def assert_same_run(folder, run_dir, other, steps):

@@ -129,8 +129,8 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
         fits = None if capacity is None or peak is None else peak + waiting <= capacity
     if costs.flops > 1.5 * costs.shared_out and n > 1:
         notes.append(
-            f"Each device computes {costs.flops / costs.shared_out:.1f} times its share of the products: something is"
-            " not split over the devices (try --placement shard_map)."
+            f"Each device computes {costs.flops / costs.shared_out:.1f} times its share of the products (all of them"
+            f" over {n}): something is not split over the devices (try --placement shard_map)."
         )
     if compiled is None:
         notes.append(
