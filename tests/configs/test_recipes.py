@@ -4,7 +4,7 @@ schedules, losses, heads, views, and the commands in docstrings that are a publi
 import ast
 import dataclasses
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +17,7 @@ from jaxcl import About, augment
 from jaxcl.augment.color import JITTERS
 from jaxcl.cli.words import knobs_of
 from jaxcl.config import load_config
+from jaxcl.feature_transform import mixing
 from jaxcl.five_parts import described, settings_of
 from jaxcl.losses import binary_nce, info_nce, temperature_of
 
@@ -311,16 +312,51 @@ def test_amdims_scores_are_clipped_and_penalized_as_in_its_code(preset):
     assert (settings["clip"], settings["penalty"]) == (20.0, 0.05)
 
 
-@pytest.mark.parametrize(
-    "row", ["moco_imagenet100 --preset v1_ft", "moco_imagenet100 --preset v2_ft", "moco_imagenet --mix both"]
-)
+# A config -> its alphas. The second and third are no command of theirs: each is its side of "both".
+MIXED = {
+    "moco_imagenet100 --preset v1_ft": "negatives=1.6, positives=2",
+    "moco_imagenet100 --preset v1_negatives": "negatives=1.6",
+    "moco_imagenet100 --preset v1_positives": "positives=2",
+    "moco_imagenet100 --preset v2_ft": "negatives=1.6, positives=2",
+    "moco_imagenet --mix both": "negatives=1.6, positives=2",
+}
+
+
+@pytest.mark.parametrize("row", MIXED)
 def test_features_are_mixed_as_by_the_commands_of_feature_transformation(row):
     """README: pos_alpha 2.0, neg_alpha 1.6, mix_start_epoch left at 0, no dim_mask (one factor a step), no
     postmix_norm."""
     name, *words = row.split()
     transform = made(name, IMAGENET100, words).method.five_parts.extraction["transform"]
-    truth = "mixing(dimension_wise=False, negatives=1.6, positives=2, renormalize=False, start=0)"
+    truth = f"mixing(dimension_wise=False, {MIXED[row]}, renormalize=False, start=0)"
     assert described(transform) == truth
+
+
+@pytest.mark.parametrize("mix", ["positives", "negatives"])
+def test_one_side_alone_is_mixed_as_within_both_and_the_codes_by_the_entry(mix):
+    """mem_moco.py draws np.random.beta(alpha, alpha, size=q.shape), or the queue's, where mixnorm_target is "pos" or
+    "neg", with beta_alpha 2.0: as many factors as entries, of variance 1 / (4 (2 alpha + 1)) = 1 / 20."""
+    config = made("moco_imagenet100", IMAGENET100, f"--mix {mix}").method.five_parts.extraction["transform"]
+    code = {"positives": {"negatives": None}, "negatives": {"positives": None, "negatives": 2.0}}[mix]
+    q, k, queue = np.ones((60, 50)), np.zeros((60, 50)), np.eye(60, 50)
+
+    @jax.jit
+    def both(q, k, queue):
+        of = partial(mixing, **code, dimension_wise=True)
+        return [transform(jax.random.key(0), 0, q, k, queue) for transform in (config, of())]
+
+    ours, theirs = both(q, k, queue)
+    for mixed, entries in ((ours, False), (theirs, True)):
+        if mix == "positives":  # 1 q + 0 k, and so the factors themselves, which are 1 more than Beta's
+            factors = np.asarray(mixed[0]) - 1
+            np.testing.assert_array_equal(mixed[2], queue)
+        else:  # a row of the unit matrix has a factor, or 1 less it, where it or the other one is 1
+            factors = np.asarray(mixed[2])[:50][np.eye(50, dtype=bool)]
+            factors = factors[(factors > 0) & (factors < 1)]
+            np.testing.assert_array_equal(mixed[0], q)
+        assert (len(np.unique(factors)) > 0.9 * factors.size) == entries
+        if entries:
+            assert factors.var() == pytest.approx(1 / 20, rel=0.1 if factors.size > 1000 else 0.5)
 
 
 @pytest.mark.parametrize(
