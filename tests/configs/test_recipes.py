@@ -205,13 +205,16 @@ def test_a_rate_falls_after_the_published_epochs(row):
             np.testing.assert_allclose(first, peak * factor ** (fallen + 1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("preset", ["v1_ft", "v2_ft"])
-def test_feature_transformations_cosine_counts_from_one_and_ends_at_a_thousandth(preset):
+# The options of moco_imagenet100.py that its neighbour names as the authors' command for the whole of ImageNet.
+WHOLE = " ".join(words_of("moco_imagenet", "--preset v1_ft", "--decay 0.999"))
+
+
+@pytest.mark.parametrize(
+    ("words", "about"), [("--preset v1_ft", IMAGENET100), ("--preset v2_ft", IMAGENET100), (WHOLE, IMAGENET)]
+)
+def test_feature_transformations_cosine_counts_from_one_and_ends_at_a_thousandth(words, about):
     """base_trainer.py: eta_min = rate 0.1^3, and the rate of epoch 1 to 200 is on the cosine between the two."""
-    rate, per_epoch = (
-        made("moco_imagenet100", IMAGENET100, f"--preset {preset}").learning_rate,
-        126_689 // 256,
-    )
+    rate, per_epoch = made("moco_imagenet100", about, words).learning_rate, about.count // 256
     for epoch in (1, 2, 100, 200):
         truth = 3e-5 + (0.03 - 3e-5) * (1 + np.cos(np.pi * epoch / 200)) / 2
         for step in ((epoch - 1) * per_epoch, epoch * per_epoch - 1):
@@ -265,6 +268,7 @@ MEMORIES = {
     "moco_imagenet": (65536, 0.999),
     "moco_imagenet --version v1": (65536, 0.999),
     "moco_imagenet100 --preset v1_ft": (65536, 0.99),
+    f"moco_imagenet100 {WHOLE}": (65536, 0.999),
     "moco_cifar10": (4096, 0.99),
     "looc --preset looc": (16384, 0.999),
     "looc --preset looc_plus_plus": (16384, 0.999),
