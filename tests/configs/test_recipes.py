@@ -494,6 +494,24 @@ def test_a_view_is_changed_by_the_published_steps_alone(row):
             assert steps["jitter"]["brightness_form"] == form
 
 
+@pytest.mark.parametrize(
+    ("name", "preset", "figure", "lacks"),
+    [
+        ("amdim", "imagenet_large", "68.1 %", ["Fast AutoAugment"]),
+        ("cmc", "imagenet_2x", "68.4 %", ["Fast AutoAugment", "4,096 negatives"]),
+    ],
+)
+def test_a_figure_is_quoted_with_the_policy_that_the_config_lacks(name, preset, figure, lacks):
+    """READMEs: AMDIM's strongest results have Fast AutoAugment's policy, as CMC's weights of resnet50v2 and v3, which
+    have 4096 negatives. Neither code has it."""
+    said = docstring_of(name)
+    quoted = said[said.index(f"{preset}:") :].partition("stl10:")[0]
+    assert figure in quoted
+    assert all(one in quoted for one in lacks)
+    steps = [op.name for op in steps_in(made(name, IMAGENET, f"--preset {preset}").views.recipes[0])]
+    assert set(steps) <= {"flip", "crop", "jitter", "grayscale", "clip", "lab"}
+
+
 @pytest.mark.parametrize("preset", ["cifar10", "stl10", "imagenet"])
 def test_amdims_classifiers_see_images_augmented_as_in_pretraining(preset):
     recipe = made("amdim", IMAGENET if preset == "imagenet" else CIFAR, f"--preset {preset}")
