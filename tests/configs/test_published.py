@@ -297,6 +297,15 @@ SETTINGS = {
     ("cmc", "stl10"): CMC | {"temperature": 0.1, "min_area": 0.2},
     ("yadim", "cifar10"): ADAM | {"features": 320, "out": 1280, "depth": 10, "batch_size": 200},
     ("yadim", "stl10"): ADAM | {"features": 192, "out": 1536, "depth": 8},
+    ("byol", "imagenet"): {
+        "depth": 50,
+        "width": 1,
+        "batch_size": 4096,
+        "size": 224,
+        "blur": True,
+        "trust": 0.001,
+        "warmup_epochs": 10,
+    },
     ("byol", "cifar10"): {
         "learning_rate": 1.0,
         "trust": 0.02,

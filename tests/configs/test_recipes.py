@@ -364,13 +364,23 @@ def test_one_side_alone_is_mixed_as_within_both_and_the_codes_by_the_entry(mix):
 
 
 @pytest.mark.parametrize(
-    "row", ["moco_imagenet", "moco_cifar10", "looc --preset looc", "simclr_imagenet", "simclr_v2"]
+    "row",
+    [
+        "moco_imagenet",
+        "moco_cifar10",
+        "looc --preset looc",
+        "simclr_imagenet",
+        "simclr_v2",
+        "byol --preset imagenet",
+    ],
 )
 def test_batch_norm_sees_an_eighth_of_mocos_batch_and_all_of_simclrs(row):
-    """main_moco.py on 8 GPUs, the demo's SplitBatchNorm; run.py, global_bn. All: a momentum of 0.9 (PyTorch's 0.1)."""
+    """main_moco.py on 8 GPUs, the demo's SplitBatchNorm; run.py, global_bn; configs/byol.py, cross_replica_axis. All: a
+    momentum of 0.9 (PyTorch's 0.1)."""
     name, *words = row.split()
     parts = made(name, IMAGENET, words).method.five_parts
-    norm = f"norm=BatchNorm(groups={1 if 'simclr' in row else 8}, views=1, momentum=0.9, epsilon=1e-05)"
+    groups = 8 if name.startswith(("moco", "looc")) else 1
+    norm = f"norm=BatchNorm(groups={groups}, views=1, momentum=0.9, epsilon=1e-05)"
     assert norm in described(parts.encoder["encoder"])
 
 
@@ -460,6 +470,13 @@ VIEWS = {
     "amdim --preset cifar10": ("flip > translate > jitter > grayscale > clip", None, *AMDIM),
     "amdim --preset stl10 --size 64": ("flip > crop > jitter > grayscale > clip", 0.3, *AMDIM),
     "amdim --preset imagenet": ("flip > crop > jitter > grayscale > clip", 0.3, *IN_AMDIM),
+    # cpc_transforms.py of Bolts: AMDIM's, of the whole image, which is then cut up. YADIM's are inferred to be so.
+    "cpc --preset cifar10": ("flip > translate > jitter > grayscale > clip", None, *AMDIM),
+    "cpc --preset stl10": ("flip > crop > jitter > grayscale > clip", 0.3, *AMDIM),
+    "cpc --preset imagenet": ("flip > crop > jitter > grayscale > clip", 0.3, *IN_AMDIM),
+    "yadim --preset cifar10": ("flip > translate > jitter > grayscale > clip", None, *AMDIM),
+    "yadim --preset stl10": ("flip > crop > jitter > grayscale > clip", 0.3, *AMDIM),
+    "yadim --preset imagenet": ("flip > crop > jitter > grayscale > clip", 0.3, *IN_AMDIM),
 }
 
 
@@ -470,12 +487,15 @@ def test_a_view_is_changed_by_the_published_steps_alone(row):
     for recipe in made(name, About(50_000, (size, size, 3), ()), words).views.recipes:
         steps = {op.name: dict(op.settings) for op in steps_in(recipe)}
         assert " > ".join(steps) == order
-        simclr = name.startswith("simclr")
+        simclr, bolts = name.startswith("simclr"), name in ("amdim", "cpc", "yadim")
+        if "translate" in steps:  # RandomTranslateWithReflect(4) with p 0.8
+            moved = {key: steps["translate"][key] for key in ("pixels", "probability", "border")}
+            assert moved == {"pixels": 4, "probability": 0.8, "border": "reflect"}
         if least is not None:
             assert steps["crop"]["area"] == (least, 1.0)
-            assert steps["crop"]["ratio"] == ((0.7, 1.4) if name == "amdim" else (3 / 4, 4 / 3))
+            assert steps["crop"]["ratio"] == ((0.7, 1.4) if bolts else (3 / 4, 4 / 3))
             # tf.image's kernel is never widened; Pillow's is, and torchvision asks for the bilinear one by default.
-            kernel = "bicubic" if simclr or name == "amdim" else "bilinear"
+            kernel = "bicubic" if simclr or bolts else "bilinear"
             assert (steps["crop"]["method"], steps["crop"]["antialias"]) == (kernel, not simclr)
             boxes = augment.uniform_height if simclr else augment.uniform_area_log_ratio
             assert steps["crop"]["distribution"] is boxes
@@ -492,6 +512,83 @@ def test_a_view_is_changed_by_the_published_steps_alone(row):
         if simclr:
             form = "add" if name == "simclr_imagenet" else "multiply"
             assert steps["jitter"]["brightness_form"] == form
+
+
+def test_byols_two_views_are_changed_as_augmentations_py_says():
+    """Both: a crop of 0.08 to 1, flip (p 0.5), jitter of 0.4, 0.4, 0.2, 0.1 (p 0.8), gray (p 0.2). The first is always
+    blurred and never solarized, the second blurred with p 0.1 and solarized, from 0.5 on, with 0.2; sigma 0.1 to 2 of a
+    kernel of a tenth of the side, with zeros beyond the border."""
+    views = made("byol", IMAGENET, "--preset imagenet").views.recipes
+    for recipe, blurred, solarized in zip(views, (1.0, 0.1), (0.0, 0.2), strict=True):
+        steps = {op.name: dict(op.settings) for op in steps_in(recipe)}
+        assert list(steps) == ["crop", "clip", "flip", "jitter", "grayscale", "blur", "solarize"]
+        assert (steps["crop"]["area"], steps["crop"]["ratio"]) == ((0.08, 1.0), (3 / 4, 4 / 3))
+        assert tuple(steps["jitter"][one] for one in JITTERS) == (0.4, 0.4, 0.2, 0.1)
+        assert (steps["jitter"]["colors"], steps["jitter"]["brightness_form"]) == ("tensorflow", "add")
+        probabilities = {one: steps[one]["probability"] for one in ("flip", "jitter", "grayscale")}
+        assert probabilities == {"flip": 0.5, "jitter": 0.8, "grayscale": 0.2}
+        assert (steps["blur"]["sigma"], steps["blur"]["probability"]) == ((0.1, 2.0), blurred)
+        assert (steps["blur"]["border"], steps["blur"]["radius"], steps["blur"]["boxes"]) == (
+            "black",
+            None,
+            None,
+        )
+        assert (steps["solarize"]["threshold"], steps["solarize"]["probability"]) == (0.5, solarized)
+
+
+# datasets.py of AMDIM, cpc_transforms.py and amdim_transforms.py of Bolts.
+PIXELS = {
+    "cifar10": (np.array([125.3, 123.0, 113.9]) / 255, np.array([63.0, 62.1, 66.7]) / 255),
+    "stl10": ((0.43, 0.42, 0.39), (0.27, 0.26, 0.27)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+@pytest.mark.parametrize("name", ["amdim", "cpc", "yadim"])
+@pytest.mark.parametrize("preset", PIXELS)
+def test_images_are_standardized_as_by_amdims_code(name, preset):
+    network = made(name, CIFAR, f"--preset {preset}").method.five_parts.encoder["encoder"].made
+    for found, truth in zip((network.mean, network.std), PIXELS[preset], strict=True):
+        np.testing.assert_allclose(found, truth, rtol=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["cifar10", "stl10", "imagenet"])
+def test_cpcs_loss_is_the_sum_of_the_double_loop_in_bolts(preset):
+    """self_supervised_learning.py, CPCTask: of target_dim 64, predictions times embed_scale 0.1; for every number of
+    steps_to_ignore up to h - 2 the cross-entropy of each i from it plus 1 to h - 1, row r against row r + i + 1 among
+    all vectors of the batch; added."""
+    parts = made("cpc", CIFAR, f"--preset {preset}").method.five_parts
+    grid = jnp.zeros((2, 7, 7, 16))
+    for one in ("target", "predictor"):
+        params = jax.eval_shape(parts.extraction[one].init, jax.random.key(0), grid)[0]
+        assert params["Dense_0"]["kernel"].shape == (16, 64)
+    rng = np.random.default_rng(0)
+    n, h, w, predictions, targets = 2, 7, 7, *rng.normal(size=(2, 2, 7, 7, 64)).astype(np.float32)
+    every, total = targets.reshape(-1, 64), 0.0
+    for steps_to_ignore in range(h - 1):
+        for i in range(steps_to_ignore + 1, h - 1):  # of i = h - 1 no row is left, and the mean is nan
+            chosen = 0.1 * predictions[:, : h - i - 1].reshape(-1, 64).astype(np.float64)
+            scores = chosen @ every.T
+            own = np.arange(n * h * w).reshape(n, h, w)[:, i + 1 :].reshape(-1)
+            scores -= scores.max(axis=1, keepdims=True)
+            log = np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(own)), own]
+            total += log.mean()
+    assert parts.extraction["shared_predictor"]
+    assert parts.extraction["rotations"] == 1
+    below = parts.extraction["rows"](7)
+    loss = jax.jit(partial(parts.loss["loss"], below=below))
+    np.testing.assert_allclose(loss(jax.random.key(0), predictions, targets), total, rtol=1e-4)
+
+
+@pytest.mark.parametrize("preset", ["cifar10", "stl10", "imagenet", "imagenet_large"])
+def test_amdim_compares_the_maps_that_its_code_compares(preset):
+    """costs.py: 1 to 5, 1 to 7 and 5 to 5, of the maps that are 1, 5 and 7 wide."""
+    parts = made("amdim", IMAGENET, f"--preset {preset}").method.five_parts.extraction
+    assert described(parts["extract"]) == "of_widths(widths=(1, 5, 7))"
+    maps = (1, 5, 7)
+    assert [(maps[a], maps[b]) for a, b in parts["compare"]] == [(1, 5), (1, 7), (5, 5)]
+    assert parts["heads"][0] is None  # NopNet
+    assert None not in parts["heads"][1:]
 
 
 @pytest.mark.parametrize(
