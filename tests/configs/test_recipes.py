@@ -690,3 +690,22 @@ def test_the_command_of_distill_is_simclr_v2s_distillation(taught):
 )
 def test_distills_loss_has_the_scale_of_the_code_or_of_the_equation(taught, words, factor):
     assert taught(words.split()).method.five_parts.loss["factor"] == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(("name", "rule"), [("digit_on_image", "SGD"), ("randbits", "AdamW")])
+def test_configs_of_the_intriguing_properties_say_that_the_paper_has_lars(name, rule):
+    """Its updates are those of the rule that it names: SGD's grow with the gradient, AdamW's do not."""
+    assert f"{rule} where the paper has LARS" in docstring_of(name)
+    recipe = made(name, IMAGENET100, "--preset imagenet100")
+    w, g = {"kernel": jnp.full(3, 0.01)}, {"kernel": jnp.array([1.0, -2.0, 4.0])}
+
+    @jax.jit
+    def changes(scale):
+        state, change = recipe.optimizer.init(w), None
+        for _ in range(2):  # the first has a rate of 0
+            change, state = recipe.optimizer.update(jax.tree.map(lambda x: scale * x, g), state, w)
+        return change["kernel"]
+
+    once, twice = changes(1.0), changes(2.0)
+    assert np.abs(once).max() > 0
+    np.testing.assert_allclose(twice, once * (2 if rule == "SGD" else 1), rtol=1e-3)
