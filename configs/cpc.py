@@ -2,18 +2,18 @@
 
     jaxcl train configs/cpc.py --preset cifar10 --data-dir DATA_DIR
     jaxcl train configs/cpc.py --preset imagenet --data-dir DATA_DIR
-    jaxcl evaluate runs/cpc_cifar10 --protocol linear
+    jaxcl evaluate runs/cpc_cifar10 --protocol mlp
     jaxcl evaluate runs/cpc_cifar10 --protocol deep --set side=7 fraction=0.01
     jaxcl plan configs/cpc.py --preset imagenet_henaff --machine h100-8 --input images --chunks 8
 
-cifar10, stl10, imagenet: 84.5, 78.4 and 54.8 % are reported, with a hidden layer of 1024 in the classifier: 7 x 7
-patches, the residual encoder with stages of 3, 4, 46 and 3 blocks and layer norm, one direction, Adam at a constant
-rate, 1000 epochs. imagenet_henaff, imagenet_pseudo_code: Henaff et al. (2019, arXiv:1905.09272) report 71.5 % linear
-accuracy with the first three stages (a "ResNet-161"), 6 x 6 patches of 80 pixels, in words four directions, patches
-changed one by one. The schedule was not at hand (batch, rate and epochs are those of the other), nor what the
-augmentation of patches is made of (`augment.cpc_patches`). Their second evaluation, a residual classifier on the grid
-of patches for few labels, is the protocol "deep": with --represent flat and the grid's side (7, or 6 of the last two
-presets). Not run here.
+cifar10, stl10, imagenet: 84.5, 78.4 and 54.8 % are reported, with a hidden layer of 1024 in the classifier (of mlp loss
+and schedule are AMDIM's): 7 x 7 patches, the residual encoder with stages of 3, 4, 46 and 3 blocks and layer norm, one
+direction, Adam at a constant rate, 1000 epochs. imagenet_henaff, imagenet_pseudo_code: Henaff et al. (2019,
+arXiv:1905.09272) report 71.5 % linear accuracy with the first three stages (a "ResNet-161"), 6 x 6 patches of 80
+pixels, in words four directions, patches changed one by one. The schedule was not at hand (batch, rate and epochs are
+those of the other), nor what the augmentation of patches is made of (`augment.cpc_patches`). Their second evaluation, a
+residual classifier on the grid of patches for few labels, is the protocol "deep": with --represent flat and the grid's
+side (7, or 6 of the last two presets). Not run here.
 """
 
 from dataclasses import dataclass

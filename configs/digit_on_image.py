@@ -5,10 +5,10 @@
     jaxcl plot runs/digit_on_image-sweep --knob unique --lines labels
 
 DigitOnImageNet of "Intriguing Properties of Contrastive Losses" (Chen, Luo and Li, 2021, arXiv:2011.02803, section 5),
-made as in `digits_on_tf_flowers.ipynb`, but of a photograph's centre square where the notebook squeezes all of it. By
-default CIFAR-10 enlarged to 64 pixels with digits of 8, for one GPU. imagenet100: the published 224 pixels with nine
-digits of 28 and a ResNet-50, on a hundred classes, which take 40 GB of disk, for eight GPUs. Published finding: the
-more digits, the higher the accuracy on digits (of one digit there is none), the lower on photographs. Not yet run here.
+made as in `digits_on_tf_flowers.ipynb`, but of a photograph's centre square, not of all of it squeezed. By default
+CIFAR-10 enlarged to 64 pixels with digits of 8, for one GPU. imagenet100: the published 224 pixels with nine digits of
+28 and a ResNet-50, of a hundred classes (40 GB of disk), for eight GPUs, by SGD where the paper has LARS. Published
+finding: the more digits, the higher the accuracy on digits (of one there is none), the lower on photographs. Not run.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """SimCLR on CIFAR-10 with ResNet-18, for one GPU.
 
     jaxcl train configs/simclr_cifar10.py --data-dir DATA_DIR
-    jaxcl evaluate runs/simclr_cifar10 --protocol knn linear
+    jaxcl evaluate runs/simclr_cifar10 --protocol linear_sgd knn
 
 The default knobs are those of dkobak/simclr-cifar10 for 100 epochs (SGD with learning rate 0.06 a 256 images and weight
 decay of every parameter; a cosine that moves once an epoch; crops of 0.2 of the area or more; a head 1,024 wide without

@@ -2,12 +2,12 @@
 
     jaxcl train configs/yadim.py --preset cifar10 --data-dir DATA_DIR
     jaxcl train configs/yadim.py --preset stl10 --data-dir DATA_DIR
-    jaxcl evaluate runs/yadim_stl10 --protocol linear
+    jaxcl evaluate runs/yadim_stl10 --protocol mlp
     jaxcl plan configs/yadim.py --preset imagenet --machine h100-8 --input images
 
-Falcon and Cho (2020, arXiv:2009.00104) report 92.15 % on STL-10, where a hidden layer of 1024 stands in their
-classifier. Encoders, batches and Adam at a constant rate are those with which their library (PyTorch Lightning Bolts)
-trains AMDIM; that YADIM had the same is assumed, and the epochs are ours. Not run here.
+Falcon and Cho (2020, arXiv:2009.00104) report 92.15 % on STL-10, with a hidden layer of 1024 in their classifier (of
+mlp loss and schedule are AMDIM's). Encoders, batches and Adam at a constant rate are those with which their library,
+PyTorch Lightning Bolts, trains AMDIM; that YADIM had the same is assumed, and the epochs are ours. Not run here.
 """
 
 from dataclasses import dataclass

@@ -32,7 +32,8 @@ from jaxcl.similarity import normalize
 from jaxcl.typing import Array, Loss
 
 # A word -> settings of `mixing` or `mixed_nt_xent`: extrapolated positives alone, interpolated negatives alone, both,
-# and both with a factor for every entry, which the paper's code calls dim_mask and its text dimension-level mixing.
+# and both with a factor for every entry, which the paper's code calls dim_mask and its text dimension-level mixing. One
+# side alone is that side of "both", which is ours: there the code has a factor for every entry, and alpha 2 (`mixing`).
 MIXES: dict[str, dict[str, Any]] = {
     "positives": {"negatives": None},
     "negatives": {"positives": None},
@@ -124,7 +125,9 @@ def mixing(
     """The transform that `moco` takes: extrapolated positives, interpolated negatives, or one of the two.
 
     positives, negatives
-        alpha of each Beta distribution; None leaves that side as it is. The defaults are those of the paper's runs.
+        alpha of each Beta distribution; None leaves that side as it is. The defaults are those of the paper's runs. Of
+        one side alone the authors' code always draws a factor for every entry, from Beta(2, 2), whatever its options
+        say: mixing(negatives=None, dimension_wise=True) and mixing(positives=None, negatives=2.0, dimension_wise=True).
     dimension_wise
         True, False, "positives" or "negatives": where every entry has a factor of its own.
     renormalize

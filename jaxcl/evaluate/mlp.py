@@ -67,7 +67,10 @@ def mlp_probe(
     (Bachman, Hjelm and Buchwalter, 2019, arXiv:1906.00910): 1,024 hidden units, dropout 0.2, Adam (b1 = 0.8) at 2e-4,
     times 0.2 after the 80th and the 110th of 120 epochs (ImageNet: after 15 and 25 of 30, so drops=(1/2, 5/6)), l2 of
     1e-5. Weights and biases start uniform within 1 / sqrt(fan in), scales of the norm uniform in [0, 1] (its utils.py,
-    PyTorch 0.4.1's). The batch of 256 is ours (theirs: that of pretraining).
+    PyTorch 0.4.1's). The batch of 256 is ours (theirs: that of pretraining). Batch norm differs: here the encoder keeps
+    the statistics of pretraining, and the classifier those of the training images. Theirs trains on batch statistics of
+    the encoder as well, and before each test moves both to 50 batches of the test images (`_warmup_batchnorm` of its
+    utils.py), so what it reports depends on the images that are tested together.
 
     views
         (key, batch) -> views, of which the first is used: the authors train it on augmented images. Without views the

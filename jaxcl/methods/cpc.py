@@ -87,7 +87,7 @@ def cpc(
 
     views
         (key, batch) -> one view [b, h, w, c]: `n_views(augment.compose(augment.flip(), augment.amdim(32)), 1)`, which
-        is the Falcon and Cho variant's (Bolts flips at test time as well: not here). The paper also changes each patch
+        is the Falcon and Cho variant's (Bolts flips ImageNet in tests too: not here). The paper also changes each patch
         by itself: with `augment.cpc_patches(8, 4)` as the recipe's last step the view comes as patches
         [b, rows, columns, p, p, c].
     patch

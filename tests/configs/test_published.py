@@ -297,6 +297,15 @@ SETTINGS = {
     ("cmc", "stl10"): CMC | {"temperature": 0.1, "min_area": 0.2},
     ("yadim", "cifar10"): ADAM | {"features": 320, "out": 1280, "depth": 10, "batch_size": 200},
     ("yadim", "stl10"): ADAM | {"features": 192, "out": 1536, "depth": 8},
+    ("byol", "imagenet"): {
+        "depth": 50,
+        "width": 1,
+        "batch_size": 4096,
+        "size": 224,
+        "blur": True,
+        "trust": 0.001,
+        "warmup_epochs": 10,
+    },
     ("byol", "cifar10"): {
         "learning_rate": 1.0,
         "trust": 0.02,
@@ -332,33 +341,48 @@ def test_fine_tuning_has_the_number_of_steps_of_simclrs_code():
 
 
 # What each of the authors' linear classifiers is trained with, behind the accuracy that a config quotes: MoCo's
-# main_lincls.py; README and LinearProbing.py of CMC; byol/configs/eval.py; table and appendix B.6 of SimCLR; of feature
-# transformation its options/test_options.py, where ImageNet-100 has 60 epochs and crops from a fifth.
+# main_lincls.py; README and LinearProbing.py of CMC; byol/configs/eval.py; table and appendix B.6 of SimCLR, and its
+# README for CIFAR-10; of feature transformation options/test_options.py, where ImageNet-100 has 60 epochs, and README,
+# where ImageNet has 100 with falls; task_classifiers.py of AMDIM; Bolts' SSLFineTuner of Falcon and Cho, of which
+# hidden layer, dropout and rate are here. Two of a config: its name and the run's.
 TORCH = {"learning_rate": 30, "batch_size": 256, "nesterov": False, "weight_decay": 0, "start_std": 0.01}
 TORCH |= {"augmentation": "torchvision", "min_area": 0.08, "schedule": "steps"}
+MOCOS = TORCH | {"epochs": 100, "falls": (60, 80), "drop_factor": 0.1}
+LINEAR = {"protocol": "mlp", "hidden": 0, "learning_rate": 2e-4, "weight_decay": 1e-5}
+HIDDEN = {"protocol": "mlp", "hidden": 1024, "dropout": 0.2, "learning_rate": 2e-4}
 CLASSIFIERS = {
-    "moco_imagenet": TORCH | {"epochs": 100, "falls": (60, 80), "drop_factor": 0.1},
+    "moco_imagenet": MOCOS,
+    "moco_imagenet moco_imagenet_ft": MOCOS | {"min_area": 0.2},
     "moco_imagenet100": TORCH | {"epochs": 60, "schedule": "constant", "min_area": 0.2},
     "looc": TORCH | {"epochs": 200, "falls": (120, 160), "drop_factor": 0.1},
     "cmc": TORCH | {"epochs": 60, "falls": (30, 40, 50), "drop_factor": 0.2},
     "byol": {"epochs": 80, "learning_rate": 0.2, "nesterov": True, "start_std": 0.022, "schedule": "cosine"},
     "simclr_imagenet": {"epochs": 90, "batch_size": 4096, "learning_rate": 0.1, "nesterov": True},
     "simclr_v2": {"epochs": 90, "batch_size": 4096, "learning_rate": 0.1, "schedule": "cosine"},
+    "simclr_cifar10": {"epochs": 100, "batch_size": 512, "learning_rate": 0.1, "nesterov": True},
+    "amdim amdim_cifar10": LINEAR | {"epochs": 120, "falls": (80, 110)},
+    "amdim amdim_imagenet": LINEAR | {"epochs": 30, "falls": (15, 25)},
+    "cpc": HIDDEN,
+    "yadim": HIDDEN,
 }
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
-def test_the_command_of_a_config_is_the_protocol_behind_the_accuracy_it_quotes(name):
+@pytest.mark.parametrize("row", CLASSIFIERS)
+def test_the_command_of_a_config_is_the_protocol_behind_the_accuracy_it_quotes(row):
+    name, *run = row.split()
+    command = " ".join(["jaxcl evaluate", *(f"runs/{one} " for one in run)])
     lines = (CONFIGS / f"{name}.py").read_text().splitlines()
-    words = next(line for line in lines if "jaxcl evaluate" in line and "linear_" in line).split()
-    protocol = words[words.index("--protocol") + 1]
+    words = next(line for line in lines if command in line).split()
+    asked = {"protocol": "linear_"} | CLASSIFIERS[row]
+    protocol, falls = words[words.index("--protocol") + 1], asked.pop("falls", None)
+    assert protocol.startswith(asked.pop("protocol"))
     given = words[words.index("--set") + 1 :] if "--set" in words else []
     used = {key: p.default for key, p in inspect.signature(PROTOCOLS[protocol]).parameters.items()}
     used |= settings_of([word for word in given if "=" in word])
-    asked = dict(CLASSIFIERS[name])
-    falls = asked.pop("falls", None)
     assert {key: used[key] for key in asked} == asked
     if falls is not None:
+        if protocol == "mlp":  # always MultiStepLR with gamma 0.2
+            used |= {"schedule": "steps", "drop_factor": 0.2}
         rate = sgd.rates(used["schedule"], drops=used["drops"], drop_factor=used["drop_factor"])
         found = [rate(epoch, 0.0, used["epochs"]) for epoch in range(used["epochs"])]
         fallen = [sum(epoch >= fall for fall in falls) for epoch in range(used["epochs"])]

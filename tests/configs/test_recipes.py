@@ -4,7 +4,7 @@ schedules, losses, heads, views, and the commands in docstrings that are a publi
 import ast
 import dataclasses
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +17,7 @@ from jaxcl import About, augment
 from jaxcl.augment.color import JITTERS
 from jaxcl.cli.words import knobs_of
 from jaxcl.config import load_config
+from jaxcl.feature_transform import mixing
 from jaxcl.five_parts import described, settings_of
 from jaxcl.losses import binary_nce, info_nce, temperature_of
 
@@ -204,13 +205,16 @@ def test_a_rate_falls_after_the_published_epochs(row):
             np.testing.assert_allclose(first, peak * factor ** (fallen + 1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("preset", ["v1_ft", "v2_ft"])
-def test_feature_transformations_cosine_counts_from_one_and_ends_at_a_thousandth(preset):
+# The options of moco_imagenet100.py that its neighbour names as the authors' command for the whole of ImageNet.
+WHOLE = " ".join(words_of("moco_imagenet", "--preset v1_ft", "--decay 0.999"))
+
+
+@pytest.mark.parametrize(
+    ("words", "about"), [("--preset v1_ft", IMAGENET100), ("--preset v2_ft", IMAGENET100), (WHOLE, IMAGENET)]
+)
+def test_feature_transformations_cosine_counts_from_one_and_ends_at_a_thousandth(words, about):
     """base_trainer.py: eta_min = rate 0.1^3, and the rate of epoch 1 to 200 is on the cosine between the two."""
-    rate, per_epoch = (
-        made("moco_imagenet100", IMAGENET100, f"--preset {preset}").learning_rate,
-        126_689 // 256,
-    )
+    rate, per_epoch = made("moco_imagenet100", about, words).learning_rate, about.count // 256
     for epoch in (1, 2, 100, 200):
         truth = 3e-5 + (0.03 - 3e-5) * (1 + np.cos(np.pi * epoch / 200)) / 2
         for step in ((epoch - 1) * per_epoch, epoch * per_epoch - 1):
@@ -264,6 +268,7 @@ MEMORIES = {
     "moco_imagenet": (65536, 0.999),
     "moco_imagenet --version v1": (65536, 0.999),
     "moco_imagenet100 --preset v1_ft": (65536, 0.99),
+    f"moco_imagenet100 {WHOLE}": (65536, 0.999),
     "moco_cifar10": (4096, 0.99),
     "looc --preset looc": (16384, 0.999),
     "looc --preset looc_plus_plus": (16384, 0.999),
@@ -311,26 +316,71 @@ def test_amdims_scores_are_clipped_and_penalized_as_in_its_code(preset):
     assert (settings["clip"], settings["penalty"]) == (20.0, 0.05)
 
 
-@pytest.mark.parametrize(
-    "row", ["moco_imagenet100 --preset v1_ft", "moco_imagenet100 --preset v2_ft", "moco_imagenet --mix both"]
-)
+# A config -> its alphas. The second and third are no command of theirs: each is its side of "both".
+MIXED = {
+    "moco_imagenet100 --preset v1_ft": "negatives=1.6, positives=2",
+    "moco_imagenet100 --preset v1_negatives": "negatives=1.6",
+    "moco_imagenet100 --preset v1_positives": "positives=2",
+    "moco_imagenet100 --preset v2_ft": "negatives=1.6, positives=2",
+    "moco_imagenet --mix both": "negatives=1.6, positives=2",
+}
+
+
+@pytest.mark.parametrize("row", MIXED)
 def test_features_are_mixed_as_by_the_commands_of_feature_transformation(row):
     """README: pos_alpha 2.0, neg_alpha 1.6, mix_start_epoch left at 0, no dim_mask (one factor a step), no
     postmix_norm."""
     name, *words = row.split()
     transform = made(name, IMAGENET100, words).method.five_parts.extraction["transform"]
-    truth = "mixing(dimension_wise=False, negatives=1.6, positives=2, renormalize=False, start=0)"
+    truth = f"mixing(dimension_wise=False, {MIXED[row]}, renormalize=False, start=0)"
     assert described(transform) == truth
 
 
+@pytest.mark.parametrize("mix", ["positives", "negatives"])
+def test_one_side_alone_is_mixed_as_within_both_and_the_codes_by_the_entry(mix):
+    """mem_moco.py draws np.random.beta(alpha, alpha, size=q.shape), or the queue's, where mixnorm_target is "pos" or
+    "neg", with beta_alpha 2.0: as many factors as entries, of variance 1 / (4 (2 alpha + 1)) = 1 / 20."""
+    config = made("moco_imagenet100", IMAGENET100, f"--mix {mix}").method.five_parts.extraction["transform"]
+    code = {"positives": {"negatives": None}, "negatives": {"positives": None, "negatives": 2.0}}[mix]
+    q, k, queue = np.ones((60, 50)), np.zeros((60, 50)), np.eye(60, 50)
+
+    @jax.jit
+    def both(q, k, queue):
+        of = partial(mixing, **code, dimension_wise=True)
+        return [transform(jax.random.key(0), 0, q, k, queue) for transform in (config, of())]
+
+    ours, theirs = both(q, k, queue)
+    for mixed, entries in ((ours, False), (theirs, True)):
+        if mix == "positives":  # 1 q + 0 k, and so the factors themselves, which are 1 more than Beta's
+            factors = np.asarray(mixed[0]) - 1
+            np.testing.assert_array_equal(mixed[2], queue)
+        else:  # a row of the unit matrix has a factor, or 1 less it, where it or the other one is 1
+            factors = np.asarray(mixed[2])[:50][np.eye(50, dtype=bool)]
+            factors = factors[(factors > 0) & (factors < 1)]
+            np.testing.assert_array_equal(mixed[0], q)
+        assert (len(np.unique(factors)) > 0.9 * factors.size) == entries
+        if entries:
+            assert factors.var() == pytest.approx(1 / 20, rel=0.1 if factors.size > 1000 else 0.5)
+
+
 @pytest.mark.parametrize(
-    "row", ["moco_imagenet", "moco_cifar10", "looc --preset looc", "simclr_imagenet", "simclr_v2"]
+    "row",
+    [
+        "moco_imagenet",
+        "moco_cifar10",
+        "looc --preset looc",
+        "simclr_imagenet",
+        "simclr_v2",
+        "byol --preset imagenet",
+    ],
 )
 def test_batch_norm_sees_an_eighth_of_mocos_batch_and_all_of_simclrs(row):
-    """main_moco.py on 8 GPUs, the demo's SplitBatchNorm; run.py, global_bn. All: a momentum of 0.9 (PyTorch's 0.1)."""
+    """main_moco.py on 8 GPUs, the demo's SplitBatchNorm; run.py, global_bn; configs/byol.py, cross_replica_axis. All: a
+    momentum of 0.9 (PyTorch's 0.1)."""
     name, *words = row.split()
     parts = made(name, IMAGENET, words).method.five_parts
-    norm = f"norm=BatchNorm(groups={1 if 'simclr' in row else 8}, views=1, momentum=0.9, epsilon=1e-05)"
+    groups = 8 if name.startswith(("moco", "looc")) else 1
+    norm = f"norm=BatchNorm(groups={groups}, views=1, momentum=0.9, epsilon=1e-05)"
     assert norm in described(parts.encoder["encoder"])
 
 
@@ -420,6 +470,13 @@ VIEWS = {
     "amdim --preset cifar10": ("flip > translate > jitter > grayscale > clip", None, *AMDIM),
     "amdim --preset stl10 --size 64": ("flip > crop > jitter > grayscale > clip", 0.3, *AMDIM),
     "amdim --preset imagenet": ("flip > crop > jitter > grayscale > clip", 0.3, *IN_AMDIM),
+    # cpc_transforms.py of Bolts: AMDIM's, of the whole image, which is then cut up. YADIM's are inferred to be so.
+    "cpc --preset cifar10": ("flip > translate > jitter > grayscale > clip", None, *AMDIM),
+    "cpc --preset stl10": ("flip > crop > jitter > grayscale > clip", 0.3, *AMDIM),
+    "cpc --preset imagenet": ("flip > crop > jitter > grayscale > clip", 0.3, *IN_AMDIM),
+    "yadim --preset cifar10": ("flip > translate > jitter > grayscale > clip", None, *AMDIM),
+    "yadim --preset stl10": ("flip > crop > jitter > grayscale > clip", 0.3, *AMDIM),
+    "yadim --preset imagenet": ("flip > crop > jitter > grayscale > clip", 0.3, *IN_AMDIM),
 }
 
 
@@ -430,12 +487,15 @@ def test_a_view_is_changed_by_the_published_steps_alone(row):
     for recipe in made(name, About(50_000, (size, size, 3), ()), words).views.recipes:
         steps = {op.name: dict(op.settings) for op in steps_in(recipe)}
         assert " > ".join(steps) == order
-        simclr = name.startswith("simclr")
+        simclr, bolts = name.startswith("simclr"), name in ("amdim", "cpc", "yadim")
+        if "translate" in steps:  # RandomTranslateWithReflect(4) with p 0.8
+            moved = {key: steps["translate"][key] for key in ("pixels", "probability", "border")}
+            assert moved == {"pixels": 4, "probability": 0.8, "border": "reflect"}
         if least is not None:
             assert steps["crop"]["area"] == (least, 1.0)
-            assert steps["crop"]["ratio"] == ((0.7, 1.4) if name == "amdim" else (3 / 4, 4 / 3))
+            assert steps["crop"]["ratio"] == ((0.7, 1.4) if bolts else (3 / 4, 4 / 3))
             # tf.image's kernel is never widened; Pillow's is, and torchvision asks for the bilinear one by default.
-            kernel = "bicubic" if simclr or name == "amdim" else "bilinear"
+            kernel = "bicubic" if simclr or bolts else "bilinear"
             assert (steps["crop"]["method"], steps["crop"]["antialias"]) == (kernel, not simclr)
             boxes = augment.uniform_height if simclr else augment.uniform_area_log_ratio
             assert steps["crop"]["distribution"] is boxes
@@ -452,6 +512,101 @@ def test_a_view_is_changed_by_the_published_steps_alone(row):
         if simclr:
             form = "add" if name == "simclr_imagenet" else "multiply"
             assert steps["jitter"]["brightness_form"] == form
+
+
+def test_byols_two_views_are_changed_as_augmentations_py_says():
+    """Both: a crop of 0.08 to 1, flip (p 0.5), jitter of 0.4, 0.4, 0.2, 0.1 (p 0.8), gray (p 0.2). The first is always
+    blurred and never solarized, the second blurred with p 0.1 and solarized, from 0.5 on, with 0.2; sigma 0.1 to 2 of a
+    kernel of a tenth of the side, with zeros beyond the border."""
+    views = made("byol", IMAGENET, "--preset imagenet").views.recipes
+    for recipe, blurred, solarized in zip(views, (1.0, 0.1), (0.0, 0.2), strict=True):
+        steps = {op.name: dict(op.settings) for op in steps_in(recipe)}
+        assert list(steps) == ["crop", "clip", "flip", "jitter", "grayscale", "blur", "solarize"]
+        assert (steps["crop"]["area"], steps["crop"]["ratio"]) == ((0.08, 1.0), (3 / 4, 4 / 3))
+        assert tuple(steps["jitter"][one] for one in JITTERS) == (0.4, 0.4, 0.2, 0.1)
+        assert (steps["jitter"]["colors"], steps["jitter"]["brightness_form"]) == ("tensorflow", "add")
+        probabilities = {one: steps[one]["probability"] for one in ("flip", "jitter", "grayscale")}
+        assert probabilities == {"flip": 0.5, "jitter": 0.8, "grayscale": 0.2}
+        assert (steps["blur"]["sigma"], steps["blur"]["probability"]) == ((0.1, 2.0), blurred)
+        assert (steps["blur"]["border"], steps["blur"]["radius"], steps["blur"]["boxes"]) == (
+            "black",
+            None,
+            None,
+        )
+        assert (steps["solarize"]["threshold"], steps["solarize"]["probability"]) == (0.5, solarized)
+
+
+# datasets.py of AMDIM, cpc_transforms.py and amdim_transforms.py of Bolts.
+PIXELS = {
+    "cifar10": (np.array([125.3, 123.0, 113.9]) / 255, np.array([63.0, 62.1, 66.7]) / 255),
+    "stl10": ((0.43, 0.42, 0.39), (0.27, 0.26, 0.27)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+@pytest.mark.parametrize("name", ["amdim", "cpc", "yadim"])
+@pytest.mark.parametrize("preset", PIXELS)
+def test_images_are_standardized_as_by_amdims_code(name, preset):
+    network = made(name, CIFAR, f"--preset {preset}").method.five_parts.encoder["encoder"].made
+    for found, truth in zip((network.mean, network.std), PIXELS[preset], strict=True):
+        np.testing.assert_allclose(found, truth, rtol=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["cifar10", "stl10", "imagenet"])
+def test_cpcs_loss_is_the_sum_of_the_double_loop_in_bolts(preset):
+    """self_supervised_learning.py, CPCTask: of target_dim 64, predictions times embed_scale 0.1; for every number of
+    steps_to_ignore up to h - 2 the cross-entropy of each i from it plus 1 to h - 1, row r against row r + i + 1 among
+    all vectors of the batch; added."""
+    parts = made("cpc", CIFAR, f"--preset {preset}").method.five_parts
+    grid = jnp.zeros((2, 7, 7, 16))
+    for one in ("target", "predictor"):
+        params = jax.eval_shape(parts.extraction[one].init, jax.random.key(0), grid)[0]
+        assert params["Dense_0"]["kernel"].shape == (16, 64)
+    rng = np.random.default_rng(0)
+    n, h, w, predictions, targets = 2, 7, 7, *rng.normal(size=(2, 2, 7, 7, 64)).astype(np.float32)
+    every, total = targets.reshape(-1, 64), 0.0
+    for steps_to_ignore in range(h - 1):
+        for i in range(steps_to_ignore + 1, h - 1):  # of i = h - 1 no row is left, and the mean is nan
+            chosen = 0.1 * predictions[:, : h - i - 1].reshape(-1, 64).astype(np.float64)
+            scores = chosen @ every.T
+            own = np.arange(n * h * w).reshape(n, h, w)[:, i + 1 :].reshape(-1)
+            scores -= scores.max(axis=1, keepdims=True)
+            log = np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(own)), own]
+            total += log.mean()
+    assert parts.extraction["shared_predictor"]
+    assert parts.extraction["rotations"] == 1
+    below = parts.extraction["rows"](7)
+    loss = jax.jit(partial(parts.loss["loss"], below=below))
+    np.testing.assert_allclose(loss(jax.random.key(0), predictions, targets), total, rtol=1e-4)
+
+
+@pytest.mark.parametrize("preset", ["cifar10", "stl10", "imagenet", "imagenet_large"])
+def test_amdim_compares_the_maps_that_its_code_compares(preset):
+    """costs.py: 1 to 5, 1 to 7 and 5 to 5, of the maps that are 1, 5 and 7 wide."""
+    parts = made("amdim", IMAGENET, f"--preset {preset}").method.five_parts.extraction
+    assert described(parts["extract"]) == "of_widths(widths=(1, 5, 7))"
+    maps = (1, 5, 7)
+    assert [(maps[a], maps[b]) for a, b in parts["compare"]] == [(1, 5), (1, 7), (5, 5)]
+    assert parts["heads"][0] is None  # NopNet
+    assert None not in parts["heads"][1:]
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "figure", "lacks"),
+    [
+        ("amdim", "imagenet_large", "68.1 %", ["Fast AutoAugment"]),
+        ("cmc", "imagenet_2x", "68.4 %", ["Fast AutoAugment", "4,096 negatives"]),
+    ],
+)
+def test_a_figure_is_quoted_with_the_policy_that_the_config_lacks(name, preset, figure, lacks):
+    """READMEs: AMDIM's strongest results have Fast AutoAugment's policy, as CMC's weights of resnet50v2 and v3, which
+    have 4096 negatives. Neither code has it."""
+    said = docstring_of(name)
+    quoted = said[said.index(f"{preset}:") :].partition("stl10:")[0]
+    assert figure in quoted
+    assert all(one in quoted for one in lacks)
+    steps = [op.name for op in steps_in(made(name, IMAGENET, f"--preset {preset}").views.recipes[0])]
+    assert set(steps) <= {"flip", "crop", "jitter", "grayscale", "clip", "lab"}
 
 
 @pytest.mark.parametrize("preset", ["cifar10", "stl10", "imagenet"])
@@ -535,3 +690,22 @@ def test_the_command_of_distill_is_simclr_v2s_distillation(taught):
 )
 def test_distills_loss_has_the_scale_of_the_code_or_of_the_equation(taught, words, factor):
     assert taught(words.split()).method.five_parts.loss["factor"] == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(("name", "rule"), [("digit_on_image", "SGD"), ("randbits", "AdamW")])
+def test_configs_of_the_intriguing_properties_say_that_the_paper_has_lars(name, rule):
+    """Its updates are those of the rule that it names: SGD's grow with the gradient, AdamW's do not."""
+    assert f"{rule} where the paper has LARS" in docstring_of(name)
+    recipe = made(name, IMAGENET100, "--preset imagenet100")
+    w, g = {"kernel": jnp.full(3, 0.01)}, {"kernel": jnp.array([1.0, -2.0, 4.0])}
+
+    @jax.jit
+    def changes(scale):
+        state, change = recipe.optimizer.init(w), None
+        for _ in range(2):  # the first has a rate of 0
+            change, state = recipe.optimizer.update(jax.tree.map(lambda x: scale * x, g), state, w)
+        return change["kernel"]
+
+    once, twice = changes(1.0), changes(2.0)
+    assert np.abs(once).max() > 0
+    np.testing.assert_allclose(twice, once * (2 if rule == "SGD" else 1), rtol=1e-3)

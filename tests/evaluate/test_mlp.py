@@ -47,6 +47,17 @@ def test_its_statistics_are_those_of_its_hidden_layer(probe):
     assert np.all(np.abs(np.log(probe.params["var"] / (y.var(axis=0) / 0.8))) < 0.7)
 
 
+def test_an_image_is_scored_the_same_whatever_is_tested_beside_it(probe):
+    """Where AMDIM's utils.py would estimate the batch statistics anew, on the test images."""
+    x, labels = quadrants(200, 1)
+    beside, others = quadrants(200, 2)
+    test = np.concatenate([x, 5 + 3 * beside]), np.concatenate([labels, others])
+    more = mlp_probe(jax.random.key(0), Subject.of_features(*quadrants(400, 0), *test), **SHORT)
+    for name, array in probe.params.items():
+        np.testing.assert_array_equal(more.params[name], array)
+    np.testing.assert_array_equal(more.hits.first[:200], probe.hits.first)
+
+
 def test_what_it_says_is_a_dense_layer_a_norm_a_relu_and_a_dense_layer(probe):
     x, _ = quadrants(5, 2)
     p = {name: w.astype(np.float64) for name, w in probe.params.items()}
