@@ -143,7 +143,8 @@ def test_hosts_must_decode_encoded_images_as_fast_as_the_devices_could_learn(pla
     assert encoded.decoded_images_per_second == encoded.images_per_second
     cores = encoded.images_per_second / plan.DECODED_A_CORE["images"]
     assert encoded.decoding_cores_per_host == pytest.approx(cores)
-    assert any(line.strip().startswith("decoding") for line in plan.lines(encoded))
+    (said,) = [line for line in plan.lines(encoded) if line.strip().startswith("decoding")]
+    assert "500 x 375 pixels and 110 KiB" in said  # of which files the rate is
     for needed, there, said in (
         (40.0, 112, "40 cores each of the 112 vCPUs there"),
         (300.0, 112, "it has 112 vCPUs"),
