@@ -172,7 +172,7 @@ class BatchNorm(nn.Module):
         if self.groups % chunks:
             possible = ", ".join(str(n) for n in range(1, self.groups + 1) if self.groups % n == 0)
             raise ValueError(
-                f"batch_norm(groups={self.groups}) cannot be dealt out to {chunks} chunks, each of which holds whole"
+                f"batch_norm(groups={self.groups}) cannot be split over {chunks} chunks, each of which holds whole"
                 f" groups. Choose {possible} chunks, other groups, or groups=1 for a chunk's own statistics."
             )
         return self.groups // chunks

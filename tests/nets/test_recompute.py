@@ -113,7 +113,7 @@ def test_groups_that_chunks_cannot_share_are_refused():
     begun = begin(net)
     for chunks in (3, 16):
         x = rows(96)
-        with pytest.raises(ValueError, match=f"dealt out to {chunks} chunks.* Choose 1, 2, 4, 8 chunks"):
+        with pytest.raises(ValueError, match=f"split over {chunks} chunks.* Choose 1, 2, 4, 8 chunks"):
             nets.chunked(net, chunks).apply(*begun, x, train=True)
 
 
