@@ -3,9 +3,13 @@
     python benchmarks/augment.py --data tfds:cifar10 --data-dir DIR          # writes benchmarks/results/augment-cpu.md
     python benchmarks/augment.py --data npz:FILE --quick                     # fewer images and rounds, prints only
     python benchmarks/augment.py ... --torch-python PATH                     # contenders that need PyTorch run there
+    python benchmarks/augment.py --data textures --kib 110 --quick --tasks jpeg --only "jaxcl, host" \
+        "jaxcl, host, decoding only"                                         # files as large as ImageNet's
 
 From uint8 images in memory to two float views of the same size: crop and resize, flip, jitter at full strength,
 grayscale, blur. And from JPEG files of 500 x 375 (the same images, enlarged and compressed again) to views of 224.
+`--data textures` are drawn: a random sky of clouds of all sizes, whose amplitude falls with the frequency as that of
+photographs; compressed so that files have `--kib` on average.
 
 Every contender is a process of its own, pinned to one core (Linux) and told to use one thread, that waits between its
 turns; rounds go through all contenders in order, so that a busy machine is busy for all of them. A turn is one pass
@@ -16,6 +20,7 @@ CPU-second (a process's own time, all threads), with the least and the most. Wha
 from __future__ import annotations
 
 import argparse
+import bisect
 import json
 import math
 import os
@@ -131,14 +136,30 @@ def table(task, results):
 # --- what they work on ------------------------------------------------------------------------------------------------
 
 
-def prepare(folder, dataset, data_dir):
+def textures(count):
+    """uint8 [count, 375, 500, 3]: noise whose amplitude is the inverse of the frequency, mostly gray."""
+    import numpy as np
+
+    rng, shape = np.random.default_rng(0), (375, 500)
+    frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
+    frequency[0, 0] = np.inf  # no mean
+    made = []
+    for _ in range(count):
+        gray, *colors = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(4, *shape))) / frequency, s=shape)
+        image = gray[..., None] + 0.4 * np.stack(colors, axis=-1)
+        made.append(np.clip(128 + 55 * image / image.std(), 0, 255).astype(np.uint8))
+    return np.stack(made)
+
+
+def prepare(folder, dataset, data_dir, kib=None):
     """Writes 32.npy, 224.npy and 256 JPEG files; a line that says what they are."""
     import numpy as np
     from PIL import Image
 
     from jaxcl import data
 
-    images = data.load(dataset, "test", data_dir=data_dir).images
+    drawn = dataset == "textures"
+    images = textures(64) if drawn else data.load(dataset, "test", data_dir=data_dir).images
     images = images[np.arange(512) % len(images)]
     if images.shape[3] == 1:
         images = np.repeat(images, 3, axis=3)
@@ -149,12 +170,20 @@ def prepare(folder, dataset, data_dir):
     np.save(folder / "32.npy", np.stack([np.asarray(resized(image, (32, 32))) for image in images]))
     np.save(folder / "224.npy", np.stack([np.asarray(resized(image, (224, 224))) for image in images[:64]]))
     (folder / "train").mkdir()
-    sizes = []
-    for i, image in enumerate(images[:256]):
-        path = folder / "train" / f"{i:04}.jpg"
-        resized(image, (500, 375)).save(path, quality=90)
-        sizes.append(path.stat().st_size)
-    return f"{dataset}; the JPEG files have {np.mean(sizes) / 1024:.0f} KiB on average"
+
+    def written(image, path, quality):
+        resized(image, (500, 375)).save(path, quality=quality)
+        return path.stat().st_size / 1024
+
+    def average(quality):
+        return np.mean([written(image, folder / "tried.jpg", quality) for image in images[:8]])
+
+    # The least quality that makes files so large.
+    quality = 90 if kib is None else bisect.bisect_left(range(1, 100), kib, key=average) + 1
+    sizes = [
+        written(image, folder / "train" / f"{i:04}.jpg", quality) for i, image in enumerate(images[:256])
+    ]
+    return f"{dataset}; the JPEG files have {np.mean(sizes):.0f} KiB on average (quality {quality})"
 
 
 PACKAGES = ("jax", "tensorflow-cpu", "tensorflow", "dm-pix", "torch", "torchvision", "lightly", "kornia")
@@ -178,8 +207,9 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", default="tfds:cifar10", help="where the images come from")
+    parser.add_argument("--data", default="tfds:cifar10", help="where the images come from, or textures")
     parser.add_argument("--data-dir")
+    parser.add_argument("--kib", type=float, help="size of the JPEG files; without it, that of quality 90")
     parser.add_argument("--quick", action="store_true", help="three rounds, printed only")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--only", nargs="+", help="these contenders only")
@@ -194,10 +224,11 @@ def main():
     if options.worker:
         task, name, folder = options.worker
         return work(task, name, Path(folder), options.core)
+    kib = "" if options.kib is None else f" --kib {options.kib:g}"
     rounds, started = 3 if options.quick else options.rounds, time.time()
     tables = []
     with tempfile.TemporaryDirectory() as folder:
-        about = prepare(Path(folder), options.data, options.data_dir)
+        about = prepare(Path(folder), options.data, options.data_dir, options.kib)
         for task in options.tasks:
             names = [name for name in TASKS[task] if options.only is None or name in options.only]
             results = measure(task, names, folder, rounds, options.core, options.torch_python)
@@ -206,7 +237,7 @@ def main():
         [
             "# Augmentation on a CPU",
             "",
-            f"- command: `python benchmarks/augment.py --data {options.data} --rounds {rounds}`",
+            f"- command: `python benchmarks/augment.py --data {options.data}{kib} --rounds {rounds}`",
             f"- device: {processor()}, one core of {os.cpu_count()}, {platform.system()}",
             f"- {versions(sys.executable)}",
             f"- for what needs PyTorch: {versions(options.torch_python)}",
@@ -216,7 +247,7 @@ def main():
             *tables,
         ]
     )
-    print(text)
+    print(text, f"load {os.getloadavg()[0]:.1f}", sep="\n")
     if not options.quick:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text)

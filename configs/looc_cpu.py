@@ -30,7 +30,7 @@ class Knobs(CommonKnobs):
     decay: float = 0.99  # of the key encoder's moving average
     temperature: float = 0.2  # of the loss
     mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
-    groups: int = 8  # into how many groups batch norm cuts the global batch; 1 is the whole of it
+    groups: int = 8  # into how many groups batch norm cuts the global batch, all --chunks together; 1: none
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:

@@ -25,7 +25,7 @@ class Knobs(CommonKnobs):
     decay: float = 0.99  # of the key encoder's moving average
     temperature: float = 0.2  # of the loss
     symmetric: bool = False  # both views are queries in turn
-    groups: int = 8  # into how many groups batch norm cuts the global batch; 1 is the whole of it
+    groups: int = 8  # into how many groups batch norm cuts the global batch, all --chunks together; 1: none
     head: Literal["mlp", "projection"] = "mlp"  # MoCo v2's, without norm; or SimCLR's, with norms
     extrapolate: float = 0.0  # alpha of the extrapolation of positives (2.0 in the paper); 0 is none
     interpolate: float = 0.0  # alpha of the interpolation of negatives (1.6 in the paper); 0 is none

@@ -32,7 +32,7 @@ class Knobs(ImageNetKnobs):
     depth: int = 50  # ResNet-18, 34, 50, 101, 152 or 200
     queue_size: int = 65536  # keys that are remembered
     decay: float = 0.99  # of the key encoder's moving average
-    groups: int = 8  # into how many groups batch norm cuts the global batch; 1 is the whole of it
+    groups: int = 8  # into how many groups batch norm cuts the global batch, all --chunks together; 1: none
     mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
     learning_rate: float = 0.03  # of SGD, for 256 images; grows linearly with the batch
     weight_decay: float = 1e-4  # L2 penalty on the gradient, of all parameters

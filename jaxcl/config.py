@@ -96,8 +96,8 @@ class CommonKnobs:
     """Activations within an encoder's blocks are computed again in the backward pass, not kept: less memory, a third
     more arithmetic."""
     chunks: int = 1
-    """Number of chunks in which the encoder processes a batch, one after the other. Only one chunk's activations are in
-    memory; the loss sees the whole batch. Batch norm uses a chunk's statistics. Every device works on each chunk."""
+    """Chunks of a batch that the encoder processes one after the other; the loss sees the whole batch. Activations in
+    memory are a chunk's. Batch norm takes a chunk's statistics, or those of --groups, which keep their size."""
     nonfinite: Literal["stop", "skip"] = "stop"
     """What to do when loss, gradient or parameters are not finite after a training step: stop the run before that step,
     or skip the step. Other steps are the same either way, so a run may be resumed with the other choice."""

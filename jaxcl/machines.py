@@ -31,7 +31,7 @@ class Chip(NamedTuple):
     network_rate: float | None = (
         None  # bytes/s a chip to other hosts, one direction, where links end at the host
     )
-    host_cpus: int | None = None  # of a host with `per_host` chips
+    host_cpus: Mapping[int, int] | None = None  # chips of a host that is rented -> its vCPUs
     usable: float | None = None  # GiB of a device that its compiler lets a program take; None: all there is
 
 
@@ -56,19 +56,20 @@ CHIPS = {
     ),
     "tpu-v5e": Chip(
         "TPU v5 lite", 197e12, 16 * GIB, 819e9, 200e9, 4, f"{_CLOUD}v5e: 400 GB/s in both directions",
-        host_cpus=112, usable=15.75,
+        host_cpus={1: 24, 4: 112, 8: 224}, usable=15.75,
     ),
     "tpu-v5p": Chip(
-        "TPU v5", 459e12, 95 * GIB, 2765e9, 600e9, 4, f"{_CLOUD}v5p: 1,200 GB/s in both directions", host_cpus=208
+        "TPU v5", 459e12, 95 * GIB, 2765e9, 600e9, 4, f"{_CLOUD}v5p: 1,200 GB/s in both directions",
+        host_cpus={4: 208},
     ),
     "tpu-v6e": Chip(
         "TPU v6 lite", 918e12, 32 * GIB, 1638e9, 400e9, 4, f"{_CLOUD}v6e: 800 GB/s in both directions",
-        host_cpus=180, usable=31.24,
+        host_cpus={1: 44, 4: 180, 8: 180}, usable=31.24,
     ),
     "tpu-7x": Chip(
         "TPU7x", 2307e12, 192 * GIB, 7380e9, 600e9, 4,
         f"{_CLOUD}tpu7x; memory's rate and links (1,200 GB/s in both directions) not looked up again", cores=2,
-        usable=94.74,
+        host_cpus={4: 224}, usable=94.74,
     ),
     "a100": Chip(
         "NVIDIA A100", 312e12, 85_100_068_864, 2039e9, 300e9, 8,
@@ -147,6 +148,11 @@ class Machine(NamedTuple):
         return len({device.process_index for device in self.devices})
 
     @property
+    def host_cpus(self) -> int | None:
+        """Of each host, in vCPUs; None where that is not known."""
+        return ((self.chip and self.chip.host_cpus) or {}).get(self.chips // self.hosts)
+
+    @property
     def platform(self) -> str:
         """ "cpu", "gpu" or "tpu"."""
         platform = self.devices[0].platform
@@ -223,6 +229,8 @@ def described(name: str) -> Machine:
         options["chip_config_name"] = (
             "megacore"  # both cores of a chip are one device, as Cloud TPUs show them
         )
+    elif chips == 8 and 8 in (chip.host_cpus or {}):
+        options["chips_per_host_bounds"] = (2, 4, 1)  # one host; left alone, libtpu makes two of four chips
     with _quiet():
         devices = topologies.get_topology_desc(platform="tpu" if tpu else "cuda", **options).devices
     whole = chip.memory / chip.cores

@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import re
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -152,6 +153,94 @@ def commands():
             if found:
                 words = re.split(r" #| && |\"|   ", found[2])[0].split()
                 yield page.name, (found[1], *words)
+
+
+# Of `jaxcl plan` alone: with so many words behind each; and of `train` alone, those of many machines and of the run.
+PLANNED = {"--machine": 1, "--json": 1, "--no-advise": 0, "--images": 1, "--shape": 3, "--classes": 1}
+
+
+def sections():
+    """(page and heading, its commands in their order) of pages, and of the docstrings of configs."""
+    found = {}
+    for page in PAGES:
+        if page.name != "CHANGELOG.md":
+            for title, body in re.findall(
+                r"^#+ ([^\n]+)\n(.*?)(?=^#+ |\Z)", page.read_text(), re.DOTALL | re.MULTILINE
+            ):
+                found[f"{page.name}: {title.lower()}"] = body
+    for config in sorted((ROOT / "configs").glob("*.py")):
+        found[config.name] = ast.get_docstring(ast.parse(config.read_text())) or ""
+    for name, text in found.items():
+        lines = re.findall(r"\bjaxcl (plan|train) (configs/\w+\.py)([^`\n]*)", joined(text))
+        yield (
+            name,
+            [
+                (command, config, re.split(r" #|   |\"| > ", rest)[0].split())
+                for command, config, rest in lines
+            ],
+        )
+
+
+def knobs_in(words):
+    """--option and the words behind it, without what is the plan's alone."""
+    found, rest = {}, list(words)
+    while rest:
+        option = rest.pop(0)
+        values = list(itertools.takewhile(lambda word: word[:2] != "--", rest))
+        del rest[: len(values)]
+        if option not in PLANNED:
+            found[option] = values
+    return found
+
+
+def test_what_is_planned_is_what_is_trained():
+    """A plan of 4,096 images a step says nothing of a run of 512."""
+    pairs = 0
+    for name, found in sections():
+        for at, (command, config, words) in enumerate(found):
+            for other, same, trained in found[at + 1 :]:
+                if (command, other, same) == ("plan", "train", config):
+                    pairs += 1
+                    assert knobs_in(words).items() <= knobs_in(trained).items(), (
+                        f"{name}: jaxcl train {config}"
+                    )
+    assert pairs >= 3
+
+
+def test_a_script_for_slurm_hands_its_cpus_on_and_asks_for_the_next_turn():
+    text = joined((ROOT / "docs" / "scaling.md").read_text())
+    script = next(
+        block for block in re.findall(r"```\n(#!/bin/bash.*?)```", text, re.DOTALL) if "srun" in block
+    )
+    options = " ".join(re.findall(r"^#SBATCH (.*)$", script, re.MULTILINE))
+    assert {"--time", "--signal", "--requeue"} <= {word.split("=")[0] for word in options.split()}
+    assert all("--cpus-per-task=" in line for line in script.splitlines() if line.startswith("srun "))
+    begun, (srun, *after) = script.split("srun ")[0], script.split("srun ")[1].splitlines()
+    # As a shell runs it: with status 75 it is put into the queue again, and with others not; the status stays.
+    for status in (0, 1, 75):
+        stand_ins = f"scontrol() {{ echo scontrol $*; }}\nsrun() {{ return {status}; }}\nSLURM_JOB_ID=7\n"
+        done = subprocess.run(
+            ["bash", "-c", stand_ins + "\n".join([begun, f"srun {srun}", *after])],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == status
+        assert done.stdout == ("scontrol requeue 7\n" if status == 75 else "")
+
+
+def test_a_run_in_a_pod_gets_its_signal_and_time_to_save():
+    text = (ROOT / "docs" / "scaling.md").read_text()
+    (pod,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert int(re.search(r"terminationGracePeriodSeconds: (\d+)", pod)[1]) > 120
+    assert all("exec jaxcl" in line for line in pod.splitlines() if "jaxcl train" in line)
+
+
+def test_a_run_over_ssh_outlives_the_connection():
+    text = joined((ROOT / "docs" / "scaling.md").read_text())
+    started = [line for line in text.splitlines() if " ssh " in line and "jaxcl train" in line]
+    assert started
+    for line in started:
+        assert re.search(r"nohup .*jaxcl train .* > \S+ 2>&1 < /dev/null &", line)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.py")), ids=lambda path: path.stem)

@@ -2,13 +2,14 @@
 
 import importlib.util
 import re
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 from jaxcl import devices, machines
-from jaxcl.machines import CHIPS, GIB, SHAPES, at_hand, described, parse, topology_name
+from jaxcl.machines import CHIPS, GIB, SHAPES, Machine, at_hand, described, parse, topology_name
 
 
 def chips_of(shape):
@@ -68,6 +69,45 @@ def test_every_chip_has_rates_above_zero_and_a_source():
         assert min(chip.flops, chip.memory, chip.memory_rate, chip.link_rate, chip.per_host) > 0
         assert (chip.usable or 0) <= chip.memory / chip.cores / GIB
         assert chip.source
+
+
+@pytest.mark.parametrize(
+    ("kind", "chips", "hosts", "cpus"),
+    [
+        ("tpu-v5e", 1, 1, 24),
+        ("tpu-v5e", 4, 1, 112),
+        ("tpu-v5e", 8, 1, 224),
+        ("tpu-v5e", 16, 4, 112),
+        ("tpu-v6e", 1, 1, 44),
+        ("tpu-v6e", 8, 1, 180),
+        ("tpu-v5p", 1, 1, None),  # a part of a host, of which nothing was found
+        ("tpu-v5p", 128, 32, 208),
+        ("h100", 8, 1, None),
+    ],
+)
+def test_a_host_has_the_cpus_that_are_rented_with_so_many_chips(kind, chips, hosts, cpus):
+    """By Google's tables of VM types: ct5lp-hightpu-1t, -4t, -8t; ct6e-standard-1t, -4t, -8t; ct5p-hightpu-4t."""
+    devices = [SimpleNamespace(process_index=i * hosts // chips) for i in range(chips)]
+    machine = Machine(kind, devices, chips, None, None, None, None, CHIPS[kind])
+    assert (machine.hosts, machine.host_cpus) == (hosts, cpus)
+
+
+@pytest.mark.parametrize("name", ["tpu-v5e-8", "tpu-v6e-8", "tpu-v5e-4", "tpu-v5e-16", "tpu-v4-8"])
+def test_eight_chips_that_are_rented_as_one_host_are_described_as_one(name, monkeypatch):
+    from jax.experimental import topologies
+
+    asked = {}
+
+    def described_as(**options):
+        asked.update(options)
+        return SimpleNamespace(devices=[SimpleNamespace(process_index=0)])
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: True)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(topologies, "get_topology_desc", described_as)
+    described(name)
+    one = name in ("tpu-v5e-8", "tpu-v6e-8")
+    assert asked.get("chips_per_host_bounds") == ((2, 4, 1) if one else None)
 
 
 def test_the_machine_at_hand_is_its_devices_with_rates_that_are_measured():
@@ -174,6 +214,12 @@ def test_of_a_tpu_a_program_may_take_what_its_compiler_says_where_it_refuses_one
     available = re.search(r"available HBM \(([\d.]+)G\)", str(refused.value))[1]
     assert machine.capacity == int(float(available) * GIB)
     assert machine.rates_from.endswith(f"its compiler lets a program take {available}")
+
+
+@needs_libtpu
+def test_libtpu_describes_eight_chips_as_one_host():
+    machine = described("tpu-v5e-8")
+    assert (len(machine.devices), machine.hosts, machine.host_cpus) == (8, 1, 224)
 
 
 @needs_cuda

@@ -143,7 +143,8 @@ def test_hosts_must_decode_encoded_images_as_fast_as_the_devices_could_learn(pla
     assert encoded.decoded_images_per_second == encoded.images_per_second
     cores = encoded.images_per_second / plan.DECODED_A_CORE["images"]
     assert encoded.decoding_cores_per_host == pytest.approx(cores)
-    assert any(line.strip().startswith("decoding") for line in plan.lines(encoded))
+    (said,) = [line for line in plan.lines(encoded) if line.strip().startswith("decoding")]
+    assert "500 x 375 pixels and 110 KiB" in said  # of which files the rate is
     for needed, there, said in (
         (40.0, 112, "40 cores each of the 112 vCPUs there"),
         (300.0, 112, "it has 112 vCPUs"),
@@ -368,7 +369,7 @@ def test_what_does_not_fit_is_answered_with_what_was_compiled_and_does(planned, 
     over = planned._replace(capacity_bytes=tight.capacity, fits=False)
     advice = plan.advise(CONFIG, Knobs(), ABOUT, tight, over, say=tried.append)
     # Recomputing and chunks are tried first, and gain nothing in so small a network.
-    assert [line.partition(":")[0] for line in tried[:2]] == ["--remat", "--chunks 2"]
+    assert [line.partition(":")[0] for line in tried[:3]] == ["--remat", "--shard-state", "--chunks 2"]
     assert advice[-1].startswith("batch 8 fits")
     assert "does not fit: needs" in plan.verdict(over._replace(advice=advice))
 
@@ -397,12 +398,105 @@ def test_links_that_end_at_the_host_are_bound_by_its_network_too(here):
     assert plan.link_seconds(dealt, machine) == pytest.approx(8 * 10**9 / 2 / (8 * 50e9))
 
 
+def lacking(peak, *, temporary, capacity, waiting=0):
+    """Of a plan what advice reads, in bytes."""
+    fits = peak + waiting <= capacity
+    of = {
+        "peak_bytes": peak,
+        "temporary_bytes": temporary,
+        "capacity_bytes": capacity,
+        "input_bytes": waiting,
+    }
+    plain = dict.fromkeys(plan.Plan._fields) | of | {"parameters": 1, "fits": fits, "compile_seconds": 60.0}
+    return plan.Plan(**plain)
+
+
+def told(monkeypatch, machine, over, temporary, *, knobs=None):
+    """What is advised, and the words that were tried, where `temporary(knobs)` GiB are all that a change saves."""
+    rest, heard = over.peak_bytes - over.temporary_bytes, []
+
+    def planned_again(config, knobs, about, machine):
+        needed = int(temporary(knobs) * GIB)
+        return lacking(rest + needed, temporary=needed, capacity=machine.capacity, waiting=over.input_bytes)
+
+    monkeypatch.setattr(import_module("jaxcl.plan.advice"), "plan", planned_again)
+    said = plan.advise(
+        CONFIG, knobs or Knobs(batch_size=32768), ABOUT, machine, over, say=lambda line: heard.append(line)
+    )
+    return said, [line.partition(":")[0] for line in heard]
+
+
+def test_as_many_chunks_are_tried_as_do_by_proportion(here, monkeypatch):
+    """330 GiB of temporaries on 59.4 (SimCLR, 32k, eight H100s): 8 by proportion; as some does not shrink, 16."""
+    machine = here._replace(capacity=int(59.4 * GIB))
+    over = lacking(331 * GIB, temporary=330 * GIB, capacity=machine.capacity, waiting=2 * GIB)
+    said, tried = told(monkeypatch, machine, over, lambda knobs: 20 + 310 / knobs.chunks)
+    assert tried == ["--remat", "--chunks 8", "--chunks 16"]
+    assert len(said) == 1
+    assert said[0].startswith("--chunks 16 fits (42.4 of 59.4 GiB: batch norm")
+
+
+def test_chunks_and_less_kept_are_tried_together_where_each_alone_does_not_do(here, monkeypatch):
+    machine = here._replace(capacity=60 * GIB)
+    over = lacking(400 * GIB, temporary=399 * GIB, capacity=machine.capacity)
+    said, tried = told(
+        monkeypatch, machine, over, lambda knobs: (160 if knobs.remat else 399) * (1 / knobs.chunks + 0.2)
+    )
+    assert tried[:6] == [
+        "--remat",
+        *(f"--chunks {n}" for n in (8, 16, 32)),
+        "--remat --chunks 4",
+        "--remat --chunks 8",
+    ]
+    assert said[0].startswith("--remat --chunks 8 fits")
+
+
+def test_what_trains_the_same_is_enough(here, monkeypatch):
+    machine = here._replace(capacity=60 * GIB)
+    over = lacking(100 * GIB, temporary=99 * GIB, capacity=machine.capacity)
+    said, tried = told(monkeypatch, machine, over, lambda knobs: 40 if knobs.remat else 99)
+    assert tried == ["--remat"]
+    assert said == ("--remat fits (41 of 60 GiB: the same training, slower)",)
+
+
+def gpus(memory):
+    """Eight H100s, as they are described."""
+    chip, one = machines.CHIPS["h100"], SimpleNamespace(platform="cuda", process_index=0)
+    return machines.Machine("here", [one] * 8, 8, int(memory * chip.memory), None, None, None, chip)
+
+
+def test_a_variable_is_named_where_more_of_a_gpu_s_memory_does(monkeypatch):
+    """66 GiB are more than three quarters of an H100's 79.1, and less than 92 %, which are 72.8."""
+    machine = gpus(0.75)
+    over = lacking(66 * GIB, temporary=62 * GIB, capacity=machine.capacity)
+    said, tried = told(monkeypatch, machine, over, lambda knobs: 62)
+    assert tried == []
+    assert said == ("it fits with XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 in the environment (66 of 72.8 GiB)",)
+    # With a change as well; not where the variable gives as much already.
+    over = lacking(166 * GIB, temporary=162 * GIB, capacity=machine.capacity)
+    said, _ = told(monkeypatch, machine, over, lambda knobs: 62 if knobs.chunks == 4 else 162)
+    assert said[0].startswith(
+        "--chunks 4 fits with XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 (66 of 72.8 GiB: batch norm"
+    )
+    machine = gpus(0.95)
+    over = lacking(80 * GIB, temporary=76 * GIB, capacity=machine.capacity)
+    said, _ = told(monkeypatch, machine, over, lambda knobs: 76 / knobs.chunks)
+    assert said[0].startswith("--chunks 2 fits (42 of 75.2 GiB")
+
+
+def test_a_batch_of_fewer_than_two_images_is_not_tried(here, monkeypatch):
+    machine = here._replace(devices=here.devices[:1], capacity=GIB)
+    over = lacking(9 * GIB, temporary=GIB, capacity=GIB)
+    _, tried = told(monkeypatch, machine, over, lambda knobs: 1, knobs=Knobs(batch_size=2))
+    assert tried == ["--remat"]
+
+
 def test_advice_outlives_a_compiler_that_fails(here, monkeypatch):
     def fails(*_):
         raise RuntimeError("INTERNAL: the compiler gave up")
 
     monkeypatch.setattr(import_module("jaxcl.plan.advice"), "plan", fails)
-    over, heard = SimpleNamespace(parameters=1, peak_bytes=2, capacity_bytes=1), []
+    over, heard = lacking(2, temporary=2, capacity=1), []
     said = plan.advise(CONFIG, Knobs(batch_size=16), ABOUT, here, over, say=heard.append)
     assert said == ("nothing that was tried fits",)
     assert any("--remat: INTERNAL: the compiler gave up" in line for line in heard)

@@ -49,7 +49,7 @@ def batch_norm(
         running averages take the mean over the groups. 1 is the ordinary norm (SimCLR's "global" one). 8
         gives one device the statistics that eight would have, without which MoCo can find the positive by
         its batch (section 3.3 of arXiv:1911.05722); on eight devices every device is its own group, and
-        nothing is sent.
+        nothing is sent. Under `chunked(net, n)` a group keeps its size: each chunk has groups / n of them.
     views
         rows alternate between so many views of an image (as `simclr` lays them), and each view is normalized on its
         own, as where a network is called once a view. The running averages then move once a view, in their order.
@@ -60,7 +60,7 @@ def batch_norm(
         one in both uses (PyTorch's running variance is unbiased).
 
     Statistics are taken in float32 at least, whatever x is; the result has x's dtype. Raises ValueError
-    where the groups do not divide the rows, or cannot be laid on the devices.
+    where the groups do not divide the rows, or cannot be laid on the devices or dealt out to chunks.
     """
     if groups < 1:
         raise ValueError(f"batch_norm needs at least one group; got groups={groups}.")
@@ -103,8 +103,10 @@ class BatchNorm(nn.Module):
     scale_init: Callable[..., Any] = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x, *, train: bool, pool: Callable | None = None, kernel: Any = None):
-        """With a max pool: pool(y) of the normalized y. Only what is left of x is then normalized, and neither pass
+    def __call__(self, x, *, train: bool, pool: Callable | None = None, kernel: Any = None, chunks: int = 1):
+        """`chunks`: x is one of so many parts of the batch (`recompute.chunked`).
+
+        With a max pool: pool(y) of the normalized y. Only what is left of x is then normalized, and neither pass
         goes through all of y. For a factor f of either sign
 
             max(f x + offset) = |f| max(sign(f) x) + offset.
@@ -114,7 +116,8 @@ class BatchNorm(nn.Module):
         G [c, c] of x
 
             mean(x w) = m w,    mean((x w)^2) = diag(w' G w),    y = x (w factor) + offset."""
-        if kernel is not None and not (train and self.is_one_group()):
+        groups = self.groups_of_a_chunk(chunks) if train else 1
+        if kernel is not None and not (train and self.is_one_group(groups)):
             x, kernel = pointwise(x, kernel), None
         c = x.shape[-1] if kernel is None else kernel.shape[-1]
         dtype = jnp.promote_types(x.dtype, jnp.float32)
@@ -131,13 +134,13 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
         if train and kernel is not None:
-            of_x, mean, var = self.statistics_after(x, kernel)
+            of_x, mean, var = self.statistics_after(x, kernel, groups)
         elif train:
-            mean, var = self.statistics(x.astype(dtype))
+            mean, var = self.statistics(x.astype(dtype), groups)
         if train:
             if not self.is_initializing():
                 now = turned(jnp.mean(mean, axis=0)), jnp.mean(var, axis=0)
-                if self.groups > 1:
+                if groups > 1:
                     now = collectives.mean(now, self.axis_name)
                 for running, values in zip((running_mean, running_var), now, strict=True):
                     for value in values if self.views > 1 else (values,):
@@ -162,29 +165,41 @@ class BatchNorm(nn.Module):
         y = split(x, len(factor), views).astype(dtype) * factor + offset
         return y.reshape(x.shape).astype(x.dtype)
 
-    def is_one_group(self) -> bool:
-        """Whether all rows of this device are normalized alike."""
-        return self.views == 1 and self.groups in (1, collectives.size(self.axis_name))
+    def groups_of_a_chunk(self, chunks: int) -> int:
+        """Into how many groups one of so many parts of the batch is cut."""
+        if self.groups == 1:
+            return 1
+        if self.groups % chunks:
+            possible = ", ".join(str(n) for n in range(1, self.groups + 1) if self.groups % n == 0)
+            raise ValueError(
+                f"batch_norm(groups={self.groups}) cannot be split over {chunks} chunks, each of which holds whole"
+                f" groups. Choose {possible} chunks, other groups, or groups=1 for a chunk's own statistics."
+            )
+        return self.groups // chunks
 
-    def statistics_after(self, x, kernel):
+    def is_one_group(self, groups: int) -> bool:
+        """Whether all rows of this device are normalized alike."""
+        return self.views == 1 and groups in (1, collectives.size(self.axis_name))
+
+    def statistics_after(self, x, kernel, groups: int):
         """Of x w: the mean [c] of x, and mean and variance [1, d] of x w."""
         w = kernel[0, 0].astype(x.dtype).astype(jnp.promote_types(x.dtype, jnp.float32))
         mean = jnp.mean(x.astype(w.dtype), axis=tuple(range(x.ndim - 1)))
         square = jnp.sum(w * jnp.dot(second_moments(x), w, precision="highest"), axis=0)
-        if self.groups == 1:
+        if groups == 1:
             mean, square = collectives.mean((mean, square), self.axis_name)
         of_y = jnp.dot(mean, w, precision="highest")
         return mean, of_y[None], jnp.maximum(square - jnp.square(of_y), 0)[None]
 
-    def statistics(self, x):
+    def statistics(self, x, groups: int):
         """Mean and variance [g, c] of the g groups on this device; [g, v, c] of their v views, if there are several."""
-        groups, n = self.groups, x.shape[0]
+        n, together = x.shape[0], groups == 1
         devices = collectives.size(self.axis_name)
         if groups > 1:
             if groups % devices:
                 raise ValueError(
-                    f"batch_norm needs groups that each lie on one device; got {groups} groups on {devices} devices."
-                    f" Make groups 1 or a multiple of {devices}."
+                    f"batch_norm needs groups that each lie on one device; got {groups} groups (of a batch, or of one"
+                    f" of its chunks) on {devices} devices. Make them 1 or a multiple of {devices}."
                 )
             groups //= devices
         if n % groups:
@@ -201,7 +216,7 @@ class BatchNorm(nn.Module):
         over = tuple(axis for axis in range(1, parts.ndim - 1) if self.views == 1 or axis != 2)
         # Both moments in one pass over x, and one message.
         moments = jnp.mean(parts, axis=over), jnp.mean(jnp.square(parts), axis=over)
-        if self.groups == 1:
+        if together:
             moments = collectives.mean(moments, self.axis_name)
         mean, square = moments
         return mean, jnp.maximum(square - jnp.square(mean), 0)

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl import collectives
+from jaxcl.nets.norm import BatchNorm
 from jaxcl.typing import Array, Net, PyTree
 
 
@@ -77,8 +78,7 @@ def chunked(net: Net, chunks: int, *, together: int = 2) -> Net:
 
     Without batch statistics the result is the net's own. With them each chunk is normalized by its own rows, and the
     running averages take the mean over the chunks: `batch_norm()` in `chunks` chunks is `batch_norm(groups=chunks)` of
-    the batch in another order. What the net's norms call the batch is the chunk; `batch_norm(groups=g)` makes g groups
-    of each.
+    the batch in another order. `batch_norm(groups=g)` keeps the size of its groups: each chunk has g / chunks of them.
 
     Rows are dealt out like cards, so every device works on its share of each chunk, and which rows meet does not depend
     on the number of devices. Outputs are kept whole, so an output that is large and used costs memory (a ResNet's last
@@ -88,7 +88,7 @@ def chunked(net: Net, chunks: int, *, together: int = 2) -> Net:
     On accelerators the chunks are a loop, compiled once. On a CPU, where XLA has only slow convolutions for the inside
     of loops, they are written out, so compiling takes as many times longer.
 
-    Raises ValueError where `chunks` is below 1, and where the rows cannot be dealt out evenly.
+    Raises ValueError where `chunks` is below 1, and where rows or the groups of batch norm cannot be dealt out evenly.
     """
     if chunks < 1 or together < 1:
         raise ValueError(f"chunked needs one chunk or more, of one row or more; got {chunks} and {together}.")
@@ -100,13 +100,25 @@ def chunked(net: Net, chunks: int, *, together: int = 2) -> Net:
         params = jax.tree.map(lambda w: collectives.vary_like(w, x), params)
 
         def of_one(params, x):
-            return net.apply(params, state, x, train=True)
+            with nn.intercept_methods(in_chunks(chunks)):
+                return net.apply(params, state, x, train=True)
 
         run = written_out if collectives.target().platform == "cpu" else in_a_loop
         out, states = run(jax.checkpoint(of_one), params, dealt(x, chunks, together))
         return jax.tree.map(lambda y: put_back(y, together), out), jax.tree.map(over_chunks, states)
 
     return Net(net.init, apply, made=net.made)
+
+
+def in_chunks(chunks: int):
+    """Tells each batch norm that it sees one of so many chunks."""
+
+    def interceptor(call, args, kwargs, context):
+        if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
+            kwargs = {**kwargs, "chunks": chunks}
+        return call(*args, **kwargs)
+
+    return interceptor
 
 
 def dealt(x: Array, chunks: int, together: int) -> Array:

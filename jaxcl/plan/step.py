@@ -22,9 +22,9 @@ from jaxcl.train.state import TrainState, init_state
 from jaxcl.train.step import make_step
 from jaxcl.typing import About, PyTree
 
-# JPEGs of 500 x 375 pixels and 17 KiB that a core reads for 224 pixels, a second: decoded alone, and made into two
-# views as well (benchmarks/results/augment-cpu.md). ImageNet's files are some six times as large.
-DECODED_A_CORE = {"images": 274.0, "host": 135.0}
+# JPEGs of 500 x 375 pixels and 110 KiB, ImageNet's average, that a core reads for 224 pixels, a second: decoded alone,
+# and made into two views as well (benchmarks/results/augment-cpu.md).
+DECODED_A_CORE = {"images": 254.0, "host": 136.0}
 
 # So many batches wait on the devices for their turn (train.loop).
 AHEAD = 2
@@ -179,7 +179,7 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
         chip_hours=hours and hours * machine.chips,
         decoded_images_per_second=decoded,
         decoding_cores_per_host=decoded and decoded / rate / machine.hosts,
-        cpus_per_host=machine.chip and machine.chip.host_cpus,
+        cpus_per_host=machine.host_cpus,
         compile_seconds=seconds,
         rates_from=machine.rates_from,
         notes=tuple(notes),

@@ -55,8 +55,9 @@ def lines(one: Plan) -> list[str]:
             else f"; it has {there} vCPUs"
         )
         text = (
-            f"{one.decoded_images_per_second:,.0f} images/s {by}, {needed:,.0f} cores each{of}, by"
-            " benchmarks/results/augment-cpu.md; measure yours with `python benchmarks/augment.py --tasks jpeg`"
+            f"{one.decoded_images_per_second:,.0f} images/s {by}, {needed:,.0f} cores each{of}, as far as JPEGs have"
+            " 500 x 375 pixels and 110 KiB, ImageNet's average (benchmarks/results/augment-cpu.md); measure yours with"
+            " `python benchmarks/augment.py --tasks jpeg --kib SIZE`"
         )
         rows.append(("decoding", text))
     rows += [("note", note) for note in one.notes]

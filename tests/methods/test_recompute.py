@@ -77,14 +77,18 @@ def test_a_lean_encoder_gives_the_loss_gradient_and_state_of_the_encoder(name, d
     chex.assert_trees_all_close(result(leaner), result(plain), rtol=1e-5, atol=1e-6)
 
 
-def test_a_lean_step_on_eight_devices_is_that_of_one():
-    """With batch statistics, those of a chunk over all devices; the keys of a shuffled batch among them."""
+@pytest.mark.parametrize("groups", [1, 2, 16])
+def test_a_lean_step_on_eight_devices_is_that_of_one(groups):
+    """With batch statistics, those of a chunk over all devices, or of its groups (one, or one a device); the keys of a
+    shuffled batch among them."""
     tx = optax.sgd(0.1)
-    begun = jax.device_get(init_state(jax.random.key(0), tiny_moco(lean, nets.batch_norm()), tx, BATCH))
+    begun = jax.device_get(
+        init_state(jax.random.key(0), tiny_moco(lean, nets.batch_norm(groups=groups)), tx, BATCH)
+    )
 
     def after_a_step(place, count):
         axis_name, mesh = devices.axis_name(place), devices.make_mesh(devices=count)
-        method = tiny_moco(lean, nets.batch_norm(axis_name=axis_name), axis_name)
+        method = tiny_moco(lean, nets.batch_norm(axis_name=axis_name, groups=groups), axis_name)
         step = placement.place(make_step(method, tx, axis_name=axis_name), place, mesh)
         given = devices.replicate((begun, jax.random.key(1)), mesh)
         state, metrics = step(*given, devices.split(BATCH, mesh))
@@ -93,3 +97,15 @@ def test_a_lean_step_on_eight_devices_is_that_of_one():
     one = after_a_step("jit", 1)
     for place in ("jit", "shard_map"):
         chex.assert_trees_all_close(after_a_step(place, 8), one, rtol=1e-3, atol=1e-5)
+
+
+def test_groups_of_a_chunk_that_straddle_devices_are_refused():
+    """Four groups in two chunks are two a chunk, which eight devices cannot hold whole."""
+    axis_name, mesh = devices.axis_name("shard_map"), devices.make_mesh(devices=8)
+    tx = optax.sgd(0.1)
+    method = tiny_moco(lean, nets.batch_norm(axis_name=axis_name, groups=4), axis_name)
+    begun = init_state(jax.random.key(0), tiny_moco(lean, nets.batch_norm()), tx, BATCH)
+    step = placement.place(make_step(method, tx, axis_name=axis_name), "shard_map", mesh)
+    given = devices.replicate((begun, jax.random.key(1)), mesh)
+    with pytest.raises(ValueError, match="got 2 groups .*on 8 devices"):
+        step(*given, devices.split(BATCH, mesh))

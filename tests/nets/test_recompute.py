@@ -74,6 +74,49 @@ def test_chunks_are_the_groups_of_batch_norm(views, together):
     chex.assert_trees_all_close(by_x[order], want_by_x, rtol=1e-4, atol=1e-6)
 
 
+def means_of_groups(net, x):
+    """What a net of one batch norm takes off each row: the mean of the row's group."""
+    params, state = jax.jit(net.init)(jax.random.key(0), x)
+    return x - net.apply(params, state, x, train=True)[0] * jnp.sqrt(1e-5)
+
+
+@pytest.mark.parametrize(("groups", "chunks"), [(8, 4), (8, 8), (8, 1), (2, 2)])
+def test_groups_keep_their_size_in_chunks(groups, chunks):
+    """MoCo's 8 groups are 8 GPUs with a batch's eighth each; chunks of a batch are normalized by as many rows."""
+    # Each row is a number of its own, and a tiny variance makes the norm a subtraction of the group's mean.
+    x = 1e-6 * jnp.asarray(np.random.default_rng(0).permutation(256)[:, None], jnp.float32)
+    norm = nets.from_linen(nets.batch_norm(groups=groups)())
+    order = np.arange(256).reshape(-1, chunks, 2).swapaxes(0, 1).ravel()
+    want = np.zeros(256)
+    for group in order.reshape(groups, 256 // groups):
+        want[group] = np.mean(np.asarray(x)[group])
+    got = means_of_groups(nets.chunked(norm, chunks), x)[:, 0]
+    np.testing.assert_allclose(got, want, rtol=1e-3)
+
+
+@pytest.mark.parametrize("transform", [nets.chunked, lambda net, n: nets.chunked(nets.remat(net), n)])
+@pytest.mark.parametrize("views", [1, 2])
+def test_groups_of_a_chunk_are_those_of_the_dealt_batch(views, transform):
+    x, chunks, groups = rows(32), 2, 4
+    in_groups = mlp(nets.batch_norm(groups=groups, views=views))
+    begun = begin(in_groups)
+    order = np.arange(len(x)).reshape(-1, chunks, 2).swapaxes(0, 1).ravel()
+    (got, state), (by_params, by_x) = result_of(transform(in_groups, chunks), *begun, x)
+    (want, want_state), (want_by_params, want_by_x) = result_of(in_groups, *begun, x[order])
+    chex.assert_trees_all_close((got, state), (want, want_state), rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(by_params, want_by_params, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(by_x[order], want_by_x, rtol=1e-4, atol=1e-6)
+
+
+def test_groups_that_chunks_cannot_share_are_refused():
+    net = mlp(nets.batch_norm(groups=8))
+    begun = begin(net)
+    for chunks in (3, 16):
+        x = rows(96)
+        with pytest.raises(ValueError, match=f"split over {chunks} chunks.* Choose 1, 2, 4, 8 chunks"):
+            nets.chunked(net, chunks).apply(*begun, x, train=True)
+
+
 def test_evaluation_is_the_nets_own():
     net = mlp(nets.batch_norm())
     params, state = begin(net)
