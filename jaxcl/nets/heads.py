@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from jaxcl.nets.conv import as_in_torch
 from jaxcl.nets.net import from_linen
 from jaxcl.nets.norm import Bias
 from jaxcl.typing import Net, Norm
@@ -136,9 +137,7 @@ class MLPHead(nn.Module):
             """Of a layer's kernel and bias."""
             if self.initialization == "lecun":
                 return nn.initializers.lecun_normal(), nn.initializers.zeros
-            limit = x.shape[-1] ** -0.5
-            uniform = nn.initializers.uniform(2 * limit)  # from 0
-            return (lambda *args: uniform(*args) - limit,) * 2
+            return (as_in_torch(x.shape[-1]),) * 2
 
         for features in self.hidden:
             kernel_init, bias_init = starts(x)

@@ -88,3 +88,82 @@ def test_a_student_may_have_the_shortcuts_of_simclrs_code(monkeypatch, tmp_path)
     init = method.five_parts.encoder["encoder"].init
     shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros((2, 32, 32, 3)))[0]
     assert shapes["stage1_block1"]["shortcut"]["kernel"].shape == (1, 1, 64, 64)
+
+
+def check_as_in_torch(layers):
+    """torch.nn.Conv2d and Linear, reset_parameters: kernel and bias from U(-a, a), a = 1 / sqrt(fan in), whose variance
+    is 1 / (3 fan in). Of layers of one fan in: {name: [numbers]}, and the fan in."""
+    for name, (numbers, fan_in) in layers.items():
+        scaled = np.asarray(numbers) * fan_in**0.5
+        assert np.abs(scaled).max() <= 1 + 1e-5, name
+        # The standard error of a mean square of U(-1, 1) is 0.298 / sqrt(n).
+        assert abs(np.mean(scaled**2) - 1 / 3) < 5 * 0.298 / scaled.size**0.5, name
+
+
+@pytest.mark.parametrize("preset", ["cifar10", "stl10", "imagenet"])
+def test_cpcs_target_predictor_and_context_start_as_in_bolts(preset):
+    """CPCTask and PixelCNN of PyTorch Lightning Bolts: plain Conv2d throughout, with biases. z has 2048 channels, the
+    context 256 within: 1x1, 1x3, 2x1, 1x1, five times."""
+    parts = made("cpc", CIFAR, f"--preset {preset}").five_parts.extraction
+
+    @jax.jit
+    def init(key):
+        grid = jnp.zeros((1, 7, 7, 2048))
+        return {name: parts[name].init(key, grid)[0] for name in ("target", "predictor", "context")}
+
+    begun = init(jax.random.key(0))
+    layers = {
+        "target": (begun["target"]["Dense_0"], 2048),
+        "predictor": (begun["predictor"]["Dense_0"], 2048),
+    }
+    fans = {"Dense_0": 2048, "Conv_0": 3 * 256, "Conv_1": 2 * 256, "Dense_1": 256}
+    for block in range(5):
+        for name, fan_in in fans.items():
+            room, number = name.split("_")
+            own = f"{room}_{int(number) + 2 * block}"
+            layers[f"context/{own}"] = (begun["context"][own], fan_in)
+    assert len(begun["context"]) == 4 * 5
+    for kind in ("kernel", "bias"):
+        check_as_in_torch({f"{name}/{kind}": (layer[kind], fan) for name, (layer, fan) in layers.items()})
+
+
+@pytest.mark.parametrize("preset", ["imagenet_henaff", "imagenet_pseudo_code"])
+def test_what_the_pseudo_code_does_not_say_starts_without_biases(preset):
+    parts = made("cpc", CIFAR, f"--preset {preset}").five_parts.extraction
+    for name in ("target", "context"):
+        begun = jax.jit(parts[name].init)(jax.random.key(0), jnp.zeros((1, 6, 6, 64)))[0]
+        assert not any(np.any(x) for path, x in by_path(begun).items() if path.endswith("bias"))
+
+
+AMDIMS = {
+    "amdim --preset cifar10": (32, {"Conv_0/bias": 3 * 9}, 4 * 256),
+    "amdim --preset stl10": (64, {"Conv_0/bias": 3 * 9}, 8 * 192),
+    "amdim --preset imagenet": (128, {"Conv_0/bias": 3 * 25, "Conv_1/bias": 192 * 9}, 8 * 192),
+    "yadim --preset cifar10": (32, {"Conv_0/bias": 3 * 9}, None),
+    "yadim --preset stl10": (64, {"Conv_0/bias": 3 * 9}, None),
+    "yadim --preset imagenet": (128, {"Conv_0/bias": 3 * 25, "Conv_1/bias": 320 * 9}, None),
+}
+
+
+@pytest.mark.parametrize("row", AMDIMS)
+def test_amdims_biases_start_as_in_its_code(row):
+    """model.py: of the encoder Conv3x3 alone has a bias, nn.Conv2d's of 3x3 or 5x5 positions; of FakeRKHSConvNet, which
+    reads the maps of 5 and 7, the shortcut. init_weights leaves both as PyTorch starts them."""
+    size, fans, channels = AMDIMS[row]
+    name, *words = row.split()
+    parts = made(name, About(1000, (size, size, 3), ()), " ".join(words)).five_parts
+
+    @jax.jit
+    def init(key):
+        # What is not a bias is drawn for nothing, and left out by the compiler.
+        begun = by_path(parts.encoder["encoder"].init(key, jnp.zeros((2, size, size, 3)))[0])
+        heads = [head for head in parts.extraction.get("heads", ()) if head is not None]
+        of_heads = [by_path(head.init(key, jnp.zeros((2, 5, 5, channels)))[0]) for head in heads]
+        return [{path: x for path, x in each.items() if path.endswith("bias")} for each in (begun, *of_heads)]
+
+    of_encoder, *of_heads = init(jax.random.key(1))
+    assert {path for path in of_encoder if "Norm" not in path} == fans.keys()
+    check_as_in_torch({path: (of_encoder[path], fan_in) for path, fan_in in fans.items()})
+    assert len(of_heads) == (0 if channels is None else 2)
+    for begun in of_heads:
+        check_as_in_torch({"shortcut": (begun["shortcut/bias"], channels)})
