@@ -17,9 +17,10 @@ head; 57.9 and 68.4 % with ResNet-50) on its fixed lists of images is
 
 (/10pct with --epochs 30; all labels, `tfds:imagenet2012`, from --from-layer 0.) Not run here. A run that starts from
 another begins with its batch statistics, and trains all parameters; the classifier starts at zero. A reference row has
-the encoder and start of the run beside it: by --initialization torch --no-zero-init-last-gamma the ResNets of MoCo,
-LooC and simclr_cifar10.py, by the latter BYOL's of depth 18 and 34. Those depths of simclr_imagenet.py, simclr_v2.py
-and --details simclr need --shortcuts of_every_stage, fine-tuned too. AMDIM, CPC, CMC, YADIM, LooC++ have none here.
+the encoder and start of the run beside it: ResNets of MoCo, LooC and simclr_cifar10.py have --initialization torch
+--no-zero-init-last-gamma, BYOL's --initialization haiku (of depth 18 and 34 --no-zero-init-last-gamma too), and depths
+18 and 34 of simclr_imagenet.py, simclr_v2.py and --details simclr --shortcuts of_every_stage, also to be fine-tuned.
+Encoders of AMDIM, CPC, CMC, YADIM and LooC++ have no reference row here.
 
 Fine-tuned from torchvision's or MoCo's weights, by --init resnet50.safetensors (or .pth):
 
@@ -45,7 +46,7 @@ class Knobs(CommonKnobs):
     standardize: Literal["none", "cifar10", "cifar10_moco", "stl10", "imagenet"] = "none"  # by whose figures
     sk: bool = False  # selective kernels (ratio 0.0625) and ResNet-D
     shortcuts: Literal["where_needed", "of_every_stage"] = "where_needed"  # of_every_stage: SimCLR's code
-    initialization: Literal["lecun", "torch"] = "lecun"  # how the ResNet's kernels start; torch: as MoCo's
+    initialization: Literal["lecun", "torch", "haiku"] = "lecun"  # torch: MoCo's; haiku: BYOL's
     zero_init_last_gamma: bool = True  # whether residual branches start at zero: SimCLR's do, MoCo's do not
     head_layers: int = 2  # of the projection head of the run that this one starts from
     head_width: int = 512  # of its hidden layers; 0: as wide as what goes in
@@ -65,9 +66,9 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     rate = optim.warmup_cosine(rate, steps=steps, warmup_steps=steps // 20 if knobs.warmup else 0)
     encoder = nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype)
     if knobs.encoder == "resnet":
-        same = ("stem", "width", "pool", "shortcuts", "initialization", "zero_init_last_gamma")
-        settings = {name: getattr(knobs, name) for name in same} | {"selective": 0.0625 if knobs.sk else 0}
-        encoder = nets.resnet(knobs.depth, norm=norm, dtype=dtype, **settings)
+        settings = {"selective": 0.0625 if knobs.sk else 0, "initialization": knobs.initialization}
+        settings |= {n: getattr(knobs, n) for n in ("stem", "width", "pool", "zero_init_last_gamma")}
+        encoder = nets.resnet(knobs.depth, norm=norm, dtype=dtype, shortcuts=knobs.shortcuts, **settings)
     if knobs.standardize != "none":
         encoder = nets.standardized(encoder, **nets.STATISTICS[knobs.standardize])
     head = {"layers": knobs.head_layers, "width": knobs.head_width or None, "until": knobs.from_layer}

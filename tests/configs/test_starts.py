@@ -57,7 +57,7 @@ REFERENCES = {
     "moco_cifar10": "--depth 18 --standardize cifar10_moco --initialization torch --no-zero-init-last-gamma",
     "simclr_cifar10": "--depth 18 --initialization torch --no-zero-init-last-gamma",
     "simclr_cifar10 --details simclr": "--depth 18 --shortcuts of_every_stage",
-    "byol --preset cifar10": "--depth 18 --standardize cifar10 --no-zero-init-last-gamma",
+    "byol --preset cifar10": "--depth 18 --standardize cifar10 --initialization haiku --no-zero-init-last-gamma",
 }
 
 
@@ -167,3 +167,27 @@ def test_amdims_biases_start_as_in_its_code(row):
     assert len(of_heads) == (0 if channels is None else 2)
     for begun in of_heads:
         check_as_in_torch({"shortcut": (begun["shortcut/bias"], channels)})
+
+
+def test_byols_kernels_start_as_haiku_has_them():
+    """hk.Conv2D and hk.Linear: a normal of deviation 1 / sqrt(fan in) within two deviations, whose own deviation is
+    then 0.8796 of it; biases 0. (The other start named here makes up for the cut.)"""
+    method = made("byol", IMAGENET, "--preset imagenet")
+    net, head = method.five_parts.encoder["encoder"], method.five_parts.extraction["projector"]
+
+    @jax.jit
+    def kernels(key):
+        encoder = net.init(key, jnp.zeros((2, 32, 32, 3)))[0]
+        projector = head.init(key, jnp.zeros((2, 2048)))[0]
+        block = encoder["stage4_block2"]["Conv_1"]["kernel"]
+        return (
+            encoder["stem"]["kernel"],
+            block,
+            projector["Dense_0"]["kernel"],
+            projector["Dense_1"]["kernel"],
+        )
+
+    for kernel, fan_in in zip(kernels(jax.random.key(0)), (3 * 49, 9 * 512, 2048, 4096), strict=True):
+        scaled = np.asarray(kernel) * fan_in**0.5
+        assert 1.9 < np.abs(scaled).max() <= 2 + 1e-5
+        np.testing.assert_allclose(scaled.std(), 0.8796, rtol=0.02 if fan_in == 147 else 0.005)
