@@ -69,8 +69,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     bolts = knobs.variant == "falcon_cho"
     start, padding = ("torch", {}) if bolts else ("lecun", {"top": 0.0, "sides": "early"})
     linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=64, initialization=start)
-    patch = (knobs.patch, knobs.stride)
-    change = [augment.flip(), augment.amdim(size, hue=knobs.hue)]
+    change, patch = [augment.flip(), augment.amdim(size, hue=knobs.hue)], (knobs.patch, knobs.stride)
     each = [augment.cpc_patches(*patch)] if knobs.patchwise else []
     views = augment.n_views(augment.compose(*change, *each), 1)
     method = methods.cpc(
