@@ -54,9 +54,9 @@ PRESETS = {
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
-    norm = nets.batch_norm(axis_name=axis)
-    encoder = nets.amdim(features=knobs.features, out=knobs.out, depth=knobs.depth, norm=norm, dtype=dtype)
-    head = nets.amdim_head(norm=norm, out=knobs.out)
+    net = {"norm": nets.batch_norm(axis_name=axis), "out": knobs.out, "biases": "torch"}
+    encoder = nets.amdim(features=knobs.features, depth=knobs.depth, dtype=dtype, **net)
+    head = nets.amdim_head(**net)
     views = augment.each_view([augment.amdim(size, hue=knobs.hue)] * 2, shared=augment.flip())
     method = methods.amdim(
         views=views,

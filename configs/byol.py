@@ -60,9 +60,9 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     norm = nets.batch_norm(axis_name=axis)
     views = augment.each_view(augment.byol(size, blur=knobs.blur))
     # haiku, which the authors' code is built on, starts the last scale of a bottleneck at zero, and of no other block.
-    net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": knobs.depth >= 50}
+    net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": knobs.depth >= 50, "initialization": "haiku"}
     encoder = nets.resnet(knobs.depth, stem=knobs.stem, width=knobs.width, **net)
-    head = nets.mlp_head(norm=norm, hidden=(4096,), out=256, bias=False)
+    head = nets.mlp_head(norm=norm, hidden=(4096,), out=256, bias=False, initialization="haiku")
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)
     warmup_steps = steps_across(knobs.warmup_epochs, about.count, knobs.batch_size)
     rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=warmup_steps)

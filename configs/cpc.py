@@ -65,17 +65,17 @@ PRESETS = {
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
     encoder = nets.cpc_resnet(blocks=knobs.blocks, features=knobs.features, dtype=dtype)
-    linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=64)
-    # The grid's context is padded as by Falcon and Cho, or as in the paper's pseudo-code.
-    padding = {"top": 0.0, "sides": "early"} if knobs.variant in ("henaff", "pseudo_code") else {}
-    patch = (knobs.patch, knobs.stride)
-    change = [augment.flip(), augment.amdim(size, hue=knobs.hue)]
+    # Falcon and Cho's layers start as PyTorch's, and their grid is not padded as in the paper's pseudo-code.
+    bolts = knobs.variant == "falcon_cho"
+    start, padding = ("torch", {}) if bolts else ("lecun", {"top": 0.0, "sides": "early"})
+    linear = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=64, initialization=start)
+    change, patch = [augment.flip(), augment.amdim(size, hue=knobs.hue)], (knobs.patch, knobs.stride)
     each = [augment.cpc_patches(*patch)] if knobs.patchwise else []
     views = augment.n_views(augment.compose(*change, *each), 1)
     method = methods.cpc(
         views=views,
         encoder=lean(nets.standardized(encoder, **nets.STATISTICS[knobs.standardize])),
-        context=nets.masked_context(**padding),
+        context=nets.masked_context(initialization=start, **padding),
         target=linear,
         predictor=linear,
         loss=losses.keyless(losses.patch_nce, scale=knobs.scale),

@@ -37,6 +37,7 @@ class Knobs(CommonKnobs):
     width: int = 1
     stem: Literal["cifar", "imagenet"] = "cifar"
     sk: bool = False  # selective kernels (ratio 0.0625) and ResNet-D
+    shortcuts: Literal["where_needed", "of_every_stage"] = "where_needed"  # as in supervised.py
     temperature: float = 0.1  # of both distributions: 0.1 for a fine-tuned teacher, 1 for another
     scale: Literal["code", "equation"] = "code"  # of the loss: temperature^2 times the equation, or it
     distill_weight: float = 1.0  # below 1, the labels' cross-entropy has the rest; 1: no look at labels
@@ -64,12 +65,11 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     encoder = nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype)
     if knobs.encoder == "resnet":
         settings = {"stem": knobs.stem, "width": knobs.width, "selective": 0.0625 if knobs.sk else 0}
-        encoder = nets.resnet(knobs.depth, norm=norm, dtype=dtype, **settings)
+        encoder = nets.resnet(knobs.depth, norm=norm, dtype=dtype, shortcuts=knobs.shortcuts, **settings)
     views = augment.probe_views(size)
+    parts = {"views": views, "encoder": lean(encoder), "head": nets.projection_head(norm=norm, mode="none")}
     method, classify = methods.distill(
-        views=views,
-        encoder=lean(encoder),
-        head=nets.projection_head(norm=norm, mode="none"),
+        **parts,
         classes=len(taught_by.about.classes),
         teacher=methods.Teacher(taught_by.recipe.method.init, taught_by.recipe.classify),
         temperature=knobs.temperature,

@@ -52,7 +52,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size, rule=knobs.rate_rule)
     rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=warmup_steps)
     net = {"stem": "imagenet", "pool": knobs.pool, "width": knobs.width, "norm": norm, "dtype": dtype}
-    encoder = lean(nets.resnet(knobs.depth, **net))
+    encoder = lean(nets.resnet(knobs.depth, shortcuts="of_every_stage", **net))
     head = nets.projection_head(layers=knobs.head_layers, out=128, norm=norm)
     loss = nt_xent_of(knobs.mix, temperature=knobs.temperature)
     loss = partial(losses.scaled, loss=loss, factor=knobs.loss_factor)

@@ -45,7 +45,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     views = augment.two_views(augment.simclr(size, strength=knobs.strength, brightness_form="multiply"))
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size, rule="sqrt")
     rate = optim.warmup_cosine(peak, steps=steps, warmup_steps=steps // 20)
-    settings = {"width": knobs.width, "selective": 0.0625 if knobs.sk else 0}
+    settings = {"width": knobs.width, "selective": 0.0625 if knobs.sk else 0, "shortcuts": "of_every_stage"}
     network = nets.resnet(knobs.depth, stem="imagenet", norm=norm, dtype=dtype, **settings)
     head = nets.projection_head(layers=knobs.head_layers, out=128, norm=norm)
     parts = {"views": views, "encoder": lean(network), "head": head, "axis_name": axis}

@@ -16,7 +16,11 @@ head; 57.9 and 68.4 % with ResNet-50) on its fixed lists of images is
         --no-warmup --weight-decay 0 --dtype bfloat16 --data-dir DATA_DIR
 
 (/10pct with --epochs 30; all labels, `tfds:imagenet2012`, from --from-layer 0.) Not run here. A run that starts from
-another begins with its batch statistics, and trains all parameters; the classifier starts at zero.
+another begins with its batch statistics, and trains all parameters; the classifier starts at zero. A reference row has
+the encoder and start of the run beside it: ResNets of MoCo, LooC and simclr_cifar10.py have --initialization torch
+--no-zero-init-last-gamma, BYOL's --initialization haiku (of depth 18 and 34 --no-zero-init-last-gamma too), and depths
+18 and 34 of simclr_imagenet.py, simclr_v2.py and --details simclr --shortcuts of_every_stage, also to be fine-tuned.
+Encoders of AMDIM, CPC, CMC, YADIM and LooC++ have no reference row here.
 
 Fine-tuned from torchvision's or MoCo's weights, by --init resnet50.safetensors (or .pth):
 
@@ -41,6 +45,9 @@ class Knobs(CommonKnobs):
     pool: Literal["same", "torch"] = "same"  # how the stem's max pool is padded
     standardize: Literal["none", "cifar10", "cifar10_moco", "stl10", "imagenet"] = "none"  # by whose figures
     sk: bool = False  # selective kernels (ratio 0.0625) and ResNet-D
+    shortcuts: Literal["where_needed", "of_every_stage"] = "where_needed"  # of_every_stage: SimCLR's code
+    initialization: Literal["lecun", "torch", "haiku"] = "lecun"  # torch: MoCo's; haiku: BYOL's
+    zero_init_last_gamma: bool = True  # whether residual branches start at zero: SimCLR's do, MoCo's do not
     head_layers: int = 2  # of the projection head of the run that this one starts from
     head_width: int = 512  # of its hidden layers; 0: as wide as what goes in
     from_layer: int = 0  # how many of them are kept
@@ -59,22 +66,16 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     rate = optim.warmup_cosine(rate, steps=steps, warmup_steps=steps // 20 if knobs.warmup else 0)
     encoder = nets.small_convnet(features=knobs.features, norm=norm, dtype=dtype)
     if knobs.encoder == "resnet":
-        settings = {"stem": knobs.stem, "width": knobs.width, "pool": knobs.pool}
-        settings |= {"selective": 0.0625 if knobs.sk else 0}
-        encoder = nets.resnet(knobs.depth, norm=norm, dtype=dtype, **settings)
+        settings = {"selective": 0.0625 if knobs.sk else 0, "initialization": knobs.initialization}
+        settings |= {n: getattr(knobs, n) for n in ("stem", "width", "pool", "zero_init_last_gamma")}
+        encoder = nets.resnet(knobs.depth, norm=norm, dtype=dtype, shortcuts=knobs.shortcuts, **settings)
     if knobs.standardize != "none":
         encoder = nets.standardized(encoder, **nets.STATISTICS[knobs.standardize])
     head = {"layers": knobs.head_layers, "width": knobs.head_width or None, "until": knobs.from_layer}
     views = augment.probe_views(size)
-    method, classify = methods.supervised(
-        views=views,
-        encoder=lean(encoder),
-        head=nets.projection_head(norm=norm, **head),
-        classes=len(about.classes),
-        smoothing=knobs.smoothing,
-        start=0.0 if knobs.init else 0.01,
-        axis_name=axis,
-    )
+    parts = {"views": views, "encoder": lean(encoder), "head": nets.projection_head(norm=norm, **head)}
+    told = {"classes": len(about.classes), "smoothing": knobs.smoothing, "start": 0.0 if knobs.init else 0.01}
+    method, classify = methods.supervised(**parts, **told, axis_name=axis)
     decay = {"weight_decay": knobs.weight_decay}
     # The classifier is decayed, and not adapted.
     apart = {"exclude": optim.is_norm_or_probe, "undecayed": optim.is_bias_or_norm}
@@ -85,5 +86,4 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     }
     carries = ("encoder", "head") if knobs.from_layer else ("encoder",)
     rest = {"probe_views": views, "classify": classify, "carries": carries}
-    optimizer = optimizers[knobs.optimizer]()
-    return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, **rest)
+    return Recipe(method, optimizers[knobs.optimizer](), rate, views, steps, knobs.batch_size, **rest)

@@ -48,8 +48,8 @@ PRESETS = {
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
-    norm = nets.batch_norm(axis_name=axis)
-    encoder = nets.amdim(features=knobs.features, out=knobs.out, depth=knobs.depth, norm=norm, dtype=dtype)
+    net = {"norm": nets.batch_norm(axis_name=axis), "biases": "torch", "dtype": dtype}
+    encoder = nets.amdim(features=knobs.features, out=knobs.out, depth=knobs.depth, **net)
     views = augment.two_views(augment.compose(augment.flip(), augment.amdim(size, hue=knobs.hue)))
     method = methods.yadim(
         views=views,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxcl.nets.conv import conv
+from jaxcl.nets.conv import as_in_torch, conv
 from jaxcl.nets.net import from_linen
 from jaxcl.typing import Net, Norm
 
@@ -21,7 +21,7 @@ DOWN = {
     128: ((4, 2, 2), (4, 2, 4), (2, 2, 8)),
 }
 
-# PyTorch's default for a convolution, which the authors keep: uniform within 1 / sqrt(fan in).
+# PyTorch's default for a convolution's kernel, which the authors keep: uniform within 1 / sqrt(fan in).
 uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -32,6 +32,7 @@ def amdim(
     out: int = 2048,
     depth: int = 10,
     inner_norm: Norm | None = None,
+    biases: str = "zeros",
     dtype: DTypeLike = jnp.float32,
 ) -> Net:
     """A residual network without padding, so that the positions of a map see different parts of the image.
@@ -51,23 +52,43 @@ def amdim(
         layers in a block: one with the block's kernel and stride, then `depth - 1` that look at one position.
     inner_norm
         within all layers, and of the 7 x 7 map; None, as published, is none at all.
+    biases
+        how those of the first layers, and of a shortcut to fewer channels, start: "zeros", or "torch", as the authors'
+        (PyTorch's default), uniform within 1 / sqrt(fan in). No other layer has one.
 
     Every layer's second kernel starts at zero, so the network starts as average pools.
     """
     if depth < 1:
         raise ValueError(f"a block has one layer or more; got depth={depth}.")
-    return from_linen(Amdim(norm, features, out, depth, inner_norm, dtype))
+    check_biases(biases)
+    return from_linen(Amdim(norm, features, out, depth, inner_norm, dtype, biases))
 
 
 def amdim_head(
-    *, norm: Norm, out: int = 2048, inner_norm: Norm | None = None, dtype: DTypeLike = jnp.float32
+    *,
+    norm: Norm,
+    out: int = 2048,
+    inner_norm: Norm | None = None,
+    biases: str = "zeros",
+    dtype: DTypeLike = jnp.float32,
 ) -> Net:
     """What embeds every position of a map by itself: [b, h, w, c] -> [b, h, w, out].
 
     A hidden layer as wide as `out` beside a shortcut, and `norm` after their sum. The shortcut starts near the
-    identity (with c <= out), the second layer at zero. (The code's "fake RKHS" network.)
+    identity (with c <= out), the second layer at zero. (The code's "fake RKHS" network.) `biases`, the shortcut's, as
+    in `amdim`.
     """
-    return from_linen(AmdimHead(norm, out, inner_norm, dtype))
+    check_biases(biases)
+    return from_linen(AmdimHead(norm, out, inner_norm, dtype, biases))
+
+
+def check_biases(biases):
+    if biases not in ("zeros", "torch"):
+        raise ValueError(f'biases of AMDIM\'s networks start as "zeros" or "torch"; got {biases!r}.')
+
+
+def bias_start(biases, fan_in):
+    return nn.initializers.zeros if biases == "zeros" else as_in_torch(fan_in)
 
 
 class Amdim(nn.Module):
@@ -79,6 +100,7 @@ class Amdim(nn.Module):
     depth: int
     inner_norm: Norm | None
     dtype: DTypeLike
+    biases: str = "zeros"
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -88,13 +110,14 @@ class Amdim(nn.Module):
                 f"amdim's encoder is made for images of 32, 64 or 128 pixels; got {x.shape[1]}x{x.shape[2]}."
                 " Resize the images, as --size 64 does with those of STL-10, which have 96."
             )
-        n, layer = self.features, partial(Layer, norm=self.inner_norm, dtype=self.dtype)
+        n, layer = self.features, partial(Layer, norm=self.inner_norm, dtype=self.dtype, biases=self.biases)
+        first, start = partial(convolution, n, dtype=self.dtype), partial(bias_start, self.biases)
         maps = []
         if size == 128:
             padded = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
-            maps.append(nn.relu(convolution(n, 5, 2, bias=True, dtype=self.dtype)(padded)))
+            maps.append(nn.relu(first(5, 2, start(25 * x.shape[-1]))(padded)))
             x = maps[-1]
-        maps.append(nn.relu(convolution(n, 3, 1, bias=True, dtype=self.dtype)(x)))
+        maps.append(nn.relu(first(3, 1, start(9 * x.shape[-1]))(x)))
         if size == 32:
             maps.append(layer(n, 1, 1)(maps[-1], train=train))
         for kernel, stride, times in DOWN[size]:
@@ -122,16 +145,18 @@ class Layer(nn.Module):
     stride: int
     norm: Norm | None
     dtype: DTypeLike
+    biases: str = "zeros"
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        y = convolution(self.features, self.kernel, self.stride, bias=False, dtype=self.dtype)(x)
+        conv = partial(convolution, self.features, self.kernel, self.stride, dtype=self.dtype)
+        y = conv()(x)
         if self.norm is not None:
             y = self.norm()(y, train=train)
         y = pointwise(self.features, nn.initializers.zeros, dtype=self.dtype)(nn.relu(y))
         more = self.features - x.shape[-1]
         if more < 0:
-            shortcut = convolution(self.features, self.kernel, self.stride, bias=True, dtype=self.dtype)(x)
+            shortcut = conv(bias_start(self.biases, self.kernel**2 * x.shape[-1]))(x)
         else:
             shortcut = jnp.pad(average(x, self.kernel, self.stride), ((0, 0), (0, 0), (0, 0), (0, more)))
         return y + shortcut
@@ -144,6 +169,7 @@ class AmdimHead(nn.Module):
     out: int
     inner_norm: Norm | None
     dtype: DTypeLike
+    biases: str = "zeros"
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -154,24 +180,26 @@ class AmdimHead(nn.Module):
         shortcut = nn.Dense(
             self.out,
             kernel_init=near_identity if x.shape[-1] <= self.out else uniform,
+            bias_init=bias_start(self.biases, x.shape[-1]),
             dtype=self.dtype,
             name="shortcut",
         )
         return self.norm()(y + shortcut(x), train=train)
 
 
-def convolution(features, kernel, stride, *, bias, dtype):
-    """kernel x kernel without padding; of one position it is a matrix product."""
-    if kernel == stride == 1 and not bias:
+def convolution(features, kernel, stride, bias_init=None, *, dtype):
+    """kernel x kernel without padding, and without bias if none is started; of one position it is a matrix product."""
+    if kernel == stride == 1 and bias_init is None:
         return pointwise(features, uniform, dtype=dtype)
     return conv(
         features,
         kernel=kernel,
         strides=stride,
         padding="VALID",
-        use_bias=bias,
+        use_bias=bias_init is not None,
         dtype=dtype,
         kernel_init=uniform,
+        bias_init=bias_init or nn.initializers.zeros,
     )
 
 

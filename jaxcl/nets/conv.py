@@ -9,6 +9,7 @@ splits one program over several CPUs, XLA's gradients are left as they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -32,6 +33,7 @@ def conv(
     use_bias: bool = False,
     dtype=jnp.float32,
     kernel_init,
+    bias_init=nn.initializers.zeros,
 ) -> nn.Conv:
     """A convolution of kernel x kernel positions, [b, h, w, c] -> [b, h', w', features], of the fast kind."""
     return nn.Conv(
@@ -42,8 +44,16 @@ def conv(
         use_bias=use_bias,
         dtype=dtype,
         kernel_init=kernel_init,
+        bias_init=bias_init,
         conv_general_dilated=_as_flax_calls_it,
     )
+
+
+def as_in_torch(fan_in: int) -> Callable[..., Array]:
+    """PyTorch's start of a layer, of kernel and bias alike: uniform within 1 / sqrt(fan in)."""
+    limit = fan_in**-0.5
+    uniform = nn.initializers.uniform(2 * limit)  # from 0
+    return lambda *args: uniform(*args) - limit
 
 
 def convolve(x: Array, kernel: Array, *, strides: tuple[int, int], padding: str) -> Array:

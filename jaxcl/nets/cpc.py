@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from jaxcl.nets.conv import as_in_torch
 from jaxcl.nets.net import from_linen
 from jaxcl.nets.norm import map_norm
 from jaxcl.typing import Net, Norm
@@ -48,6 +49,7 @@ def masked_context(
     blocks: int = 5,
     top: float = 1.0,
     sides: str = "late",
+    initialization: str = "lecun",
     dtype: DTypeLike = jnp.float32,
 ) -> Net:
     """A grid of patches -> what is known above: [b, h, w, c] -> [b, h, w, c], where row r sees rows r - blocks to r.
@@ -62,6 +64,8 @@ def masked_context(
         where the grid is padded with zeros. "late": the 1x3 convolution has no padding, so its two outermost columns
         are left out, and zeros stand for them before the 2x1 (Bolts). "early": the 1x3 convolution is padded to the
         grid's width (the pseudo-code, whose Conv2D pads but where it says otherwise).
+    initialization
+        "lecun" or "torch" (Bolts), as in `mlp_head`.
 
     As published: `masked_context(top=0.0, sides="early")`.
     """
@@ -69,7 +73,9 @@ def masked_context(
         raise ValueError(
             f'sides, where the grid is padded with zeros, must be "early" or "late"; got sides={sides!r}.'
         )
-    return from_linen(MaskedContext(hidden, blocks, top, sides, dtype))
+    if initialization not in ("lecun", "torch"):
+        raise ValueError(f'masked_context\'s initialization is "lecun" or "torch"; got {initialization!r}.')
+    return from_linen(MaskedContext(hidden, blocks, top, sides, dtype, initialization))
 
 
 def residual_classifier(
@@ -144,21 +150,31 @@ class MaskedContext(nn.Module):
     top: float
     sides: str
     dtype: DTypeLike
+    initialization: str = "lecun"
 
     @nn.compact
     def __call__(self, x, *, train: bool):
         if x.shape[2] < 3:
             raise ValueError(f"masked_context needs a grid of three columns or more; got {x.shape[1:3]}.")
-        conv = partial(nn.Conv, padding="VALID", dtype=self.dtype)
+
+        def starts(fan_in):
+            if self.initialization == "lecun":
+                return {}
+            return {"kernel_init": as_in_torch(fan_in), "bias_init": as_in_torch(fan_in)}
+
+        def conv(kernel):
+            start = starts(kernel[0] * kernel[1] * self.hidden)
+            return nn.Conv(self.hidden, kernel, padding="VALID", dtype=self.dtype, **start)
+
         for _ in range(self.blocks):
-            y = nn.relu(nn.Dense(self.hidden, dtype=self.dtype)(x))
+            y = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, **starts(x.shape[-1]))(x))
             sides = ((0, 0), (0, 0), (1, 1), (0, 0))
             y = jnp.pad(y, sides) if self.sides == "early" else y
-            y = conv(self.hidden, (1, 3))(y)
+            y = conv((1, 3))(y)
             y = jnp.pad(y, ((0, 0), (1, 0), (0, 0), (0, 0)), constant_values=self.top)
             y = jnp.pad(y, sides) if self.sides == "late" else y
-            y = nn.relu(conv(self.hidden, (2, 1))(y))
-            x = x + nn.Dense(x.shape[-1], dtype=self.dtype)(y)
+            y = nn.relu(conv((2, 1))(y))
+            x = x + nn.Dense(x.shape[-1], dtype=self.dtype, **starts(self.hidden))(y)
         return nn.relu(x)
 
 

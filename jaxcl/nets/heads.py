@@ -8,8 +8,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from jaxcl.nets.conv import as_in_torch
 from jaxcl.nets.net import from_linen
 from jaxcl.nets.norm import Bias
+from jaxcl.nets.resnet import KERNELS
 from jaxcl.typing import Net, Norm
 
 MODES = ("nonlinear", "linear", "none")
@@ -77,11 +79,13 @@ def mlp_head(
 
     initialization
         "lecun": kernels with variance 1 / (fan in), truncated at two standard deviations; biases are 0. "torch":
-        PyTorch's for linear layers, kernels and biases uniform within 1 / sqrt(fan in). (An offset of batch
-        normalization starts at 0 in both.)
+        PyTorch's for linear layers, kernels and biases uniform within 1 / sqrt(fan in). "haiku": as in `resnet`; biases
+        are 0. (An offset of batch normalization starts at 0 in all.)
     """
-    if initialization not in ("lecun", "torch"):
-        raise ValueError(f'mlp_head\'s initialization is "lecun" or "torch"; got {initialization!r}.')
+    if initialization not in KERNELS:
+        raise ValueError(
+            f'mlp_head\'s initialization is "lecun", "torch" or "haiku"; got {initialization!r}.'
+        )
     return with_layers(MLPHead(norm, tuple(hidden), out, bias, dtype, initialization))
 
 
@@ -134,11 +138,9 @@ class MLPHead(nn.Module):
 
         def starts(x):
             """Of a layer's kernel and bias."""
-            if self.initialization == "lecun":
-                return nn.initializers.lecun_normal(), nn.initializers.zeros
-            limit = x.shape[-1] ** -0.5
-            uniform = nn.initializers.uniform(2 * limit)  # from 0
-            return (lambda *args: uniform(*args) - limit,) * 2
+            if self.initialization != "torch":
+                return KERNELS[self.initialization][0], nn.initializers.zeros
+            return (as_in_torch(x.shape[-1]),) * 2
 
         for features in self.hidden:
             kernel_init, bias_init = starts(x)

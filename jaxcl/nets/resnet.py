@@ -33,8 +33,11 @@ POOLS = {"same": "SAME", "torch": ((1, 1), (1, 1))}
 SHORTCUTS = ("where_needed", "of_every_stage")
 # initialization -> how kernels are drawn, and that of the "cifar" stem
 LECUN = nn.initializers.lecun_normal()
+# A normal of variance 1 / (fan in) has this part of it left when it is cut at two standard deviations.
+HAIKU = nn.initializers.variance_scaling(0.87962566103423978**2, "fan_in", "truncated_normal")
 KERNELS = {
     "lecun": (LECUN, LECUN),
+    "haiku": (HAIKU, HAIKU),
     "torch": (
         nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
         nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
@@ -88,7 +91,8 @@ def resnet(
     initialization
         "lecun": kernels with variance 1 / (fan in), truncated at two standard deviations, as SimCLR's code has them.
         "torch": as PyTorch code starts, normal with variance 2 / (fan out) as in torchvision, but the "cifar" stem,
-        which such code puts in place of torchvision's, uniform within 1 / sqrt(fan in), PyTorch's own start.
+        which such code puts in place of torchvision's, uniform within 1 / sqrt(fan in), PyTorch's own start. "haiku":
+        as "lecun", but that what the cut takes of the variance, 23 %, is not made up for (BYOL's code).
     variant
         "d": ResNet-D (He et al. 2018, arXiv:1812.01187). The "imagenet" stem is three 3x3 convolutions, the first with
         stride 2 and of half the channels as the second; a shortcut of stride 2 averages 2x2 positions, then has its
@@ -106,9 +110,9 @@ def resnet(
         SimCLR's code; "torch", all around, as torchvision's (MoCo), which is a shift by a pixel.
 
     shortcuts
-        "where_needed": a shortcut has a convolution only where the shape changes (torchvision, BYOL's code).
-        "of_every_stage": in every stage's first block (SimCLR's code), which is another network for depths 18 and 34
-        alone, whose first stage changes no shape.
+        "where_needed": a shortcut has a convolution only where the shape changes (torchvision). "of_every_stage": in
+        every stage's first block (SimCLR's and BYOL's code), which is another network for depths 18 and 34 alone, whose
+        first stage changes no shape.
 
     The stride of a bottleneck is on its 3x3 convolution ("v1.5"). Strided convolutions are padded by the same
     amount on both sides, whatever the image's size.
@@ -214,7 +218,7 @@ def check_bottlenecks(depth, channels, inner, groups):
 
 def check_initialization(name):
     if name not in KERNELS:
-        raise ValueError(f'a resnet\'s initialization is "lecun" or "torch"; got {name!r}.')
+        raise ValueError(f'a resnet\'s initialization is "lecun", "torch" or "haiku"; got {name!r}.')
 
 
 def check_variant(depth, variant, selective, excite, groups):

@@ -23,7 +23,7 @@ import re
 import shutil
 import stat
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -223,7 +223,12 @@ def warn_of_damage(directory: str | Path, step: int, problem: str, *, stacklevel
 
 
 def restore(
-    directory: str | Path, like: PyTree, *, step: int | None = None, part: bool = False
+    directory: str | Path,
+    like: PyTree,
+    *,
+    step: int | None = None,
+    part: bool = False,
+    whole: Sequence[str] = (),
 ) -> tuple[PyTree, int]:
     """The state saved at `step`, by default the newest good one, and that step.
 
@@ -234,6 +239,9 @@ def restore(
         `like` holds some of the saved arrays, by the same names; the others stay on the disk. (Of
         {"params": {"encoder": ...}} the names are "params/encoder/...", as of a TrainState with this field.) What is
         read is verified in the same way.
+    whole
+        with `part`: below these places, as "params/encoder", `like` holds all that is saved. A larger network's
+        arrays are then no part of a smaller one's.
 
     A damaged step is passed over with a warning, unless it was asked for by number. Raises FileNotFoundError if
     nothing is saved, ValueError if nothing good is, or if names, shapes or dtypes of the arrays are not those of
@@ -255,7 +263,8 @@ def restore(
     leaves = _named_leaves(like)
     saved = _read_manifest(directory / str(chosen))["arrays"]
     wanted = {name: _describe(x) for name, x in leaves.items()}
-    compared = {name: saved[name] for name in saved if name in wanted} if part else saved
+    within = tuple(f"{place}/" for place in whole)
+    compared = {n: x for n, x in saved.items() if not part or n in wanted or n.startswith(within)}
     _compare(compared, wanted, directory / str(chosen))
     # A placeholder is left on the disk.
     with_entries = {name: orbax.PLACEHOLDER for name, (_, shape) in saved.items() if 0 not in shape}

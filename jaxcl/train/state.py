@@ -53,10 +53,11 @@ def start_from(
 
     parts
         these parts of params in its place, each with its batch statistics, as ("encoder", "head") for fine-tuning. Of
-        a part the arrays that this run has are taken: of a head of three layers perhaps the first alone.
+        another part than the encoder the arrays that this run has are taken: of a head of three layers perhaps the
+        first alone.
 
-    Raises ValueError, with a table of the differences, where the two encoders are not made alike, and where a method
-    has no single encoder.
+    Raises ValueError, with a table of the differences, where the two encoders are not made alike, as where the other
+    has more blocks; and where a method has no single encoder.
     """
     checkpoints = Path(checkpoints)
     newest = checkpoint.latest(checkpoints)
@@ -69,8 +70,7 @@ def start_from(
     own = _place_of_encoder([f"params/{name}" for name in by_path(train.params)], "the method of this run")
     theirs = _place_of_encoder(checkpoint.names(checkpoints, newest), f"the run of {checkpoints}")
     encoder = _at(train.params, own)
-    found, _ = checkpoint.restore(checkpoints, {"params": _nested(theirs, encoder)}, part=True)
-    return with_encoder(train, _at(found["params"], theirs))
+    return with_encoder(train, _restored(checkpoints, ("params", *theirs), encoder, whole=True))
 
 
 def with_encoder(train: TrainState, encoder: PyTree, *, statistics: PyTree | None = None) -> TrainState:
@@ -117,11 +117,10 @@ def _carried(train: TrainState, checkpoints: Path, newest: int, parts: Sequence[
     saved = checkpoint.names(checkpoints, newest)
     *theirs, _ = _place_of_encoder(saved, whose)
     for part in parts:
-        here = train.params[part]
+        here, whole = train.params[part], part == "encoder"
         if jax.tree.leaves(here):
-            there = (*theirs, part)
-            found, _ = checkpoint.restore(checkpoints, {"params": _nested(there, here)}, part=True)
-            train = train._replace(params={**train.params, part: _at(found["params"], there)})
+            found = _restored(checkpoints, ("params", *theirs, part), here, whole=whole)
+            train = train._replace(params={**train.params, part: found})
         statistics = train.state.get(part, {})
         if jax.tree.leaves(statistics):
             name = next(iter(by_path(statistics)))
@@ -131,10 +130,16 @@ def _carried(train: TrainState, checkpoints: Path, newest: int, parts: Sequence[
                     f"No batch statistics of {part!r} can be handed over: {whose} has none. Was it made with another"
                     " norm?"
                 )
-            there = (*places[0], part)
-            found, _ = checkpoint.restore(checkpoints, {"state": _nested(there, statistics)}, part=True)
-            train = train._replace(state={**train.state, part: _at(found["state"], there)})
+            found = _restored(checkpoints, ("state", *places[0], part), statistics, whole=whole)
+            train = train._replace(state={**train.state, part: found})
     return train
+
+
+def _restored(checkpoints: Path, place: tuple[str, ...], like: PyTree, *, whole: bool) -> PyTree:
+    """What is saved at a place; with `whole` nothing else may be saved below it."""
+    below = ["/".join(place)] if whole else []
+    found, _ = checkpoint.restore(checkpoints, _nested(place, like), part=True, whole=below)
+    return _at(found, place)
 
 
 def fill(train: TrainState, given: Mapping[str, str | Path]) -> TrainState:
@@ -144,7 +149,8 @@ def fill(train: TrainState, given: Mapping[str, str | Path]) -> TrainState:
         name -> run directory. Raises ValueError, with a table of the differences, where a run has others.
     """
     for name, run_dir in given.items():
-        found, _ = checkpoint.restore(Path(run_dir) / "checkpoints", train.state[name], part=True)
+        own = train.state[name]
+        found, _ = checkpoint.restore(Path(run_dir) / "checkpoints", own, part=True, whole=list(own))
         train = train._replace(state={**train.state, name: found})
     return train
 

@@ -96,6 +96,26 @@ def test_a_head_starts_near_the_identity():
     assert np.abs(y[..., 4:]).max() < 0.1
 
 
+def test_a_bias_starts_at_zero_or_as_pytorch_has_it():
+    """nn.Conv2d: uniform within 1 / sqrt(fan in), here of a shortcut from 8 to 4 channels that sees 3x3 positions, of
+    the stem of 3x3 positions of 3 channels, and of the head's shortcut from 4 channels."""
+    x = jnp.zeros((1, 32, 32, 3))
+    for biases, width in (("zeros", 0), ("torch", 1)):
+        net = nets.amdim(norm=NORM, features=2, out=4, depth=1, biases=biases)
+        params = jax.jit(net.init)(jax.random.key(1), x)[0]
+        head = nets.amdim_head(norm=NORM, out=4096, biases=biases)
+        of_head = jax.jit(head.init)(jax.random.key(1), jnp.zeros((1, 3, 3, 4)))[0]
+        begun = {27: params["Conv_0"]["bias"], 4: of_head["shortcut"]["bias"]}
+        begun[72] = next(layer["Conv_1"]["bias"] for layer in params.values() if "Conv_1" in layer)
+        for fan_in, bias in begun.items():
+            assert np.any(bias) == width
+            assert np.abs(bias).max() <= width * fan_in**-0.5 + 1e-6
+    np.testing.assert_allclose(np.std(begun[4]), 0.5 / 3**0.5, rtol=0.05)
+    for maker in (nets.amdim, nets.amdim_head):
+        with pytest.raises(ValueError, match='"zeros" or "torch"'):
+            maker(norm=NORM, biases="ones")
+
+
 def test_other_sizes_are_refused():
     with pytest.raises(ValueError, match="32, 64 or 128 pixels; got 28x28"):
         shapes(28)

@@ -138,5 +138,7 @@ def test_what_does_not_fit_is_refused():
         nets.masked_context().init(jax.random.key(0), jnp.ones((1, 3, 2, 4)))
     with pytest.raises(ValueError, match='"early" or "late"'):
         nets.masked_context(sides="none")
+    with pytest.raises(ValueError, match="initialization is"):
+        nets.masked_context(initialization="keras")
     with pytest.raises(ValueError, match="three stages or four"):
         nets.cpc_resnet(blocks=(3, 4))

@@ -148,6 +148,51 @@ def test_a_head_of_no_layers_takes_nothing_and_the_encoder_alone_may_be_taken(pr
     assert started.params["head"] == {}
 
 
+def resnet_run(depth, shortcuts="where_needed", *, seed=0):
+    """A supervised run of a narrow ResNet."""
+    settings = {"stem": "cifar", "features": 2, "norm": nets.batch_norm(), "shortcuts": shortcuts}
+    method, _ = supervised(
+        views=augment.n_views(augment.crop_and_flip(8), 1),
+        encoder=nets.resnet(depth, **settings),
+        head=nets.projection_head(mode="none", norm=nets.batch_norm()),
+        classes=2,
+    )
+    return init_state(jax.random.key(seed), method, optax.adam(1e-3), BATCH)
+
+
+@pytest.mark.parametrize("parts", [None, ("encoder",)])
+@pytest.mark.parametrize(
+    ("theirs", "surplus"),
+    [((34,), "stage1_block3"), ((18, "of_every_stage"), "stage1_block1/shortcut/kernel")],
+)
+def test_of_an_encoder_that_has_more_no_part_is_taken(tmp_path, theirs, surplus, parts):
+    """Every array of a ResNet-18 is one of a ResNet-34's by name and shape, or of one with more shortcuts."""
+    checkpoint.save(tmp_path, 1, resnet_run(*theirs, seed=1))
+    with pytest.raises(ValueError, match="is not of the shape") as refused:
+        start_from(resnet_run(18), tmp_path, parts=parts)
+    assert f"params/encoder/{surplus}" in str(refused.value)
+    assert "unexpected" in str(refused.value)
+    alike = resnet_run(*theirs)
+    saved = checkpoint.restore(tmp_path, alike)[0].params["encoder"]
+    chex.assert_trees_all_equal(start_from(alike, tmp_path, parts=parts).params["encoder"], saved)
+
+
+def test_statistics_that_the_encoder_does_not_have_are_not_passed_over(tmp_path):
+    theirs, own = resnet_run(18, seed=1), resnet_run(18)
+    more = {"batch_stats": {**theirs.state["encoder"]["batch_stats"], "other": jnp.ones(2)}}
+    checkpoint.save(tmp_path, 1, theirs._replace(state={**theirs.state, "encoder": more}))
+    with pytest.raises(ValueError, match="state/encoder/batch_stats/other"):
+        start_from(own, tmp_path, parts=("encoder",))
+
+
+def test_a_teacher_that_has_more_than_its_run_s_config_makes_is_refused(pretrained):
+    folder, theirs = pretrained["plain"]
+    blank = {"params": {"encoder": theirs.params["encoder"]}, "state": theirs.state}
+    fresh = tuned(0, until=0)
+    with pytest.raises(ValueError, match="params/head/"):
+        fill(fresh._replace(state={**fresh.state, "teacher": blank}), {"teacher": folder})
+
+
 def test_a_teacher_is_filled_in_from_its_run(pretrained):
     folder, theirs = pretrained["plain"]
     blank = jax.tree.map(jnp.zeros_like, {"params": theirs.params, "state": theirs.state})
