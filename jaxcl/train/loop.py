@@ -30,7 +30,7 @@ from jaxcl.train.health import Health, seen
 from jaxcl.train.log import Log, set_aside
 from jaxcl.train.loggers import Logger, check_loggers
 from jaxcl.train.placement import layout, place, resident
-from jaxcl.train.saver import Saver
+from jaxcl.train.saver import Saver, check_renames
 from jaxcl.train.state import TrainState, fill, init_state, start_from
 from jaxcl.train.step import in_one_call, make_step
 from jaxcl.typing import Batch, Images
@@ -133,6 +133,8 @@ def train(
     mesh = make_mesh()
     check(recipe.batch_size, mesh.size, steps_per_call, log_every, save_every, callbacks)
     check_loggers(loggers)
+    if run_dir is not None:
+        check_renames(run_dir)
     init_key, run_key = keys.init_key(seed), keys.run_key(seed)
     pipeline = input if isinstance(input, InputPipeline) else input_pipeline(input, images, recipe.views)
     if recipe.classify is not None and recipe.labelled:
