@@ -146,8 +146,8 @@ def check_renames(run_dir: str | Path) -> None:
     if failed:
         raise ValueError(
             f"A directory cannot be renamed in {run_dir} ({refused or 'as process 0 says'}), and a checkpoint is"
-            " complete by such a rename. Give a --run-dir on a disk, on a file system that hosts share (NFS, Filestore),"
-            " or in a bucket with a hierarchical namespace."
+            " complete by such a rename. Give a --run-dir on a disk, on a file system that hosts share (NFS, Filestore)"
+            ", or in a bucket with a hierarchical namespace."
         )
 
 
