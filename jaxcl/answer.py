@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxcl.config import MAY_CHANGE, load_config
+from jaxcl.config import MAY_CHANGE, SAME_STEPS, load_config
 from jaxcl.records import read_json, write_whole
 from jaxcl.runs import Unevaluated, device
 from jaxcl.study import (
@@ -170,7 +170,8 @@ def _command(command: Sequence[str], own: Sequence[int], seeds: Sequence[int]) -
 
 def _record(run_dir: Path, path: Path, study: Study, knobs: Any, *, small: bool) -> dict[str, Any]:
     """What study.json says, or will say: which study it is, and when it was worked at, on which device."""
-    varied = {knob for setting in settings(study) for knob in setting} | {"seed", *MAY_CHANGE}
+    varied = {knob for setting in settings(study) for knob in setting}
+    varied |= {"seed", *MAY_CHANGE, *(SAME_STEPS - {"input"})}
     shared = {name: value for name, value in vars(knobs).items() if name not in varied}
     shared = json.loads(json.dumps(shared))
     mine = {"study": path.stem, "small": small, "config": Path(study.config).name, "knobs": shared}

@@ -48,6 +48,8 @@ Apply = Callable[[PyTree, PyTree, Array], Array]
 PATHS = ("folder", "npz", "npy", "tfrecord")
 # Knobs that may be changed when a run is resumed; the images' fingerprint tells whether those of data_dir are the same.
 MAY_CHANGE = {"data_dir", "keep_every", "nonfinite", "logger"}
+# So may these, which say how the same steps are made and when they are looked at. Of `input` not to or from "host".
+SAME_STEPS = {"shard_state", "remat", "placement", "input", "log_every", "save_every", "knn_every"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,11 +315,8 @@ def load_config(
         )
     module = executed(path, what="a config", text=text, beside=beside)
     knobs = getattr(module, "Knobs", None)
-    if (
-        not isinstance(knobs, type)
-        or not issubclass(knobs, CommonKnobs)
-        or not callable(getattr(module, "recipe", None))
-    ):
+    sound = isinstance(knobs, type) and issubclass(knobs, CommonKnobs)
+    if not sound or not callable(getattr(module, "recipe", None)):
         raise ValueError(
             f"{path} is not a config: it must define a frozen dataclass `Knobs(CommonKnobs)` and a function"
             " `recipe(knobs, about)`."
@@ -372,17 +371,8 @@ def open_data(config: ModuleType, knobs: CommonKnobs) -> Data:
         return own(check_read(own, knobs))
     from jaxcl import data
 
-    return data.open(
-        knobs.data,
-        data_dir=knobs.data_dir,
-        size=knobs.size,
-        evaluate_on=knobs.evaluate_on,
-        train_on=knobs.train_on,
-        encoded=knobs.encoded or None,
-        labels=knobs.labels,
-        layout=knobs.layout,
-        value_range=knobs.value_range,
-    )
+    same = ("data_dir", "size", "evaluate_on", "train_on", "labels", "layout", "value_range")
+    return data.open(knobs.data, encoded=knobs.encoded or None, **{n: getattr(knobs, n) for n in same})
 
 
 # --- knobs as text -----------------------------------------------------------------------------------------------
@@ -430,16 +420,26 @@ def knobs_from_json(module: ModuleType, text: str) -> CommonKnobs:
     return module.Knobs(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def changed_knobs(saved: dict[str, Any], knobs: CommonKnobs, *, besides: Collection[str] = ()) -> list[str]:
-    """One line for every knob whose value is not the saved one, but for those that a run may change (`MAY_CHANGE`) and
-    those named `besides`."""
-    asked = json.loads(knobs_to_json(knobs))
-    absent = "(none)"
+def changed_knobs(saved: Mapping[str, Any], knobs: Any, *, besides: Collection[str] = ()) -> list[str]:
+    """One line for every knob whose value is not the saved one, but for those that a run may change (`MAY_CHANGE`,
+    `SAME_STEPS`) and those named `besides`."""
     return [
-        f"--{name.replace('_', '-')}: the run has {saved.get(name, absent)!r}, you ask for {asked.get(name, absent)!r}"
-        for name in sorted((saved.keys() | asked.keys()) - MAY_CHANGE - set(besides))
-        if saved.get(name, absent) != asked.get(name, absent)
+        f"--{name.replace('_', '-')}: the run has {before!r}, you ask for {now!r}"
+        for name, (before, now) in _differing(saved, knobs).items()
+        if name not in besides and (name not in SAME_STEPS or (name == "input" and "host" in (before, now)))
     ]
+
+
+def same_steps_otherwise(saved: Mapping[str, Any], knobs: Any) -> dict[str, tuple[Any, Any]]:
+    """{knob: (the saved value, the one asked for)} of those of `SAME_STEPS` that differ."""
+    return {name: both for name, both in _differing(saved, knobs).items() if name in SAME_STEPS}
+
+
+def _differing(saved: Mapping[str, Any], knobs: Any) -> dict[str, tuple[Any, Any]]:
+    asked = json.loads(knobs_to_json(knobs))
+    names = sorted((saved.keys() | asked.keys()) - MAY_CHANGE)
+    both = {name: tuple(values.get(name, "(none)") for values in (saved, asked)) for name in names}
+    return {name: (before, now) for name, (before, now) in both.items() if before != now}
 
 
 def same_program(one: str, other: str) -> bool:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxcl.config import changed_knobs, knobs_to_json, same_program
+from jaxcl.config import changed_knobs, knobs_to_json, same_program, same_steps_otherwise
 from jaxcl.train import checkpoint
 from jaxcl.typing import Images
 
@@ -54,24 +54,25 @@ def fingerprint(images: Images) -> str:
 
 def check_same(
     run_dir: str | Path, mine: Mapping[str, Any], knobs: Any, *, besides: Collection[str] = ()
-) -> None:
-    """Raises ValueError, with what differs, where the newest checkpoint of a run is of another identity than `mine`:
-    another config, other knobs or images; the knobs named `besides` may differ. A checkpoint without
-    an identity, of an older jaxcl, is accepted."""
+) -> dict[str, tuple[Any, Any]]:
+    """Which knobs that leave the steps the same (`config.SAME_STEPS`) are others than when the newest checkpoint of a
+    run was saved: {knob: (then, now)}. Raises ValueError, with what differs, where it is of another identity than
+    `mine`: another config, other knobs or images; the knobs named `besides` may differ. A checkpoint without an
+    identity, of an older jaxcl, is accepted."""
     checkpoints = Path(run_dir) / "checkpoints"
     newest = checkpoint.latest(checkpoints)
     try:
         saved = None if newest is None else checkpoint.beside(checkpoints, newest).get("identity")
     except ValueError:  # damaged, which is told where it is restored
-        return
+        return {}
     if not (
         isinstance(saved, Mapping)
         and isinstance(saved.get("knobs"), Mapping)
         and isinstance(saved.get("config"), str)
         and isinstance(saved.get("data"), str)
     ):
-        return
-    changes = changed_knobs(dict(saved["knobs"]), knobs, besides=besides)
+        return {}
+    changes = changed_knobs(saved["knobs"], knobs, besides=besides)
     if not same_program(saved["config"], mine["config"]):
         changes.append("the config is another program")
     if saved["data"] != mine["data"]:
@@ -82,6 +83,7 @@ def check_same(
             + "\n  ".join(changes)
             + "\nUse the config, knobs and images of that run, or choose another --run-dir."
         )
+    return same_steps_otherwise(saved["knobs"], knobs)
 
 
 def check_processes(run_dir: str | Path, mine: Mapping[str, Any]) -> None:

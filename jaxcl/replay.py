@@ -86,7 +86,8 @@ def replay(
         pipeline = with_labels(pipeline, images)
 
     mesh, run_key = make_mesh(), keys.run_key(knobs.seed)
-    state, start = state_before(run, step, pipeline.first(batch_size=recipe.batch_size, seed=knobs.seed))
+    first = pipeline.first(batch_size=recipe.batch_size, seed=knobs.seed, rows=2)
+    state, start = state_before(run, step, first)
     state = replicate(state, mesh)
     made = make_step(recipe.method, recipe.optimizer, axis_name=axis_name(knobs.placement))
     # Steps before it that were not taken are passed over as they were then.

@@ -1,13 +1,22 @@
 """A run is gone on with as what it is, or not at all."""
 
+import dataclasses
 import json
+import re
+import shlex
 import shutil
 
+import chex
 import numpy as np
 import pytest
 
-from jaxcl.cli import main
+from jaxcl import machines, plan
+from jaxcl.cli import knobs_of, main
+from jaxcl.config import load_config, preset, resolved
 from jaxcl.identity import fingerprint
+from jaxcl.runs import train_run
+from jaxcl.runs.training import in_words
+from jaxcl.shipped import shipped
 from jaxcl.train import checkpoint
 from jaxcl.train.log import read_metrics
 from jaxcl.typing import Images
@@ -131,3 +140,126 @@ def test_a_fingerprint_is_of_pixels_and_labels_and_not_of_the_name(n):
         images._replace(labels=None),
     )
     assert known not in [fingerprint(other) for other in others]
+
+
+LEAN = """
+from dataclasses import dataclass
+import optax
+from jaxcl import CommonKnobs, Recipe, augment, nets
+from jaxcl.config import basics
+from jaxcl.losses import keyless, nt_xent
+from jaxcl.methods import simclr
+
+
+@dataclass(frozen=True)
+class Knobs(CommonKnobs):
+    epochs: float = 1
+    batch_size: int = 16
+    save_every: int = 2
+
+
+def recipe(knobs, about):
+    basic = basics(knobs, about)
+    norm = nets.batch_norm(axis_name=basic.axis)
+    views = augment.two_views(augment.crop_and_flip(16))
+    head = nets.mlp_head(norm=norm, hidden=(512,), out=64)
+    encoder = basic.lean(nets.conv_n(features=(4,), dense=64, norm=norm))
+    method = simclr(views=views, encoder=encoder, head=head, loss=keyless(nt_xent), axis_name=basic.axis)
+    return Recipe(method, optax.sgd(0.1, momentum=0.9), lambda step: 0.1, views, basic.steps, knobs.batch_size)
+"""
+
+
+@pytest.fixture(scope="module")
+def halfway(tmp_path_factory):
+    """A config, its knobs, the state after 4 steps, and a run that has made 2 of them."""
+    folder = tmp_path_factory.mktemp("halfway")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8)
+    np.savez(folder / "images.npz", train_images=pixels, test_images=pixels)
+    (folder / "config.py").write_text(LEAN)
+    knobs = load_config(folder / "config.py").Knobs(data=f"npz:{folder / 'images.npz'}")
+    state = train_run(folder / "config.py", knobs, folder / "run")
+    shutil.rmtree(folder / "run/checkpoints/4")
+    return folder / "config.py", knobs, state, folder / "run"
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        {"shard_state": True, "remat": True},
+        {"placement": "pmap", "save_every": 3, "log_every": 1},
+        {"placement": "shard_map", "input": "resident", "knn_every": 0.5},
+    ],
+    ids=str,
+)
+def test_what_leaves_the_steps_the_same_may_change_and_the_end_is_that_of_the_unbroken_run(
+    halfway, otherwise, tmp_path, capsys
+):
+    config, knobs, unbroken, run = halfway
+    shutil.copytree(run, tmp_path / "run")
+    state = train_run(config, dataclasses.replace(knobs, **otherwise), tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "Goes on from step 2 of 4." in said
+    for name, value in otherwise.items():
+        assert f"--{name.replace('_', '-')} {value} (before: {getattr(knobs, name)})" in said
+    assert "the same steps, up to rounding" in said
+    chex.assert_trees_all_close(state, unbroken, atol=1e-5)
+
+
+@pytest.mark.parametrize("otherwise", [{"chunks": 2}, {"input": "host"}, {"dtype": "bfloat16"}], ids=str)
+def test_what_changes_the_numbers_may_not_change(halfway, otherwise, tmp_path):
+    config, knobs, _, run = halfway
+    shutil.copytree(run, tmp_path / "run")
+    with pytest.raises(ValueError, match=f"--{next(iter(otherwise))}: the run has "):
+        train_run(config, dataclasses.replace(knobs, **otherwise), tmp_path / "run")
+
+
+def test_a_run_that_goes_on_and_does_not_fit_is_told_what_leaves_it_the_same_run(
+    halfway, tmp_path, monkeypatch
+):
+    """Another batch would be another run."""
+    config, knobs, _, run = halfway
+    monkeypatch.setattr(machines, "available_memory", lambda: 8 * 1000)
+    for given, options in (
+        ({}, "--remat, --shard-state or more devices"),
+        ({"remat": True}, "--shard-state or more devices"),
+        ({"remat": True, "placement": "pmap"}, "more devices"),
+    ):
+        asked = dataclasses.replace(knobs, **given)
+        shutil.copytree(run, tmp_path / str(given))
+        with pytest.raises(plan.DoesNotFit, match=f"keeps its batch; it needs less with {options}\\."):
+            train_run(config, asked, tmp_path / str(given))
+        with pytest.raises(plan.DoesNotFit, match="are free\\. `jaxcl plan"):
+            train_run(config, asked, tmp_path / f"{given} from the beginning")
+
+
+def test_a_run_that_does_not_fit_is_told_the_command_that_plans_just_it(halfway, tmp_path, monkeypatch):
+    _, knobs, _, _ = halfway
+    config = tmp_path / "my config.py"
+    presets = (
+        'PRESETS = {"small": Knobs(epochs=0.5, seed=3), "large": Knobs(epochs=2, batch_size=32, seed=3)}'
+    )
+    config.write_text(f"{LEAN}\n\n{presets}\n")
+    monkeypatch.setattr(machines, "available_memory", lambda: 8 * 1000)
+    words = ["--preset", "large", "--data", knobs.data, "--batch-size", "64", "--remat"]
+    asked = knobs_of("train", config, words)
+    with pytest.raises(plan.DoesNotFit) as refused:
+        train_run(config, asked, tmp_path / "run")
+    command, name, *named = shlex.split(re.search("`jaxcl (.*)` tries", str(refused.value))[1])
+    assert (command, name) == ("plan", str(config))
+    assert sorted(named) == sorted(words)
+    assert vars(knobs_of("plan", config, named)) == vars(asked)
+
+
+@pytest.mark.parametrize("config", shipped().values(), ids=lambda path: path.stem)
+def test_knobs_in_words_are_these_knobs_again(config):
+    """Of every config and preset, with other numbers, flags, paths and several values."""
+    module = load_config(config)
+    for name in (None, *getattr(module, "PRESETS", {})):
+        knobs = preset(module, name)
+        other = {"batch_size": 6, "encoded": not knobs.encoded, "logger": ("mlflow", "wandb"), "size": 64}
+        for asked in (knobs, dataclasses.replace(knobs, **other, data_dir="/a b", value_range=(0.0, 4095.0))):
+            _, *words = shlex.split(in_words(config, module, asked))
+            assert vars(resolved(knobs_of("plan", config, words))) == vars(resolved(asked))
+    if config.stem == "byol":
+        asked = dataclasses.replace(preset(module, "imagenet"), batch_size=8192)
+        assert in_words("byol.py", module, asked) == "byol.py --preset imagenet --batch-size 8192"

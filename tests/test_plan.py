@@ -362,6 +362,15 @@ def test_what_is_on_the_device_already_is_not_free(monkeypatch):
     used["bytes"] = 10 * GIB
     with pytest.raises(plan.DoesNotFit, match="and 0 are free"):
         train(recipe(Knobs(epochs=0.25), ABOUT), noise(), quiet=True, ahead=refused)
+    # Of a GPU of 20 GiB jax took 10, and may have 18.4.
+    chip = machines.CHIPS["h100"]._replace(memory=20 * GIB)
+    taken = real(measure=False)._replace(capacity=10 * GIB, chip=chip)
+    monkeypatch.setattr(machines, "at_hand", lambda **settings: taken)
+    variable = "XLA_PYTHON_CLIENT_MEM_FRACTION=0.92"
+    with pytest.raises(
+        plan.DoesNotFit, match=rf"and 0 are free\. With {variable} in the environment it fits"
+    ):
+        train(recipe(Knobs(epochs=0.25), ABOUT), noise(), quiet=True, ahead=refused)
 
 
 def test_what_does_not_fit_is_answered_with_what_was_compiled_and_does(planned, here):

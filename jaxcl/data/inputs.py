@@ -33,9 +33,19 @@ class InputPipeline(NamedTuple):
     batches: Callable[..., Iterator[Batch]]
     resident: np.ndarray | None = None
 
-    def first(self, *, batch_size: int, seed: int) -> Batch:
-        """The global batch of the first step, with its images or views: on it a method is initialised."""
-        read: Any = self.batches(batch_size=batch_size, seed=seed, start_step=0, stop_step=1)
+    def first(self, *, batch_size: int, seed: int, rows: int | None = None) -> Batch:
+        """The global batch of the first step, with its images or views; or its first `rows`, and then no others are
+        read. Two are enough to initialise a method on.
+
+        Raises ValueError where the batch does not fit the images, however few of it are asked for.
+        """
+        start: Any = partial(self.batches, seed=seed, start_step=0, stop_step=1)
+        read = start(batch_size=batch_size)
+        if (
+            rows is not None and rows < batch_size
+        ):  # an epoch begins with the same images, however many a batch has
+            read.close()
+            read = start(batch_size=rows)
         with closing(read):
             batch = next(read)
         return batch if self.resident is None else {"image": self.resident[batch["index"]], **batch}

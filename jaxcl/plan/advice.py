@@ -41,7 +41,7 @@ def advise(
     --chunks, from the number that does by proportion, and with --remat where they alone do not do; smaller batches
     where nothing did so far; more chips.
     """
-    room = _room(machine)
+    room = gpu_room(machine)
     if _fits_into(room, over):
         return (f"it fits with {VARIABLE} in the environment ({_of(room, over)})",)
     found: list[str] = []
@@ -63,8 +63,8 @@ def advise(
         means = f": {means}" if means else ""
         if tried.fits:
             found.append(f"{words} fits ({needs(tried)}{means})")
-        elif _fits_into(_room(where), tried):
-            found.append(f"{words} fits with {VARIABLE} ({_of(_room(where), tried)}{means})")
+        elif _fits_into(gpu_room(where), tried):
+            found.append(f"{words} fits with {VARIABLE} ({_of(gpu_room(where), tried)}{means})")
         else:
             return False
         return True
@@ -113,8 +113,8 @@ def chunks_by_proportion(over: Plan, chunks: int, room: int) -> int | None:
     return more * chunks
 
 
-def _room(machine: Machine) -> int | None:
-    """Bytes of a GPU's memory that jax can be given, where these are more than it takes by itself."""
+def gpu_room(machine: Machine) -> int | None:
+    """Bytes of a GPU's memory that jax can be given by `VARIABLE`, where these are more than it has."""
     if machine.chip is None or machine.platform != "gpu":
         return None
     room = int(FRACTION * machine.chip.memory / machine.chip.cores)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxcl import machines, programs
 from jaxcl.machines import GIB, Machine
+from jaxcl.plan import advice
 from jaxcl.plan.costs import Costs, compile_for
 from jaxcl.plan.words import duration, size
 from jaxcl.train.placement import ByDevice
@@ -24,6 +25,7 @@ def ahead(
     *arguments: Any,
     batch_size: int,
     config: str,
+    lighter: Sequence[str] | None = None,
     chunks: int = 1,
     members: int = 1,
     steps: int = 1,
@@ -33,6 +35,11 @@ def ahead(
     """Compiles a placed training step for the arguments of its first call, says in a line what it needs of
     this machine, and returns it compiled: nothing is compiled twice.
 
+    config
+        as `jaxcl plan` is given it, with the options that make it this very step.
+    lighter
+        of a run that goes on, which keeps its batch: the options that need less and leave it the same run. None: it
+        is new.
     chunks
         in which the encoder takes a batch; a smaller batch that is named can be dealt out into them.
     members
@@ -66,8 +73,12 @@ def ahead(
                 f"A training step {needs} for {members} runs together, and {there}. Fewer at once need less"
                 " (--together M)."
             )
-        lower = smaller_batch(batch_size, len(machine.devices), free / more, chunks=chunks)
-        would = "" if lower is None else f" By proportion a batch of {lower} would fit;"
+        batch = smaller_batch(batch_size, len(machine.devices), free / more, chunks=chunks)
+        given = advice.gpu_room(machine)
+        if given is not None and capacity is not None and more <= given - (capacity - free):
+            would = f" With {advice.VARIABLE} in the environment it fits;"
+        else:
+            would = _would_fit(batch, lighter)
         raise DoesNotFit(
             f"A training step {needs}, and {there}.{would} `jaxcl plan {config}` tries out what does."
             " --anyway trains all the same."
@@ -88,12 +99,21 @@ def ahead(
     return first_or_other
 
 
+def _would_fit(batch: int | None, lighter: Sequence[str] | None) -> str:
+    """A sentence about a smaller batch, or, of a run that goes on, about what leaves it the same run."""
+    if lighter is None:
+        return "" if batch is None else f" By proportion a batch of {batch} would fit;"
+    *others, last = *lighter, "more devices"
+    options = f"{', '.join(others)} or {last}" if others else last
+    return f" A run that goes on keeps its batch; it needs less with {options}."
+
+
 def smaller_batch(batch_size: int, devices: int, fraction: float, *, chunks: int = 1) -> int | None:
     """The largest of 1/2, 1/4, ... of a batch that is at most this fraction of it and that the devices divide, or None.
-    In chunks, one whose rows these can be made of: two neighbouring rows of each device at a time.
+    In chunks, one whose rows these can be made of: two neighbouring rows of each device at a time. Never one image.
 
-    >>> smaller_batch(512, 8, 0.3), smaller_batch(24, 8, 0.7), smaller_batch(512, 8, 0.01)
-    (128, None, None)
+    >>> smaller_batch(512, 8, 0.3), smaller_batch(24, 8, 0.7), smaller_batch(512, 8, 0.01), smaller_batch(2, 1, 0.5)
+    (128, None, None, None)
     >>> smaller_batch(512, 8, 0.3, chunks=8), smaller_batch(512, 8, 0.2, chunks=8)
     (128, None)
     """
@@ -102,7 +122,7 @@ def smaller_batch(batch_size: int, devices: int, fraction: float, *, chunks: int
         if lower % (2 * whole):
             return None
         lower //= 2
-    return lower
+    return lower if lower > 1 else None
 
 
 def _short(costs: Costs, needed: int, machine: Machine, *, members: int, steps: int) -> str:

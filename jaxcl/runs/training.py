@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import jax
 
 from jaxcl import longer, neighbors
-from jaxcl.config import CommonKnobs, Recipe, check_knobs, load_config, open_data, recipe_of, resolved
+from jaxcl.config import (
+    CommonKnobs,
+    Recipe,
+    check_knobs,
+    load_config,
+    open_data,
+    preset,
+    recipe_of,
+    resolved,
+)
 from jaxcl.data.batches import check_steps
 from jaxcl.identity import check_processes, check_same, fingerprint, identity
 from jaxcl.owner import owned
@@ -32,7 +43,8 @@ def train_run(
 ) -> TrainState:
     """Trains the recipe of a config in `run_dir`, or goes on with the run that is there; returns the final state.
 
-    A finished run is made longer by more epochs (`jaxcl.longer`); everything else must be as it was.
+    A finished run is made longer by more epochs (`jaxcl.longer`). Knobs that leave its steps the same may change
+    (`config.SAME_STEPS`), which is said; everything else must be as it was.
 
     Before the first step it prints what a step needs of this machine. Raises ValueError where that does not fit, unless
     it is to be trained `anyway`.
@@ -44,8 +56,8 @@ def train_run(
     data = open_data(module, knobs)
     recipe = recipe_of(module, knobs, data.about)
     check_steps(recipe.steps, knobs.epochs, data.about.count, recipe.batch_size)
-    init = None
-    if not has_begun(run_dir):  # a run that goes on needs nothing of what it began with
+    init, begun = None, has_begun(run_dir)
+    if not begun:  # a run that goes on needs nothing of what it began with
         init = starting_point(knobs, recipe)
         check_seen_alike(knobs, recipe)
     # All that the data can be wrong in is found before there is a directory.
@@ -76,7 +88,8 @@ def train_run(
         besides = {"epochs"} if more else set()
         if not more:
             same_run()
-        check_same(run_dir, mine, knobs, besides=besides)
+        if otherwise := check_same(run_dir, mine, knobs, besides=besides):
+            say(goes_on_with(otherwise))
         if more:
             say(longer.said(more))
 
@@ -105,7 +118,13 @@ def train_run(
             run_dir=run_dir,
             identity=mine,
             begin=begin,
-            ahead=planned_ahead(config, recipe, chunks=knobs.chunks, anyway=anyway),
+            ahead=planned_ahead(
+                in_words(config, module, knobs),
+                recipe,
+                lighter=lighter(knobs) if begun else None,
+                chunks=knobs.chunks,
+                anyway=anyway,
+            ),
         )
 
 
@@ -221,7 +240,8 @@ def train_runs(
             owners.enter_context(owned(folder))
             identities.append(identity(text, knobs, seen))
             check_same_run(folder, config, knobs, data.about, files=images.files, beside=beside)
-            check_same(folder, identities[-1], knobs)
+            if otherwise := check_same(folder, identities[-1], knobs):
+                print(f"{folder.name}: {goes_on_with(otherwise)}", flush=True)
         print(
             f"{len(members)} runs together, {recipes[0].steps} steps of {recipes[0].batch_size} images each, on"
             f" {device()}: {folders[0].parent}",
@@ -240,21 +260,71 @@ def train_runs(
             run_dirs=folders,
             identities=identities,
             begin=begin,
-            ahead=planned_ahead(config, recipes[0], members=len(members), anyway=anyway),
+            ahead=planned_ahead(str(config), recipes[0], members=len(members), anyway=anyway),
         )
 
 
+def goes_on_with(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """In words, knobs that have changed and leave the steps the same: {knob: (before, now)}.
+
+    >>> goes_on_with({"remat": (False, True)})
+    'Goes on with --remat True (before: False): the same steps, up to rounding.'
+    """
+    said = [f"--{name.replace('_', '-')} {now} (before: {was})" for name, (was, now) in changes.items()]
+    return f"Goes on with {', '.join(said)}: the same steps, up to rounding."
+
+
+def in_words(config: str | Path, module: ModuleType, knobs: CommonKnobs) -> str:
+    """A config with these knobs on a command line: the preset that comes nearest, and what differs from it."""
+    presets = [None, *getattr(module, "PRESETS", {})]
+    ways = [
+        [*(["--preset", name] if name else []), *_options(preset(module, name), knobs)] for name in presets
+    ]
+    return shlex.join([str(config), *min(ways, key=len)])
+
+
+def _options(before: CommonKnobs, knobs: CommonKnobs) -> Iterator[str]:
+    """The words of a command line that make knobs of others.
+
+    >>> list(_options(CommonKnobs(), CommonKnobs(remat=True, batch_size=64, logger=("wandb", "mlflow"))))
+    ['--batch-size', '64', '--remat', '--logger', 'wandb', 'mlflow']
+    """
+    had = vars(resolved(before))
+    for name, value in vars(resolved(knobs)).items():
+        option = name.replace("_", "-")
+        if value == had[name]:
+            continue
+        if isinstance(value, bool):
+            yield f"--{option}" if value else f"--no-{option}"
+        else:
+            yield f"--{option}"
+            yield from map(str, value if isinstance(value, tuple) else [value])
+
+
+def lighter(knobs: CommonKnobs) -> list[str]:
+    """The options by which a run needs less memory and stays the same run, of those that it does not have yet."""
+    split = knobs.placement == "jit" and jax.device_count() > 1 and not knobs.shard_state
+    return [*([] if knobs.remat else ["--remat"]), *(["--shard-state"] if split else [])]
+
+
 def planned_ahead(
-    config: str | Path, recipe: Recipe, *, chunks: int = 1, members: int = 1, anyway: bool
+    config: str,
+    recipe: Recipe,
+    *,
+    lighter: Sequence[str] | None = None,
+    chunks: int = 1,
+    members: int = 1,
+    anyway: bool,
 ) -> Callable[..., Callable]:
     """What compiles the training step before its first call, says what it needs of this machine, and refuses what does
-    not fit."""
+    not fit (`plan.ahead`, which says what `config` and `lighter` are)."""
     from jaxcl import plan
 
     return partial(
         plan.ahead,
         batch_size=recipe.batch_size,
-        config=str(config),
+        config=config,
+        lighter=lighter,
         chunks=chunks,
         members=members,
         refuse=not anyway,

@@ -30,7 +30,7 @@ from jaxcl.train.health import Health, seen
 from jaxcl.train.log import Log, set_aside
 from jaxcl.train.loggers import Logger, check_loggers
 from jaxcl.train.placement import layout, place, resident
-from jaxcl.train.saver import Saver
+from jaxcl.train.saver import Saver, check_renames
 from jaxcl.train.state import TrainState, fill, init_state, start_from
 from jaxcl.train.step import in_one_call, make_step
 from jaxcl.typing import Batch, Images
@@ -133,6 +133,8 @@ def train(
     mesh = make_mesh()
     check(recipe.batch_size, mesh.size, steps_per_call, log_every, save_every, callbacks)
     check_loggers(loggers)
+    if run_dir is not None:
+        check_renames(run_dir)
     init_key, run_key = keys.init_key(seed), keys.run_key(seed)
     pipeline = input if isinstance(input, InputPipeline) else input_pipeline(input, images, recipe.views)
     if recipe.classify is not None and recipe.labelled:
@@ -141,7 +143,7 @@ def train(
     many = steps_per_call > 1
     step_fn = make_step(recipe.method, recipe.optimizer, axis_name=axis_name(placement))
     step_fn = finite.guarded(step_fn, nonfinite=nonfinite)
-    first = pipeline.first(batch_size=recipe.batch_size, seed=seed)  # the global batch, in every process
+    first = pipeline.first(batch_size=recipe.batch_size, seed=seed, rows=2)  # in every process
     state = init_state(init_key, recipe.method, recipe.optimizer, first)
     carry = layout(state, mesh, shard=shard_state)
     step_fn = in_one_call(step_fn) if many else step_fn
@@ -157,6 +159,9 @@ def train(
     if resumed:
         assert checkpoints is not None
         state, start = finite.restore(checkpoints, state)
+    read = device_batches(pipeline, mesh, recipe.batch_size, seed, start, recipe.steps, steps_per_call)
+    # What cannot be read is told before there is a directory.
+    input_batches = chain(list(islice(read, 1)), read)
     if begin is not None:
         begin()
 
@@ -172,9 +177,7 @@ def train(
             console=Console(quiet=True) if quiet else None,
         ) as log,
         preemption(interrupts=run_dir is not None) as (preempted, interrupted),
-        closing(
-            device_batches(pipeline, mesh, recipe.batch_size, seed, start, recipe.steps, steps_per_call)
-        ) as input_batches,
+        closing(read),
         Saver() as saver,
     ):
         if anew:
@@ -324,8 +327,8 @@ def with_labels(pipeline: InputPipeline, images: Images) -> InputPipeline:
         )
 
     def batches(**order: Any) -> Iterator[Batch]:
-        for batch in pipeline.batches(**order):
-            yield {**batch, "label": labels[batch["index"]].astype(np.int32)}
+        batches = pipeline.batches(**order)  # at once: it refuses a batch that does not fit
+        return ({**batch, "label": labels[batch["index"]].astype(np.int32)} for batch in batches)
 
     return pipeline._replace(batches=batches)
 

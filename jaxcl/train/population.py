@@ -39,7 +39,7 @@ from jaxcl.train.log import Log
 from jaxcl.train.loggers import check_loggers
 from jaxcl.train.loop import Interrupted, Preempted, fetch_mean, preemption
 from jaxcl.train.saved import DIVERGED
-from jaxcl.train.saver import Saver
+from jaxcl.train.saver import Saver, check_renames
 from jaxcl.train.state import TrainState, blank_batch, init_state
 from jaxcl.train.step import make_step
 from jaxcl.typing import About, Array, Images
@@ -115,6 +115,8 @@ def train_together(
     members = len(numbers)
     check_loggers(loggers)
     _check(numbers, seeds, callbacks, run_dirs, identities)
+    for run_dir in run_dirs:
+        check_renames(run_dir)
     recipes = [recipe_of(one) for one in numbers]
     steps, batch_size = recipes[0].steps, recipes[0].batch_size
     mesh = make_mesh(devices=_sharing(members))

@@ -13,14 +13,18 @@ thread, at the same step; the thread does only what needs no collective (`checkp
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxcl.train import checkpoint
 from jaxcl.typing import PyTree
@@ -115,6 +119,36 @@ class Saver:
         for i, copy in zip(plain, self._copies, strict=True):
             copies[i] = copy
         return jax.tree.unflatten(structure, copies)
+
+
+def check_renames(run_dir: str | Path) -> None:
+    """Raises ValueError where directories cannot be renamed in a run directory, as in some buckets that are mounted: no
+    step could get its name. All processes must call it. What else is wrong with it is told where it is written in."""
+    run_dir, refused = Path(run_dir).absolute(), ""
+    if jax.process_index() == 0:
+        made, before = not run_dir.exists(), run_dir / f".rename-{os.getpid()}"
+        after = before.with_name(f"{before.name}-after")
+        with suppress(OSError):
+            (before / "arrays").mkdir(parents=True)  # a folder in a folder, as a step's is
+            (before / "arrays" / "file").touch()
+            try:
+                before.rename(after)
+            except OSError as error:
+                refused = f"{error.strerror or error}"
+        for path in (before, after):
+            shutil.rmtree(path, ignore_errors=True)
+        if made:
+            with suppress(OSError):
+                run_dir.rmdir()
+    failed = bool(refused)
+    if jax.process_count() > 1:
+        failed = bool(multihost_utils.broadcast_one_to_all(np.int32(failed)))
+    if failed:
+        raise ValueError(
+            f"A directory cannot be renamed in {run_dir} ({refused or 'as process 0 says'}), and a checkpoint is"
+            " complete by such a rename. Give a --run-dir on a disk, on a file system that hosts share (NFS, Filestore)"
+            ", or in a bucket with a hierarchical namespace."
+        )
 
 
 def _is_plain(x: Any) -> bool:

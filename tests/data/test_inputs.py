@@ -1,5 +1,8 @@
 """`--input`, resolved in one place: every kind meets the same images and makes the same views."""
 
+from functools import partial
+
+import chex
 import jax
 import numpy as np
 import optax
@@ -7,11 +10,13 @@ import pytest
 from PIL import Image
 
 from jaxcl import augment, data, evaluate, keys, nets
-from jaxcl.config import Recipe
+from jaxcl.config import Recipe, load_config, open_data, recipe_of
 from jaxcl.losses import keyless, nt_xent
 from jaxcl.methods import simclr
-from jaxcl.train import Callback, train
+from jaxcl.shipped import named
+from jaxcl.train import Callback, init_state, train
 from jaxcl.train.log import read_metrics
+from jaxcl.train.loop import with_labels
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +82,40 @@ def test_the_first_batch_holds_what_views_are_made_of_whatever_the_input(spec):
         batch = data.input_pipeline(kind, source, views).first(batch_size=6, seed=0)
         assert [x.shape for x in jax.eval_shape(views, jax.random.key(0), batch)] == [(6, 16, 16, 3)] * 2
         assert batch["index"].shape == (6,)
+
+
+def test_the_first_rows_are_those_of_the_whole_first_batch_bit_for_bit(spec):
+    pytest.importorskip("tensorflow", reason="the host's input pipeline is TensorFlow's")
+    images, encoded = data.open("digits").train, data.open(spec, size=16, encoded=True).train
+    views = augment.two_views(RECIPE)
+    for kind, source in [*((kind, images) for kind in KINDS), ("images", encoded), ("host", encoded)]:
+        pipeline = data.input_pipeline(kind, source, views)
+        whole = pipeline.first(batch_size=20, seed=5)
+        two = pipeline.first(batch_size=20, seed=5, rows=2)
+        assert len(whole["index"]) == 20
+        chex.assert_trees_all_equal(two, jax.tree.map(lambda x: x[:2], whole))
+
+
+def test_the_state_that_a_run_starts_with_is_that_of_the_whole_first_batch():
+    config = named("quickstart")
+    module = load_config(config)
+    knobs = module.Knobs()
+    opened = open_data(module, knobs)
+    recipe = recipe_of(module, knobs, opened.about)
+    pipeline = data.input_pipeline(knobs.input, opened.train, recipe.views)
+    start = partial(init_state, keys.init_key(knobs.seed), recipe.method, recipe.optimizer)
+    whole = pipeline.first(batch_size=knobs.batch_size, seed=knobs.seed)
+    seen, begin = [], lambda state: seen.append(jax.device_get(state)) or state
+    train(recipe._replace(steps=0), opened.train, seed=knobs.seed, init=begin, quiet=True)
+    chex.assert_trees_all_equal(seen[0], jax.device_get(start(whole)))
+
+
+def test_a_batch_that_does_not_fit_is_refused_though_two_rows_of_it_would():
+    images = data.from_arrays(np.zeros((10, 8, 8, 3), np.uint8), np.arange(10) % 2)
+    for pipeline in (data.input_pipeline("device", images), data.input_pipeline("resident", images)):
+        for one in (pipeline, with_labels(pipeline, images)):
+            with pytest.raises(ValueError, match=r"must lie in \[1, 10\] for 10 images; got 16"):
+                one.first(batch_size=16, seed=0, rows=2)
 
 
 def test_the_device_is_sent_encoded_images_larger_than_its_crops(spec):

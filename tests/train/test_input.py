@@ -1,6 +1,7 @@
 """Views made by the device, of images sent or kept there, or by the host: one loop, and the same run."""
 
 import os
+import shutil
 import signal
 from functools import partial
 
@@ -99,6 +100,48 @@ def test_every_placement_takes_every_input(runs, input, placement, tmp_path):
     short = recipe(placement)._replace(steps=3)
     train(short, input, placement=placement, run_dir=tmp_path)
     np.testing.assert_allclose(losses(tmp_path), losses(runs["device"][1])[:3], rtol=1e-4)
+
+
+class Counting:
+    """Images that keep how many of them each reading asked for."""
+
+    def __init__(self, images):
+        self.images, self.shape, self.dtype, self.read = images, images.shape, images.dtype, []
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, rows):
+        self.read.append(len(rows))
+        return self.images[rows]
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_start_reads_two_images_and_then_the_batches_of_its_steps(runs, resumes, tmp_path):
+    """Of a large batch each process would else read all to initialise on two of them."""
+    counting, steps, run_dir = Counting(NOISE.images), 8, None
+    if resumes:
+        steps, run_dir = 4, tmp_path / "run"
+        shutil.copytree(runs["device"][1], run_dir)
+        shutil.rmtree(run_dir / "checkpoints/8")
+    state = loop(recipe(), NOISE._replace(images=counting), log_every=1, save_every=4, run_dir=run_dir)
+    assert counting.read == [2, *[16] * steps]
+    chex.assert_trees_all_equal(state, runs["device"][0])
+
+
+def test_a_batch_that_cannot_be_read_is_told_before_there_is_a_directory(tmp_path):
+    class Damaged(Counting):
+        def __getitem__(self, rows):
+            if len(rows) > 2:
+                raise ValueError("a.jpg is damaged. Mend or remove it.")
+            return super().__getitem__(rows)
+
+    begun = []
+    images = NOISE._replace(images=Damaged(NOISE.images))
+    with pytest.raises(ValueError, match="a.jpg is damaged"):
+        loop(recipe(), images, run_dir=tmp_path / "run", begin=lambda: begun.append(1))
+    assert not begun
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_input_of_ones_own_is_taken_as_it_is(runs, tmp_path):

@@ -1,7 +1,11 @@
 """A state that is written beside the training is the one that was given, or an error says that it is not."""
 
+import dataclasses
+import errno
+import os
 import threading
 import time
+from pathlib import Path
 
 import chex
 import jax
@@ -10,8 +14,12 @@ import numpy as np
 import pytest
 
 from jaxcl import devices
-from jaxcl.train import checkpoint
-from jaxcl.train.saver import Saver
+from jaxcl.config import load_config
+from jaxcl.runs import train_run
+from jaxcl.runs.training import train_runs
+from jaxcl.shipped import named
+from jaxcl.train import checkpoint, loop, population
+from jaxcl.train.saver import Saver, check_renames
 
 
 def a_state(step):
@@ -137,3 +145,61 @@ def test_whatever_ends_the_run_waits_for_the_save(error):
     with pytest.raises(error):
         run()
     assert done == [{}]
+
+
+def flat_bucket(monkeypatch, error=errno.EMFILE):
+    """Renaming a directory fails, as in a bucket without folders of its own; files are renamed."""
+    real = Path.rename
+
+    def rename(self, target):
+        if self.is_dir():
+            raise OSError(error, os.strerror(error), str(self))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+
+
+def test_where_directories_are_renamed_the_check_leaves_nothing(tmp_path):
+    (tmp_path / "there").mkdir()
+    check_renames(tmp_path / "there")
+    check_renames(tmp_path / "not there")
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENOTSUP, errno.ENOSYS])
+def test_where_no_directory_can_be_renamed_that_is_said_with_what_to_do(tmp_path, monkeypatch, error):
+    flat_bucket(monkeypatch, error)
+    with pytest.raises(ValueError, match="NFS, Filestore.* or in a bucket with a hierarchical name") as told:
+        check_renames(tmp_path / "run")
+    assert f"cannot be renamed in {tmp_path / 'run'} ({os.strerror(error)})" in str(told.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_that_cannot_be_written_in_is_left_to_whoever_writes(tmp_path):
+    (tmp_path / "file").touch()
+    check_renames(tmp_path / "file" / "run")
+
+
+def test_no_run_compiles_anything_where_it_could_not_save(tmp_path, monkeypatch):
+    flat_bucket(monkeypatch)
+    images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "images.npz", train_images=images, test_images=images)
+    config = named("quickstart")
+    knobs = load_config(config).Knobs(
+        data=f"npz:{tmp_path / 'images.npz'}", epochs=1, batch_size=8, knn_every=0
+    )
+
+    def too_late(*_):
+        raise AssertionError("it is compiled before it is refused")
+
+    monkeypatch.setattr(loop, "init_state", too_late)
+    monkeypatch.setattr(population, "init_state", too_late)
+    members = [dataclasses.replace(knobs, seed=seed) for seed in (0, 1)]
+    folders = [tmp_path / f"seed {seed}" for seed in (0, 1)]
+    for start in (
+        lambda: train_run(config, knobs, tmp_path / "run"),
+        lambda: train_runs(config, members, folders, numbers=[]),
+    ):
+        with pytest.raises(ValueError, match="A directory cannot be renamed in "):
+            start()
+        assert [path.name for path in tmp_path.iterdir()] == ["images.npz"]
