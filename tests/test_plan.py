@@ -119,6 +119,69 @@ def test_bytes_that_a_compiler_does_not_tell_are_counted_from_the_text(here):
     assert (costs.bound_by, costs.bound_in_words) == ("memory", "memory")
 
 
+class Once:
+    """A compiled loop of which the compiler tells the bytes of one round, as those for TPUs."""
+
+    def __init__(self, told, rounds):
+        self.told = told
+        self.text = LOOP.replace("ROUNDS", str(rounds)).replace("PART", str(1024 // rounds))
+
+    def as_text(self):
+        return self.text
+
+    def cost_analysis(self):
+        return {"bytes accessed": self.told}
+
+
+# 4 MiB are read from memory and written on the chip, a part a round.
+LOOP = """\
+HloModule jit_step
+
+%body (carry: (s32[], f32[1024,1024])) -> (s32[], f32[1024,1024]) {
+  %carry = (s32[], f32[1024,1024]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%carry), index=0
+  %all = f32[1024,1024]{1,0} get-tuple-element(%carry), index=1
+  %part = f32[PART,1024]{1,0:S(1)} dynamic-slice(%all, %i, %i), dynamic_slice_sizes={PART,1024}
+  ROOT %next = (s32[], f32[1024,1024]{1,0}) tuple(%i, %all)
+}
+
+%condition (carry.1: (s32[], f32[1024,1024])) -> pred[] {
+  %carry.1 = (s32[], f32[1024,1024]{1,0}) parameter(0)
+  %bound = s32[] constant(ROUNDS)
+  ROOT %more = pred[] compare(%n, %bound), direction=LT
+}
+
+ENTRY %main (x: f32[1024,1024]) -> f32[1024,1024] {
+  %x = f32[1024,1024]{1,0} parameter(0)
+  %start = (s32[], f32[1024,1024]{1,0}) tuple(%zero, %x)
+  ROOT %loop = (s32[], f32[1024,1024]{1,0}) while(%start), condition=%condition, body=%body
+}
+"""
+
+
+@pytest.mark.parametrize("rounds", [1, 4, 16])
+def test_a_loop_accesses_the_same_bytes_in_however_many_rounds(rounds, here):
+    traced = jax.jit(lambda x: x + 1).trace(jax.ShapeDtypeStruct((1024, 1024), np.float32))
+    moved = 8 * 2**20
+    costs = plan.Costs.of(traced, Once(moved // rounds, rounds), here._replace(memory_rate=2.0**23))
+    assert costs.accessed == pytest.approx(moved, rel=1e-4)
+    assert costs.repeated == pytest.approx(moved * (1 - 1 / rounds), rel=1e-4)
+    assert costs.seconds["memory"] == pytest.approx(1, rel=1e-4)
+    assert not costs.counted
+
+
+def test_what_was_counted_beside_the_compiler_is_said(monkeypatch, here):
+    of = plan.Costs.of
+
+    def half_repeated(*given):
+        costs = of(*given)
+        return costs._replace(repeated=costs.accessed / 2)
+
+    monkeypatch.setattr(plan.Costs, "of", half_repeated)
+    notes = plan.plan(CONFIG, Knobs(), ABOUT, here).notes
+    assert any(note.startswith("Of a loop the compiler reports the bytes of one round") for note in notes)
+
+
 def test_where_memory_is_not_known_that_is_said_with_what_bounds_a_step(planned, here):
     traced = jax.jit(lambda x: x @ x).trace(jax.ShapeDtypeStruct((8, 8), np.float32))
     assert plan.Costs.of(traced, None, here).bound_in_words == "compute (memory not known)"
@@ -558,6 +621,25 @@ def test_a_tiny_config_fits_a_described_slice(placement):
     assert found.bytes_accessed > 0
     assert found.collectives["all-reduce"]["bytes"] >= 4 * found.parameters
     assert found.bound_by in ("memory", "links")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
+def test_on_a_tpu_products_in_chunks_access_what_they_do_at_once():
+    """128 MiB in, as many out, and the factor; once a round, as XLA may bring it anew."""
+    machine = machines.described("tpu-v5e-1")
+    sharding = jax.sharding.SingleDeviceSharding(machine.devices[0])
+
+    def costs(rounds):
+        x, w = (
+            jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding)
+            for shape in ((rounds, 2**16 // rounds, 1024), (1024, 1024))
+        )
+        traced = jax.jit(lambda x, w: jax.lax.map(lambda rows: jnp.tanh(rows @ w), x)).trace(x, w)
+        return plan.Costs.of(traced, traced.lower().compile(), machine)
+
+    at_once = 2 * 2 * 2**26 + 2 * 2**20
+    for rounds in (1, 4, 16):
+        assert 0.9 < costs(rounds).accessed / at_once < 1.5
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")

@@ -141,6 +141,11 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
             "The compiler does not report the bytes accessed: they are counted from the program's text, as if nothing"
             " were cached."
         )
+    elif costs.accessed and costs.repeated > 0.01 * costs.accessed:
+        notes.append(
+            "Of a loop the compiler reports the bytes of one round: those of the others are counted from the program's"
+            " text."
+        )
     if knobs.placement == "pmap":
         notes.append("Planned as shard_map, of which pmap is a form.")
     floor = costs.floor
