@@ -119,6 +119,19 @@ def test_bytes_that_a_compiler_does_not_tell_are_counted_from_the_text(here):
     assert (costs.bound_by, costs.bound_in_words) == ("memory", "memory")
 
 
+@pytest.mark.parametrize(("seconds", "batches"), [(0.033, 30 + 3), (1e-4, 32 + 3), (3.0, 3)])
+def test_batches_of_a_second_of_steps_and_three_more_wait_on_a_device(seconds, batches, monkeypatch, here):
+    """Those of calls that are sent ahead, two that are prefetched, and one in the thread's hands."""
+    of = plan.Costs.of
+    monkeypatch.setattr(plan.Costs, "of", lambda *given: of(*given)._replace(seconds={"compute": seconds}))
+    found = plan.plan(CONFIG, Knobs(), ABOUT, here)
+    a_device = 2 * (16 * 16 * 3 + 4)  # two images of bytes, and their numbers
+    assert found.input_bytes == batches * a_device
+    assert not plan.plan(CONFIG, Knobs(), ABOUT, here._replace(capacity=found.peak_bytes)).fits
+    enough = here._replace(capacity=found.peak_bytes + batches * a_device)
+    assert plan.plan(CONFIG, Knobs(), ABOUT, enough).fits
+
+
 class Once:
     """A compiled loop of which the compiler tells the bytes of one round, as those for TPUs."""
 
@@ -427,7 +440,7 @@ def test_what_is_on_the_device_already_is_not_free(monkeypatch):
 
 
 def test_what_does_not_fit_is_answered_with_what_was_compiled_and_does(planned, here):
-    tight, tried = here._replace(capacity=planned.peak_bytes), []
+    tight, tried = here._replace(capacity=planned.peak_bytes + planned.input_bytes - 1), []
     over = planned._replace(capacity_bytes=tight.capacity, fits=False)
     advice = plan.advise(CONFIG, Knobs(), ABOUT, tight, over, say=tried.append)
     # Recomputing and chunks are tried first, and gain nothing in so small a network.
