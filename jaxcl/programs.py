@@ -131,10 +131,19 @@ def traffic(text: str) -> float:
     return sum(one.through for one in moved(text))
 
 
-def repeated(text: str) -> float:
-    """Of the bytes that a compiled program moves, also within the chip, those of the rounds of loops after their first:
-    what the count of a compiler leaves out."""
-    return sum((one.through + one.inside) * (1 - 1 / max(one.times, 1)) for one in moved(text))
+def by_rounds(text: str) -> float:
+    """How many times the bytes of a compiled program, through memory and within the chip, are those that it would move
+    if every loop ran once, as compilers count them.
+
+    >>> import jax, jax.numpy as jnp
+    >>> by_rounds(jax.jit(lambda x: x + 1).lower(jnp.zeros(8)).compile().as_text())
+    1.0
+    """
+    every, once = 0.0, 0.0
+    for one in moved(text):
+        every += one.through + one.inside
+        once += (one.through + one.inside) / max(one.times, 1)
+    return every / once if once else 1.0
 
 
 def moved(text: str) -> Iterator[Moved]:

@@ -178,21 +178,16 @@ def test_a_loop_accesses_the_same_bytes_in_however_many_rounds(rounds, here):
     moved = 8 * 2**20
     costs = plan.Costs.of(traced, Once(moved // rounds, rounds), here._replace(memory_rate=2.0**23))
     assert costs.accessed == pytest.approx(moved, rel=1e-4)
-    assert costs.repeated == pytest.approx(moved * (1 - 1 / rounds), rel=1e-4)
+    assert costs.by_rounds == pytest.approx(rounds, rel=1e-4)
     assert costs.seconds["memory"] == pytest.approx(1, rel=1e-4)
     assert not costs.counted
 
 
-def test_what_was_counted_beside_the_compiler_is_said(monkeypatch, here):
+def test_that_the_compiler_s_bytes_were_multiplied_is_said(monkeypatch, here):
     of = plan.Costs.of
-
-    def half_repeated(*given):
-        costs = of(*given)
-        return costs._replace(repeated=costs.accessed / 2)
-
-    monkeypatch.setattr(plan.Costs, "of", half_repeated)
+    monkeypatch.setattr(plan.Costs, "of", lambda *given: of(*given)._replace(by_rounds=4.0))
     notes = plan.plan(CONFIG, Knobs(), ABOUT, here).notes
-    assert any(note.startswith("Of a loop the compiler reports the bytes of one round") for note in notes)
+    assert any("the bytes of one round of each loop: they are multiplied by 4," in note for note in notes)
 
 
 def test_where_memory_is_not_known_that_is_said_with_what_bounds_a_step(planned, here):

@@ -50,7 +50,7 @@ class Costs(NamedTuple):
     collectives: list[programs.Collective] | None
     seconds: dict[str, float]
     counted: bool = False  # `accessed`, by us from the program's text
-    repeated: float = 0.0  # of `accessed`, by us: of rounds of loops after their first
+    by_rounds: float = 1.0  # `accessed` is so many times what the compiler says, as loops have rounds
 
     @classmethod
     def of(cls, traced: Any, compiled: Any, machine: Machine) -> Costs:
@@ -64,12 +64,12 @@ class Costs(NamedTuple):
         accessed = float(told["bytes accessed"]) if told.get("bytes accessed", 0) > 0 else None
         text = compiled.as_text() if compiled else None
         found = None if text is None else programs.collectives(text, devices=n)
-        repeated = 0.0
+        by_rounds = 1.0
         if counted := accessed is None and text is not None:
             accessed = programs.traffic(text) or None
         elif accessed is not None and text is not None:
-            repeated = programs.repeated(text)
-            accessed += repeated
+            by_rounds = programs.by_rounds(text)
+            accessed *= by_rounds
         seconds = {}
         if machine.flops:
             seconds["compute"] = flops / machine.flops
@@ -77,7 +77,7 @@ class Costs(NamedTuple):
             seconds["memory"] = accessed / machine.memory_rate
         if found is not None and machine.link_rate and n > 1:
             seconds["links"] = link_seconds(found, machine)
-        return cls(flops, shared_out, accessed, found, seconds, counted, repeated)
+        return cls(flops, shared_out, accessed, found, seconds, counted, by_rounds)
 
     @property
     def floor(self) -> float | None:

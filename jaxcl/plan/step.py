@@ -151,10 +151,10 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
             "The compiler does not report the bytes accessed: they are counted from the program's text, as if nothing"
             " were cached."
         )
-    elif costs.accessed and costs.repeated > 0.01 * costs.accessed:
+    elif costs.by_rounds > 1.01:
         notes.append(
-            "Of a loop the compiler reports the bytes of one round: those of the others are counted from the program's"
-            " text."
+            "The compiler reports the bytes of one round of each loop: they are multiplied by"
+            f" {costs.by_rounds:.3g}, what all rounds move in the program's text divided by what one of each does."
         )
     if knobs.placement == "pmap":
         notes.append("Planned as shard_map, of which pmap is a form.")
