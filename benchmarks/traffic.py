@@ -107,8 +107,9 @@ def main() -> None:
                 f"it needs {needed} bytes a device, which are more than there are; lower --batch-size"
             )
         text, views = compiled.as_text(), 2 * recipe.batch_size // len(machine.devices)
-        told = compiled.cost_analysis()["bytes accessed"]
-        print(f"{told / views / 1e6:.1f} MB a view by the compiler's own count; {views} views a device")
+        told = (compiled.cost_analysis() or {}).get("bytes accessed")  # None for GPUs
+        own = "" if told is None else f"{told / views / 1e6:.1f} MB a view by the compiler's own count; "
+        print(f"{own}{views} views a device")
         if given.keep:
             given.keep.write_text(text)
     print("\n".join(table(text, views)))

@@ -106,10 +106,31 @@ def width(number: str) -> float:
     return int(bits[0]) / 8 if bits else 1.0
 
 
+def started(each: Instruction) -> Instruction:
+    """What an asynchronous instruction starts, where its type is ((what goes in), what comes out, ...): of
+    `fusion-start` the fusion. Any other instruction as it is.
+
+    >>> one = started(instruction("f", "((f32[8]{0}, s32[]), f32[2]{0}, u32[]) fusion-start(%a, %i), calls=%part"))
+    >>> one.operation, one.type, one.operands
+    ('fusion', 'f32[2]{0}', ('a', 'i'))
+    """
+    if each.operation == "async-start" or not (
+        each.operation.endswith("-start") and each.type.startswith("((")
+    ):
+        return each
+    rest = each.type[closing(each.type, 1) :].lstrip(", ")
+    if rest.startswith("("):
+        made = rest[: closing(rest, 0)]
+    else:
+        found = re.match(r"\w+\[[^\]]*\](?:\{[^}]*\})?", rest)
+        made = found[0] if found else "()"
+    return each._replace(operation=each.operation.removesuffix("-start"), type=made)
+
+
 def called(each: Instruction) -> list[tuple[str, str]]:
     """(how, computation) for those that an instruction runs; not those that say how two numbers are reduced or
     compared. how: "body" and "condition" of a loop, "calls", "to_apply", or "branch"."""
-    if each.operation not in ("while", "conditional", "call", "fusion", "async-start"):
+    if started(each).operation not in ("while", "conditional", "call", "fusion", "async-start"):
         return []
     found = re.findall(r"\b(body|condition|to_apply|calls)=%?([\w.\-]+)", each.rest)
     branches = re.findall(r"\b(?:true|false)_computation=%?([\w.\-]+)", each.rest)

@@ -204,8 +204,10 @@ def described(name: str) -> Machine:
     """A machine by its name, to compile for; it need not be there.
 
     Call it before anything else touches a device: it makes the CPU jax's only platform, as those of the machine at
-    hand are not wanted, and turns jax's cache of compiled programs off. Raises ModuleNotFoundError, with the command
-    that installs it, where its compiler is missing.
+    hand are not wanted, and turns jax's cache of compiled programs off. Several processes may describe TPUs at once.
+
+    Raises ModuleNotFoundError, with the command that installs it, where its compiler is missing; OSError where that
+    does not start.
     """
     from jax.experimental import topologies
 
@@ -219,6 +221,9 @@ def described(name: str) -> Machine:
             f" pip install 'jaxcl[{extra}]'."
         )
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu asks the network which machine it is on
+    if tpu:
+        # No TPU is opened, so a program that uses one, or its compiler, is not in the way.
+        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     jax.config.update("jax_platforms", "cpu")
     # What was compiled for a machine that is not there can be kept, but not read again.
     jax.config.update("jax_enable_compilation_cache", False)
@@ -231,8 +236,14 @@ def described(name: str) -> Machine:
         )
     elif chips == 8 and 8 in (chip.host_cpus or {}):
         options["chips_per_host_bounds"] = (2, 4, 1)  # one host; left alone, libtpu makes two of four chips
-    with _quiet():
-        devices = topologies.get_topology_desc(platform="tpu" if tpu else "cuda", **options).devices
+    try:
+        with _quiet():
+            devices = topologies.get_topology_desc(platform="tpu" if tpu else "cuda", **options).devices
+    except RuntimeError as error:
+        raise OSError(
+            f"The compiler for {name} did not start: {error} No device is needed for it; another program may hold it:"
+            " wait for that one, or end it."
+        ) from error
     whole = chip.memory / chip.cores
     if not tpu:
         capacity = int(float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", TAKEN)) * whole)

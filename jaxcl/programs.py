@@ -131,6 +131,21 @@ def traffic(text: str) -> float:
     return sum(one.through for one in moved(text))
 
 
+def by_rounds(text: str) -> float:
+    """How many times the bytes of a compiled program, through memory and within the chip, are those that it would move
+    if every loop ran once, as compilers count them.
+
+    >>> import jax, jax.numpy as jnp
+    >>> by_rounds(jax.jit(lambda x: x + 1).lower(jnp.zeros(8)).compile().as_text())
+    1.0
+    """
+    every, once = 0.0, 0.0
+    for one in moved(text):
+        every += one.through + one.inside
+        once += (one.through + one.inside) / max(one.times, 1)
+    return every / once if once else 1.0
+
+
 def moved(text: str) -> Iterator[Moved]:
     """What each operation of a compiled program reads and writes; of `traffic` the parts."""
     computations, entry = hlo.read(text)
@@ -138,7 +153,7 @@ def moved(text: str) -> Iterator[Moved]:
     def visit(name: str, times: int) -> Iterator[Moved]:
         types = {each.name: each.type for each in computations.get(name, ())}
         for each in computations.get(name, ()):
-            if each.operation in ("while", "conditional", "call", "async-start"):
+            if hlo.started(each).operation in ("while", "conditional", "call", "async-start"):
                 for how, called in hlo.called(each):
                     yield from visit(called, times * (hlo.trips(each, computations) if how == "body" else 1))
             elif each.operation not in FREE and not each.operation.endswith(("-done", "-update")):
@@ -154,18 +169,21 @@ def _touched(
     each: hlo.Instruction, types: Mapping[str, str], computations: hlo.Computations
 ) -> Iterator[tuple[str, float]]:
     """(type, bytes) of each array that an operation reads or writes."""
+    each = hlo.started(each)
     made = _pieces(each.type)
     operands = list(dict.fromkeys(each.operands))
+    if 'custom_call_target="AllocateBuffer"' in each.rest:
+        return  # a place, and nothing put there
     if each.operation in ("copy-start", "slice-start"):
         # What is brought, and as much of where it comes from; the type names both.
         brought, source = made[:2] if each.operation == "copy-start" else sorted(made[:2], key=_size)
         yield from ((piece, _size(brought)) for piece in (source, brought))
         return
     if each.operation == "fusion":
-        body = computations.get(dict(hlo.called(each)).get("calls", ""), ())
-        yield from zip(made, _written(body, made), strict=True)
+        yield from zip(made, _written(each, computations), strict=True)
         for number, operand in enumerate(each.operands):
-            yield types.get(operand, ""), _read(body, number, _size(types.get(operand, "")))
+            whole = _size(types.get(operand, ""))
+            yield types.get(operand, ""), min(whole, _read(each, number, computations))
         return
     if each.operation in TAKE:
         yield from ((piece, _size(each.type)) for piece in (types.get(operands[0], ""), each.type))
@@ -177,17 +195,25 @@ def _touched(
         if each.operation == "custom-call" and len(made) > 1 and made[-1].startswith(("u8[", "s8[")):
             made = made[:-1]
         yield from ((piece, _size(piece)) for piece in made)
-    if each.operation.endswith("-start") and (
-        each.type.startswith("((") or not each.operation.startswith("all-reduce")
-    ):
+    if each.operation.endswith("-start") and not each.operation.startswith("all-reduce"):
         return  # the type names what comes in as well
     for operand in operands:
         yield from ((piece, _size(piece)) for piece in _pieces(types.get(operand, "")))
 
 
-def _read(body: Sequence[hlo.Instruction], number: int, whole: float) -> float:
-    """Bytes of a parameter that a fused computation reads."""
-    ends = _ends(body)
+def _body(fusion: hlo.Instruction, computations: hlo.Computations) -> Sequence[hlo.Instruction]:
+    return computations.get(dict(hlo.called(fusion)).get("calls", ""), ())
+
+
+def _read(
+    fusion: hlo.Instruction, number: int, computations: hlo.Computations, *, last: bool = True
+) -> float:
+    """Bytes of an operand that a fusion reads; infinite, where that is all of it. A fusion within another reads what
+    its own parts read, and what its result is read of where that is the operand itself.
+
+    last: what the fusion makes is written, and not read by others within a fusion around it."""
+    body = _body(fusion, computations)
+    ends = _ends(body) if last else []
 
     def of(name: str) -> float:
         total = 0.0
@@ -195,25 +221,46 @@ def _read(body: Sequence[hlo.Instruction], number: int, whole: float) -> float:
             first = user.operands[0] == name and name not in user.operands[1:]
             if user.operation == "bitcast":
                 total += of(user.name)
+            elif user.operation == "fusion":
+                for place in (i for i, operand in enumerate(user.operands) if operand == name):
+                    total += _read(user, place, computations, last=user in ends)
+                    total += of(user.name) if _passes(user, place, computations) else 0.0
             elif user.operation in TAKE and first:
                 total += _size(user.type)
             elif not (user.operation in PUT and first and user in ends) and user.operation != "tuple":
-                return whole
+                return math.inf
         return total
 
-    parameters = [
+    name = _parameter(body, number)
+    return math.inf if name is None else of(name)
+
+
+def _passes(fusion: hlo.Instruction, number: int, computations: hlo.Computations) -> bool:
+    """Whether an operand is among what a fusion returns, unchanged."""
+    body = _body(fusion, computations)
+    return _parameter(body, number) in {end.name for end in _ends(body)}
+
+
+def _parameter(body: Sequence[hlo.Instruction], number: int) -> str | None:
+    """What a computation calls its operand of this number."""
+    of_number = (
         each.name for each in body if each.operation == "parameter" and each.inner.strip() == str(number)
-    ]
-    return min(whole, sum(map(of, parameters))) if parameters else whole
+    )
+    return next(of_number, None)
 
 
-def _written(body: Sequence[hlo.Instruction], made: Sequence[str]) -> list[float]:
-    """Bytes of each result that a fused computation writes."""
+def _written(fusion: hlo.Instruction, computations: hlo.Computations) -> list[float]:
+    """Bytes of each result that a fusion writes."""
+    made, body = _pieces(fusion.type), _body(fusion, computations)
     types, ends = {each.name: each.type for each in body}, _ends(body)
     if len(ends) != len(made):
         return [_size(piece) for piece in made]
     return [
-        _size(types.get(_change(end), "")) if end.operation in PUT else _size(piece)
+        _size(types.get(_change(end), ""))
+        if end.operation in PUT
+        else sum(_written(end, computations))
+        if end.operation == "fusion"
+        else _size(piece)
         for end, piece in zip(ends, made, strict=True)
     ]
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from jaxcl.cost import cost
+from jaxcl import hlo
+from jaxcl.cost import cost, counted
 
 PLAIN = {"xla_backend_optimization_level": 0}
 
@@ -69,3 +70,22 @@ def test_of_a_condition_the_dearer_branch_counts():
         return lax.cond(jnp.sum(x) > 0, lambda x: x @ x, lambda x: x @ x @ x, x)
 
     assert of(either, (16, 16)).products == 2 * 2 * 16**3
+
+
+ASYNCHRONOUS = """\
+%added (p.0: f32[16], p.1: f32[16]) -> f32[16] {
+  %p.0 = f32[16]{0} parameter(0)
+  %p.1 = f32[16]{0} parameter(1)
+  ROOT %sum = f32[16]{0} add(%p.0, %p.1)
+}
+
+ENTRY %main (a: f32[16]) -> f32[16] {
+  %a = f32[16]{0} parameter(0)
+  %begun = ((f32[16]{0}, f32[16]{0}), f32[16]{0}, u32[]) fusion-start(%a, %a), kind=kLoop, calls=%added
+  ROOT %ended = f32[16]{0} fusion-done(%begun)
+}
+"""
+
+
+def test_what_runs_beside_others_counts_once():
+    assert counted(*hlo.read(ASYNCHRONOUS), {}) == (0, 16)

@@ -1,14 +1,18 @@
 """Machines are called by their chips, and what cannot be is said in a sentence."""
 
 import importlib.util
+import os
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from jax.experimental import topologies
 
 from jaxcl import devices, machines
+from jaxcl.cli import main
 from jaxcl.machines import CHIPS, GIB, SHAPES, Machine, at_hand, described, parse, topology_name
 
 
@@ -62,6 +66,53 @@ def test_a_compiler_that_is_missing_is_named_with_the_command_that_installs_it(n
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
     with pytest.raises(ModuleNotFoundError, match=rf"pip install 'jaxcl\[{extra}\]'"):
         described(name)
+
+
+@pytest.mark.parametrize(("name", "asked"), [("tpu-v5e-4", "1"), ("h100", None)])
+def test_several_processes_may_have_a_tpus_compiler_at_once(name, asked, monkeypatch):
+    """libtpu locks itself for one process, as a chip can serve one alone; here none is opened."""
+    seen = []
+
+    def faked(**_):
+        seen.append(os.environ.get("ALLOW_MULTIPLE_LIBTPU_LOAD"))
+        return SimpleNamespace(devices=[Shown("TPU v5 lite", (x, 0, 0)) for x in range(4)])
+
+    without_its_compiler(monkeypatch, faked)
+    assert described(name).chips == 4
+    assert seen == [asked]
+
+
+def test_who_says_otherwise_of_the_lock_is_heard(monkeypatch):
+    without_its_compiler(monkeypatch, lambda **_: SimpleNamespace(devices=[Shown("TPU v5 lite", (0, 0, 0))]))
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "0")
+    described("tpu-v5e-1")
+    assert os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] == "0"
+
+
+def test_a_compiler_that_does_not_start_is_a_sentence(monkeypatch, capsys):
+    def refuses(**_):
+        raise jax.errors.JaxRuntimeError(
+            "ABORTED: Internal error when accessing libtpu multi-process lockfile."
+        )
+
+    without_its_compiler(monkeypatch, refuses)
+    assert (
+        main(["plan", str(Path(__file__).parents[1] / "configs" / "quickstart.py"), "--machine", "tpu-v5e-1"])
+        == 1
+    )
+    said = capsys.readouterr().err
+    assert said.startswith("jaxcl plan: The compiler for tpu-v5e-1 did not start: ABORTED: Internal error")
+    assert "another program may hold it" in said
+
+
+def without_its_compiler(monkeypatch, describes):
+    """`described` with a compiler that is not there, and jax's settings left as they are."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: True)
+    monkeypatch.setattr(topologies, "get_topology_desc", describes)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    for name in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
+        monkeypatch.setenv(name, "")  # so that it is put back as it was
+        monkeypatch.delenv(name)
 
 
 def test_every_chip_has_rates_above_zero_and_a_source():

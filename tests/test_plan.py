@@ -119,6 +119,77 @@ def test_bytes_that_a_compiler_does_not_tell_are_counted_from_the_text(here):
     assert (costs.bound_by, costs.bound_in_words) == ("memory", "memory")
 
 
+@pytest.mark.parametrize(("seconds", "batches"), [(0.033, 30 + 3), (1e-4, 32 + 3), (3.0, 3)])
+def test_batches_of_a_second_of_steps_and_three_more_wait_on_a_device(seconds, batches, monkeypatch, here):
+    """Those of calls that are sent ahead, two that are prefetched, and one in the thread's hands."""
+    of = plan.Costs.of
+    monkeypatch.setattr(plan.Costs, "of", lambda *given: of(*given)._replace(seconds={"compute": seconds}))
+    found = plan.plan(CONFIG, Knobs(), ABOUT, here)
+    a_device = 2 * (16 * 16 * 3 + 4)  # two images of bytes, and their numbers
+    assert found.input_bytes == batches * a_device
+    assert not plan.plan(CONFIG, Knobs(), ABOUT, here._replace(capacity=found.peak_bytes)).fits
+    enough = here._replace(capacity=found.peak_bytes + batches * a_device)
+    assert plan.plan(CONFIG, Knobs(), ABOUT, enough).fits
+
+
+class Once:
+    """A compiled loop of which the compiler tells the bytes of one round, as those for TPUs."""
+
+    def __init__(self, told, rounds):
+        self.told = told
+        self.text = LOOP.replace("ROUNDS", str(rounds)).replace("PART", str(1024 // rounds))
+
+    def as_text(self):
+        return self.text
+
+    def cost_analysis(self):
+        return {"bytes accessed": self.told}
+
+
+# 4 MiB are read from memory and written on the chip, a part a round.
+LOOP = """\
+HloModule jit_step
+
+%body (carry: (s32[], f32[1024,1024])) -> (s32[], f32[1024,1024]) {
+  %carry = (s32[], f32[1024,1024]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%carry), index=0
+  %all = f32[1024,1024]{1,0} get-tuple-element(%carry), index=1
+  %part = f32[PART,1024]{1,0:S(1)} dynamic-slice(%all, %i, %i), dynamic_slice_sizes={PART,1024}
+  ROOT %next = (s32[], f32[1024,1024]{1,0}) tuple(%i, %all)
+}
+
+%condition (carry.1: (s32[], f32[1024,1024])) -> pred[] {
+  %carry.1 = (s32[], f32[1024,1024]{1,0}) parameter(0)
+  %bound = s32[] constant(ROUNDS)
+  ROOT %more = pred[] compare(%n, %bound), direction=LT
+}
+
+ENTRY %main (x: f32[1024,1024]) -> f32[1024,1024] {
+  %x = f32[1024,1024]{1,0} parameter(0)
+  %start = (s32[], f32[1024,1024]{1,0}) tuple(%zero, %x)
+  ROOT %loop = (s32[], f32[1024,1024]{1,0}) while(%start), condition=%condition, body=%body
+}
+"""
+
+
+@pytest.mark.parametrize("rounds", [1, 4, 16])
+def test_a_loop_accesses_the_same_bytes_in_however_many_rounds(rounds, here):
+    traced = jax.jit(lambda x: x + 1).trace(jax.ShapeDtypeStruct((1024, 1024), np.float32))
+    moved = 8 * 2**20
+    costs = plan.Costs.of(traced, Once(moved // rounds, rounds), here._replace(memory_rate=2.0**23))
+    assert costs.accessed == pytest.approx(moved, rel=1e-4)
+    assert costs.by_rounds == pytest.approx(rounds, rel=1e-4)
+    assert costs.seconds["memory"] == pytest.approx(1, rel=1e-4)
+    assert not costs.counted
+
+
+def test_that_the_compiler_s_bytes_were_multiplied_is_said(monkeypatch, here):
+    of = plan.Costs.of
+    monkeypatch.setattr(plan.Costs, "of", lambda *given: of(*given)._replace(by_rounds=4.0))
+    notes = plan.plan(CONFIG, Knobs(), ABOUT, here).notes
+    assert any("the bytes of one round of each loop: they are multiplied by 4," in note for note in notes)
+
+
 def test_where_memory_is_not_known_that_is_said_with_what_bounds_a_step(planned, here):
     traced = jax.jit(lambda x: x @ x).trace(jax.ShapeDtypeStruct((8, 8), np.float32))
     assert plan.Costs.of(traced, None, here).bound_in_words == "compute (memory not known)"
@@ -374,7 +445,7 @@ def test_what_is_on_the_device_already_is_not_free(monkeypatch):
 
 
 def test_what_does_not_fit_is_answered_with_what_was_compiled_and_does(planned, here):
-    tight, tried = here._replace(capacity=planned.peak_bytes), []
+    tight, tried = here._replace(capacity=planned.peak_bytes + planned.input_bytes - 1), []
     over = planned._replace(capacity_bytes=tight.capacity, fits=False)
     advice = plan.advise(CONFIG, Knobs(), ABOUT, tight, over, say=tried.append)
     # Recomputing and chunks are tried first, and gain nothing in so small a network.
@@ -661,6 +732,25 @@ def test_a_tiny_config_fits_a_described_slice(placement):
     assert found.bytes_accessed > 0
     assert found.collectives["all-reduce"]["bytes"] >= 4 * found.parameters
     assert found.bound_by in ("memory", "links")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
+def test_on_a_tpu_products_in_chunks_access_what_they_do_at_once():
+    """128 MiB in, as many out, and the factor; once a round, as XLA may bring it anew."""
+    machine = machines.described("tpu-v5e-1")
+    sharding = jax.sharding.SingleDeviceSharding(machine.devices[0])
+
+    def costs(rounds):
+        x, w = (
+            jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding)
+            for shape in ((rounds, 2**16 // rounds, 1024), (1024, 1024))
+        )
+        traced = jax.jit(lambda x, w: jax.lax.map(lambda rows: jnp.tanh(rows @ w), x)).trace(x, w)
+        return plan.Costs.of(traced, traced.lower().compile(), machine)
+
+    at_once = 2 * 2 * 2**26 + 2 * 2**20
+    for rounds in (1, 4, 16):
+        assert 0.9 < costs(rounds).accessed / at_once < 1.5
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")

@@ -1,11 +1,13 @@
 """What a program costs is counted as by hand."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from jaxcl import devices, programs
+from jaxcl import devices, machines, programs
 from jaxcl.programs import Collective, arithmetic, by_kind, collectives
 
 # Shapes and layouts as XLA writes them for TPUs and GPUs.
@@ -208,3 +210,132 @@ def test_a_program_s_text_is_counted_as_by_hand():
         "sum.1": (2 * row, 0),
     }
     assert programs.traffic(MOVES) == sum(through for through, _ in found.values())
+
+
+# Sixteen rounds, each of which moves a sixteenth of an array: with an asynchronous fusion, as XLA writes for GPUs, and
+# with a fusion within a fusion, as for TPUs.
+ROUNDS = """\
+HloModule jit_rounds, is_scheduled=true
+
+%fused_put (p.0: bf16[16,4096,1024], p.1: s32[], p.2: bf16[4096,1024]) -> bf16[16,4096,1024] {
+  %p.0 = bf16[16,4096,1024]{2,1,0} parameter(0)
+  %p.2 = bf16[4096,1024]{1,0} parameter(2)
+  %part = bf16[1,4096,1024]{2,1,0} bitcast(%p.2)
+  %p.1 = s32[] parameter(1)
+  ROOT %put = bf16[16,4096,1024]{2,1,0} dynamic-update-slice(%p.0, %part, %p.1, %p.1, %p.1)
+}
+
+%fused_take (t.0: bf16[16,4096,1024], t.1: s32[]) -> bf16[4096,1024] {
+  %t.0 = bf16[16,4096,1024]{2,1,0} parameter(0)
+  %t.1 = s32[] parameter(1)
+  %taken = bf16[1,4096,1024]{2,1,0} dynamic-slice(%t.0, %t.1, %t.1, %t.1), dynamic_slice_sizes={1,4096,1024}
+  ROOT %flat = bf16[4096,1024]{1,0} bitcast(%taken)
+}
+
+%fused_same (s.0: bf16[16,4096,1024]) -> bf16[16,4096,1024] {
+  %s.0 = bf16[16,4096,1024]{2,1,0} parameter(0)
+  ROOT %same = bf16[16,4096,1024]{2,1,0} bitcast(%s.0)
+}
+
+%nested_take (n.0: s32[], n.1: bf16[16,4096,1024]) -> bf16[4096,1024] {
+  %n.0 = s32[] parameter(0)
+  %n.1 = bf16[16,4096,1024]{2,1,0} parameter(1)
+  %as.1 = bf16[16,4096,1024]{2,1,0} fusion(%n.1), kind=kLoop, calls=%fused_same
+  %inner.1 = bf16[4096,1024]{1,0} fusion(%as.1, %n.0), kind=kLoop, calls=%fused_take
+  ROOT %tanh.1 = bf16[4096,1024]{1,0} tanh(%inner.1)
+}
+
+%nested_put (n.2: bf16[16,4096,1024], n.3: s32[], n.4: bf16[4096,1024]) -> bf16[16,4096,1024] {
+  %n.2 = bf16[16,4096,1024]{2,1,0} parameter(0)
+  %n.3 = s32[] parameter(1)
+  %n.4 = bf16[4096,1024]{1,0} parameter(2)
+  %tanh.2 = bf16[4096,1024]{1,0} tanh(%n.4)
+  ROOT %inner.2 = bf16[16,4096,1024]{2,1,0} fusion(%n.2, %n.3, %tanh.2), kind=kLoop, calls=%fused_put
+}
+
+%nested_whole (n.5: bf16[16,4096,1024], n.9: s32[]) -> bf16[16,4096,1024] {
+  %n.5 = bf16[16,4096,1024]{2,1,0} parameter(0)
+  %as.2 = bf16[16,4096,1024]{2,1,0} fusion(%n.5), kind=kLoop, calls=%fused_same
+  ROOT %tanh.3 = bf16[16,4096,1024]{2,1,0} tanh(%as.2)
+}
+
+%nested_read (n.6: bf16[16,4096,1024], n.7: s32[], n.8: bf16[4096,1024]) -> bf16[16,4096,1024] {
+  %n.6 = bf16[16,4096,1024]{2,1,0} parameter(0)
+  %n.7 = s32[] parameter(1)
+  %n.8 = bf16[4096,1024]{1,0} parameter(2)
+  %inner.3 = bf16[16,4096,1024]{2,1,0} fusion(%n.6, %n.7, %n.8), kind=kLoop, calls=%fused_put
+  ROOT %tanh.4 = bf16[16,4096,1024]{2,1,0} tanh(%inner.3)
+}
+
+%body (carry: (s32[], bf16[16,4096,1024], bf16[4096,1024])) -> (s32[], bf16[16,4096,1024], bf16[4096,1024]) {
+  %carry = (s32[], bf16[16,4096,1024]{2,1,0}, bf16[4096,1024]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%carry), index=0
+  %all = bf16[16,4096,1024]{2,1,0} get-tuple-element(%carry), index=1
+  %row = bf16[4096,1024]{1,0} get-tuple-element(%carry), index=2
+  MOVES
+  ROOT %next = (s32[], bf16[16,4096,1024]{2,1,0}, bf16[4096,1024]{1,0}) tuple(%i, %all, %row)
+}
+
+%condition (carry.1: (s32[], bf16[16,4096,1024], bf16[4096,1024])) -> pred[] {
+  %carry.1 = (s32[], bf16[16,4096,1024]{2,1,0}, bf16[4096,1024]{1,0}) parameter(0)
+  %bound = s32[] constant(16)
+  %n = s32[] get-tuple-element(%carry.1), index=0
+  ROOT %more = pred[] compare(%n, %bound), direction=LT
+}
+
+ENTRY %main (x: bf16[16,4096,1024], y: bf16[4096,1024]) -> bf16[16,4096,1024] {
+  %x = bf16[16,4096,1024]{2,1,0} parameter(0)
+  %y = bf16[4096,1024]{1,0} parameter(1)
+  %place = bf16[16,4096,1024]{2,1,0} custom-call(), custom_call_target="AllocateBuffer"
+  %start = (s32[], bf16[16,4096,1024]{2,1,0}, bf16[4096,1024]{1,0}) tuple(%zero, %place, %y)
+  ROOT %loop = (s32[], bf16[16,4096,1024]{2,1,0}, bf16[4096,1024]{1,0}) while(%start), condition=%condition, body=%body
+}
+"""
+PART, WHOLE = 2 * 4096 * 1024, 2 * 16 * 4096 * 1024
+TYPES = "bf16[16,4096,1024]{2,1,0}", "bf16[4096,1024]{1,0}"
+MOVED = {
+    "put": (
+        f"%a = (({TYPES[0]}, s32[], {TYPES[1]}), {TYPES[0]}, u32[]) fusion-start(%all, %i, %row),"
+        " kind=kLoop, calls=%fused_put",
+        2 * PART,
+    ),
+    "take": (
+        f"%a = (({TYPES[0]}, s32[]), ({TYPES[1]}), u32[]) fusion-start(%all, %i), kind=kLoop, calls=%fused_take",
+        2 * PART,
+    ),
+    "nested take": (f"%a = {TYPES[1]} fusion(%i, %all), kind=kLoop, calls=%nested_take", 2 * PART),
+    "nested put": (f"%a = {TYPES[0]} fusion(%all, %i, %row), kind=kLoop, calls=%nested_put", 2 * PART),
+    "nested whole": (f"%a = {TYPES[0]} fusion(%all, %i), kind=kLoop, calls=%nested_whole", 2 * WHOLE),
+    # What is changed is read on within the fusion, so it is no change where it lies.
+    "changed and read": (
+        f"%a = {TYPES[0]} fusion(%all, %i, %row), kind=kLoop, calls=%nested_read",
+        2 * WHOLE + PART,
+    ),
+}
+
+
+@pytest.mark.parametrize("which", MOVED)
+def test_a_round_moves_its_part_in_an_asynchronous_and_in_a_nested_fusion(which):
+    line, by_hand = MOVED[which]
+    text = ROUNDS.replace("MOVES", line)
+    assert programs.traffic(text) == 16 * (by_hand + 4) + 9  # the place; what the condition compares
+    assert programs.by_rounds(text) == pytest.approx(16)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is None, reason="needs the extra cuda")
+def test_on_a_gpu_a_product_in_sixteen_rounds_moves_little_more_than_one_in_four():
+    """Zeros for the results; each part taken, multiplied and put; and the factor a round."""
+    sharding = jax.sharding.SingleDeviceSharding(machines.described("h100").devices[0])
+
+    def moved(rounds):
+        x, w = (
+            jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding)
+            for shape in ((rounds, 2**16 // rounds, 1024), (1024, 1024))
+        )
+        products = jax.jit(lambda x, w: jax.lax.map(lambda rows: jnp.tanh(rows @ w), x))
+        lowered = products.lower(x, w)
+        return programs.traffic(programs.compiled(lowered, options={"xla_gpu_autotune_level": 0}).as_text())
+
+    four, sixteen = moved(4), moved(16)
+    assert sixteen - four == pytest.approx(12 * 2 * 1024 * 1024, rel=1e-3)
+    assert sixteen <= (1 + 2 * 3) * WHOLE + 16 * 2 * 1024 * 1024 + 1000

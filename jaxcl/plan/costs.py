@@ -50,6 +50,7 @@ class Costs(NamedTuple):
     collectives: list[programs.Collective] | None
     seconds: dict[str, float]
     counted: bool = False  # `accessed`, by us from the program's text
+    by_rounds: float = 1.0  # `accessed` is so many times what the compiler says, as loops have rounds
 
     @classmethod
     def of(cls, traced: Any, compiled: Any, machine: Machine) -> Costs:
@@ -58,13 +59,17 @@ class Costs(NamedTuple):
         shared_out = programs.arithmetic_of(traced.jaxpr.jaxpr) / n
         told = (compiled.cost_analysis() if compiled else None) or {}
         # What is compiled says what each device really does, but of a loop a TPU's counts one round; what is traced
-        # knows the rounds, but not what every device repeats.
+        # knows the rounds, but not what every device repeats; the text knows them too, and has each round's bytes.
         flops = max(shared_out, float(told.get("flops", 0)))
         accessed = float(told["bytes accessed"]) if told.get("bytes accessed", 0) > 0 else None
         text = compiled.as_text() if compiled else None
         found = None if text is None else programs.collectives(text, devices=n)
+        by_rounds = 1.0
         if counted := accessed is None and text is not None:
             accessed = programs.traffic(text) or None
+        elif accessed is not None and text is not None:
+            by_rounds = programs.by_rounds(text)
+            accessed *= by_rounds
         seconds = {}
         if machine.flops:
             seconds["compute"] = flops / machine.flops
@@ -72,7 +77,7 @@ class Costs(NamedTuple):
             seconds["memory"] = accessed / machine.memory_rate
         if found is not None and machine.link_rate and n > 1:
             seconds["links"] = link_seconds(found, machine)
-        return cls(flops, shared_out, accessed, found, seconds, counted)
+        return cls(flops, shared_out, accessed, found, seconds, counted, by_rounds)
 
     @property
     def floor(self) -> float | None:

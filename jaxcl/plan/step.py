@@ -17,6 +17,7 @@ from jaxcl.machines import Machine
 from jaxcl.plan.costs import Costs, compile_for
 from jaxcl.plan.inputs import abstract_batch, check_batch, is_encoded
 from jaxcl.train.finite import guarded
+from jaxcl.train.loop import PREFETCHED, calls_ahead
 from jaxcl.train.placement import check_carry, layout, place
 from jaxcl.train.state import TrainState, init_state
 from jaxcl.train.step import make_step
@@ -25,9 +26,6 @@ from jaxcl.typing import About, PyTree
 # JPEGs of 500 x 375 pixels and 110 KiB, ImageNet's average, that a core reads for 224 pixels, a second: decoded alone,
 # and made into two views as well (benchmarks/results/augment-cpu.md).
 DECODED_A_CORE = {"images": 254.0, "host": 136.0}
-
-# So many batches wait on the devices for their turn (train.loop).
-AHEAD = 2
 
 
 class Plan(NamedTuple):
@@ -103,6 +101,17 @@ def trace_step(
     return recipe, state, batch, placed.trace(*arguments)
 
 
+def waiting_batches(floor: float | None) -> int:
+    """So many batches wait on the devices at the most, beside the one that they work at: those of the calls that
+    `train` sends ahead, of steps that take no less than the floor; those prefetched; one in the hands of the thread
+    that makes them.
+
+    >>> waiting_batches(0.033), waiting_batches(2.0), waiting_batches(None)
+    (33, 3, 35)
+    """
+    return calls_ahead(floor or 0.0) + PREFETCHED + 1
+
+
 def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine, *, name: str = "") -> Plan:
     """Compiles the training step of a config for a machine and reads off what it needs. No pixel is opened, no number
     computed.
@@ -116,10 +125,11 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
     seconds = time.perf_counter() - start
 
     n = len(machine.devices)
-    waiting = AHEAD * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(batch)) // n
+    costs = Costs.of(traced, compiled, machine)
+    floor = costs.floor
+    waiting = waiting_batches(floor) * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(batch)) // n
     if knobs.input == "resident":
         waiting += about.count * int(np.prod(about.shape))
-    costs = Costs.of(traced, compiled, machine)
     found = programs.memory(compiled) if compiled else {"peak_bytes": needed}
     peak, capacity = found["peak_bytes"], machine.capacity
     if needed is not None:
@@ -141,9 +151,13 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
             "The compiler does not report the bytes accessed: they are counted from the program's text, as if nothing"
             " were cached."
         )
+    elif costs.by_rounds > 1.01:
+        notes.append(
+            "The compiler reports the bytes of one round of each loop: they are multiplied by"
+            f" {costs.by_rounds:.3g}, what all rounds move in the program's text divided by what one of each does."
+        )
     if knobs.placement == "pmap":
         notes.append("Planned as shard_map, of which pmap is a form.")
-    floor = costs.floor
     hours = floor and floor * recipe.steps / 3600
     per_second = floor and recipe.batch_size / floor
     decoded = per_second if is_encoded(knobs) else None

@@ -35,8 +35,9 @@ from jaxcl.train.state import TrainState, fill, init_state, start_from
 from jaxcl.train.step import in_one_call, make_step
 from jaxcl.typing import Batch, Images
 
-# So many seconds of steps may be queued on the device.
+# So many seconds of steps may be queued on the device, and so many batches are made before they are asked for.
 SECONDS_AHEAD = 1.0
+PREFETCHED = 2
 
 
 class Preempted(SystemExit):
@@ -229,7 +230,7 @@ def train(
                 compiled = time.perf_counter()
                 jax.block_until_ready(running.pop())
                 since, waited, timed = time.perf_counter(), 0.0, step
-                most_running = min(32, int(SECONDS_AHEAD / max(since - compiled, 1e-6)))
+                most_running = calls_ahead(since - compiled)
                 per_step = (since - compiled) / (step - start)
                 log.began(step, compiling=compiled - before, seconds=per_step)
             while len(running) > most_running:
@@ -361,8 +362,17 @@ def device_batches(
         ends = chain([start], ends_of_calls(start, steps, steps_per_call))
         calls = (islice(host, end - before) for before, end in pairwise(ends))
         stacked = (jax.tree.map(lambda *batches: np.stack(batches), *call) for call in calls)
-        return prefetch((lay_out(batches) for batches in stacked), size=2)
-    return prefetch((lay_out(batch) for batch in host), size=2)
+        return prefetch((lay_out(batches) for batches in stacked), size=PREFETCHED)
+    return prefetch((lay_out(batch) for batch in host), size=PREFETCHED)
+
+
+def calls_ahead(seconds: float) -> int:
+    """How many calls that take so long each wait on the device for the one that it works at.
+
+    >>> calls_ahead(0.1), calls_ahead(2.0), calls_ahead(1e-4)
+    (10, 0, 32)
+    """
+    return min(32, int(SECONDS_AHEAD / max(seconds, 1e-6)))
 
 
 def mean_loss(metrics: dict[str, Any]) -> float:
