@@ -127,7 +127,8 @@ def markdown(now: dict, before: dict, commit: str) -> str:
         "",
         "Above 1.1 on purpose: the temporaries of blockwise losses (rows of all devices, a gradient for each, and a"
         " tile, however many devices there are); under an axis a prior of one's own, which every device draws whole;"
-        " directions or blocks that do not divide, and are filled up.",
+        " directions or blocks that do not divide, and are filled up; of small configs, most of whose memory is"
+        " parameters, queue and their changes, the temporaries.",
     ]
     if "config" in now:
         lines += [

@@ -444,9 +444,12 @@ def test_what_is_on_the_device_already_is_not_free(monkeypatch):
         train(recipe(Knobs(epochs=0.25), ABOUT), noise(), quiet=True, ahead=refused)
 
 
-def test_what_does_not_fit_is_answered_with_what_was_compiled_and_does(planned, here):
-    tight, tried = here._replace(capacity=planned.peak_bytes + planned.input_bytes - 1), []
-    over = planned._replace(capacity_bytes=tight.capacity, fits=False)
+def test_what_does_not_fit_is_answered_with_what_was_compiled_and_does(planned, here, monkeypatch):
+    step = import_module("jaxcl.plan.step")
+    batch = planned.input_bytes // step.waiting_batches(planned.step_seconds_floor)
+    monkeypatch.setattr(step, "waiting_batches", lambda floor: 2)
+    tight, tried = here._replace(capacity=planned.peak_bytes), []
+    over = planned._replace(capacity_bytes=tight.capacity, input_bytes=2 * batch, fits=False)
     advice = plan.advise(CONFIG, Knobs(), ABOUT, tight, over, say=tried.append)
     # Recomputing and chunks are tried first, and gain nothing in so small a network.
     assert [line.partition(":")[0] for line in tried[:3]] == ["--remat", "--shard-state", "--chunks 2"]
