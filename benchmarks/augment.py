@@ -25,6 +25,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -224,7 +225,6 @@ def main():
     if options.worker:
         task, name, folder = options.worker
         return work(task, name, Path(folder), options.core)
-    kib = "" if options.kib is None else f" --kib {options.kib:g}"
     rounds, started = 3 if options.quick else options.rounds, time.time()
     tables = []
     with tempfile.TemporaryDirectory() as folder:
@@ -237,7 +237,7 @@ def main():
         [
             "# Augmentation on a CPU",
             "",
-            f"- command: `python benchmarks/augment.py --data {options.data}{kib} --rounds {rounds}`",
+            f"- command: `python benchmarks/augment.py {shlex.join(sys.argv[1:])}`, {rounds} rounds",
             f"- device: {processor()}, one core of {os.cpu_count()}, {platform.system()}",
             f"- {versions(sys.executable)}",
             f"- for what needs PyTorch: {versions(options.torch_python)}",

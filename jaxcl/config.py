@@ -16,7 +16,6 @@ it knows their number, shape and classes. Only where the images need more than `
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import importlib.util
 import json
@@ -440,11 +439,3 @@ def _differing(saved: Mapping[str, Any], knobs: Any) -> dict[str, tuple[Any, Any
     names = sorted((saved.keys() | asked.keys()) - MAY_CHANGE)
     both = {name: tuple(values.get(name, "(none)") for values in (saved, asked)) for name in names}
     return {name: (before, now) for name, (before, now) in both.items() if before != now}
-
-
-def same_program(one: str, other: str) -> bool:
-    """Whether two configs are the same program, apart from comments and layout. False if one of them does not parse."""
-    try:
-        return one == other or ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxcl.config import changed_knobs, knobs_to_json, same_program, same_steps_otherwise
+from jaxcl.config import changed_knobs, knobs_to_json, same_steps_otherwise
+from jaxcl.neighbors import same_program
 from jaxcl.train import checkpoint
 from jaxcl.typing import Images
 

@@ -240,9 +240,11 @@ def described(name: str) -> Machine:
         with _quiet():
             devices = topologies.get_topology_desc(platform="tpu" if tpu else "cuda", **options).devices
     except RuntimeError as error:
+        what = "tpu" if tpu else "cuda"
         raise OSError(
-            f"The compiler for {name} did not start: {error} No device is needed for it; another program may hold it:"
-            " wait for that one, or end it."
+            f"The compiler for {name} did not start: {str(error).rstrip('.')}. No device is needed for it. It has to be"
+            f" of jax's release (pip install --upgrade 'jaxcl[{what}]')"
+            + (", and may be shared (ALLOW_MULTIPLE_LIBTPU_LOAD=1)." if tpu else ".")
         ) from error
     whole = chip.memory / chip.cores
     if not tpu:

@@ -10,6 +10,7 @@ itself.
 
 from __future__ import annotations
 
+import ast
 import shutil
 import sys
 from collections.abc import Mapping
@@ -133,3 +134,32 @@ def program(text: str, neighbors: Mapping[str, str]) -> str:
     """A config and its neighbors as one text, to be compared, and to be vouched for: the config's own without any."""
     parts = [f"\n# --- {FOLDER}/{name}\n{neighbors[name]}" for name in sorted(neighbors)]
     return "".join([text, *parts])
+
+
+def same_program(one: str, other: str) -> bool:
+    """Whether two configs are the same program, apart from comments, docstrings and layout. False if one of them does
+    not parse.
+
+    >>> same_program("'Ours.'; x = 1  # one", "x   =   1"), same_program("x = 1", "x = 2")
+    (True, False)
+    """
+    try:
+        return one == other or _bare(one) == _bare(other)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
+
+def _bare(text: str) -> str:
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [line for line in node.body if not _is_text(line)]
+    return ast.dump(tree)
+
+
+def _is_text(line: ast.stmt) -> bool:
+    return (
+        isinstance(line, ast.Expr)
+        and isinstance(line.value, ast.Constant)
+        and isinstance(line.value.value, str)
+    )

@@ -18,7 +18,6 @@ from jaxcl.config import (
     knobs_to_json,
     recipe_of,
     resolved,
-    same_program,
 )
 from jaxcl.records import read_json, read_text
 from jaxcl.runs.directory import nothing_learnt, program_of, recorded_about
@@ -50,7 +49,7 @@ def folders_of(
         defaults = _defaults(knobs[0])
         for folder in there:
             try:
-                if same_program(program_of(folder), _program_now(folder, config)):
+                if neighbors.same_program(program_of(folder), _program_now(folder, config)):
                     known.setdefault(knobs_key(defaults | read_json(folder / "knobs.json")), folder)
             except (ValueError, FileNotFoundError):  # damaged: not one to go on with
                 continue
@@ -105,7 +104,7 @@ def check_is_of(folder: Path, config: str | Path, knobs: CommonKnobs, *, done: b
             + "\n  ".join(changes)
             + "\nGive the knobs of that run, or choose another --run-dir."
         )
-    if not same_program(program_of(folder), _program_now(folder, config)):
+    if not neighbors.same_program(program_of(folder), _program_now(folder, config)):
         raise ValueError(
             f"{folder} holds a run of another version of {config}, or of what that imports, so its results are not of"
             f" the same program. Choose another --run-dir; or go on with that run's own config,"

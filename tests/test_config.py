@@ -13,9 +13,9 @@ from jaxcl.config import (
     load_config,
     open_data,
     resolved,
-    same_program,
     steps_of,
 )
+from jaxcl.neighbors import same_program
 
 CONFIG = """
 from dataclasses import dataclass
@@ -83,6 +83,10 @@ def test_a_missing_config_is_named(tmp_path):
 
 def test_comments_do_not_make_another_program():
     assert same_program("x = 1  # one", "x   =   1\n")
+    knobs = "class Knobs:\n    rate: float = {}\n    '{}'\n"
+    assert same_program("'One.'\n" + knobs.format(1, "a"), "'Two.'\n" + knobs.format(1, "b"))
+    assert not same_program(knobs.format(1, "a"), knobs.format(2, "a"))
+    assert not same_program("x = 'a'", "x = 'b'")
     assert not same_program("x = 1", "x = 2")
     assert not same_program("x = 1", "x = (1")
     assert same_program("x = (1", "x = (1")

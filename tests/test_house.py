@@ -81,7 +81,7 @@ EDGES = {
     "neighbors": {"records"},
     "shipped": set(),
     "trust": {"shipped"},
-    "identity": {"config", "train", "typing"},
+    "identity": {"config", "neighbors", "train", "typing"},
     "longer": {"config", "records", "train", "typing"},
     "runs": {
         "config",

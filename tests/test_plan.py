@@ -187,7 +187,7 @@ def test_that_the_compiler_s_bytes_were_multiplied_is_said(monkeypatch, here):
     of = plan.Costs.of
     monkeypatch.setattr(plan.Costs, "of", lambda *given: of(*given)._replace(by_rounds=4.0))
     notes = plan.plan(CONFIG, Knobs(), ABOUT, here).notes
-    assert any("the bytes of one round of each loop: they are multiplied by 4," in note for note in notes)
+    assert any("its bytes are multiplied by 4," in note for note in notes)
 
 
 def test_where_memory_is_not_known_that_is_said_with_what_bounds_a_step(planned, here):

@@ -198,8 +198,9 @@ class BatchNorm(nn.Module):
         if groups > 1:
             if groups % devices:
                 raise ValueError(
-                    f"batch_norm needs groups that each lie on one device; got {groups} groups (of a batch, or of one"
-                    f" of its chunks) on {devices} devices. Make them 1 or a multiple of {devices}."
+                    f"batch_norm needs groups that each lie on one device; got {groups} groups in a batch, or in one of"
+                    f" its chunks, on {devices} devices. Make that 1 (as many groups as chunks) or a multiple of"
+                    f" {devices}, or leave the axis to XLA (--placement jit)."
                 )
             groups //= devices
         if n % groups:

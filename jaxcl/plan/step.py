@@ -102,9 +102,8 @@ def trace_step(
 
 
 def waiting_batches(floor: float | None) -> int:
-    """So many batches wait on the devices at the most, beside the one that they work at: those of the calls that
-    `train` sends ahead, of steps that take no less than the floor; those prefetched; one in the hands of the thread
-    that makes them.
+    """The most batches that are on the devices beside the one in use: those of the calls that `train` queues, where a
+    step takes the floor or longer; those prefetched; one being made.
 
     >>> waiting_batches(0.033), waiting_batches(2.0), waiting_batches(None)
     (33, 3, 35)
@@ -153,8 +152,8 @@ def plan(config: ModuleType, knobs: CommonKnobs, about: About, machine: Machine,
         )
     elif costs.by_rounds > 1.01:
         notes.append(
-            "The compiler reports the bytes of one round of each loop: they are multiplied by"
-            f" {costs.by_rounds:.3g}, what all rounds move in the program's text divided by what one of each does."
+            f"The compiler counts each loop once: its bytes are multiplied by {costs.by_rounds:.3g}, what all rounds"
+            " move over what one of each does, by the program's text (an estimate)."
         )
     if knobs.placement == "pmap":
         notes.append("Planned as shard_map, of which pmap is a form.")

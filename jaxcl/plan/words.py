@@ -56,8 +56,8 @@ def lines(one: Plan) -> list[str]:
         )
         text = (
             f"{one.decoded_images_per_second:,.0f} images/s {by}, {needed:,.0f} cores each{of}, as far as JPEGs have"
-            " 500 x 375 pixels and 110 KiB, ImageNet's average (benchmarks/results/augment-cpu.md); measure yours with"
-            " `python benchmarks/augment.py --tasks jpeg --kib SIZE`"
+            " 500 x 375 pixels and 110 KiB, ImageNet's average (benchmarks/results/augment-cpu.md); measure yours, in a"
+            " checkout, with `python benchmarks/augment.py --data textures --kib SIZE --quick --tasks jpeg`"
         )
         rows.append(("decoding", text))
     rows += [("note", note) for note in one.notes]

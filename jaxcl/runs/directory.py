@@ -30,7 +30,6 @@ from jaxcl.config import (
     load_config,
     open_data,
     recipe_of,
-    same_program,
 )
 from jaxcl.records import check_fits, knobs_file, read_json, read_text, write_whole
 from jaxcl.trust import FILE as MARK
@@ -191,9 +190,9 @@ def check_same_run(
             + f" --init {run_dir} starts from this one's encoder."
         )
     mine = neighbors.program(read_text(config), beside or {})
-    if not same_program(program_of(run_dir), mine):
+    if not neighbors.same_program(program_of(run_dir), mine):
         of = f"{config} or of what it imports" if beside else config
-        if not same_program(program_of(run_dir), program_of(run_dir) + "\n"):
+        if not neighbors.same_program(program_of(run_dir), program_of(run_dir) + "\n"):
             raise ValueError(
                 f"{run_dir / 'config.py'}, or what is beside it, is damaged: it is no longer a program. Put {config} in"
                 " its place if the run was made by that, or choose another --run-dir."

@@ -268,9 +268,12 @@ def goes_on_with(changes: Mapping[str, tuple[Any, Any]]) -> str:
     """In words, knobs that have changed and leave the steps the same: {knob: (before, now)}.
 
     >>> goes_on_with({"remat": (False, True)})
-    'Goes on with --remat True (before: False): the same steps, up to rounding.'
+    'Goes on with --remat (before: --no-remat): the same steps, up to rounding.'
     """
-    said = [f"--{name.replace('_', '-')} {now} (before: {was})" for name, (was, now) in changes.items()]
+    said = [
+        f"{' '.join(_option(name, now))} (before: {' '.join(_option(name, was))})"
+        for name, (was, now) in changes.items()
+    ]
     return f"Goes on with {', '.join(said)}: the same steps, up to rounding."
 
 
@@ -291,14 +294,15 @@ def _options(before: CommonKnobs, knobs: CommonKnobs) -> Iterator[str]:
     """
     had = vars(resolved(before))
     for name, value in vars(resolved(knobs)).items():
-        option = name.replace("_", "-")
-        if value == had[name]:
-            continue
-        if isinstance(value, bool):
-            yield f"--{option}" if value else f"--no-{option}"
-        else:
-            yield f"--{option}"
-            yield from map(str, value if isinstance(value, tuple) else [value])
+        if value != had[name]:
+            yield from _option(name, value)
+
+
+def _option(name: str, value: Any) -> list[str]:
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{option}" if value else f"--no-{option}"]
+    return [f"--{option}", *map(str, value if isinstance(value, tuple) else [value])]
 
 
 def lighter(knobs: CommonKnobs) -> list[str]:

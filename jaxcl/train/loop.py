@@ -161,8 +161,8 @@ def train(
         assert checkpoints is not None
         state, start = finite.restore(checkpoints, state)
     read = device_batches(pipeline, mesh, recipe.batch_size, seed, start, recipe.steps, steps_per_call)
-    # What cannot be read is told before there is a directory.
-    input_batches = chain(list(islice(read, 1)), read)
+    # What cannot be read is told before there is a directory. (`chain` would keep a list, and its batch, to the end.)
+    input_batches = chain(iter(list(islice(read, 1))), read)
     if begin is not None:
         begin()
 
@@ -367,7 +367,7 @@ def device_batches(
 
 
 def calls_ahead(seconds: float) -> int:
-    """How many calls that take so long each wait on the device for the one that it works at.
+    """How many calls of so many seconds each are queued behind the one that runs.
 
     >>> calls_ahead(0.1), calls_ahead(2.0), calls_ahead(1e-4)
     (10, 0, 32)

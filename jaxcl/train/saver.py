@@ -126,7 +126,8 @@ def check_renames(run_dir: str | Path) -> None:
     step could get its name. All processes must call it. What else is wrong with it is told where it is written in."""
     run_dir, refused = Path(run_dir).absolute(), ""
     if jax.process_index() == 0:
-        made, before = not run_dir.exists(), run_dir / f".rename-{os.getpid()}"
+        new = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
+        before = run_dir / f".rename-{os.getpid()}"
         after = before.with_name(f"{before.name}-after")
         with suppress(OSError):
             (before / "arrays").mkdir(parents=True)  # a folder in a folder, as a step's is
@@ -137,9 +138,9 @@ def check_renames(run_dir: str | Path) -> None:
                 refused = f"{error.strerror or error}"
         for path in (before, after):
             shutil.rmtree(path, ignore_errors=True)
-        if made:
+        for path in new:
             with suppress(OSError):
-                run_dir.rmdir()
+                path.rmdir()
     failed = bool(refused)
     if jax.process_count() > 1:
         failed = bool(multihost_utils.broadcast_one_to_all(np.int32(failed)))

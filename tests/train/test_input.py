@@ -3,9 +3,12 @@
 import os
 import shutil
 import signal
+import weakref
 from functools import partial
+from importlib import import_module
 
 import chex
+import jax
 import numpy as np
 import optax
 import pytest
@@ -142,6 +145,24 @@ def test_a_batch_that_cannot_be_read_is_told_before_there_is_a_directory(tmp_pat
         loop(recipe(), images, run_dir=tmp_path / "run", begin=lambda: begun.append(1))
     assert not begun
     assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_is_let_go_of_once_its_step_is_made(monkeypatch):
+    module, seen, alive = import_module("jaxcl.train.loop"), [], []
+
+    def watched(*arguments, real=module.device_batches):
+        batches = real(*arguments)
+        for _ in range(8):
+            batch = next(batches)
+            seen.append(weakref.ref(jax.tree.leaves(batch)[0]))
+            alive.append(sum(one() is not None for one in seen))
+            yield batch
+            del batch
+
+    monkeypatch.setattr(module, "device_batches", watched)
+    train(recipe(), "device")
+    assert len(alive) == 8
+    assert max(alive) <= 2  # the one that comes, and the one in use
 
 
 def test_an_input_of_ones_own_is_taken_as_it_is(runs, tmp_path):
