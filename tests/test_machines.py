@@ -102,7 +102,8 @@ def test_a_compiler_that_does_not_start_is_a_sentence(monkeypatch, capsys):
     )
     said = capsys.readouterr().err
     assert said.startswith("jaxcl plan: The compiler for tpu-v5e-1 did not start: ABORTED: Internal error")
-    assert "another program may hold it" in said
+    assert "lockfile. No device is needed" in said
+    assert "pip install --upgrade 'jaxcl[tpu]'" in said
 
 
 def without_its_compiler(monkeypatch, describes):
