@@ -13,7 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-GB, TB = 10**9, 10**12
+# Bytes, as makers count them.
+GB = 10**9
+# A thousand of these.
+TB = 10**12
+# Bytes, as compilers count them.
 GIB = 2**30
 
 
@@ -107,6 +111,7 @@ _DEEP = {
     256: "4x8x8",
 }
 _DEEP |= {512: "8x8x8", 1024: "8x8x16", 2048: "8x16x16", 4096: "16x16x16"}
+# Kind of TPU -> how many chips a slice may have, and how they lie.
 SHAPES: dict[str, Mapping[int, str]] = {
     "tpu-v2": _OLD,
     "tpu-v3": _OLD | {512: "16x32", 1024: "32x32"},

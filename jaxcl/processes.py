@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 import jax
 
+# What every process says when another one is lost.
 WHAT_NOW = "Start all processes again: a run goes on from its newest checkpoint."
 
 _STORE = "jaxcl/processes"

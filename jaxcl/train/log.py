@@ -20,7 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from jaxcl.records import check_ends, fits, parsed, write_whole
 from jaxcl.train.loggers import PACKAGES, Logger, open_logger
 
+# In a run directory, a line of JSON for every line of the log.
 FILE = "metrics.jsonl"
+# ... and for every warning.
 WARNINGS = "warnings.jsonl"
 # Without a progress bar, a line is printed at least this often, however long a step takes.
 SECONDS_BETWEEN_LINES = 20.0
