@@ -41,9 +41,8 @@ class InputPipeline(NamedTuple):
         """
         start: Any = partial(self.batches, seed=seed, start_step=0, stop_step=1)
         read = start(batch_size=batch_size)
-        if (
-            rows is not None and rows < batch_size
-        ):  # an epoch begins with the same images, however many a batch has
+        # An epoch begins with the same images, however many a batch has.
+        if rows is not None and rows < batch_size:
             read.close()
             read = start(batch_size=rows)
         with closing(read):

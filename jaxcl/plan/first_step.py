@@ -73,11 +73,11 @@ def ahead(
                 f"A training step {needs} for {members} runs together, and {there}. Fewer at once need less"
                 " (--together M)."
             )
-        batch = smaller_batch(batch_size, len(machine.devices), free / more, chunks=chunks)
         given = advice.gpu_room(machine)
         if given is not None and capacity is not None and more <= given - (capacity - free):
             would = f" With {advice.VARIABLE} in the environment it fits;"
         else:
+            batch = smaller_batch(batch_size, len(machine.devices), free / more, chunks=chunks)
             would = _would_fit(batch, lighter)
         raise DoesNotFit(
             f"A training step {needs}, and {there}.{would} `jaxcl plan {config}` tries out what does."

@@ -355,7 +355,7 @@ def _mapped(function: Callable, mesh: Mesh, axes: Sequence[int | None], *, donat
 def _batches(
     images: Images, recipe: Recipe, seeds: Sequence[int], start: int, stop: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """{"index": int32 [members, b]} of every step, in the order that each member has alone; with "label" for a
+    """{"index": int32 [members, b]} of every step, in the order that each member has alone; with "label" for an
     online classifier."""
     pipeline = input_pipeline("resident", images, recipe.views)
     streams = {
