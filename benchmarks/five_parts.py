@@ -2,6 +2,7 @@
 
     python benchmarks/five_parts.py methods --data-dir DATA_DIR [--seed 0 1 2] [--core 0 1 2 3] [--work DIR]
     python benchmarks/five_parts.py robustness --data-dir DATA_DIR ...
+    JAX_PLATFORMS=cuda,cpu python benchmarks/five_parts.py robustness --data npz:FILE --core 0 1 2 3   (runs share a GPU)
 
 Every run is a `jaxcl sweep` on one core, printed when it starts and left under --work; what is there already is not
 done again, so that a benchmark that was stopped goes on. What a run reached is kept, with its knobs and versions, as
@@ -55,6 +56,7 @@ from jaxcl.train.saved import DIVERGED
 from jaxcl.typing import About
 
 HOUSE = Path(__file__).parents[1]
+WHERE = ("data", "data_dir")  # where CIFAR-10 lies: elsewhere on each machine, the same images
 IMAGES = 50_000
 
 # Each with its own small encoder, for as many epochs as fit into about the same time.
@@ -82,21 +84,22 @@ class Run(NamedTuple):
     untrained: bool
 
     def folder(self, work: Path) -> Path:
-        return work / ",".join([self.config, *(f"{k}={v}" for k, v in self.knobs.items() if k != "data_dir")])
+        return work / ",".join([self.config, *(f"{k}={v}" for k, v in self.knobs.items() if k not in WHERE)])
 
     def keep(self, work: Path, kept: Path) -> None:
         """Writes what a sweep left under `work`: its results, or why it diverged."""
         run_dirs = [file.parent for file in self.folder(work).glob("*/knobs.json")]
         folder = max(run_dirs, key=lambda one: one.stat().st_mtime)  # several: the data lay elsewhere before
-        versions = read_json(folder / "run.json")["versions"]
         results = read_json(self.folder(work) / "sweep.json", kind=list)
         for its in [
             knobs := json.loads(knobs_to_json(self.every_knob())),
             *(row["knobs"] for row in results),
         ]:
-            its.pop("data_dir", None)  # is another elsewhere
-        own = {name: versions[name] for name in ("jaxcl", "jax")}
-        record = {"knobs": knobs, "versions": own, "results": results}
+            for name in WHERE:
+                its.pop(name, None)
+        run = read_json(folder / "run.json")
+        own = {name: run["versions"][name] for name in ("jaxcl", "jax")}
+        record = {"knobs": knobs, "versions": own, "device": run["device"], "results": results}
         if (folder / DIVERGED).exists():
             why = read_json(folder / DIVERGED).get("why", "its loss was not finite")
             record["diverged"] = why.partition(". ")[0]  # what follows are remedies
@@ -108,7 +111,7 @@ class Run(NamedTuple):
         record = json.loads(file.read_text())
         if not isinstance(record, dict):
             sys.exit(f"{file} does not say by which knobs it was made; delete {file} to have it anew.")
-        changes = changed_knobs(record["knobs"], self.every_knob())
+        changes = changed_knobs(record["knobs"], self.every_knob(), besides=WHERE)
         if changes:
             sys.exit(f"{file} is of other knobs ({'; '.join(changes)}); delete {file} to have it anew.")
         return record
@@ -138,6 +141,7 @@ def main() -> None:
         help="the last two are for the script itself",
     )
     parser.add_argument("--data-dir", help="where TFDS prepared CIFAR-10")
+    parser.add_argument("--data", help="CIFAR-10 as npz:FILE, where TFDS is not installed")
     parser.add_argument("--seed", nargs="+", default=["0", "1", "2"])
     parser.add_argument("--core", nargs="+", type=int, default=list(range(os.cpu_count() or 1)))
     parser.add_argument("--work", type=Path, default=Path("runs/five_parts"))
@@ -146,7 +150,7 @@ def main() -> None:
         "--settings", type=json.loads, help="for the script itself: [config, knobs], of `features` several"
     )
     own = parser.parse_args()
-    data = {} if own.data_dir is None else {"data_dir": own.data_dir}
+    data = where(own)
     if own.what == "step":
         print(json.dumps(step(*own.settings)))
         return
@@ -252,7 +256,7 @@ def measured_step(config: str, knobs: dict[str, str], own: argparse.Namespace) -
     known = json.loads(file.read_text()) if file.exists() else {}
     settings = json.dumps([config, knobs])
     if settings not in known:
-        data = {} if own.data_dir is None else {"data_dir": own.data_dir}
+        data = where(own)
         command = [
             sys.executable,
             str(Path(__file__).resolve()),
@@ -317,7 +321,7 @@ def write_robustness(
         for at, runs in cells.items()
     }
     made = {
-        ", ".join(f"{name} {version}" for name, version in kept["versions"].items())
+        ", ".join([*(f"{name} {version}" for name, version in kept["versions"].items()), kept["device"]])
         for cell in read.values()
         for kept in cell.kept.values()
     }
@@ -389,6 +393,11 @@ def on_cores(cores: list[int], jobs: list[Callable[[int], None]]) -> None:
         list(pool.map(one, jobs))
 
 
+def where(own: argparse.Namespace) -> dict[str, str]:
+    """The knobs that say where the data lies, as far as they are given."""
+    return {name: value for name in WHERE if (value := getattr(own, name, None)) is not None}
+
+
 def options(knobs: Mapping[str, str | list[str]]) -> list[str]:
     """The command line of some knobs; `jaxcl train` takes the entries of a tuple as words, `sweep` as 16,32."""
     words: list[str] = []
@@ -409,8 +418,10 @@ def start_logged(command: list[str], core: int, log: Path) -> None:
 
 
 def start(command: list[str], core: int, **pipes: Any) -> subprocess.CompletedProcess:
-    """Runs a command on one core and one thread."""
-    environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(HOUSE)}
+    """Runs a command on one core and one thread; and on what JAX_PLATFORMS names, if it is set."""
+    platform = {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, [str(HOUSE), os.environ.get("PYTHONPATH")]))}
+    environment = {**os.environ, **ONE_THREAD, **platform, **paths}
     return subprocess.run(command, env=environment, check=True, preexec_fn=lambda: pin(core), **pipes)
 
 

@@ -146,11 +146,12 @@ def kept(accuracy, **more):
             "protocol": p,
             "encoder": "trained",
             "accuracy": accuracy + (p == "linear") * 10,
-            "knobs": {"data_dir": "/there"},
+            "knobs": {"data_dir": "/there", "data": "npz:there"},
         }
         for p in robustness.PROTOCOLS
     ]
-    return {"results": rows, "versions": {"jaxcl": "0.1.0", "jax": "0.12"}, "knobs": {}} | more
+    made = {"versions": {"jaxcl": "0.1.0", "jax": "0.12"}, "device": "1 x cpu"}
+    return {"results": rows, "knobs": {}} | made | more
 
 
 def cells(chosen):
@@ -223,7 +224,9 @@ def swept(work, rows, **diverged):
     folder = RUN.folder(work) / "seed=0"
     folder.mkdir(parents=True)
     (folder / "knobs.json").write_text("{}")
-    (folder / "run.json").write_text('{"versions": {"jaxcl": "0.1.0", "jax": "0.12", "flax": "1"}}')
+    (folder / "run.json").write_text(
+        '{"versions": {"jaxcl": "0.1.0", "jax": "0.12", "flax": "1"}, "device": "1 x cpu"}'
+    )
     (folder.parent / "sweep.json").write_text(json.dumps(rows))
     if diverged:
         (folder / "diverged.json").write_text(json.dumps(diverged))
@@ -260,7 +263,9 @@ def test_a_run_that_diverges_is_kept_and_the_others_go_on(tmp_path, monkeypatch)
         folder = other.folder(tmp_path) / "seed=1"
         folder.mkdir(parents=True)
         (folder / "knobs.json").write_text("{}")
-        (folder / "run.json").write_text('{"versions": {"jaxcl": "0.1.0", "jax": "0.12"}}')
+        (folder / "run.json").write_text(
+            '{"versions": {"jaxcl": "0.1.0", "jax": "0.12"}, "device": "1 x cpu"}'
+        )
         (folder.parent / "sweep.json").write_text(json.dumps(kept(40.0)["results"]))
 
     monkeypatch.setattr(five_parts, "start_logged", fails)
