@@ -2,7 +2,7 @@
 
     python benchmarks/five_parts.py methods --data-dir DATA_DIR [--seed 0 1 2] [--core 0 1 2 3] [--work DIR]
     python benchmarks/five_parts.py robustness --data-dir DATA_DIR ...
-    JAX_PLATFORMS=cuda,cpu python benchmarks/five_parts.py robustness --data npz:FILE --core 0 1 2 3   (runs share a GPU)
+    JAX_PLATFORMS=cuda,cpu python benchmarks/five_parts.py robustness --data npz:FILE --core 0 1 2 3    (on one GPU)
 
 Every run is a `jaxcl sweep` on one core, printed when it starts and left under --work; what is there already is not
 done again, so that a benchmark that was stopped goes on. What a run reached is kept, with its knobs and versions, as

@@ -1,6 +1,6 @@
 """Mixing, with a ResNet-18: does feature transformation help a MoCo v2 that is trained for longer than a few epochs?
 
-Feature transformation (Zhu et al. 2021, arXiv:2108.02982): positives are extrapolated with a factor from Beta(2.0, 2.0),
+Feature transformation (Zhu et al. 2021, arXiv:2108.02982): positives are extrapolated with a factor from Beta(2, 2),
 the queue's negatives interpolated with one from Beta(1.6, 1.6), from the first step on. MoCo v2 gains 2.1 points of
 linear accuracy by it (ImageNet, 200 epochs; the table of the authors' README, the published column).
 

@@ -236,10 +236,10 @@ def test_what_is_kept_says_by_what_it_was_made_and_is_refused_to_others(tmp_path
     swept(tmp_path / "work", kept(40.0)["results"])
     RUN.keep(tmp_path / "work", tmp_path)
     found = RUN.read(tmp_path)
-    assert found["versions"] == {"jaxcl": "0.1.0", "jax": "0.12"}
+    assert (found["versions"], found["device"]) == ({"jaxcl": "0.1.0", "jax": "0.12"}, "1 x cpu")
     assert (found["knobs"]["out"], found["knobs"]["learning_rate"]) == (128, 1e-3)
     assert "diverged" not in found
-    assert "/there" not in RUN.kept(tmp_path).read_text()
+    assert "there" not in RUN.kept(tmp_path).read_text()
     assert len(found["results"]) == 2
     file = RUN.kept(tmp_path)
     file.write_text(json.dumps(found | {"knobs": found["knobs"] | {"clip": 10.0}}))
