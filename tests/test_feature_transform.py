@@ -278,3 +278,36 @@ def test_mixed_scores_are_those_of_mixed_vectors():
     np.testing.assert_allclose(mixed[:, 0], s, rtol=1e-5)
     np.testing.assert_allclose(mixed[:, 1:].sum(1), plain.sum(1), rtol=1e-4)  # a permutation keeps the sum
     assert np.abs(mixed[:, 1:] - plain).max() > 0.01
+
+
+# Variance between images and between the views of one; how fast a direction then grows: lB - (l^2 + (1 - l)^2 - l)W.
+NEAR = [(1.0, 0.0, 1.5), (1.0, 1.0, 0.4), (0.5, 1.0, -0.35)]
+
+
+@pytest.mark.parametrize(("between", "within", "growth"), NEAR)
+def test_near_one_point_extrapolation_lets_grow_only_what_differs_more_by_image_than_by_view(
+    between, within, growth
+):
+    # Features are (1, s u) of unit length. Image, its two views and the queue in all combinations of signs: no chance.
+    image, one, other = np.array(np.meshgrid(*[[-1.0, 1.0]] * 3)).reshape(3, -1)
+    spread, temperature = 0.05, 0.2
+
+    def near(u, s=spread):
+        return normalize(jnp.stack([jnp.ones(len(u)), s * jnp.asarray(u, jnp.float32)], axis=1))
+
+    query, key = (between**0.5 * image + within**0.5 * view for view in (one, other))
+    k, queue = near(key), near(np.tile(query, 8))
+
+    def loss(s, factors, **off):
+        transform = mixing(**off)
+        q, drawn, negatives = transform(factors, np.int32(0), near(query, s), k, queue)
+        return info_nce(jnp.sum(q * drawn, axis=1), q @ negatives.T, temperature=temperature)
+
+    def rate(gradient):
+        return float(-gradient * temperature / spread)
+
+    with jax.default_matmul_precision("highest"):
+        slopes = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(spread, jax.random.split(KEY, 1000))
+        plain = jax.grad(partial(loss, positives=None, negatives=None))(spread, KEY)
+    np.testing.assert_allclose(rate(jnp.mean(slopes)), growth, atol=0.15)
+    np.testing.assert_allclose(rate(plain), between, atol=0.15)
