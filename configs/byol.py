@@ -10,7 +10,8 @@ with the rate, weight decay and first target decay of the authors' code (byol/co
 linear accuracy after 1000 epochs, 72.5 after 300, of blocks whose last scale starts at 1; the code, where it is 0, says
 74.0 to 74.5 (README), in 8 hours on 512 TPU v3 cores. cifar10: not the paper's, but solo-learn's ResNet-18 (its
 cifar/byol.yaml: LARS with trust 0.02, no blur), which reports 92.6 after 1000 epochs, but for its clipped trust ratios,
-its standardization, PyTorch's crops, colors and first weights. stl10: the same at 96 pixels, not published. Not run.
+its standardization, PyTorch's crops, colors and first weights. stl10: the same at 96 pixels, not published. Strided
+convolutions are padded alike on both sides, haiku's by one more at the end, which is a shift by a pixel. Not run.
 """
 
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ class Knobs(CommonKnobs):
     depth: int = 18  # ResNet-18, 34, 50, 101, 152 or 200
     width: int = 1  # width multiplier of the ResNet
     stem: Literal["cifar", "imagenet"] = "cifar"  # 3x3; or 7x7 and a pool, each with stride 2
+    shortcuts: Literal["where_needed", "of_every_stage"] = "where_needed"
+    """Where shortcuts have a convolution, of depths 18 and 34; of_every_stage: in the authors' code."""
     blur: bool = False  # the first view always, of the second one in ten
     standardize: Literal["cifar10", "stl10", "imagenet"] = "cifar10"  # whose mean and standard deviation
     decay: float = 0.99  # of the target at the start; a cosine brings it to 1
@@ -39,9 +42,9 @@ class Knobs(CommonKnobs):
 
 def imagenet(epochs: float, learning_rate: float, weight_decay: float, decay: float) -> Knobs:
     images = {"data": "tfds:imagenet2012", "size": 224, "encoded": True, "input": "host"}
-    net = {"depth": 50, "stem": "imagenet", "blur": True, "standardize": "imagenet", "trust": 0.001}
+    net = {"depth": 50, "stem": "imagenet", "shortcuts": "of_every_stage", "standardize": "imagenet"}
     rates = {"learning_rate": learning_rate, "weight_decay": weight_decay, "decay": decay}
-    return Knobs(**images, **net, **rates, epochs=epochs, batch_size=4096)
+    return Knobs(**images, **net, **rates, blur=True, trust=0.001, epochs=epochs, batch_size=4096)
 
 
 PRESETS = {
@@ -61,7 +64,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
     views = augment.each_view(augment.byol(size, blur=knobs.blur))
     # haiku, which the authors' code is built on, starts the last scale of a bottleneck at zero, and of no other block.
     net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": knobs.depth >= 50, "initialization": "haiku"}
-    encoder = nets.resnet(knobs.depth, stem=knobs.stem, width=knobs.width, **net)
+    net |= {"stem": knobs.stem, "width": knobs.width, "shortcuts": knobs.shortcuts}
+    encoder = nets.resnet(knobs.depth, **net)
     head = nets.mlp_head(norm=norm, hidden=(4096,), out=256, bias=False, initialization="haiku")
     peak = optim.scaled_learning_rate(knobs.learning_rate, knobs.batch_size)
     warmup_steps = steps_across(knobs.warmup_epochs, about.count, knobs.batch_size)

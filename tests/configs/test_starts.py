@@ -52,6 +52,19 @@ def test_simclrs_small_resnets_have_a_convolution_on_the_shortcut_of_every_stage
     assert encoder_of("supervised", about, words + "where_needed") != theirs
 
 
+@pytest.mark.parametrize(
+    ("words", "about"),
+    [("--preset imagenet", IMAGENET), ("--preset cifar10 --shortcuts of_every_stage", CIFAR)],
+)
+def test_byols_small_resnets_can_have_a_convolution_on_the_shortcut_of_every_stage(words, about):
+    """networks.py: use_projection=True for a stage's first block."""
+    theirs = encoder_of("byol", about, f"{words} --depth 18")
+    shortcuts = [path for path in theirs if path.endswith("shortcut/kernel")]
+    assert shortcuts == [f"stage{stage}_block1/shortcut/kernel" for stage in (1, 2, 3, 4)]
+    usual = encoder_of("byol", about, f"{words} --depth 18 --shortcuts where_needed")
+    assert len([path for path in usual if path.endswith("shortcut/kernel")]) == 3
+
+
 # A config, and the words of a supervised run beside it whose encoder starts alike.
 REFERENCES = {
     "moco_cifar10": "--depth 18 --standardize cifar10_moco --initialization torch --no-zero-init-last-gamma",
