@@ -418,8 +418,12 @@ def start_logged(command: list[str], core: int, log: Path) -> None:
 
 
 def start(command: list[str], core: int, **pipes: Any) -> subprocess.CompletedProcess:
-    """Runs a command on one core and one thread; and on what JAX_PLATFORMS names, if it is set."""
-    platform = {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
+    """Runs a command on one core and one thread; and on what JAX_PLATFORMS names, if it is set, of whose memory each
+    takes what it needs."""
+    platform = {
+        name: os.environ.get(name, usual)
+        for name, usual in (("JAX_PLATFORMS", "cpu"), ("XLA_PYTHON_CLIENT_PREALLOCATE", "false"))
+    }
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, [str(HOUSE), os.environ.get("PYTHONPATH")]))}
     environment = {**os.environ, **ONE_THREAD, **platform, **paths}
     return subprocess.run(command, env=environment, check=True, preexec_fn=lambda: pin(core), **pipes)

@@ -19,8 +19,9 @@ head; 57.9 and 68.4 % with ResNet-50) on its fixed lists of images is
 another begins with its batch statistics, and trains all parameters; the classifier starts at zero. A reference row has
 the encoder and start of the run beside it: ResNets of MoCo, LooC and simclr_cifar10.py have --initialization torch
 --no-zero-init-last-gamma, BYOL's --initialization haiku (of depth 18 and 34 --no-zero-init-last-gamma too), and depths
-18 and 34 of simclr_imagenet.py, simclr_v2.py and --details simclr --shortcuts of_every_stage, also to be fine-tuned.
-Encoders of AMDIM, CPC, CMC, YADIM and LooC++ have no reference row here.
+18 and 34 of simclr_imagenet.py, simclr_v2.py, simclr_cifar10.py --details simclr and byol.py's presets of ImageNet
+--shortcuts of_every_stage, also to be fine-tuned. Encoders of AMDIM, CPC, CMC, YADIM and LooC++ have no reference row
+here.
 
 Fine-tuned from torchvision's or MoCo's weights, by --init resnet50.safetensors (or .pth):
 
@@ -45,7 +46,8 @@ class Knobs(CommonKnobs):
     pool: Literal["same", "torch"] = "same"  # how the stem's max pool is padded
     standardize: Literal["none", "cifar10", "cifar10_moco", "stl10", "imagenet"] = "none"  # by whose figures
     sk: bool = False  # selective kernels (ratio 0.0625) and ResNet-D
-    shortcuts: Literal["where_needed", "of_every_stage"] = "where_needed"  # of_every_stage: SimCLR's code
+    shortcuts: Literal["where_needed", "of_every_stage"] = "where_needed"
+    """of_every_stage: a convolution on the shortcut of each stage's first block, as in SimCLR's and BYOL's code."""
     initialization: Literal["lecun", "torch", "haiku"] = "lecun"  # torch: MoCo's; haiku: BYOL's
     zero_init_last_gamma: bool = True  # whether residual branches start at zero: SimCLR's do, MoCo's do not
     head_layers: int = 2  # of the projection head of the run that this one starts from

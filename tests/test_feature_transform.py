@@ -11,6 +11,7 @@ from jaxcl.feature_transform import (
     batch_scores,
     extrapolate_positives,
     interpolate_negatives,
+    mixed_nt_xent,
     mixing,
     mixing_scores,
 )
@@ -280,34 +281,35 @@ def test_mixed_scores_are_those_of_mixed_vectors():
     assert np.abs(mixed[:, 1:] - plain).max() > 0.01
 
 
-# Variance between images and between the views of one; how fast a direction then grows: lB - (l^2 + (1 - l)^2 - l)W.
-NEAR = [(1.0, 0.0, 1.5), (1.0, 1.0, 0.4), (0.5, 1.0, -0.35)]
+# Variance between images and between the views of one; how fast a direction then grows, with l^2 + (1 - l)^2 = c:
+# lB - (c - l)W with MoCo's keys, which are constants, and 2(B - (c - 1)W) in the batch; E l = 1.5, E c = 2.6.
+NEAR = [(1.0, 0.0, 1.5, 2.0), (1.0, 1.0, 0.4, -1.2), (0.5, 1.0, -0.35, -2.2), (1.0, 0.5, 0.95, 0.4)]
+SPREAD, TEMPERATURE = 0.05, 0.2
 
 
-@pytest.mark.parametrize(("between", "within", "growth"), NEAR)
-def test_near_one_point_extrapolation_lets_grow_only_what_differs_more_by_image_than_by_view(
-    between, within, growth
-):
+@pytest.mark.parametrize(("between", "within", "growth", "in_batch"), NEAR)
+def test_near_one_point_what_differs_more_by_view_than_by_image_shrinks(between, within, growth, in_batch):
     # Features are (1, s u) of unit length. Image, its two views and the queue in all combinations of signs: no chance.
-    image, one, other = np.array(np.meshgrid(*[[-1.0, 1.0]] * 3)).reshape(3, -1)
-    spread, temperature = 0.05, 0.2
+    image, *views = np.array(np.meshgrid(*[[-1.0, 1.0]] * 3)).reshape(3, -1)
+    first, second = (np.tile(between**0.5 * image + within**0.5 * view, 8) for view in views)
 
-    def near(u, s=spread):
+    def near(u, s=SPREAD):
         return normalize(jnp.stack([jnp.ones(len(u)), s * jnp.asarray(u, jnp.float32)], axis=1))
 
-    query, key = (between**0.5 * image + within**0.5 * view for view in (one, other))
-    k, queue = near(key), near(np.tile(query, 8))
+    def moco(s, key, sides):
+        q, k, negatives = mixing(**sides)(key, np.int32(0), near(first, s), near(second), near(first))
+        return info_nce(jnp.sum(q * k, axis=1), q @ negatives.T, temperature=TEMPERATURE)
 
-    def loss(s, factors, **off):
-        transform = mixing(**off)
-        q, drawn, negatives = transform(factors, np.int32(0), near(query, s), k, queue)
-        return info_nce(jnp.sum(q * drawn, axis=1), q @ negatives.T, temperature=temperature)
+    def batch(s, key, sides):
+        return mixed_nt_xent(key, near(first, s), near(second, s), temperature=TEMPERATURE, **sides)
 
-    def rate(gradient):
-        return float(-gradient * temperature / spread)
+    def growth_of(loss, keys, **sides):
+        with jax.default_matmul_precision("highest"):
+            slopes = jax.jit(jax.vmap(jax.grad(partial(loss, sides=sides)), (None, 0)))(SPREAD, keys)
+        return -float(jnp.mean(slopes)) * TEMPERATURE / SPREAD
 
-    with jax.default_matmul_precision("highest"):
-        slopes = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(spread, jax.random.split(KEY, 1000))
-        plain = jax.grad(partial(loss, positives=None, negatives=None))(spread, KEY)
-    np.testing.assert_allclose(rate(jnp.mean(slopes)), growth, atol=0.15)
-    np.testing.assert_allclose(rate(plain), between, atol=0.15)
+    keys, off = jax.random.split(KEY, 500), {"positives": None, "negatives": None}
+    np.testing.assert_allclose(growth_of(moco, keys), growth, atol=0.15)
+    np.testing.assert_allclose(growth_of(moco, keys[:1], **off), between, atol=0.15)
+    np.testing.assert_allclose(growth_of(batch, keys), in_batch, atol=0.3)
+    np.testing.assert_allclose(growth_of(batch, keys[:1], **off), 2 * between, atol=0.3)

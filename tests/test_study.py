@@ -384,6 +384,19 @@ def test_the_command_of_a_page_names_the_seeds_it_is_of():
     ]
 
 
+@pytest.mark.parametrize(("path", "small"), FILES)
+def test_the_picture_of_a_study_can_be_drawn_of_all_its_runs(path, small, tmp_path):
+    study = load_study(path, small=small)
+    where = study.picture.get("where", {})  # of which "joint" may be, which no run is asked for
+    results = [
+        {"encoder": "trained", "protocol": protocol, "accuracy": 50.0, "knobs": {"seed": "0", **setting}}
+        for setting in settings(study)
+        for protocol in {*study.protocols, where.get("protocol", study.protocols[0])}
+    ]
+    (tmp_path / "sweep.json").write_text(json.dumps(results))
+    assert plot_sweep(tmp_path, **study.picture).stat().st_size > 1000
+
+
 @pytest.mark.parametrize("begun", [1, None], ids=["one run", "a seed and two runs"])
 @pytest.mark.parametrize(("path", "small"), FILES)
 def test_of_a_study_under_way_each_comparison_is_of_the_runs_it_names(

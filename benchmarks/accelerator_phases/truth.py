@@ -32,7 +32,11 @@ def losses(n: int, d: int) -> dict[str, Callable]:
 
     def queue(z1, z2, **options):
         q, k = (z / jnp.linalg.norm(z, axis=1, keepdims=True) for z in (z1, z2))
-        return of.queue_nce(q, k, jnp.asarray(unit, z1.dtype), temperature=0.2, **options)
+        # Keys of other images, which collapse with the queries.
+        others = jax.lax.stop_gradient(
+            jnp.concatenate([jnp.roll(k, shift, axis=0) for shift in (1, 2, 3, 5)])
+        )
+        return of.queue_nce(q, k, others, temperature=0.2, **options)
 
     def maps(z1, z2):
         return of.map_nce(z1, jnp.stack([z2, z2[::-1]], axis=1))

@@ -249,10 +249,15 @@ def queue_nce(
         positive = jnp.sum(q * k, axis=1)
         if blockwise.chosen(block_size, len(q), len(queue)):
             log_negatives = blockwise.log_partition_between(
-                q, queue, bound=_bound(similarity, known), block_size=block_size, axis_name=axis_name
+                q,
+                queue,
+                bound=_bound(similarity, known),
+                block_size=block_size,
+                precision="highest",
+                axis_name=axis_name,
             )
         else:
-            log_negatives = logsumexp(q @ queue.T, axis=1)
+            log_negatives = logsumexp(jnp.matmul(q, queue.T, precision="highest"), axis=1)
     else:
         _refuse_blocks("queue_nce", block_size)
         positive = _row_by_row(similarity, q, k) / temperature

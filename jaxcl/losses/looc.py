@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
@@ -99,7 +100,8 @@ def looc(
     for i in range(spaces):
         own = jnp.sum(q[i] * k[i], axis=-1)  # [views, b]
         positive = min(i, len(own) - 1)
-        negatives = dot(q[i], queue[i].astype(dtype))
+        with jax.default_matmul_precision("highest"):
+            negatives = dot(q[i], queue[i].astype(dtype))
         for j in range(len(own)):
             if i > 0 and j != positive:
                 same_image = own[j] if where is None else jnp.where(where[i, j], own[j], -jnp.inf)

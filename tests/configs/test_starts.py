@@ -67,6 +67,8 @@ def test_byols_small_resnets_can_have_a_convolution_on_the_shortcut_of_every_sta
 
 # A config, and the words of a supervised run beside it whose encoder starts alike.
 REFERENCES = {
+    "byol --preset imagenet --depth 18": "--depth 18 --stem imagenet --shortcuts of_every_stage --initialization haiku"
+    " --standardize imagenet --no-zero-init-last-gamma",
     "moco_cifar10": "--depth 18 --standardize cifar10_moco --initialization torch --no-zero-init-last-gamma",
     "simclr_cifar10": "--depth 18 --initialization torch --no-zero-init-last-gamma",
     "simclr_cifar10 --details simclr": "--depth 18 --shortcuts of_every_stage",
@@ -80,9 +82,7 @@ def test_a_reference_row_has_the_start_of_the_run_beside_it(row):
     name, *words = row.split()
     both = [
         made(name, CIFAR, " ".join(words)).five_parts.encoder["encoder"],
-        made("supervised", CIFAR, f"--encoder resnet --stem cifar {REFERENCES[row]}").five_parts.encoder[
-            "encoder"
-        ],
+        made("supervised", CIFAR, f"--encoder resnet {REFERENCES[row]}").five_parts.encoder["encoder"],
     ]
     first, other = (
         by_path(jax.jit(net.init)(jax.random.key(3), jnp.zeros((2, 32, 32, 3)))[0]) for net in both

@@ -11,6 +11,7 @@ from jax.scipy.special import logsumexp
 from jaxcl.losses import (
     blockwise,
     dcl,
+    looc,
     margin_triplet,
     nt_logistic,
     nt_xent,
@@ -162,8 +163,20 @@ def products_of(jaxpr):
         partial(supervised_contrastive, np.arange(64) % 8, block_size=0),
         partial(supervised_contrastive, np.arange(64) % 8, block_size=16),
         lambda a, b: sliced_wasserstein(jax.random.key(0), a - b),
+        lambda a, b: queue_nce(a, b, jnp.ones((128, 8)), block_size=0),
+        lambda a, b: queue_nce(a, b, jnp.ones((128, 8)), block_size=32),
+        lambda a, b: looc(jnp.stack([a, a]), jnp.stack([b] * 4).reshape(2, 2, 64, 8), jnp.ones((2, 128, 8))),
     ],
-    ids=["margin_triplet", "nt_logistic", "supervised", "supervised blockwise", "sliced_wasserstein"],
+    ids=[
+        "triplet",
+        "logistic",
+        "supervised",
+        "supervised blockwise",
+        "swd",
+        "queue",
+        "queue blockwise",
+        "looc",
+    ],
 )
 def test_losses_that_rounding_drowns_multiply_in_float32(loss):
     traced = jax.make_jaxpr(jax.value_and_grad(loss, (0, 1)))(jnp.ones((64, 8)), jnp.ones((64, 8)))
