@@ -80,8 +80,8 @@ def tables_of(cells: Mapping[At, Cell]) -> list[str]:
 
 
 CORRECTED = (
-    "Differences are taken seed by seed, with 95 % intervals; p is that of a paired t test, corrected for all"
-    " differences of its table (Holm)."
+    "Differences are taken seed by seed, between runs on the same kind of device, with 95 % intervals; p is that of a"
+    " paired t test, corrected for all differences of its table (Holm)."
 )
 
 
@@ -96,7 +96,7 @@ def missing_of(cells: Mapping[At, Cell]) -> list[str]:
 def each_choice(cells: Mapping[At, Cell]) -> tuple[list[str], list[list[str]]]:
     """Header and rows: what each choice reached, and how much less that is than the method's own."""
     differences = {
-        (at, protocol): paired_difference(by_seed(cells, own(at), protocol), by_seed(cells, at, protocol))
+        (at, protocol): paired_difference(by_pair(cells, own(at), protocol), by_pair(cells, at, protocol))
         for at in cells
         for protocol in PROTOCOLS
         if at != own(at)
@@ -141,14 +141,14 @@ def beside_each_other(cells: Mapping[At, Cell]) -> tuple[list[str], list[list[st
 
 def others_less_own(cells: Mapping[At, Cell], name: str, part: str, protocol: str) -> dict[str, float]:
     """{seed: the mean accuracy of the other choices less that of the method's own}, in points, of the seeds with which
-    no choice diverged."""
+    no choice diverged, all on one kind of device."""
     usual, *others = (
-        by_seed(cells, at, protocol) for at in cells if at[:2] == (name, part)
+        by_pair(cells, at, protocol) for at in cells if at[:2] == (name, part)
     )  # the own is first
     return {
-        seed: statistics.mean(other[seed] for other in others) - accuracy
-        for seed, accuracy in usual.items()
-        if all(seed in other for other in others)
+        pair.partition(" ")[0]: statistics.mean(other[pair] for other in others) - accuracy
+        for pair, accuracy in usual.items()
+        if all(pair in other for other in others)
     }
 
 
@@ -170,6 +170,14 @@ def by_seed(cells: Mapping[At, Cell], at: At, protocol: str) -> dict[str, float]
         seed: accuracy
         for seed, kept in cells[at].kept.items()
         for accuracy in accuracies(kept, protocol, "trained")
+    }
+
+
+def by_pair(cells: Mapping[At, Cell], at: At, protocol: str) -> dict[str, float]:
+    """{"seed device": accuracy}: by what runs must share to be subtracted."""
+    return {
+        f"{seed} {cells[at].kept[seed]['device']}": accuracy
+        for seed, accuracy in by_seed(cells, at, protocol).items()
     }
 
 

@@ -23,10 +23,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +39,8 @@ from five_parts import measured_step, on_cores, options, path_of, start_logged, 
 
 from jaxcl.config import load_config
 from jaxcl.records import write_whole
-from jaxcl.tables import mean_and_interval
+from jaxcl.statistics import holm, paired_difference
+from jaxcl.tables import difference_words, mean_and_interval
 from jaxcl.train.finite import FOLDER as NONFINITE
 from jaxcl.train.log import read_metrics
 
@@ -66,6 +69,8 @@ METHODS = {
     "CMC, two encoders of half the width": ("cmc", {"features": "8,16,32,64", "batch_size": "256"}),
     "YADIM, SimCLR's encoder": ("yadim", SHARED),
 }
+
+FIRST = "SimCLR"  # what the others are compared with
 
 # What of a method is not its paper's, beside encoder, length and AdamW with a cosine, which all of them have here.
 CHANGED = {
@@ -302,6 +307,7 @@ def write(epochs: dict[str, float], own: argparse.Namespace) -> None:
     import jax
 
     rows, rates, gains, missing = [], [], [], []
+    reached: dict[str, dict[int, dict[str, Any]]] = {}
     for name in epochs:
         times, step = best(name), measured_step(*METHODS[name], own)
         tried = [Run(name, factor, TRYING).result() for factor in RATES]
@@ -309,10 +315,11 @@ def write(epochs: dict[str, float], own: argparse.Namespace) -> None:
         if times is None:
             missing.append(f"{name}: {tried.count(None)} of {len(RATES)} rates")
             continue
-        found = [result for seed in SEEDS if (result := Run(name, times, seed).result())]
-        if len(found) < len(SEEDS):
-            missing.append(f"{name}: {len(SEEDS) - len(found)} of {len(SEEDS)} seeds")
-        found = [result for result in found if "diverged" not in result]
+        there = {seed: result for seed in SEEDS if (result := Run(name, times, seed).result())}
+        if len(there) < len(SEEDS):
+            missing.append(f"{name}: {len(SEEDS) - len(there)} of {len(SEEDS)} seeds")
+        reached[name] = {seed: result for seed, result in there.items() if "diverged" not in result}
+        found = list(reached[name].values())
         if not found:
             continue
         images = epochs[name] * IMAGES
@@ -342,6 +349,8 @@ def write(epochs: dict[str, float], own: argparse.Namespace) -> None:
     header = ["method", "kNN", "untrained", "gain, seed by seed", "linear", "untrained", "gain, seed by seed"]
     tables += [
         table_of(header, gains),
+        f"{FIRST} subtracted, seed by seed: 95 % intervals, p of a paired t test, corrected for all of these (Holm):",
+        table_of(["method", "kNN", "linear"], less_the_first(reached)),
         f"Linear accuracy of {WIDTH} components on held-out training images, by rate:",
     ]
     tables.append(table_of(["method", *(f"x {factor:.2g}" for factor in RATES)], rates))
@@ -354,6 +363,21 @@ def write(epochs: dict[str, float], own: argparse.Namespace) -> None:
         f" {sys.version.split()[0]}, jax {jax.__version__}, {time.strftime('%Y-%m-%d')}."
     )
     write_whole(own.work / "seven_methods.md", "\n\n".join(tables) + "\n")
+
+
+def less_the_first(reached: Mapping[str, Mapping[int, dict[str, Any]]]) -> list[list[str]]:
+    """Rows: of every other method what its components reach more than those of the first, with the same seed."""
+
+    def by_seed(name: str, protocol: str) -> dict[str, float]:
+        return {str(seed): result["projected"][protocol] for seed, result in reached.get(name, {}).items()}
+
+    asked = [(name, protocol) for name in reached if name != FIRST for protocol in ("knn", "linear")]
+    found = [paired_difference(by_seed(FIRST, protocol), by_seed(name, protocol)) for name, protocol in asked]
+    corrected = holm([math.nan if one is None else one.p for one in found])
+    said = {at: difference_words(one, p) for at, one, p in zip(asked, found, corrected, strict=True)}
+    return [
+        [name, said[name, "knn"], said[name, "linear"]] for name in dict.fromkeys(name for name, _ in asked)
+    ]
 
 
 def tried_cell(result: dict[str, Any] | None) -> str:

@@ -213,6 +213,33 @@ def test_a_run_that_diverged_is_shown_and_its_seed_left_out():
     robustness.picture(made)
 
 
+def test_runs_of_two_devices_are_not_subtracted():
+    made = cells({LOCAL: (39.0, 39.0, 39.0)})
+    made[LOCAL].kept["1"]["device"] = "1 x NVIDIA H100"
+    _, rows = robustness.each_choice(made)
+    (local,) = (row for row in rows if tuple(row[:3]) == LOCAL)
+    assert local[4].endswith("(n=3)")
+    assert local[6].startswith("-2.0 ")  # of 40 and 42, without 41
+    assert local[6].endswith("(n=2)")
+    assert list(robustness.others_less_own(made, AMDIM, "extraction", "knn")) == ["0", "2"]
+    made = cells({})
+    for at in EVERY:  # all of a seed elsewhere
+        made[at].kept["1"]["device"] = "1 x NVIDIA H100"
+    assert list(robustness.others_less_own(made, AMDIM, "extraction", "knn")) == ["0", "1", "2"]
+
+
+def test_runs_that_share_a_device_share_its_memory(monkeypatch):
+    given = {}
+    monkeypatch.setattr(subprocess, "run", lambda *args, env, **rest: given.update(env))
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+    five_parts.start(["nothing"], 0)
+    assert (given["JAX_PLATFORMS"], given["XLA_PYTHON_CLIENT_PREALLOCATE"]) == ("cuda,cpu", "false")
+    monkeypatch.delenv("JAX_PLATFORMS")
+    five_parts.start(["nothing"], 0)
+    assert given["JAX_PLATFORMS"] == "cpu"
+
+
 # --- keeping ---------------------------------------------------------------------------------------------------------
 
 
