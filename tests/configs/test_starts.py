@@ -66,13 +66,18 @@ def test_byols_small_resnets_can_have_a_convolution_on_the_shortcut_of_every_sta
 
 
 # A config, and the words of a supervised run beside it whose encoder starts alike.
+SMALL = "--features 8 --depth 2 --out 16"
+OF_TORCH = "--initialization torch --no-zero-init-last-gamma"
+OF_HAIKU = "--initialization haiku --no-zero-init-last-gamma"
 REFERENCES = {
-    "byol --preset imagenet --depth 18": "--depth 18 --stem imagenet --shortcuts of_every_stage --initialization haiku"
-    " --standardize imagenet --no-zero-init-last-gamma",
-    "moco_cifar10": "--depth 18 --standardize cifar10_moco --initialization torch --no-zero-init-last-gamma",
-    "simclr_cifar10": "--depth 18 --initialization torch --no-zero-init-last-gamma",
-    "simclr_cifar10 --details simclr": "--depth 18 --shortcuts of_every_stage",
-    "byol --preset cifar10": "--depth 18 --standardize cifar10 --initialization haiku --no-zero-init-last-gamma",
+    f"amdim --preset cifar10 {SMALL}": f"--encoder amdim --standardize cifar10 {SMALL}",
+    f"yadim --preset cifar10 {SMALL}": f"--encoder amdim --standardize cifar10 {SMALL}",
+    "moco_cifar10": f"--encoder resnet --depth 18 --standardize cifar10_moco {OF_TORCH}",
+    "simclr_cifar10": f"--encoder resnet --depth 18 {OF_TORCH}",
+    "simclr_cifar10 --details simclr": "--encoder resnet --depth 18 --shortcuts of_every_stage",
+    "byol --preset cifar10": f"--encoder resnet --depth 18 --standardize cifar10 {OF_HAIKU}",
+    "byol --preset imagenet --depth 18": "--encoder resnet --depth 18 --stem imagenet --standardize imagenet"
+    f" --shortcuts of_every_stage {OF_HAIKU}",
 }
 
 
@@ -82,7 +87,7 @@ def test_a_reference_row_has_the_start_of_the_run_beside_it(row):
     name, *words = row.split()
     both = [
         made(name, CIFAR, " ".join(words)).five_parts.encoder["encoder"],
-        made("supervised", CIFAR, f"--encoder resnet {REFERENCES[row]}").five_parts.encoder["encoder"],
+        made("supervised", CIFAR, REFERENCES[row]).five_parts.encoder["encoder"],
     ]
     first, other = (
         by_path(jax.jit(net.init)(jax.random.key(3), jnp.zeros((2, 32, 32, 3)))[0]) for net in both
