@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxcl import __version__
 from jaxcl.config import changed_knobs, knobs_to_json, same_steps_otherwise
 from jaxcl.neighbors import same_program
 from jaxcl.train import checkpoint
@@ -23,6 +24,11 @@ from jaxcl.typing import Images
 WHOLE_BYTES = 2**26  # images of more bytes than these are looked at here and there
 LOOKED_AT = 256
 LOOKED_AT_ENCODED = 16  # each is decoded
+
+
+def version(package: str) -> str:
+    """Of an installed package; of jaxcl also where it is not installed, but found by PYTHONPATH."""
+    return __version__ if package == "jaxcl" else metadata.version(package)
 
 
 def identity(text: str, knobs: Any, data: str) -> dict[str, Any]:
@@ -92,7 +98,7 @@ def check_processes(run_dir: str | Path, mine: Mapping[str, Any]) -> None:
     images or versions, or does not see process 0's run directory. All must call it."""
     if jax.process_count() == 1:
         return
-    versions = {name: metadata.version(name) for name in ("jaxcl", "jax")}
+    versions = {name: version(name) for name in ("jaxcl", "jax")}
     # The names first: what is gathered must have the same shape everywhere.
     parts = {"config": mine["config"], "images": mine["data"], "knobs": sorted(mine["knobs"]), **versions}
     _agree(parts)

@@ -1,20 +1,24 @@
 """A run is gone on with as what it is, or not at all."""
 
+import configparser
 import dataclasses
 import json
 import re
 import shlex
 import shutil
+from importlib import metadata
+from pathlib import Path
 
 import chex
 import numpy as np
 import pytest
 
-from jaxcl import machines, plan
+import jaxcl
+from jaxcl import identity, machines, plan
 from jaxcl.cli import knobs_of, main
 from jaxcl.config import load_config, preset, resolved
 from jaxcl.identity import fingerprint
-from jaxcl.runs import train_run
+from jaxcl.runs import directory, train_run
 from jaxcl.runs.training import in_words
 from jaxcl.shipped import shipped
 from jaxcl.train import checkpoint
@@ -269,3 +273,22 @@ def test_knobs_in_words_are_these_knobs_again(config):
     if config.stem == "byol":
         asked = dataclasses.replace(preset(module, "imagenet"), batch_size=8192)
         assert in_words("byol.py", module, asked) == "byol.py --preset imagenet --batch-size 8192"
+
+
+def test_a_clone_that_is_not_installed_knows_its_own_version(monkeypatch):
+    """PYTHONPATH=CLONE python -m jaxcl train ... where pip has never seen jaxcl."""
+
+    def not_installed(package):
+        if package == "jaxcl":
+            raise metadata.PackageNotFoundError(package)
+        return "1.2"
+
+    monkeypatch.setattr(metadata, "version", not_installed)
+    assert (identity.version("jaxcl"), identity.version("jax")) == (jaxcl.__version__, "1.2")
+    assert directory.versions()["jaxcl"] == jaxcl.__version__
+
+
+def test_the_version_is_that_of_setup_cfg():
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[1] / "setup.cfg")
+    assert setup["metadata"]["version"] == jaxcl.__version__

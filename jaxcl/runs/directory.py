@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,6 +30,7 @@ from jaxcl.config import (
     open_data,
     recipe_of,
 )
+from jaxcl.identity import version
 from jaxcl.records import check_fits, knobs_file, read_json, read_text, write_whole
 from jaxcl.trust import FILE as MARK
 from jaxcl.trust import is_own, stranger, unmarked, vouch
@@ -83,7 +83,7 @@ class Run(NamedTuple):
 
 
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def device() -> str:
