@@ -437,9 +437,13 @@ def write(what: str, tables: list[str], own: argparse.Namespace) -> None:
     """The tables, with what they were measured by, for a person to put words around."""
     import jax
 
-    seeds = " ".join(own.seed)
+    seeds, platform = " ".join(own.seed), os.environ.get("JAX_PLATFORMS", "cpu")
+    elsewhere = "" if platform == "cpu" else f"JAX_PLATFORMS={platform} "
+    ran_on = f"one core a run of {processor()}" + (
+        f", which share a device of {platform}" if elsewhere else ""
+    )
     about = (
-        f"`python benchmarks/five_parts.py {what} --seed {seeds}`, one core a run of {processor()},"
+        f"`{elsewhere}python benchmarks/five_parts.py {what} --seed {seeds}`, {ran_on},"
         f" {len(own.core)} runs at a time; Python {sys.version.split()[0]}, jax {jax.__version__},"
         f" {time.strftime('%Y-%m-%d')}."
     )

@@ -140,13 +140,13 @@ def beside_each_other(cells: Mapping[At, Cell]) -> tuple[list[str], list[list[st
 
 
 def others_less_own(cells: Mapping[At, Cell], name: str, part: str, protocol: str) -> dict[str, float]:
-    """{seed: the mean accuracy of the other choices less that of the method's own}, in points, of the seeds with which
-    no choice diverged, all on one kind of device."""
+    """{"seed device": the mean accuracy of the other choices less that of the method's own}, in points, of the seeds
+    with which no choice diverged, all on one kind of device."""
     usual, *others = (
         by_pair(cells, at, protocol) for at in cells if at[:2] == (name, part)
     )  # the own is first
     return {
-        pair.partition(" ")[0]: statistics.mean(other[pair] for other in others) - accuracy
+        pair: statistics.mean(other[pair] for other in others) - accuracy
         for pair, accuracy in usual.items()
         if all(pair in other for other in others)
     }

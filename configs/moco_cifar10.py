@@ -7,7 +7,7 @@ The default knobs are those of facebookresearch/moco's colab/moco_cifar10_demo.i
 88.7 % kNN accuracy after 200, 400 and 800 epochs, and with --symmetric 85.3, 88.5 and 89.7 (k=200, weights
 exp(cosine / 0.1), on the network's 128 outputs; `knn200` takes the 512 features below them). Unlike there, pixels are
 not rounded to bytes between augmentations; the encoder computes in bfloat16 (--dtype float32). Not yet run to its end.
-With v2's head and temperature, mixing from the first step on made all outputs of the head alike, in two runs;
+With v2's head and temperature, and mixing from the first step on, the head's outputs stayed alike in two runs;
 --start-epoch delays it (benchmarks/results/mixing-resnet18-h100.md).
 """
 

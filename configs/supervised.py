@@ -20,8 +20,9 @@ another begins with its batch statistics, and trains all parameters; the classif
 the encoder and start of the run beside it: ResNets of MoCo, LooC and simclr_cifar10.py have --initialization torch
 --no-zero-init-last-gamma, BYOL's --initialization haiku (of depth 18 and 34 --no-zero-init-last-gamma too), and depths
 18 and 34 of simclr_imagenet.py, simclr_v2.py, simclr_cifar10.py --details simclr and byol.py's presets of ImageNet
---shortcuts of_every_stage, also to be fine-tuned; amdim.py and yadim.py have --encoder amdim with their own --features,
---depth and --out. Encoders of CPC (of patches), CMC (of channels) and LooC++ have no reference row here.
+--shortcuts of_every_stage, also to be fine-tuned. amdim.py has --encoder amdim --amdim 256 10 2048 --standardize
+cifar10, yadim.py the same with 320 10 1280. Encoders of CPC (of patches), CMC (of channels) and LooC++ have no
+reference row here.
 
 Fine-tuned from torchvision's or MoCo's weights, by --init resnet50.safetensors (or .pth):
 
@@ -38,15 +39,14 @@ from jaxcl import About, CommonKnobs, Recipe, augment, basics, methods, nets, op
 @dataclass(frozen=True)
 class Knobs(CommonKnobs):
     encoder: Literal["convnet", "resnet", "amdim"] = "convnet"
-    """The one of simclr_cifar10_cpu.py, of these `features`; a ResNet of depth, width, stem and `sk`; or AMDIM's, of
-    the first of `features`, depth and `out`."""
+    """The one of simclr_cifar10_cpu.py, of these `features`; a ResNet of depth, width, stem and `sk`; or AMDIM's."""
     features: tuple[int, ...] = (32, 64, 128, 256)
     depth: int = 50
-    out: int = 2048  # width of what AMDIM's encoder ends in
     width: int = 1
     stem: Literal["cifar", "imagenet"] = "cifar"
     pool: Literal["same", "torch"] = "same"  # how the stem's max pool is padded
     standardize: Literal["none", "cifar10", "cifar10_moco", "stl10", "imagenet"] = "none"  # by whose figures
+    amdim: tuple[int, int, int] = (256, 10, 2048)  # --features, --depth and --out of amdim.py or yadim.py
     sk: bool = False  # selective kernels (ratio 0.0625) and ResNet-D
     shortcuts: Literal["where_needed", "of_every_stage"] = "where_needed"
     """of_every_stage: a convolution on the shortcut of each stage's first block, as in SimCLR's and BYOL's code."""
@@ -74,8 +74,9 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         settings |= {n: getattr(knobs, n) for n in ("stem", "width", "pool", "zero_init_last_gamma")}
         encoder = nets.resnet(knobs.depth, norm=norm, dtype=dtype, shortcuts=knobs.shortcuts, **settings)
     if knobs.encoder == "amdim":
-        ends = {"out": knobs.out, "depth": knobs.depth, "biases": "torch"}
-        encoder = nets.amdim(features=knobs.features[0], norm=norm, dtype=dtype, **ends)
+        features, depth, out = knobs.amdim
+        settings = {"features": features, "depth": depth, "out": out, "biases": "torch"}
+        encoder = nets.amdim(norm=norm, dtype=dtype, **settings)
     if knobs.standardize != "none":
         encoder = nets.standardized(encoder, **nets.STATISTICS[knobs.standardize])
     head = {"layers": knobs.head_layers, "width": knobs.head_width or None, "until": knobs.from_layer}

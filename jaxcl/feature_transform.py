@@ -338,7 +338,8 @@ def batch_scores(
         if negatives is not None:
             each = among(dimension_wise, "negatives")
             queue = interpolate_negatives(queue_key, queue, alpha=negatives, dimension_wise=each)
-        scores = jnp.concatenate([scores, anchors @ queue.T], axis=1)
+        queued = jnp.matmul(anchors, queue.T, precision="highest")
+        scores = jnp.concatenate([scores, queued], axis=1)
     return positive, scores
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 
 from jaxcl import collectives, keys
@@ -80,7 +81,9 @@ def simclr_v2(
             rows = collectives.rows(len(z), axis_name)
             logits = dot(z, collectives.gather(z, axis_name))
             others = jnp.arange(logits.shape[1]) // 2 != rows[:, None] // 2
-            negatives = jnp.concatenate([jnp.where(others, logits, -jnp.inf), dot(z, queue.keys)], axis=1)
+            with jax.default_matmul_precision("highest"):
+                queued = dot(z, queue.keys)
+            negatives = jnp.concatenate([jnp.where(others, logits, -jnp.inf), queued], axis=1)
             seen = jnp.repeat(jnp.sum(z1 * z2, axis=1), 2), negatives
         else:
             seen = transform(mix_key, z1, z2, queue=queue.keys, axis_name=axis_name)

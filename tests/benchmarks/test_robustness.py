@@ -207,7 +207,7 @@ def test_a_run_that_diverged_is_shown_and_its_seed_left_out():
     assert said[LOCAL][6].endswith("(n=2)")
     assert said[LARGER][4] == "3 diverged"
     assert said[LARGER][6] == ""
-    assert list(robustness.others_less_own(made, AMDIM, "extraction", "knn")) == ["0", "2"]
+    assert list(robustness.others_less_own(made, AMDIM, "extraction", "knn")) == ["0 1 x cpu", "2 1 x cpu"]
     assert not robustness.others_less_own(made, YADIM, "extraction", "knn")
     assert "extraction local with seed 1 (at step 7)" in tables[-1]
     robustness.picture(made)
@@ -221,11 +221,18 @@ def test_runs_of_two_devices_are_not_subtracted():
     assert local[4].endswith("(n=3)")
     assert local[6].startswith("-2.0 ")  # of 40 and 42, without 41
     assert local[6].endswith("(n=2)")
-    assert list(robustness.others_less_own(made, AMDIM, "extraction", "knn")) == ["0", "2"]
-    made = cells({})
+    assert list(robustness.others_less_own(made, AMDIM, "extraction", "knn")) == ["0 1 x cpu", "2 1 x cpu"]
+    made = cells({LOCAL: (39.0, 39.0, 39.0), LARGER: (38.0, 39.0, 39.8)})
     for at in EVERY:  # all of a seed elsewhere
         made[at].kept["1"]["device"] = "1 x NVIDIA H100"
-    assert list(robustness.others_less_own(made, AMDIM, "extraction", "knn")) == ["0", "1", "2"]
+    _, (_, extraction) = robustness.beside_each_other(made)
+    assert extraction[3].endswith("(n=3)")
+    for at in EVERY:
+        if at[0] == AMDIM:
+            made[at].kept["1"]["device"] = "1 x cpu"
+    _, (_, extraction) = robustness.beside_each_other(made)
+    assert (extraction[1][-5:], extraction[2][-5:]) == ("(n=3)", "(n=3)")
+    assert extraction[3].endswith("(n=2)")
 
 
 def test_runs_that_share_a_device_share_its_memory(monkeypatch):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,6 +29,19 @@ def test_the_demos_rate_falls_once_an_epoch(demo):
         truth = 0.06 * 0.5 * (1 + np.cos(np.pi * (step // per_epoch + 1) / 200))
         np.testing.assert_allclose(rate(jnp.int32(step)), truth, rtol=1e-3)
     np.testing.assert_allclose(rate(jnp.int32(199 * per_epoch)), 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["moco_cifar10", "moco_cifar10_cpu"])
+def test_mixing_starts_with_the_epoch_that_is_asked_for(name):
+    """Epoch 2.0 of 50,000 images in batches of 512 ends with step 194, of which step 193 is the last without."""
+    config = load_config(CONFIGS / f"{name}.py")
+    knobs = config.Knobs(batch_size=512, extrapolate=2.0, interpolate=1.6, start_epoch=2.0)
+    about = About(50_000, (32, 32, 3), tuple("abcdefghij"))
+    transform = config.recipe(knobs, about).method.five_parts.extraction["transform"]
+    q, k, queue = (jnp.asarray(np.random.default_rng(i).normal(size=(8, 4)), jnp.float32) for i in range(3))
+    for step, mixed in ((0, False), (193, False), (194, True)):
+        seen = transform(jax.random.key(0), jnp.asarray(step), q, k, queue)
+        assert all(bool(jnp.any(x != given)) == mixed for x, given in zip(seen, (q, k, queue), strict=True))
 
 
 def test_main_moco_counts_its_epochs_from_zero():

@@ -70,8 +70,8 @@ SMALL = "--features 8 --depth 2 --out 16"
 OF_TORCH = "--initialization torch --no-zero-init-last-gamma"
 OF_HAIKU = "--initialization haiku --no-zero-init-last-gamma"
 REFERENCES = {
-    f"amdim --preset cifar10 {SMALL}": f"--encoder amdim --standardize cifar10 {SMALL}",
-    f"yadim --preset cifar10 {SMALL}": f"--encoder amdim --standardize cifar10 {SMALL}",
+    f"amdim --preset cifar10 {SMALL}": "--encoder amdim --standardize cifar10 --amdim 8 2 16",
+    f"yadim --preset cifar10 {SMALL}": "--encoder amdim --standardize cifar10 --amdim 8 2 16",
     "moco_cifar10": f"--encoder resnet --depth 18 --standardize cifar10_moco {OF_TORCH}",
     "simclr_cifar10": f"--encoder resnet --depth 18 {OF_TORCH}",
     "simclr_cifar10 --details simclr": "--encoder resnet --depth 18 --shortcuts of_every_stage",

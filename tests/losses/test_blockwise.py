@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.scipy.special import logsumexp
 
+from jaxcl.feature_transform import batch_scores
 from jaxcl.losses import (
     blockwise,
     dcl,
@@ -183,3 +184,13 @@ def test_losses_that_rounding_drowns_multiply_in_float32(loss):
     found = set(products_of(traced.jaxpr))
     assert found
     assert all(precision == (jax.lax.Precision.HIGHEST,) * 2 for precision in found), found
+
+
+def test_a_queue_beside_the_batch_is_multiplied_in_float32():
+    def scores(a, b):
+        return batch_scores(jax.random.key(0), a, b, queue=jnp.ones((37, 8)))
+
+    traced = jax.make_jaxpr(scores)(jnp.ones((64, 8)), jnp.ones((64, 8)))
+    products = [one for one in traced.jaxpr.eqns if one.primitive.name == "dot_general"]
+    (queued,) = (one for one in products if one.outvars[0].aval.shape == (128, 37))
+    assert queued.params["precision"] == (jax.lax.Precision.HIGHEST,) * 2
