@@ -27,8 +27,10 @@ class Knobs(CommonKnobs):
     loss: Literal["softmax", "nce"] = "softmax"  # over the scores; or the paper's binary NCE of the same
     features: tuple[int, ...] = (16, 32, 64, 128)  # channels of each encoder's convolutions
     out: int = 128  # width of what is compared and remembered
-    negatives: int = 0  # of each query, from a memory of all images (16384 in the paper); 0: of the batch
-    temperature: float = 0.1  # scores are divided by it (0.07 in the paper)
+    negatives: int = (
+        0  # of each query, from a memory of all images (16384 in the authors' code); 0: of the batch
+    )
+    temperature: float = 0.1  # scores are divided by it (0.07 in the authors' code)
     momentum: float = 0.5  # what a row of the bank keeps at each visit
     min_area: float = 0.2  # the least fraction of the image that a crop keeps
     mix: Literal["none", "positives", "negatives", "both"] = "none"  # features mixed before the loss

@@ -4,9 +4,9 @@
         --loss nt_xent decoupled swd_sphere swd_cube swd_normal --seed 0 1 2 --data-dir DATA_DIR --protocol linear knn
 
 "Intriguing Properties of Contrastive Losses" (Chen, Luo and Li, 2021, arXiv:2011.02803, figure 1) trains a ResNet-50
-for 100 to 800 epochs and finds linear accuracies of 85.0 (hypercube) to 87.7 (decoupled) after 100 epochs with a
-2-layer head, differences that shrink with longer training and, on ImageNet, vanish with a 3-layer head. Here a small
-encoder sees a few epochs, in minutes on a CPU (benchmarks/results/losses-cifar10.md).
+for 100 to 800 epochs and finds linear accuracies of 85.0 (hypercube) to 87.7 (decoupled; both read off the figure)
+after 100 epochs with a 2-layer head, differences that shrink with longer training and, on ImageNet, vanish with a
+3-layer head. Here a small encoder sees a few epochs, in minutes on a CPU (benchmarks/results/losses-cifar10.md).
 
 SimCLR's table 4 (arXiv:2002.05709) compares NT-Xent with two other losses, over the grids of its appendix B.10; margin
 50.9 %, NT-Logistic 51.6, with semi-hard negatives 57.5 and 57.9, NT-Xent 63.9 on ImageNet after 100 epochs. Here:

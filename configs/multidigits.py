@@ -4,7 +4,7 @@
     jaxcl sweep configs/multidigits.py --second-size 20 30 40 50 60 70 80 --data-dir DATA_DIR
 
 MNIST digits on blank canvases of 112 x 112 pixels ("Intriguing Properties of Contrastive Losses", Chen, Luo and Li,
-2021, arXiv:2011.02803, section 4), with a small encoder instead of a ResNet. Published findings are pictures without
+2021, arXiv:2011.02803), with a small encoder instead of a ResNet. Published findings are pictures without
 numbers: accuracy stays flat up to about eight digits and falls then, more so where they overlap; and the larger one of
 two digits grows, the less is known of the small one. The paper's protocol for several digits is not published. Here,
 with `--digits`, the encoder is evaluated on canvases with a single digit (chance: 10 %), whatever it was trained on;

@@ -5,7 +5,7 @@
     jaxcl sweep configs/randbits.py --bits 8 --temperature 0.05 0.1 0.2 0.5 --batch-size 256 1024 --data-dir DATA_DIR
     jaxcl sweep configs/randbits.py --preset imagenet100 --bits 0 2 4 8 16 --protocol linear --data-dir DATA_DIR
 
-"Intriguing Properties of Contrastive Losses" (Chen, Luo and Li, 2021, arXiv:2011.02803, section 5) does this on
+"Intriguing Properties of Contrastive Losses" (Chen, Luo and Li, 2021, arXiv:2011.02803, figure 5) does this on
 ImageNet: every image has a random number, whose bits are further channels, the same in both views, which augmentation
 leaves alone. Published finding, without numbers: a handful of bits makes linear accuracy fall, and neither a larger
 batch nor another temperature or loss of the family helps. By default on CIFAR-10 with the encoder of

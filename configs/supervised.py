@@ -7,8 +7,8 @@
     jaxcl evaluate runs/supervised --protocol knn                  ("joint" is the classifier that was trained itself)
 
 The encoder of simclr_cifar10_cpu.py, or a ResNet. SimCLRv2's fine-tuning (section 3 and README of its code: LARS with
-0.005 sqrt(batch), no decay, no warm-up, batch 1024, 60 epochs for 1 %, 30 for 10 % of the labels, from layer 1 of the
-head; 57.9 and 68.4 % with ResNet-50) on its fixed lists of images is
+0.005 sqrt(batch), 0.002 for networks larger than ResNet-50, no decay, no warm-up, batch 1024, 60 epochs for 1 %, 30 for
+10 % of the labels, from layer 1 of the head; 57.9 and 68.4 % with ResNet-50) on its fixed lists of images is
 
     jaxcl train configs/supervised.py --init runs/simclr_v2 --from-layer 1 --data tfds:imagenet2012_subset/1pct
         --encoder resnet --depth 50 --stem imagenet --head-layers 3 --head-width 0 --size 224 --encoded --input host

@@ -1,6 +1,6 @@
 """Between parts 3 and 4: features are mixed so that positives become harder and negatives more diverse.
 
-Zhu, Zhao, Wang and others, "Improving Contrastive Learning by Visualizing Feature Transformation" (2021,
+Zhu, Zhao, Liu, Sun and Chen, "Improving Contrastive Learning by Visualizing Feature Transformation" (2021,
 arXiv:2108.02982). With MoCo it is one line,
 
     moco(..., transform=mixing(positives=2.0, negatives=1.6))

@@ -25,7 +25,7 @@ def regions(key: Array, maps: np.ndarray, *, k: int, together: bool = True) -> n
     """The clusters int32 [n, h, w], from 0 to k - 1, of the positions of feature maps [n, h, w, c].
 
     As the study of local features in "Intriguing Properties of Contrastive Losses" (Chen, Luo and Li, 2021,
-    arXiv:2011.02803, section 3): k-means on features of unit length, at every position of an encoder's middle maps.
+    arXiv:2011.02803): k-means on features of unit length, at every position of an encoder's middle maps.
     The paper shows it for block groups 2 to 4 of a ResNet.
 
     together

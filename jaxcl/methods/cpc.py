@@ -1,5 +1,5 @@
-"""CPC v2 (Henaff et al., 2019, arXiv:1905.09272) on one page, in two variants: by the pseudo-code of its appendix, and
-as Falcon and Cho (2020, arXiv:2009.00104) ran it, read in the code of PyTorch Lightning Bolts."""
+"""CPC v2 (Henaff et al., 2019, arXiv:1905.09272) on one page: by the pseudo-code of its appendix, as its text has
+it, and as Falcon and Cho (2020, arXiv:2009.00104) ran it, read in the code of PyTorch Lightning Bolts."""
 
 from __future__ import annotations
 

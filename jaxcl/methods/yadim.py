@@ -27,17 +27,18 @@ def yadim(
     """AMDIM without its scales: the last map of one view against the last map of the other, in both directions.
 
     views
-        two independent views by the union of CPC v2's and AMDIM's transforms. The paper's abstract says so much;
-        that this is flip, shift or crop, jitter and grayscale, each view with a flip of its own, is inferred:
+        two independent views by the union of CPC v2's and AMDIM's transforms, as the paper is remembered; that this
+        is flip, shift or crop, jitter and grayscale, each view with a flip of its own, is inferred:
         `two_views(augment.compose(augment.flip(), augment.amdim(32)))`.
     encoder
-        any; the paper's main results have AMDIM's, whose last map is one position. Then each vector has one positive
-        and n - 1 negatives in each direction. Of a map with several positions one is drawn as the source and all are
-        targets, as for AMDIM's maps (inferred); for an average instead: `extract=extract.average`.
+        any; the paper's main results have AMDIM's, as they are remembered, whose last map is one position. Then each
+        vector has one positive and n - 1 negatives in each direction. Of a map with several positions one is drawn as
+        the source and all are targets, as for AMDIM's maps (inferred); for an average instead:
+        `extract=extract.average`.
     loss
         (key, source, targets, axis_name=None) -> scalar: AMDIM's, `keyless(map_nce, clip=20.0)`.
-        The published similarity is a dot product; that it is divided by sqrt(d), clipped and has a penalty, as
-        AMDIM's, is inferred. (Bolts clips AMDIM's scores at 10 where nobody says otherwise, the authors' command at
+        The similarity is a dot product, as it is remembered; that it is divided by sqrt(d), clipped and has a penalty,
+        as AMDIM's, is inferred. (Bolts clips AMDIM's scores at 10 where nobody says otherwise, the authors' command at
         20.)
     head
         between the map and its comparison; None, which is inferred, compares it as it is. For an encoder whose last

@@ -285,6 +285,8 @@ def test_the_page_of_simclr_v2_fine_tunes_the_very_network_that_it_pretrains(few
         chex.assert_trees_all_equal_shapes(arrays, theirs["head"][layer])
     check_seen_alike("runs/simclr_v2", first.method, second.method)
     assert second.steps == 60 * 12811 // 1024 + 1
+    # Section 3: 0.002 sqrt(batch) for networks larger than ResNet-50.
+    np.testing.assert_allclose(second.learning_rate(0), 0.002 * 1024**0.5, rtol=1e-3)
 
 
 class Small(typing.NamedTuple):
