@@ -420,12 +420,10 @@ def start_logged(command: list[str], core: int, log: Path) -> None:
 def start(command: list[str], core: int, **pipes: Any) -> subprocess.CompletedProcess:
     """Runs a command on one core and one thread; and on what JAX_PLATFORMS names, if it is set, of whose memory each
     takes what it needs."""
-    platform = {
-        name: os.environ.get(name, usual)
-        for name, usual in (("JAX_PLATFORMS", "cpu"), ("XLA_PYTHON_CLIENT_PREALLOCATE", "false"))
-    }
-    paths = {"PYTHONPATH": os.pathsep.join(filter(None, [str(HOUSE), os.environ.get("PYTHONPATH")]))}
-    environment = {**os.environ, **ONE_THREAD, **platform, **paths}
+    usual = {"JAX_PLATFORMS": "cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    given = {name: os.environ.get(name, value) for name, value in usual.items()}
+    paths = os.pathsep.join(filter(None, [str(HOUSE), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, **ONE_THREAD, **given, "PYTHONPATH": paths}
     return subprocess.run(command, env=environment, check=True, preexec_fn=lambda: pin(core), **pipes)
 
 
@@ -438,15 +436,11 @@ def write(what: str, tables: list[str], own: argparse.Namespace) -> None:
     import jax
 
     seeds, platform = " ".join(own.seed), os.environ.get("JAX_PLATFORMS", "cpu")
-    elsewhere = "" if platform == "cpu" else f"JAX_PLATFORMS={platform} "
-    ran_on = f"one core a run of {processor()}" + (
-        f", which share a device of {platform}" if elsewhere else ""
-    )
-    about = (
-        f"`{elsewhere}python benchmarks/five_parts.py {what} --seed {seeds}`, {ran_on},"
-        f" {len(own.core)} runs at a time; Python {sys.version.split()[0]}, jax {jax.__version__},"
-        f" {time.strftime('%Y-%m-%d')}."
-    )
+    there = [] if platform == "cpu" else [f"JAX_PLATFORMS={platform}"]
+    command = " ".join([*there, f"python benchmarks/five_parts.py {what} --seed {seeds}"])
+    runs = f"{len(own.core)} runs at a time, one core a run of {processor()}{' and one device for all' * len(there)}"
+    made = f"Python {sys.version.split()[0]}, jax {jax.__version__}, {time.strftime('%Y-%m-%d')}"
+    about = f"`{command}`, {runs}; {made}."
     text = "\n\n".join([*tables, about]) + "\n"
     print(text)
     (own.work / f"{what}.md").write_text(text)

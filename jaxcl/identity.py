@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxcl import __version__
+import jaxcl
 from jaxcl.config import changed_knobs, knobs_to_json, same_steps_otherwise
 from jaxcl.neighbors import same_program
 from jaxcl.train import checkpoint
@@ -28,7 +28,7 @@ LOOKED_AT_ENCODED = 16  # each is decoded
 
 def version(package: str) -> str:
     """Of an installed package; of jaxcl also where it is not installed, but found by PYTHONPATH."""
-    return __version__ if package == "jaxcl" else metadata.version(package)
+    return jaxcl.__version__ if package == "jaxcl" else metadata.version(package)
 
 
 def identity(text: str, knobs: Any, data: str) -> dict[str, Any]:
