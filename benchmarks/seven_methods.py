@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import subprocess
 import sys
@@ -36,11 +35,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from contenders import processor
 from five_parts import measured_step, on_cores, options, path_of, start_logged, table_of
+from robustness import in_words
 
 from jaxcl.config import load_config
 from jaxcl.records import write_whole
-from jaxcl.statistics import holm, paired_difference
-from jaxcl.tables import difference_words, mean_and_interval
+from jaxcl.statistics import paired_difference
+from jaxcl.tables import mean_and_interval
 from jaxcl.train.finite import FOLDER as NONFINITE
 from jaxcl.train.log import read_metrics
 
@@ -371,13 +371,15 @@ def less_the_first(reached: Mapping[str, Mapping[int, dict[str, Any]]]) -> list[
     def by_seed(name: str, protocol: str) -> dict[str, float]:
         return {str(seed): result["projected"][protocol] for seed, result in reached.get(name, {}).items()}
 
-    asked = [(name, protocol) for name in reached if name != FIRST for protocol in ("knn", "linear")]
-    found = [paired_difference(by_seed(FIRST, protocol), by_seed(name, protocol)) for name, protocol in asked]
-    corrected = holm([math.nan if one is None else one.p for one in found])
-    said = {at: difference_words(one, p) for at, one, p in zip(asked, found, corrected, strict=True)}
-    return [
-        [name, said[name, "knn"], said[name, "linear"]] for name in dict.fromkeys(name for name, _ in asked)
-    ]
+    others = [name for name in reached if name != FIRST]
+    said = in_words(
+        {
+            (name, protocol): paired_difference(by_seed(FIRST, protocol), by_seed(name, protocol))
+            for name in others
+            for protocol in ("knn", "linear")
+        }
+    )
+    return [[name, said[name, "knn"], said[name, "linear"]] for name in others]
 
 
 def tried_cell(result: dict[str, Any] | None) -> str:

@@ -75,8 +75,8 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         encoder = nets.resnet(knobs.depth, norm=norm, dtype=dtype, shortcuts=knobs.shortcuts, **settings)
     if knobs.encoder == "amdim":
         features, depth, out = knobs.amdim
-        settings = {"features": features, "depth": depth, "out": out, "biases": "torch"}
-        encoder = nets.amdim(norm=norm, dtype=dtype, **settings)
+        ends = {"out": out, "biases": "torch"}
+        encoder = nets.amdim(features=features, depth=depth, norm=norm, dtype=dtype, **ends)
     if knobs.standardize != "none":
         encoder = nets.standardized(encoder, **nets.STATISTICS[knobs.standardize])
     head = {"layers": knobs.head_layers, "width": knobs.head_width or None, "until": knobs.from_layer}
