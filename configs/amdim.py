@@ -6,8 +6,9 @@
     jaxcl evaluate runs/amdim_imagenet --protocol mlp --set hidden=0 epochs=30 drops=[0.5,0.833]
     jaxcl plan configs/amdim.py --preset imagenet_large --machine h100-8 --input images
 
-cifar10: 91.2 % linear accuracy (as the SimCLR paper quotes it), the network of 256 features. stl10: 94.2 is quoted, of
-a network that is not published; here Falcon and Cho's, who report 93.8, at 64 pixels. imagenet: the README's command,
+cifar10: 91.2 % linear accuracy (as the SimCLR paper quotes it), the network of 256 features. stl10: Falcon and Cho's
+network, of which they report 93.8; schedule, clip and images are the authors' (theirs: a constant rate, 10, the
+unlabelled ones alone). imagenet: the README's command,
 "a bit over 62 %" by classifiers trained along, after 50 epochs. imagenet_large: 626 M parameters, 100 epochs and 68.1 %
 with, unlike here, Fast AutoAugment's policy. Classifiers see images augmented as in pretraining; without hidden=0 they
 have a hidden layer. The authors estimate batch norm's statistics on test images first (`mlp_probe`). Not run here.
@@ -29,6 +30,9 @@ class Knobs(CommonKnobs):
     features: int = 256  # channels of the encoder's first layer
     depth: int = 10  # layers in each of its blocks
     out: int = 2048  # width of what is compared
+    groups: int = (
+        1  # groups of a batch, each with its own statistics (--chunks N: groups / N in a chunk); 1: no groups
+    )
     hue: float = 0.2  # strength of the jitter's change of hue
     standardize: Literal["cifar10", "stl10", "imagenet"] = "cifar10"  # whose mean and standard deviation
     clip: float = 20.0  # scores stay within plus and minus this
@@ -47,14 +51,15 @@ STL10 |= {"standardize": "stl10"}
 PRESETS = {
     "cifar10": Knobs(),
     "stl10": Knobs(**STL10, features=192, out=1536, depth=8, batch_size=200),
-    "imagenet": Knobs(**IMAGENET, epochs=50, falls=(30, 45), features=192, out=1536, depth=8),
+    # README: on 4 GPUs, each with batch statistics of its own.
+    "imagenet": Knobs(**IMAGENET, epochs=50, falls=(30, 45), features=192, out=1536, depth=8, groups=4),
     "imagenet_large": Knobs(**IMAGENET, epochs=100, falls=(60, 90), features=320, out=2560),
 }
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
-    net = {"norm": nets.batch_norm(axis_name=axis), "out": knobs.out, "biases": "torch"}
+    net = {"norm": nets.batch_norm(axis_name=axis, groups=knobs.groups), "out": knobs.out, "biases": "torch"}
     encoder = nets.amdim(features=knobs.features, depth=knobs.depth, dtype=dtype, **net)
     head = nets.amdim_head(**net)
     views = augment.each_view([augment.amdim(size, hue=knobs.hue)] * 2, shared=augment.flip())

@@ -31,7 +31,10 @@ class Knobs(CommonKnobs):
     loss: Literal["softmax", "nce"] = "nce"  # the paper's binary NCE of the scores, or a softmax over them
     depth: int = 18  # of each ResNet
     features: int = 32  # channels of its first stage; 64 is a whole ResNet, 32 one of half the width
-    stem: Literal["cifar", "imagenet"] = "cifar"  # 3x3; or 7x7 and a pool, each with stride 2
+    stem: Literal["cifar", "imagenet"] = "cifar"  # 3x3; or 7x7 of 64 channels and a pool, each with stride 2
+    groups: int = (
+        1  # groups of a batch, each with its own statistics (--chunks N: groups / N in a chunk); 1: no groups
+    )
     negatives: int = 16384  # of each query, from a memory of all images; 0: of the batch
     temperature: float = 0.07  # scores are divided by it
     momentum: float = 0.5  # what a row of the memory keeps at each visit
@@ -43,7 +46,8 @@ class Knobs(CommonKnobs):
 
 
 IMAGENET = {"data": "tfds:imagenet2012", "size": 224, "encoded": True, "input": "host", "min_area": 0.08}
-IMAGENET |= {"depth": 50, "stem": "imagenet"}
+# README: at least four GPUs, each with batch statistics of its own.
+IMAGENET |= {"depth": 50, "stem": "imagenet", "groups": 4}
 # Crops of 64 pixels come out of all 96.
 STL10 = {"data": "tfds:stl10", "train_on": "unlabelled", "size": 64, "encoded": True, "input": "host"}
 PRESETS = {
@@ -56,8 +60,14 @@ PRESETS = {
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
-    net = {"norm": nets.batch_norm(axis_name=axis), "dtype": dtype, "zero_init_last_gamma": False}
+    net = {
+        "norm": nets.batch_norm(axis_name=axis, groups=knobs.groups),
+        "dtype": dtype,
+        "zero_init_last_gamma": False,
+    }
     net |= {"stem": knobs.stem, "pool": "torch", "features": knobs.features, "initialization": "torch"}
+    # The authors' 7x7 stem is as wide whatever comes above it.
+    net["stem_features"] = 64 if knobs.stem == "imagenet" else None
     encoder = lean(nets.resnet(knobs.depth, **net))
     head = nets.mlp_head(norm=nets.no_norm(), hidden=(), out=128, initialization="torch")
     softmax, nce = losses.keyless(losses.softmax_nce), losses.keyless(losses.binary_nce, images=about.count)

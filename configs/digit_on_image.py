@@ -5,7 +5,8 @@
     jaxcl plot runs/digit_on_image-sweep --knob unique --lines labels
 
 DigitOnImageNet of "Intriguing Properties of Contrastive Losses" (Chen, Luo and Li, 2021, arXiv:2011.02803, figure 4b),
-made as in `digits_on_tf_flowers.ipynb`, but of a photograph's centre square, not of all of it squeezed. By default
+made as in `digits_on_tf_flowers.ipynb`, but that a digit stays with its photograph (there it is drawn anew in every
+pass), of the centre square, not of all of it squeezed, and antialiased. By default
 CIFAR-10 enlarged to 64 pixels with digits of 8, for one GPU. imagenet100: the published 224 pixels with nine digits of
 28 and a ResNet-50, of a hundred classes (40 GB of disk), for eight GPUs, by SGD where the paper has LARS. Published
 finding: the more digits, the higher the accuracy on digits (of one there is none), the lower on photographs. Not run.

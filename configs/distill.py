@@ -2,13 +2,13 @@
 
     jaxcl train configs/supervised.py --run-dir runs/teacher --data-dir DATA_DIR                       a teacher
     jaxcl train configs/distill.py --teacher runs/teacher --features 16 32 64 128 --data-dir DATA_DIR  a smaller student
-    jaxcl train configs/distill.py --teacher runs/teacher --data-dir DATA_DIR                          self-distillation
+    jaxcl train configs/distill.py --teacher runs/teacher --temperature 0.1 --data-dir DATA_DIR        self-distillation
     jaxcl evaluate runs/distill --protocol knn linear              ("joint" is the student's classifier)
 
 The teacher is a run with a classifier: of supervised.py, from scratch or fine-tuned on few labels; or any run with
 --probe. It must see images of the same size and classes, and stay until the student has learnt. SimCLRv2's recipe is a
-teacher that was fine-tuned on 1 or 10 % of ImageNet's labels, all its images, 400 epochs, crop and flip, temperature
-0.1 (1 where the teacher was not fine-tuned), and otherwise the settings of pretraining: LARS with 0.1 sqrt(batch),
+teacher that was fine-tuned on 1 or 10 % of ImageNet's labels, all its images, 400 epochs, crop and flip, temperature 1
+for a smaller student (0.1 for self-distillation), and otherwise the settings of pretraining: LARS with 0.1 sqrt(batch),
 batch 4096, weight decay 1e-4, warm-up of 5 %:
 
     jaxcl train configs/distill.py --teacher runs/fine-tuned --data tfds:imagenet2012 --encoder resnet --depth 50
@@ -38,7 +38,7 @@ class Knobs(CommonKnobs):
     stem: Literal["cifar", "imagenet"] = "cifar"
     sk: bool = False  # selective kernels (ratio 0.0625) and ResNet-D
     shortcuts: Literal["where_needed", "of_every_stage"] = "where_needed"  # as in supervised.py
-    temperature: float = 0.1  # of both distributions: 0.1 for a fine-tuned teacher, 1 for another
+    temperature: float = 1.0  # of both distributions: 1 for a smaller student, 0.1 for self-distillation
     scale: Literal["code", "equation"] = "code"  # of the loss: temperature^2 times the equation, or it
     distill_weight: float = 1.0  # below 1, the labels' cross-entropy has the rest; 1: no look at labels
     optimizer: Literal["adamw", "lars"] = "adamw"

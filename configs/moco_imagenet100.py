@@ -6,7 +6,8 @@
     jaxcl evaluate runs/moco_imagenet100_v1_ft --protocol linear_moco --set epochs=60 schedule=constant min_area=0.2
 
 The settings are those of the authors' code (DTennant/CL-Visualizing-Feature-Transformation): 65,536 keys, decay 0.99,
-a cosine that moves once an epoch and ends at a thousandth, mixing from the first step. v1: linear head, temperature
+a cosine that moves once an epoch and ends at a thousandth, mixing from the first step (there each GPU draws the factors
+of its part of a batch). v1: linear head, temperature
 0.07; v2: hidden layer, 0.2, blur. One side mixed alone is ours (`feature_transform.mixing`). It reports 77.2 % linear
 accuracy for v1_ft after 200 epochs, 6 points less or worse for v1; CMC's authors report 73.4 for a MoCo of theirs. Its
 notebook: v1 after 100 epochs has 46.5, 56.2, 53.1 % at decays of 0.9, 0.99, 0.999. Not run. Classes: jaxcl.data.classes

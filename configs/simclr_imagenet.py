@@ -6,8 +6,9 @@
 The default knobs are the paper's section 2.3: batch 4096, LARS with learning rate 0.3 for 256 images, weight decay
 1e-6, temperature 0.1, a head of two layers. It reports 64.5 % linear accuracy after 100 epochs and 69.3 % after 1000,
 on 32 to 128 TPU v3 cores. Small batches want the square root: at 256 images 57.5 % becomes 62.8 % (100 epochs, table
-B.1) by --batch-size 256 --rate-rule sqrt --learning-rate 0.075. The recipe that came with SimCLRv2's code, 64.5 % as
-well, is --head-layers 3 --weight-decay 1e-4 --brightness-form multiply, with the square root. Loss and steps are the
+B.1) by --batch-size 256 --rate-rule sqrt --learning-rate 0.075. The recipe that came with SimCLRv2's code is
+--head-layers 3 --weight-decay 1e-4 --brightness-form multiply, with the square root (the 64.5 % beside it in the README
+are of the first version: an author, issue 119). Loss and steps are the
 code's: the means of both views are added, and batches run on from epoch to epoch (31,279 steps). Not run here.
 `tfds:imagenet2012` must have been prepared in DATA_DIR from the archives of image-net.org. What the host decodes bounds
 the speed: of 500 x 375 pixels, a core makes the paper's two views of some 135 images a second (--input host) or decodes

@@ -28,7 +28,7 @@ class Knobs(CommonKnobs):
     out: int = 1280  # width of what is compared
     hue: float = 0.2  # strength of the jitter's change of hue
     standardize: Literal["cifar10", "stl10", "imagenet"] = "cifar10"  # whose mean and standard deviation
-    clip: float = 20.0  # scores stay within plus and minus this
+    clip: float = 10.0  # scores stay within plus and minus this
     penalty: float = 0.05  # weight of the mean squared score
     learning_rate: float = 2e-4  # of Adam, always the same
     weight_decay: float = 1e-5  # on the gradient, of all parameters

@@ -124,6 +124,9 @@ def mixing(
 ) -> Transform:
     """The transform that `moco` takes: extrapolated positives, interpolated negatives, or one of the two.
 
+    A factor, and the permutation of negatives, is drawn for the whole batch. The authors' code draws them on every GPU,
+    for its part of the batch.
+
     positives, negatives
         alpha of each Beta distribution; None leaves that side as it is. The defaults are those of the paper's runs. Of
         one side alone the authors' code always draws a factor for every entry, from Beta(2, 2), whatever its options

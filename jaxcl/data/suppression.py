@@ -169,7 +169,8 @@ def digit_on_image(
 ) -> dict[str, Images]:
     """DigitOnImageNet: a digit pasted nine times over each photograph, resized to [size, size].
 
-    The digit is one of the first `unique` of `digits`, drawn once an image; more of them make it a finer shortcut.
+    The digit is one of the first `unique` of `digits`, drawn once an image; more of them make it a finer shortcut. (The
+    authors' notebook draws it anew in every pass over the images.)
     It is `size` / 8 pixels wide (28 at the published 224), stands at nine fixed positions, and the brighter of digit
     and photograph counts, pixel by pixel and channel by channel (`digits_on_tf_flowers.ipynb`). All this comes before
     augmentation, so the views share the digit. Give the same `digits` for training and test images.

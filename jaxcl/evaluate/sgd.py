@@ -65,7 +65,8 @@ def linear_sgd(
     The defaults are those of SimCLR's README for CIFAR-10 (test images as they are). MoCo's protocol (He et al. 2020,
     section 4.1; main_lincls.py) is epochs=100, batch_size=256, learning_rate=30, nesterov=False, schedule="steps",
     start_std=0.01; LooC's on ImageNet-100 the same with epochs=200; CMC's with epochs=60, drops=(1/2, 2/3, 5/6) and
-    drop_factor=0.2; BYOL's is epochs=80, learning_rate=0.2 and start_std=0.022 with the defaults.
+    drop_factor=0.2; BYOL's is epochs=80, batch_size=4096, learning_rate=0.2 and start_std=0.022, of views whose
+    crops are uniform in area.
 
     The last incomplete batch of an epoch is dropped. The order is a function of (key, epoch), the augmentation of
     (key, step, the image's index), neither of the devices. `details` holds "losses", the mean cross-entropy of every

@@ -53,7 +53,7 @@ def distill(
     head
         of the student, as in `supervised`: its first layer is kept where it starts from a pretrained run.
     temperature
-        t. The paper has 0.1 where the teacher was fine-tuned, and 1 where it was not.
+        t. The paper has 1 for a student smaller than its teacher, and 0.1 for self-distillation.
     weight
         a of the paper's equation 3: (1 - a) times the cross-entropy with labels, and a times the loss above. The first
         is of the labelled images alone: a mean over those of the batch whose label is not -1, and 0 where there are
@@ -61,7 +61,7 @@ def distill(
     factor
         of the whole loss. 1 is the paper's equations; temperature^2 is that of the authors' notebook
         (distillation_self_training.ipynb, which runs at temperature 1, where both agree): a hundredth at 0.1. Whether
-        the paper's runs at 0.1 had it was not found.
+        the paper's self-distillation at 0.1 had it was not found.
     start
         as in `supervised`.
 

@@ -36,10 +36,9 @@ def yadim(
         the source and all are targets, as for AMDIM's maps (inferred); for an average instead:
         `extract=extract.average`.
     loss
-        (key, source, targets, axis_name=None) -> scalar: AMDIM's, `keyless(map_nce, clip=20.0)`.
+        (key, source, targets, axis_name=None) -> scalar: AMDIM's, `keyless(map_nce, clip=10.0)`.
         The similarity is a dot product, as it is remembered; that it is divided by sqrt(d), clipped and has a penalty,
-        as AMDIM's, is inferred. (Bolts clips AMDIM's scores at 10 where nobody says otherwise, the authors' command at
-        20.)
+        as AMDIM's, is inferred. (Bolts clips AMDIM's scores at 10, whatever its option says; its authors at 20.)
     head
         between the map and its comparison; None, which is inferred, compares it as it is. For an encoder whose last
         map is no embedding of its own (a ReLU at its end), `nets.amdim_head`, as configs/yadim_cifar10_cpu.py has it.

@@ -63,6 +63,7 @@ def resnet(
     excite: float = 0,
     pool: str = "same",
     shortcuts: str = "where_needed",
+    stem_features: int | None = None,
 ) -> Net:
     """ResNet-18, 34, 50, 101, 152 or 200: images [b, h, w, c] -> the outputs of its four stages.
 
@@ -78,6 +79,8 @@ def resnet(
         Wide ResNet-34 that Zagoruyko and Komodakis (2016, arXiv:1605.07146) have for ImageNet.
     features
         channels of the first stage, before `width`; 16 makes a network for a CPU.
+    stem_features
+        channels of the stem; None: of the first stage, `features` times `width`. 64 with any `features` in CMC's code.
     inner, groups
         of bottlenecks (depth 50 and more): multiplies the channels of their 3x3 convolutions, and cuts these into
         groups. torchvision's wide_resnet50_2 has inner=2, its resnext50_32x4d inner=2 and groups=32, its
@@ -127,6 +130,8 @@ def resnet(
         raise ValueError(f'shortcuts are "where_needed" or "of_every_stage"; got {shortcuts!r}.')
     if width < 1:
         raise ValueError(f"resnet's width multiplies its channels and must be at least 1; got {width}.")
+    if stem_features is not None and stem_features < 1:
+        raise ValueError(f"resnet's stem has at least one channel; got stem_features={stem_features}.")
     if not 1 <= stages <= 4:
         raise ValueError(f"a resnet has one to four stages; got stages={stages}.")
     blocks, bottleneck = DEPTHS[depth]
@@ -151,6 +156,7 @@ def resnet(
             excite,
             pool,
             shortcuts,
+            stem_features,
         )
     )
 
@@ -354,6 +360,7 @@ class ResNet(nn.Module):
     excite: float = 0
     pool: str = "same"
     shortcuts: str = "where_needed"
+    stem_features: int | None = None
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -362,7 +369,7 @@ class ResNet(nn.Module):
         def conv(channels, kernel, stride, name):
             return Conv(channels, kernel, stride, self.dtype, kernel_init=kernel_init, name=name)
 
-        channels = self.features * self.width
+        channels = self.stem_features or self.features * self.width
         if self.stem == "cifar":
             x = conv(channels, 3, 1, "stem")(x)
         elif self.variant == "d":

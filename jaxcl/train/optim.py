@@ -48,6 +48,15 @@ def is_norm_or_probe(path: str, parameter: Any) -> bool:
     return path.startswith("probe/") or is_bias_or_norm(path, parameter)
 
 
+def is_norm_of_encoder(path: str, parameter: Any) -> bool:
+    """As `is_bias_or_norm`, but for the bias of a classifier of labels, which SimCLR's code decays under SGD.
+
+    >>> is_norm_of_encoder("probe/bias", jnp.zeros(3)), is_norm_of_encoder("encoder/stem_norm/bias", jnp.zeros(3))
+    (False, True)
+    """
+    return not path.startswith("probe/") and is_bias_or_norm(path, parameter)
+
+
 def lars(
     learning_rate: LearningRate,
     *,
@@ -58,6 +67,7 @@ def lars(
     undecayed: Exclude | None = None,
     nesterov: bool = False,
     momentum_includes_lr: bool = True,
+    clip: bool = False,
 ) -> optax.GradientTransformation:
     """Layer-wise adaptive rate scaling (You, Gitman and Ginsburg, 2017, arXiv:1708.03888), as SimCLR uses it.
 
@@ -80,6 +90,9 @@ def lars(
         w <- w - learning_rate v (BYOL). They differ only where the rate changes, but warm-up and cosine always do.
     nesterov
         steps along momentum v + the newest term in place of v.
+    clip
+        trust <- min(trust / learning_rate, 1) before it is used, so that momentum aside a step is the smaller one of
+        trust g and learning_rate g: LARC (NVIDIA's apex), which solo-learn's recipes have.
 
     >>> tx = lars(0.1, momentum=0.0, trust_coefficient=0.5)
     >>> w = {"kernel": jnp.array([[3.0, 4.0]])}                        # |w| = 5, |g| = 2: trust = 0.5 * 5 / 2
@@ -94,9 +107,35 @@ def lars(
         return _excluding(undecayed or exclude, params)
 
     decay = [] if _is_zero(weight_decay) else [optax.add_decayed_weights(weight_decay, mask=to_decay)]
-    trust = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), included)
+    ratio = (
+        _scale_by_clipped_ratio(learning_rate, trust_coefficient)
+        if clip
+        else optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient)
+    )
+    trust = optax.masked(ratio, included)
     rate, buffer = optax.scale_by_learning_rate(learning_rate), optax.trace(momentum, nesterov)
     return optax.chain(*decay, trust, *((rate, buffer) if momentum_includes_lr else (buffer, rate)))
+
+
+def _scale_by_clipped_ratio(learning_rate: LearningRate, coefficient: Number) -> optax.GradientTransformation:
+    """g <- min(coefficient |w| / (|g| learning_rate), 1) g; g as it is where either norm is 0."""
+
+    def scale(params, rate, grads):
+        def one(w, g):
+            sizes = jnp.linalg.norm(w), jnp.linalg.norm(g)
+            longest = coefficient * sizes[0]  # |trust g|
+            there = (sizes[0] > 0) & (sizes[1] > 0)
+            return g * jnp.where(there, jnp.minimum(longest / jnp.where(there, sizes[1] * rate, 1), 1), 1)
+
+        return jax.tree.map(one, params, grads)
+
+    def update(grads, state, params=None):
+        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        return scale(params, rate, grads), optax.ScaleByScheduleState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(
+        lambda params: optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)), update
+    )
 
 
 def sgd(
@@ -106,17 +145,20 @@ def sgd(
     nesterov: bool = False,
     weight_decay: Number = 0.0,
     decay_all: bool = True,
+    undecayed: Exclude | None = None,
 ) -> optax.GradientTransformation:
     """g <- g + weight_decay w; v <- momentum v + g; w <- w - learning_rate v.
 
     decay_all: whether biases and normalization are decayed as well. MoCo and the methods built on its code do so;
-    False leaves out biases and normalization (`is_bias_or_norm`).
+    False leaves out biases and normalization (`is_bias_or_norm`). undecayed: (path, parameter) -> bool; the parameters
+    that are left out, in its place.
 
     >>> tx = sgd(0.25, weight_decay=0.5)
     >>> tx.update(jnp.ones(1), tx.init(jnp.ones(1)), jnp.full(1, 2.0))[0].tolist()      # -0.25 (1 + 0.5 * 2)
     [-0.5]
     """
-    mask = None if decay_all else lambda params: _excluding(is_bias_or_norm, params)
+    exclude = undecayed or (None if decay_all else is_bias_or_norm)
+    mask = None if exclude is None else lambda params: _excluding(exclude, params)
     decay = [] if _is_zero(weight_decay) else [optax.add_decayed_weights(weight_decay, mask=mask)]
     return optax.chain(*decay, optax.trace(momentum, nesterov), optax.scale_by_learning_rate(learning_rate))
 

@@ -309,11 +309,16 @@ def test_cmc_compares_with_a_memory_of_all_images_by_binary_nce(preset, temperat
     assert parts.similarity["temperature"] == temperature
 
 
-@pytest.mark.parametrize("preset", ["cifar10", "stl10", "imagenet", "imagenet_large"])
-def test_amdims_scores_are_clipped_and_penalized_as_in_its_code(preset):
-    """train.py: tclip 20; costs.py: 0.05 of the mean square."""
-    settings = settings_of(made("amdim", IMAGENET, f"--preset {preset}").method.five_parts.loss["loss"])[1]
-    assert (settings["clip"], settings["penalty"]) == (20.0, 0.05)
+@pytest.mark.parametrize(
+    ("name", "preset", "clip"),
+    [("amdim", preset, 20.0) for preset in ("cifar10", "stl10", "imagenet", "imagenet_large")]
+    + [("yadim", preset, 10.0) for preset in ("cifar10", "stl10", "imagenet")],
+)
+def test_amdims_scores_are_clipped_and_penalized_as_in_its_code(name, preset, clip):
+    """train.py: tclip 20; costs.py: 0.05 of the mean square. Bolts: amdim_module.py makes FeatureMapContrastiveTask
+    without a clip, whose default is 10."""
+    settings = settings_of(made(name, IMAGENET, f"--preset {preset}").method.five_parts.loss["loss"])[1]
+    assert (settings["clip"], settings["penalty"]) == (clip, 0.05)
 
 
 # A config -> its alphas. The second and third are no command of theirs: each is its side of "both".
@@ -372,16 +377,19 @@ def test_one_side_alone_is_mixed_as_within_both_and_the_codes_by_the_entry(mix):
         "simclr_imagenet",
         "simclr_v2",
         "byol --preset imagenet",
+        "cmc --preset imagenet",
+        "cmc --preset imagenet_2x",
+        "amdim --preset imagenet",
     ],
 )
 def test_batch_norm_sees_an_eighth_of_mocos_batch_and_all_of_simclrs(row):
-    """main_moco.py on 8 GPUs, the demo's SplitBatchNorm; run.py, global_bn; configs/byol.py, cross_replica_axis. All: a
-    momentum of 0.9 (PyTorch's 0.1)."""
+    """main_moco.py on 8 GPUs, the demo's SplitBatchNorm; run.py, global_bn; configs/byol.py, cross_replica_axis; the
+    README of CMC and AMDIM: DataParallel on four GPUs. All: a momentum of 0.9 (PyTorch's 0.1)."""
     name, *words = row.split()
     parts = made(name, IMAGENET, words).method.five_parts
-    groups = 8 if name.startswith(("moco", "looc")) else 1
+    groups = {"moco": 8, "looc": 8, "cmc": 4, "amdi": 4}.get(row[:4].strip(), 1)
     norm = f"norm=BatchNorm(groups={groups}, views=1, momentum=0.9, epsilon=1e-05)"
-    assert norm in described(parts.encoder["encoder"])
+    assert norm in described(parts.encoder)
 
 
 # Kernels from a representation of 2048 or 512 numbers on, and whether there are biases and norms: moco/builder.py
@@ -554,9 +562,9 @@ def test_images_are_standardized_as_by_amdims_code(name, preset):
 
 @pytest.mark.parametrize("preset", ["cifar10", "stl10", "imagenet"])
 def test_cpcs_loss_is_the_sum_of_the_double_loop_in_bolts(preset):
-    """self_supervised_learning.py, CPCTask: of target_dim 64, predictions times embed_scale 0.1; for every number of
-    steps_to_ignore up to h - 2 the cross-entropy of each i from it plus 1 to h - 1, row r against row r + i + 1 among
-    all vectors of the batch; added."""
+    """self_supervised_learning.py, CPCTask, on one GPU: of target_dim 64, predictions times embed_scale 0.1; for every
+    number of steps_to_ignore up to h - 2 the cross-entropy of each i from it plus 1 to h - 1, row r against row
+    r + i + 1 among all vectors of the batch; added."""
     parts = made("cpc", CIFAR, f"--preset {preset}").method.five_parts
     grid = jnp.zeros((2, 7, 7, 16))
     for one in ("target", "predictor"):
@@ -576,8 +584,11 @@ def test_cpcs_loss_is_the_sum_of_the_double_loop_in_bolts(preset):
     assert parts.extraction["shared_predictor"]
     assert parts.extraction["rotations"] == 1
     below = parts.extraction["rows"](7)
-    loss = jax.jit(partial(parts.loss["loss"], below=below))
-    np.testing.assert_allclose(loss(jax.random.key(0), predictions, targets), total, rtol=1e-4)
+    # 3,072 images are compared in groups of those on one of 64 GPUs.
+    function, settings = settings_of(parts.loss["loss"])
+    assert settings.pop("group_size") == (48 if preset == "imagenet" else None)
+    loss = jax.jit(partial(function, **settings, below=below))
+    np.testing.assert_allclose(loss(predictions, targets), total, rtol=1e-4)
 
 
 @pytest.mark.parametrize("preset", ["cifar10", "stl10", "imagenet", "imagenet_large"])
@@ -636,10 +647,30 @@ def test_the_command_of_supervised_is_simclr_v2s_fine_tuning():
     assert [layer["kernel"].shape for layer in head.values() if "kernel" in layer] == [(2048, 2048)]
     assert [op.name for op in steps_in(recipe.views.recipes[0])] == ["crop", "flip", "clip"]
     # 10 %: 128,116 images, 30 epochs.
-    assert "(/10pct with --epochs 30; all labels, `tfds:imagenet2012`, from --from-layer 0.)" in docstring_of(
-        "supervised"
+    said = docstring_of("supervised")
+    assert (
+        "(/10pct with --epochs 30; all labels, `tfds:imagenet2012`, with --epochs 30 --from-layer 0.)" in said
     )
+    assert "0.005 sqrt(batch), 0.002 with --sk or a larger width" in said
     assert made("supervised", IMAGENET._replace(count=128116), words, epochs=30).steps == 3754
+    assert made("supervised", IMAGENET, words, epochs=30).steps == 30 * 1_281_167 // 1024 + 1
+
+
+def test_simclrs_reference_networks_learn_from_labels_by_sgd_whose_decay_spares_batch_norm_alone():
+    """An author in issue 10 of its code: SGD, 0.1 for 256 images, decay 1e-4, a cosine, as torchvision (momentum 0.9;
+    run.py: Nesterov); model_util.py, add_weight_decay: of all variables but batch_normalization."""
+    words = words_of("supervised", "--optimizer sgd", "--no-warmup")
+    recipe = made("supervised", IMAGENET, [*words, "--batch-size", "128", "--epochs", "100"])
+    w = {"encoder/kernel": 3.0, "encoder/scale": 3.0, "probe/kernel": 3.0, "probe/bias": 3.0}
+    params = nested({path: np.full(2, value) for path, value in w.items()})
+    params["encoder"]["kernel"], params["probe"]["kernel"] = jnp.full((2, 2), 3.0), jnp.full((2, 2), 3.0)
+    grads = jax.tree.map(jnp.zeros_like, params)
+    change, _ = recipe.optimizer.update(grads, recipe.optimizer.init(params), params)
+    decayed = -0.05 * (1 + 0.9) * 1e-4 * 3.0
+    truth = {"encoder": {"kernel": decayed, "scale": 0.0}, "probe": {"kernel": decayed, "bias": decayed}}
+    for room, arrays in truth.items():
+        for name, value in arrays.items():
+            np.testing.assert_allclose(change[room][name], value, rtol=1e-5, err_msg=f"{room}/{name}")
 
 
 def test_only_a_classifier_that_is_fine_tuned_starts_at_zero():
@@ -666,7 +697,7 @@ def taught(tmp_path, monkeypatch):
 
 def test_the_command_of_distill_is_simclr_v2s_distillation(taught):
     """Section 3 of the paper: 400 epochs, and as pretraining batch 4096, LARS 0.1 sqrt(4096) = 6.4, decay 1e-4 and a
-    warm-up of a twentieth; of views crop and flip; temperature 0.1 and no labels."""
+    warm-up of a twentieth; of views crop and flip; temperature 1 for a smaller student and no labels."""
     recipe = taught(words_of("distill", "--teacher runs/fine-tuned", "--data-dir DATA_DIR"))
     steps = 400 * 1_281_167 // 4096 + 1
     assert (recipe.batch_size, recipe.steps, recipe.labelled) == (4096, steps, False)
@@ -675,16 +706,18 @@ def test_the_command_of_distill_is_simclr_v2s_distillation(taught):
     np.testing.assert_allclose(recipe.learning_rate(jnp.int32(steps // 20)), 6.4, rtol=1e-6)
     assert [op.name for op in steps_in(recipe.views.recipes[0])] == ["crop", "flip", "clip"]
     loss = recipe.method.five_parts.loss
-    assert (loss["temperature"], loss["weight"]) == (0.1, 1.0)
+    assert (loss["temperature"], loss["factor"], loss["weight"]) == (1.0, 1.0, 1.0)
+    itself = taught(words_of("distill", "--temperature", "0.1"))
+    assert itself.method.five_parts.loss["temperature"] == 0.1
 
 
 @pytest.mark.parametrize(
     ("words", "factor"),
     [
-        ("", 0.01),  # the notebook's: temperature^2
-        ("--scale code", 0.01),
-        ("--temperature 1", 1.0),
-        ("--scale equation", 1.0),
+        ("--temperature 0.1", 0.01),  # the notebook's: temperature^2
+        ("--temperature 0.1 --scale code", 0.01),
+        ("", 1.0),
+        ("--temperature 0.1 --scale equation", 1.0),
         ("--scale equation --temperature 0.5", 1.0),
     ],
 )

@@ -209,3 +209,16 @@ def test_byols_kernels_start_as_haiku_has_them():
         scaled = np.asarray(kernel) * fan_in**0.5
         assert 1.9 < np.abs(scaled).max() <= 2 + 1e-5
         np.testing.assert_allclose(scaled.std(), 0.8796, rtol=0.02 if fan_in == 147 else 0.005)
+
+
+@pytest.mark.parametrize(("preset", "inner"), [("imagenet", 32), ("imagenet_2x", 128)])
+def test_cmcs_stem_has_64_channels_whatever_the_width(preset, inner):
+    """models/resnet.py: conv1 of 64 channels, self.base = 64 width for the stages alone."""
+    for encoder, channels in zip(
+        made("cmc", IMAGENET, f"--preset {preset}").five_parts.encoder["encoders"], (1, 2), strict=True
+    ):
+        shapes = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((2, 224, 224, channels)))[0]
+        kernels = {path: x.shape for path, x in by_path(shapes).items() if path.endswith("kernel")}
+        assert kernels["stem/kernel"] == (7, 7, channels, 64)
+        assert kernels["stage1_block1/shortcut/kernel"] == (1, 1, 64, 4 * inner)
+        assert (1, 1, 64, inner) in kernels.values()

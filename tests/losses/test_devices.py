@@ -154,6 +154,7 @@ LOSSES = {
     "softmax_nce": of_scores,
     "patch_nce": partial(of_grids, block_size=0),
     "patch_nce blockwise": partial(of_grids, block_size=8),
+    "patch_nce in groups": partial(of_grids, block_size=0, group_size=2),
     "regression": of_views(losses.regression),
     "negative_cosine": of_views(losses.negative_cosine),
 }

@@ -156,3 +156,33 @@ def test_patch_nce_of_what_is_alike_is_the_log_of_all_patches_of_the_batch():
 def test_rows_beyond_the_grid_are_refused():
     with pytest.raises(ValueError, match="below must be 1 to 3 rows for a grid of 4 rows; got 4"):
         patch_nce(jnp.ones((3, 4, 5, 2)), jnp.ones((3, 4, 5, 2)), below=4)
+
+
+def test_patch_nce_of_groups_compares_neighbours_in_the_batch_alone():
+    """As Bolts does on the GPUs of a batch: the mean of the loss of each of them."""
+    p, t = jnp.asarray(draw(0, 6, 4, 3, 5), jnp.float32), jnp.asarray(draw(1, 6, 4, 3, 5), jnp.float32)
+    for block_size in (0, 5):
+        loss = partial(patch_nce, below={1: 1.0, 2: 0.5}, block_size=block_size)
+        both = jax.jit(
+            lambda p, t, loss=loss: (
+                loss(p, t, group_size=2),
+                [loss(p[i : i + 2], t[i : i + 2]) for i in (0, 2, 4)],
+            )
+        )
+        groups, apart = both(p, t)
+        np.testing.assert_allclose(groups, np.mean(apart), rtol=1e-6)
+    whole = jax.jit(lambda p, t: (patch_nce(p, t, below=1, group_size=6), patch_nce(p, t, below=1)))(p, t)
+    assert float(whole[0]) == float(whole[1])
+    with pytest.raises(ValueError, match="compares groups of 4 images, and the 6 of a batch"):
+        patch_nce(p, t, below=1, group_size=4)
+
+
+def test_of_3072_images_on_64_gpus_each_patch_is_compared_with_48_times_49():
+    """Falcon and Cho's weights 1 to 5 of a grid of 7 x 7; what is alike is found by chance."""
+    from jaxcl.methods.cpc import falcon_cho_rows
+
+    grid = jax.ShapeDtypeStruct((3072, 7, 7, 1), jnp.float32)
+    assert jax.eval_shape(partial(patch_nce, below=falcon_cho_rows(7), group_size=48), grid, grid).shape == ()
+    few = jnp.zeros((96, 7, 7, 1))
+    value = jax.jit(partial(patch_nce, below=falcon_cho_rows(7), group_size=48))(few, few)
+    np.testing.assert_allclose(value, 15 * np.log(48 * 49), rtol=1e-5)

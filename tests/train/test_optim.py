@@ -114,6 +114,46 @@ def test_lars_moves_a_weight_that_is_zero():
     np.testing.assert_allclose(updates, -0.1)
 
 
+def test_a_clipped_step_is_at_most_the_rate_times_the_gradient():
+    """solo-learn's lars.py, clip_lars_lr: the trust ratio over the rate, at most 1; then momentum, then the rate."""
+    w = jnp.array([[3.0, 4.0]])  # of norm 5
+    grads = [jnp.array([[0.0, size]]) for size in (0.01, 2.0, 0.0)]
+
+    def first(rate, clip, g):
+        tx = optim.lars(rate, trust_coefficient=0.02, clip=clip, momentum_includes_lr=False)
+        return np.asarray(tx.update(g, tx.init(w), w)[0][0])
+
+    np.testing.assert_allclose(
+        first(0.5, True, grads[0]), [0, -0.005], rtol=1e-6
+    )  # trust 10, so at most the rate
+    np.testing.assert_allclose(
+        first(0.5, True, grads[1]), [0, -0.1], rtol=1e-6
+    )  # trust 0.05, whatever the rate
+    np.testing.assert_allclose(
+        first(0.5, False, grads[0]), [0, -0.05], rtol=1e-6
+    )  # trust 0.1 / 0.01, times the rate
+    np.testing.assert_allclose(first(0.5, False, grads[1]), [0, -0.05], rtol=1e-6)
+    assert (first(0.5, True, grads[2]) == 0).all()
+    assert (first(lambda step: 0.0 * step, True, grads[1]) == 0).all()  # the first step of a warm-up
+
+    # Three steps of a schedule, written out; a bias is neither adapted nor clipped.
+    rates = [0.0, 0.5, 0.2]
+    tx = optim.lars(
+        lambda step: jnp.asarray(rates)[step], trust_coefficient=0.02, clip=True, momentum_includes_lr=False
+    )
+    params = {"kernel": w, "bias": jnp.ones(2)}
+    state, v, plain = tx.init(params), np.zeros((1, 2)), np.zeros(2)
+    for rate, g in zip(rates, [grads[0], grads[1], grads[1]], strict=True):
+        kernel = np.asarray(params["kernel"], np.float64)
+        ratio = 0.02 * np.linalg.norm(kernel) / np.linalg.norm(g)
+        v = 0.9 * v + (min(ratio / rate, 1) if rate else 1) * np.asarray(g)
+        plain = 0.9 * plain + np.asarray(g)[0]
+        updates, state = jax.jit(tx.update)({"kernel": g, "bias": g[0]}, state, params)
+        np.testing.assert_allclose(updates["kernel"], -rate * v, rtol=1e-5, atol=1e-9)
+        np.testing.assert_allclose(updates["bias"], -rate * plain, rtol=1e-5, atol=1e-9)
+        params = jax.tree.map(jnp.add, params, updates)
+
+
 def test_exclude_is_asked_by_path():
     asked = {}
 
