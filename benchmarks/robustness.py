@@ -66,6 +66,11 @@ def tables_of(cells: Mapping[At, Cell]) -> list[str]:
         tables.append("Missing: " + "; ".join(missing) + ".")
     elif len({name for name, _, _ in cells}) == 2:
         tables.append(table_of(*beside_each_other(cells)))
+    if unfinished := unfinished_of(cells):
+        tables.append(
+            "The linear classifier of these trained encoders had not converged when it was stopped, after 500"
+            f" iterations: {'; '.join(unfinished)}."
+        )
     diverged = [
         f"{' '.join(at)} with seed {seed} ({kept['diverged']})"
         for at, cell in cells.items()
@@ -91,6 +96,20 @@ def missing_of(cells: Mapping[At, Cell]) -> list[str]:
         for at, cell in cells.items()
         if len(cell.kept) < len(cell.seeds)
     ]
+
+
+def unfinished_of(cells: Mapping[At, Cell]) -> list[str]:
+    """The choices, and their seeds, whose linear classifier had not converged."""
+    seeds = {
+        at: [
+            seed
+            for seed, kept in cell.kept.items()
+            for row in kept["results"]
+            if (row["protocol"], row["encoder"]) == ("linear", "trained") and row.get("converged") is False
+        ]
+        for at, cell in cells.items()
+    }
+    return [f"{' '.join(at)} (seed {', '.join(found)})" for at, found in seeds.items() if found]
 
 
 def each_choice(cells: Mapping[At, Cell]) -> tuple[list[str], list[list[str]]]:

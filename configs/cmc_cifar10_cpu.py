@@ -7,7 +7,7 @@
 Views are cropped and flipped only, as in the paper, and negatives are the other images of the batch. The paper's memory
 of all images is for its 240 epochs: after two of them, at 1024 negatives, kNN accuracy was below that of the untrained
 encoders. In the batch, --epochs 4 reaches 52.9 +- 0.8 % kNN and 57.0 +- 0.4 % linear accuracy in three minutes of one
-core (three seeds; raw pixels 36.1 and 41.5, the untrained encoders 40.4 and 49.2).
+core (standard deviation over three seeds; raw pixels 36.1 and 41.5, the untrained encoders 40.4 and 49.2).
 
 --space lab and ycbcr are standardized as in the authors' code, ydbdr as in PyContrast, whose CMC also jitters colors.
 What is not the paper's: encoder, batch, AdamW with a cosine and the temperature (cmc.py has them).

@@ -4,8 +4,8 @@
     jaxcl evaluate runs/cpc_cifar10_cpu --protocol knn linear
 
 The encoder is that of simclr_cifar10_cpu.py, smaller and with layer norm. With --epochs 1 it reached 47.9 +- 0.8 % kNN
-and 51.8 +- 1.0 % linear accuracy in five minutes of one core (2026-11-22, with other colors; three seeds; raw pixels
-36.1 and 41.5, its untrained encoder 36.4 and 47.0); the linear probe then takes ten more.
+and 51.8 +- 1.0 % linear accuracy in five minutes of one core (2026-11-22, with other colors; standard deviation over
+three seeds; raw pixels 36.1 and 41.5, its untrained encoder 36.4 and 47.0); the linear probe then takes ten more.
 
 What is not as Falcon and Cho ran it (cpc.py, docs/fidelity.md): the encoder; patches are changed one by one, as by
 Henaff et al. (after half an epoch kNN of the averaged grid was 35.0 % with it and 32.5 with --no-patchwise; one seed);

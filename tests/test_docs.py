@@ -343,6 +343,12 @@ def test_figures_of_methods_are_those_of_the_readme_or_of_a_measurement():
                 assert figure in known, f"{page.name}: {figure}"
 
 
+def test_a_page_says_which_spread_it_means():
+    for page in [ROOT / "README.md", *(page for page in DOCS if page.parent.name == "methods")]:
+        for section in page.read_text().split("\n## "):
+            assert "±" not in section or re.search(r"standard deviation|95\s%", section), (page, section[:60])
+
+
 def parsers(command, monkeypatch):
     """The parsers with which a command reads its words, asked for by no words at all."""
     made = []

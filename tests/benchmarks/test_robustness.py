@@ -213,6 +213,18 @@ def test_a_run_that_diverged_is_shown_and_its_seed_left_out():
     robustness.picture(made)
 
 
+def test_a_classifier_that_had_not_converged_is_named_with_its_seeds():
+    made = cells({})
+    for seed, converged in (("0", False), ("1", True), ("2", False)):
+        made[LOCAL].kept[seed]["results"][1]["converged"] = converged
+    made[LARGER].kept["1"]["results"][1]["converged"] = False
+    said = [table for table in robustness.tables_of(made) if "converged" in table]
+    assert [one.partition(": ")[2] for one in said] == [
+        f"{' '.join(LOCAL)} (seed 0, 2); {' '.join(LARGER)} (seed 1)."
+    ]
+    assert not any("converged" in table for table in robustness.tables_of(cells({})))
+
+
 def test_runs_of_two_devices_are_not_subtracted():
     made = cells({LOCAL: (39.0, 39.0, 39.0)})
     made[LOCAL].kept["1"]["device"] = "1 x NVIDIA H100"
