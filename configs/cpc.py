@@ -43,7 +43,7 @@ class Knobs(CommonKnobs):
     hue: float = 0.2  # strength of the jitter's change of hue
     standardize: Literal["cifar10", "stl10", "imagenet"] = "cifar10"  # whose mean and standard deviation
     scale: float = 0.1  # scores are multiplied by it
-    compared: int = 0  # images, neighbours in the batch, whose patches are compared with each other; 0: all
+    group_size: int = 0  # images, neighbours in the batch, whose patches are compared with each other; 0: all
     learning_rate: float = 4e-5  # of Adam, always the same
     weight_decay: float = 1e-5  # on the gradient, of all parameters
 
@@ -59,7 +59,7 @@ HENAFF |= {"blocks": (3, 4, 46), "represent": "average"}
 PRESETS = {
     "cifar10": Knobs(),
     "stl10": Knobs(**STL10, patch=16, stride=8, batch_size=144, learning_rate=1e-4),
-    "imagenet": Knobs(**IMAGENET, size=128, patch=32, stride=16, compared=48),
+    "imagenet": Knobs(**IMAGENET, size=128, patch=32, stride=16, group_size=48),
     "imagenet_henaff": Knobs(**IMAGENET, **HENAFF, variant="henaff"),
     "imagenet_pseudo_code": Knobs(**IMAGENET, **HENAFF, variant="pseudo_code"),
 }
@@ -81,7 +81,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         context=nets.masked_context(initialization=start, **padding),
         target=linear,
         predictor=linear,
-        loss=losses.keyless(losses.patch_nce, scale=knobs.scale, group_size=knobs.compared or None),
+        loss=losses.keyless(losses.patch_nce, scale=knobs.scale, group_size=knobs.group_size or None),
         patch=patch,
         **methods.CPC_VARIANTS[knobs.variant],
         represent={"flat": flatten, "average": pool}[knobs.represent],

@@ -304,7 +304,7 @@ SETTINGS = {
     | {"features": 320, "out": 2560, "depth": 10, "falls": (60, 90), "epochs": 100},
     ("cpc", "cifar10"): {"patch": 8, "stride": 4, "batch_size": 64, "learning_rate": 4e-5},
     ("cpc", "stl10"): {"patch": 16, "stride": 8, "batch_size": 144, "learning_rate": 1e-4, "size": 64},
-    ("cpc", "imagenet"): {"patch": 32, "stride": 16, "batch_size": 3072, "compared": 48, "size": 128},
+    ("cpc", "imagenet"): {"patch": 32, "stride": 16, "batch_size": 3072, "group_size": 48, "size": 128},
     ("cpc", "imagenet_henaff"): {"patch": 80, "stride": 36, "size": 260, "blocks": (3, 4, 46)},
     ("cmc", "imagenet"): CMC
     | {"temperature": 0.07, "min_area": 0.08, "depth": 50, "features": 32, "size": 224},
