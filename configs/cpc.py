@@ -8,13 +8,13 @@
 
 cifar10, stl10, imagenet: 84.5, 78.4 and 54.8 % are reported, with a hidden layer of 1024 in the classifier (of mlp loss
 and schedule are AMDIM's): 7 x 7 patches, the residual encoder with stages of 3, 4, 46 and 3 blocks and layer norm, one
-direction, Adam at a constant rate, 1000 epochs; of Bolts' data 5,000 images are held out, and 144 of STL-10 may be one
-GPU's of its four. imagenet_henaff, imagenet_pseudo_code: Henaff et al. (2019,
-arXiv:1905.09272) report 71.5 % linear accuracy with the first three stages (a "ResNet-161"), 6 x 6 patches of 80
-pixels, in words four directions, patches changed one by one. The schedule was not at hand (batch, rate and epochs are
-those of the other), nor what the augmentation of patches is made of (`augment.cpc_patches`). Their second evaluation, a
-residual classifier on the grid of patches for few labels, is the protocol "deep": with --represent flat and the grid's
-side (7, or 6 of the last two presets). Not run here.
+direction, Adam at a constant rate, 1000 epochs; Bolts holds out 50 images a class of ImageNet and 5,000 of the others,
+and its 144 of STL-10 are what one card holds: on four, as its page says, --batch-size 576 --group-size 144.
+imagenet_henaff, imagenet_pseudo_code: Henaff et al. (2019, arXiv:1905.09272) report 71.5 % linear accuracy with the
+first three stages (a "ResNet-161"), 6 x 6 patches of 80 pixels, in words four directions, patches changed one by one.
+The schedule was not at hand (batch, rate and epochs are those of the other), nor what the augmentation of patches is
+made of (`augment.cpc_patches`). Their second evaluation, a residual classifier on the grid of patches for few labels,
+is the protocol "deep": with --represent flat and the grid's side (7, or 6 of the last two presets). Not run here.
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,6 @@ class Knobs(CommonKnobs):
 
 IMAGENET = {"data": "tfds:imagenet2012", "encoded": True, "input": "host", "batch_size": 3072}
 IMAGENET |= {"standardize": "imagenet", "hue": 0.1}
-# Bolts compares what lies on one GPU, and had 64 for its 3,072 images.
 # Crops of 64 pixels come out of all 96.
 STL10 = {"data": "tfds:stl10", "train_on": "unlabelled", "size": 64, "encoded": True, "input": "host"}
 STL10 |= {"standardize": "stl10"}
@@ -59,6 +58,7 @@ HENAFF |= {"blocks": (3, 4, 46), "represent": "average"}
 PRESETS = {
     "cifar10": Knobs(),
     "stl10": Knobs(**STL10, patch=16, stride=8, batch_size=144, learning_rate=1e-4),
+    # Bolts compares what lies on one GPU, and had 64 for its 3,072 images.
     "imagenet": Knobs(**IMAGENET, size=128, patch=32, stride=16, group_size=48),
     "imagenet_henaff": Knobs(**IMAGENET, **HENAFF, variant="henaff"),
     "imagenet_pseudo_code": Knobs(**IMAGENET, **HENAFF, variant="pseudo_code"),

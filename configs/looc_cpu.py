@@ -8,9 +8,9 @@ Color (jitter with grayscale) and rotation by 90 degrees are among the augmentat
 for each that is asked to keep it. `moco_plus_plus` is MoCo with as many last layers as LooC++ has. At equal epochs LooC
 costs half as much again as MoCo. In the paper (ResNet-50, ImageNet-100) the accuracy on rotation is 43.3 % for MoCo and
 65.2 % for LooC, on classes 79.4 and 80.2 %, with rotation as the only space (--augmentations rotation). Here, with
-both, after 3 epochs of a smaller encoder, LooC tells the rotation 1.7 +- 1.0 points more often than MoCo, seed by seed,
-and the class no worse (benchmarks/results/leave-one-out.md); after 40 of a wider one on a GPU 6.4 +- 0.4 points, and
-the class 2.7 +- 0.3 (leave-one-out-h100.md there).
+both, after 3 epochs of a smaller encoder, LooC tells the rotation 1.7 +- 1.0 points more often than MoCo (95 %), seed
+by seed, and the class no worse (benchmarks/results/leave-one-out.md); after 40 of a wider one on a GPU 6.4 +- 0.4
+points, and the class 2.7 +- 0.3 (leave-one-out-h100.md there).
 """
 
 from dataclasses import dataclass

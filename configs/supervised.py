@@ -16,10 +16,15 @@ of the labels, from layer 1 of the head; 57.9 and 68.4 % with ResNet-50) on its 
         --no-warmup --weight-decay 0 --dtype bfloat16 --data-dir DATA_DIR
 
 (/10pct with --epochs 30; all labels, `tfds:imagenet2012`, with --epochs 30 --from-layer 0.) Its reference networks
-(76.6 % with ResNet-50) were trained as torchvision's, with a cosine: --optimizer sgd --learning-rate 0.1 --rate-rule
-linear --weight-decay 1e-4 --no-warmup (an author, issue 10 of its code; on CIFAR-10 100 epochs of batches of 128, issue
-83). Not run here. A run that starts from another begins with its batch statistics, and trains all parameters; the
-classifier starts at zero. A reference row has the encoder and start of the run beside it: ResNets of MoCo, LooC and
+(76.6 % with ResNet-50) were trained as torchvision's, by SGD with 0.1 for 256 images and a decay of 1e-4, but with a
+cosine (an author, issue 10 of its code; of CIFAR-10, issue 83: ResNet-18, 100 epochs of batches of 128, no warm-up):
+
+    jaxcl train configs/supervised.py --data tfds:imagenet2012 --encoder resnet --depth 50 --stem imagenet --size 224
+        --encoded --input host --optimizer sgd --learning-rate 0.1 --rate-rule linear --weight-decay 1e-4
+        --batch-size 256 --epochs 90 --no-warmup --dtype bfloat16 --data-dir DATA_DIR
+
+Not run here. A run that starts from another begins with its batch statistics, and trains all parameters; the classifier
+starts at zero. A reference row has the encoder and start of the run beside it: ResNets of MoCo, LooC and
 simclr_cifar10.py have --initialization torch --no-zero-init-last-gamma, BYOL's --initialization haiku (of depth 18 and
 34 --no-zero-init-last-gamma too), and depths 18 and 34 of simclr_imagenet.py, simclr_v2.py, simclr_cifar10.py --details
 simclr and byol.py's presets of ImageNet --shortcuts of_every_stage, also to be fine-tuned. amdim.py has --encoder amdim

@@ -7,7 +7,8 @@ With --batch-size 128 --epochs 2 it reached 46.9 +- 0.2 % kNN and 51.6 +- 0.4 % 
 core (2026-11-22, with other colors; standard deviation over three seeds; raw pixels 36.1 and 41.5, its untrained
 encoder 41.9 and 47.7). The paper's main results have, as far as is known, AMDIM's encoder (--encoder amdim), whose last
 map is one vector, compared as it is (--no-head), with AMDIM's loss. Here another encoder is the default, and a network
-embeds the positions of its last map; the other settings are AMDIM's or those of amdim_cifar10_cpu.py.
+embeds the positions of its last map; the other settings are AMDIM's (a clip of 20, for Bolts' 10) or those of
+amdim_cifar10_cpu.py.
 """
 
 from dataclasses import dataclass

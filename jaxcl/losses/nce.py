@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
-import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.scipy.special import logsumexp
 
 from jaxcl import collectives
@@ -118,9 +118,11 @@ def patch_nce(
         )
     n, h, w, d = targets.shape
     if group_size is not None and group_size != n * collectives.size(axis_name):
+        check_groups(n, group_size)
         loss = partial(patch_nce, below=below, scale=scale, similarity=similarity, block_size=block_size)
-        groups = [in_groups(grids, group_size) for grids in (predictions, targets)]
-        return collectives.mean(jnp.mean(jax.vmap(loss)(*groups)), axis_name)
+        of_own = partial(of_groups, loss, group_size)
+        values = collectives.by_rows(of_own, predictions, targets, together=group_size, axis_name=axis_name)
+        return collectives.mean(jnp.mean(values), axis_name)
     weights = dict(below) if isinstance(below, Mapping) else {below: 1.0}
     for rows in weights:
         if not 0 < rows < h:
@@ -222,15 +224,23 @@ def softmax_nce(scores: Array, partition: Array | float, *, axis_name: str | Non
     return info_nce(scores[:, 0], scores[:, 1:], temperature=1.0, axis_name=axis_name)
 
 
-def in_groups(grids: Array, size: int) -> Array:
-    """[n, ...] -> [n / size, size, ...], of neighbours."""
-    if size < 1 or grids.shape[0] % size:
+def of_groups(loss: Callable[..., Array], size: int, *grids: Array, axis_name: str | None = None) -> Array:
+    """[n, ...], of one device -> the loss of each of its groups of neighbours, [n / size]: one after the other."""
+    del axis_name  # no group needs another device's
+    return lax.map(lambda group: loss(*group), tuple(x.reshape(-1, size, *x.shape[1:]) for x in grids))
+
+
+def check_groups(n: int, size: int) -> None:
+    if size < 1:
         raise ValueError(
-            f"patch_nce compares groups of {size} images, and the {grids.shape[0]} of a batch, or of a device's part"
-            " of it, are no multiple of that. Choose another group_size or batch, or leave group_size out to compare"
-            " all."
+            f"group_size, how many images are compared with each other, must be at least 1; got {size}."
         )
-    return grids.reshape(-1, size, *grids.shape[1:])
+    if n % size:
+        raise ValueError(
+            f"patch_nce compares groups of {size} images, and the {n} of a batch, or of a device's part of it, are no"
+            " multiple of that. Choose a batch that is, another group_size (--group-size, where 0 compares all), or"
+            " --placement jit where a device's part alone is none."
+        )
 
 
 def as_floats(name: str, what: str, x: Array, dimensions: int) -> Array:

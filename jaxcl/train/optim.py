@@ -91,8 +91,9 @@ def lars(
     nesterov
         steps along momentum v + the newest term in place of v.
     clip
-        trust <- min(trust / learning_rate, 1) before it is used, so that momentum aside a step is the smaller one of
-        trust g and learning_rate g: LARC (NVIDIA's apex), which solo-learn's recipes have.
+        trust <- min(trust / learning_rate, 1) before it is used, where neither norm is 0 (else 1), so that momentum
+        aside a step is the smaller one of trust g and learning_rate g: LARC (NVIDIA's apex), which solo-learn's recipes
+        have.
 
     >>> tx = lars(0.1, momentum=0.0, trust_coefficient=0.5)
     >>> w = {"kernel": jnp.array([[3.0, 4.0]])}                        # |w| = 5, |g| = 2: trust = 0.5 * 5 / 2

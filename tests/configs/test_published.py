@@ -304,7 +304,8 @@ SETTINGS = {
     | {"features": 320, "out": 2560, "depth": 10, "falls": (60, 90), "epochs": 100},
     ("cpc", "cifar10"): {"patch": 8, "stride": 4, "batch_size": 64, "learning_rate": 4e-5},
     ("cpc", "stl10"): {"patch": 16, "stride": 8, "batch_size": 144, "learning_rate": 1e-4, "size": 64},
-    ("cpc", "imagenet"): {"patch": 32, "stride": 16, "batch_size": 3072, "group_size": 48, "size": 128},
+    ("cpc", "imagenet"): {"patch": 32, "stride": 16, "batch_size": 3072, "group_size": 48, "size": 128}
+    | {"learning_rate": 4e-5},
     ("cpc", "imagenet_henaff"): {"patch": 80, "stride": 36, "size": 260, "blocks": (3, 4, 46)},
     ("cmc", "imagenet"): CMC
     | {"temperature": 0.07, "min_area": 0.08, "depth": 50, "features": 32, "size": 224},
@@ -367,13 +368,14 @@ TORCH |= {"augmentation": "torchvision", "min_area": 0.08, "schedule": "steps"}
 MOCOS = TORCH | {"epochs": 100, "falls": (60, 80), "drop_factor": 0.1}
 LINEAR = {"protocol": "mlp", "hidden": 0, "learning_rate": 2e-4, "weight_decay": 1e-5}
 HIDDEN = {"protocol": "mlp", "hidden": 1024, "dropout": 0.2, "learning_rate": 2e-4}
+COSINE = {"nesterov": True, "schedule": "cosine"}
 CLASSIFIERS = {
     "moco_imagenet": MOCOS,
     "moco_imagenet moco_imagenet_ft": MOCOS | {"min_area": 0.2},
     "moco_imagenet100": TORCH | {"epochs": 60, "schedule": "constant", "min_area": 0.2},
     "looc": TORCH | {"epochs": 200, "falls": (120, 160), "drop_factor": 0.1},
     "cmc": TORCH | {"epochs": 60, "falls": (30, 40, 50), "drop_factor": 0.2},
-    "byol": {"epochs": 80, "batch_size": 4096, "learning_rate": 0.2, "nesterov": True, "start_std": 0.022},
+    "byol": COSINE | {"epochs": 80, "batch_size": 4096, "learning_rate": 0.2, "start_std": 0.022},
     "simclr_imagenet": {"epochs": 90, "batch_size": 4096, "learning_rate": 0.1, "nesterov": True},
     "simclr_v2": {"epochs": 90, "batch_size": 4096, "learning_rate": 0.1, "schedule": "cosine"},
     "simclr_cifar10": {"epochs": 100, "batch_size": 512, "learning_rate": 0.1, "nesterov": True},

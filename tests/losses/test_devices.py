@@ -155,6 +155,7 @@ LOSSES = {
     "patch_nce": partial(of_grids, block_size=0),
     "patch_nce blockwise": partial(of_grids, block_size=8),
     "patch_nce in groups": partial(of_grids, block_size=0, group_size=2),
+    "patch_nce in groups, blockwise": partial(of_grids, block_size=8, group_size=2),
     "regression": of_views(losses.regression),
     "negative_cosine": of_views(losses.negative_cosine),
 }

@@ -159,30 +159,44 @@ def test_rows_beyond_the_grid_are_refused():
 
 
 def test_patch_nce_of_groups_compares_neighbours_in_the_batch_alone():
-    """As Bolts does on the GPUs of a batch: the mean of the loss of each of them."""
-    p, t = jnp.asarray(draw(0, 6, 4, 3, 5), jnp.float32), jnp.asarray(draw(1, 6, 4, 3, 5), jnp.float32)
+    """As Bolts does on the GPUs of a batch: the mean of the loss of each of them, and its gradient."""
+    grids = [jnp.asarray(draw(seed, 6, 4, 3, 5), jnp.float32) for seed in (0, 1)]
+
+    def apart(p, t):
+        plain = partial(patch_nce, below={1: 1.0, 2: 0.5}, block_size=0)
+        return sum(plain(p[i : i + 2], t[i : i + 2]) for i in (0, 2, 4)) / 3
+
+    truth = jax.jit(jax.value_and_grad(apart, (0, 1)))(*grids)
     for block_size in (0, 5):
-        loss = partial(patch_nce, below={1: 1.0, 2: 0.5}, block_size=block_size)
-        both = jax.jit(
-            lambda p, t, loss=loss: (
-                loss(p, t, group_size=2),
-                [loss(p[i : i + 2], t[i : i + 2]) for i in (0, 2, 4)],
-            )
-        )
-        groups, apart = both(p, t)
-        np.testing.assert_allclose(groups, np.mean(apart), rtol=1e-6)
-    whole = jax.jit(lambda p, t: (patch_nce(p, t, below=1, group_size=6), patch_nce(p, t, below=1)))(p, t)
-    assert float(whole[0]) == float(whole[1])
-    with pytest.raises(ValueError, match="compares groups of 4 images, and the 6 of a batch"):
-        patch_nce(p, t, below=1, group_size=4)
+        loss = partial(patch_nce, below={1: 1.0, 2: 0.5}, block_size=block_size, group_size=2)
+        found = jax.jit(jax.value_and_grad(loss, (0, 1)))(*grids)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), found, truth)
+    both = jax.jit(lambda p, t: (patch_nce(p, t, below=1, group_size=6), patch_nce(p, t, below=1)))(*grids)
+    assert float(both[0]) == float(both[1])
+    with pytest.raises(
+        ValueError,
+        match=r"compares groups of 4 images, and the 6 of a batch.*--group-size, where 0 compares all",
+    ):
+        patch_nce(*grids, below=1, group_size=4)
+    with pytest.raises(ValueError, match="must be at least 1; got -1"):
+        patch_nce(*grids, below=1, group_size=-1)
 
 
 def test_of_3072_images_on_64_gpus_each_patch_is_compared_with_48_times_49():
     """Falcon and Cho's weights 1 to 5 of a grid of 7 x 7; what is alike is found by chance."""
-    from jaxcl.methods.cpc import falcon_cho_rows
-
-    grid = jax.ShapeDtypeStruct((3072, 7, 7, 1), jnp.float32)
-    assert jax.eval_shape(partial(patch_nce, below=falcon_cho_rows(7), group_size=48), grid, grid).shape == ()
+    below = {2: 1.0, 3: 2.0, 4: 3.0, 5: 4.0, 6: 5.0}
     few = jnp.zeros((96, 7, 7, 1))
-    value = jax.jit(partial(patch_nce, below=falcon_cho_rows(7), group_size=48))(few, few)
+    value = jax.jit(partial(patch_nce, below=below, group_size=48))(few, few)
     np.testing.assert_allclose(value, 15 * np.log(48 * 49), rtol=1e-5)
+
+
+def test_groups_need_the_memory_of_one():
+    """On an accelerator a group of 48 grids of 49 patches is one tile: not those of all groups at once."""
+
+    def temporaries(images):
+        shape = jax.ShapeDtypeStruct((images, 7, 7, 8), jnp.float32)
+        loss = partial(patch_nce, below={2: 1.0}, block_size=2048, group_size=48)
+        made = jax.jit(jax.grad(loss, (0, 1))).lower(shape, shape).compile()
+        return made.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(8 * 48) < 1.5 * temporaries(2 * 48)

@@ -134,6 +134,10 @@ def test_a_clipped_step_is_at_most_the_rate_times_the_gradient():
     )  # trust 0.1 / 0.01, times the rate
     np.testing.assert_allclose(first(0.5, False, grads[1]), [0, -0.05], rtol=1e-6)
     assert (first(0.5, True, grads[2]) == 0).all()
+    large = optim.lars(2.0, trust_coefficient=0.02, clip=True)  # a weight of 0 is not scaled
+    assert (
+        float(large.update(jnp.ones((1, 1)), large.init(jnp.zeros((1, 1))), jnp.zeros((1, 1)))[0][0, 0]) == -2
+    )
     assert (first(lambda step: 0.0 * step, True, grads[1]) == 0).all()  # the first step of a warm-up
 
     # Three steps of a schedule, written out; a bias is neither adapted nor clipped.
