@@ -8,10 +8,10 @@
 
 cifar10: 91.2 % linear accuracy (as the SimCLR paper quotes it), the network of 256 features. stl10: Falcon and Cho's
 network, of which they report 93.8; schedule, clip and images are the authors' (theirs: a constant rate, 10, the
-unlabelled ones alone). imagenet: the README's command,
-"a bit over 62 %" by classifiers trained along, after 50 epochs. imagenet_large: 626 M parameters, 100 epochs and 68.1 %
-with, unlike here, Fast AutoAugment's policy. Classifiers see images augmented as in pretraining; without hidden=0 they
-have a hidden layer. The authors estimate batch norm's statistics on test images first (`mlp_probe`). Not run here.
+unlabelled ones alone). imagenet: the README's command, "a bit over 62 %" by classifiers trained along, after 50 epochs.
+imagenet_large: 626 M parameters, 100 epochs and 68.1 % with, unlike here, Fast AutoAugment's policy. Classifiers see
+images augmented as in pretraining; without hidden=0 they have a hidden layer. The authors estimate batch norm's
+statistics on test images first (`mlp_probe`). Not run here.
 """
 
 from dataclasses import dataclass
@@ -30,9 +30,7 @@ class Knobs(CommonKnobs):
     features: int = 256  # channels of the encoder's first layer
     depth: int = 10  # layers in each of its blocks
     out: int = 2048  # width of what is compared
-    groups: int = (
-        1  # groups of a batch, each with its own statistics (--chunks N: groups / N in a chunk); 1: no groups
-    )
+    groups: int = 1  # of a batch, each with its own statistics (--chunks N: groups / N each); 1: no groups
     hue: float = 0.2  # strength of the jitter's change of hue
     standardize: Literal["cifar10", "stl10", "imagenet"] = "cifar10"  # whose mean and standard deviation
     clip: float = 20.0  # scores stay within plus and minus this

@@ -12,8 +12,8 @@ linear accuracy after 1000 epochs, 72.5 after 300, of blocks whose last scale st
 74.0 to 74.5 (README), in 8 hours on 512 TPU v3 cores. cifar10: not the paper's, but solo-learn's ResNet-18 (its
 cifar/byol.yaml: LARS with clipped trust ratios, no blur), which reports 92.6 after 1000 epochs, but for its
 standardization, PyTorch's crops, colors and first weights, a target that starts as a copy, biases of the last layers,
-and a stem that pads by two pixels. stl10: the same at 96 pixels, not published. Strided
-convolutions are padded alike on both sides, haiku's by one more at the end, which is a shift by a pixel. Not run.
+and a stem that pads by two pixels. stl10: the same at 96 pixels, not published. Strided convolutions are padded alike
+on both sides, haiku's by one more at the end, which is a shift by a pixel. Not run.
 """
 
 from dataclasses import dataclass
@@ -47,9 +47,8 @@ def imagenet(epochs: float, learning_rate: float, weight_decay: float, decay: fl
     images = {"data": "tfds:imagenet2012", "size": 224, "encoded": True, "input": "host"}
     net = {"depth": 50, "stem": "imagenet", "shortcuts": "of_every_stage", "standardize": "imagenet"}
     rates = {"learning_rate": learning_rate, "weight_decay": weight_decay, "decay": decay}
-    return Knobs(
-        **images, **net, **rates, blur=True, trust=0.001, clip_trust=False, epochs=epochs, batch_size=4096
-    )
+    rates |= {"trust": 0.001, "clip_trust": False}
+    return Knobs(**images, **net, **rates, blur=True, epochs=epochs, batch_size=4096)
 
 
 PRESETS = {
@@ -85,12 +84,7 @@ def recipe(knobs: Knobs, about: About) -> Recipe:
         axis_name=axis,
     )
     # As in the authors' code the rate is no part of the momentum.
-    lars = {
-        "momentum": 0.9,
-        "momentum_includes_lr": False,
-        "trust_coefficient": knobs.trust,
-        "clip": knobs.clip_trust,
-    }
-    optimizer = optim.lars(rate, weight_decay=knobs.weight_decay, **lars)
+    lars = {"momentum": 0.9, "momentum_includes_lr": False, "trust_coefficient": knobs.trust}
+    optimizer = optim.lars(rate, weight_decay=knobs.weight_decay, clip=knobs.clip_trust, **lars)
     classified = augment.n_views(augment.crop_and_flip(size, distribution=augment.uniform_area_cut), 1)
     return Recipe(method, optimizer, rate, views, steps, knobs.batch_size, classified)

@@ -32,9 +32,7 @@ class Knobs(CommonKnobs):
     depth: int = 18  # of each ResNet
     features: int = 32  # channels of its first stage; 64 is a whole ResNet, 32 one of half the width
     stem: Literal["cifar", "imagenet"] = "cifar"  # 3x3; or 7x7 of 64 channels and a pool, each with stride 2
-    groups: int = (
-        1  # groups of a batch, each with its own statistics (--chunks N: groups / N in a chunk); 1: no groups
-    )
+    groups: int = 1  # of a batch, each with its own statistics (--chunks N: groups / N each); 1: no groups
     negatives: int = 16384  # of each query, from a memory of all images; 0: of the batch
     temperature: float = 0.07  # scores are divided by it
     momentum: float = 0.5  # what a row of the memory keeps at each visit
@@ -60,11 +58,8 @@ PRESETS = {
 
 def recipe(knobs: Knobs, about: About) -> Recipe:
     size, steps, axis, dtype, lean = basics(knobs, about)
-    net = {
-        "norm": nets.batch_norm(axis_name=axis, groups=knobs.groups),
-        "dtype": dtype,
-        "zero_init_last_gamma": False,
-    }
+    norm = nets.batch_norm(axis_name=axis, groups=knobs.groups)
+    net = {"norm": norm, "dtype": dtype, "zero_init_last_gamma": False}
     net |= {"stem": knobs.stem, "pool": "torch", "features": knobs.features, "initialization": "torch"}
     # The authors' 7x7 stem is as wide whatever comes above it.
     net["stem_features"] = 64 if knobs.stem == "imagenet" else None

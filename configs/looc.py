@@ -38,9 +38,7 @@ class Knobs(ImageNetKnobs):
     decay: float = 0.999  # of the key encoder's moving average
     temperature: float = 0.2  # of the loss
     mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
-    groups: int = (
-        8  # groups of a batch, each with its own statistics (--chunks N: groups / N in a chunk); 1: no groups
-    )
+    groups: int = 8  # of a batch, each with its own statistics (--chunks N: groups / N each); 1: no groups
     learning_rate: float = 0.03  # of SGD, for 256 images; grows linearly with the batch
     falls: tuple[float, ...] = (300, 400)  # the epochs at which it falls to a tenth
     weight_decay: float = 1e-4  # L2 penalty on the gradient, of all parameters

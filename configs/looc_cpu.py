@@ -32,9 +32,7 @@ class Knobs(CommonKnobs):
     decay: float = 0.99  # of the key encoder's moving average
     temperature: float = 0.2  # of the loss
     mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
-    groups: int = (
-        8  # groups of a batch, each with its own statistics (--chunks N: groups / N in a chunk); 1: no groups
-    )
+    groups: int = 8  # of a batch, each with its own statistics (--chunks N: groups / N each); 1: no groups
 
 
 def recipe(knobs: Knobs, about: About) -> Recipe:

@@ -32,9 +32,7 @@ class Knobs(CommonKnobs):
     decay: float = 0.99  # of the key encoder's moving average
     temperature: float = 0.1  # of the loss
     symmetric: bool = False  # both views are queries in turn
-    groups: int = (
-        8  # groups of a batch, each with its own statistics (--chunks N: groups / N in a chunk); 1: no groups
-    )
+    groups: int = 8  # of a batch, each with its own statistics (--chunks N: groups / N each); 1: no groups
     shuffle: bool = True  # keys go through the network in a random order
     extrapolate: float = 0.0  # alpha of the extrapolation of positives (2.0 in the paper); 0 is none
     interpolate: float = 0.0  # alpha of the interpolation of negatives (1.6 in the paper); 0 is none

@@ -32,9 +32,7 @@ class Knobs(ImageNetKnobs):
     queue_size: int = 65536  # keys that are remembered
     decay: float = 0.999  # of the key encoder's moving average
     mix: Mix = "none"  # which features are mixed before the loss (`feature_transform.MIXES`)
-    groups: int = (
-        8  # groups of a batch, each with its own statistics (--chunks N: groups / N in a chunk); 1: no groups
-    )
+    groups: int = 8  # of a batch, each with its own statistics (--chunks N: groups / N each); 1: no groups
     shuffle: bool = True  # keys go through the network in a random order
     learning_rate: float = 0.03  # of SGD, for 256 images; grows linearly with the batch
     weight_decay: float = 1e-4  # L2 penalty on the gradient, of all parameters
