@@ -215,22 +215,29 @@ def table_of(header: list[str], rows: list[list[str]]) -> str:
 
 
 def picture(cells: Mapping[At, Cell]):
-    """A column a method, a dot a seed, a choice beside the other; above kNN, below linear."""
+    """A column a choice, first those of one method, then the other's; a dot a seed. Above kNN, below linear."""
     from jaxcl.plot import style
 
-    figure = style.new_figure(8.6, 6.4)
-    axes = figure.subplots(len(PROTOCOLS), len(EVALUATED), sharey="row")
+    figure = style.new_figure(8.6, 5.6)
+    axes = figure.subplots(len(PROTOCOLS), len(EVALUATED), sharey="row", sharex="col")
     names = list(dict.fromkeys(name for name, _, _ in cells))
-    for row, protocol in zip(axes, PROTOCOLS, strict=True):
+    for protocol, row in zip(PROTOCOLS, axes, strict=True):
         for ax, part in zip(row, EVALUATED, strict=True):
             style.tidy(ax)
             shown = [at for at in cells if at[1] == part]
-            for x, at in enumerate(shown):
-                heights = list(by_seed(cells, at, protocol).values())
-                color = style.COLORS[names.index(at[0])]
-                ax.plot([x] * len(heights), heights, "o", color=color, markersize=5)
-            labels = [f"{name}\n{value.replace('_', ' ')}" for name, _, value in shown]
-            ax.set_xticks(range(len(labels)), labels, rotation=60, ha="right", fontsize=style.SMALL)
-            ax.set_title(f"Exchanged: {part}", loc="left", fontsize=style.TITLE, color=style.INK)
+            for number, name in enumerate(names):
+                dots = [
+                    (x, accuracy)
+                    for x, at in enumerate(shown)
+                    if at[0] == name
+                    for accuracy in by_seed(cells, at, protocol).values()
+                ]
+                places, heights = [x for x, _ in dots], [accuracy for _, accuracy in dots]
+                ax.plot(places, heights, "o", color=style.COLORS[number], markersize=5, label=name)
+            labels = [value.replace("_", " ") for _, _, value in shown]
+            ax.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=style.SMALL)
         row[0].set_ylabel(f"{protocol} accuracy, %", fontsize=style.LABEL, color=style.GRAY)
+    for ax, part in zip(axes[0], EVALUATED, strict=True):
+        ax.set_title(f"Exchanged: {part}", loc="left", fontsize=style.TITLE, color=style.INK)
+    axes[0][0].legend(frameon=False, fontsize=style.SMALL)
     return figure
