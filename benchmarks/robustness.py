@@ -104,8 +104,8 @@ def unfinished_of(cells: Mapping[At, Cell]) -> list[str]:
         at: [
             seed
             for seed, kept in cell.kept.items()
-            for row in kept["results"]
-            if (row["protocol"], row["encoder"]) == ("linear", "trained") and row.get("converged") is False
+            for row in rows_of(kept, "linear", "trained")
+            if row.get("converged") is False
         ]
         for at, cell in cells.items()
     }
@@ -204,9 +204,11 @@ UNTRAINED = "untrained encoder"
 
 
 def accuracies(kept: Mapping[str, Any], protocol: str, encoder: str) -> list[float]:
-    return [
-        row["accuracy"] for row in kept["results"] if (row["protocol"], row["encoder"]) == (protocol, encoder)
-    ]
+    return [row["accuracy"] for row in rows_of(kept, protocol, encoder)]
+
+
+def rows_of(kept: Mapping[str, Any], protocol: str, encoder: str) -> list[Mapping[str, Any]]:
+    return [row for row in kept["results"] if (row["protocol"], row["encoder"]) == (protocol, encoder)]
 
 
 def table_of(header: list[str], rows: list[list[str]]) -> str:

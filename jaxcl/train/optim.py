@@ -121,18 +121,16 @@ def lars(
 def _scale_by_clipped_ratio(learning_rate: LearningRate, coefficient: Number) -> optax.GradientTransformation:
     """g <- min(coefficient |w| / (|g| learning_rate), 1) g; g as it is where either norm is 0."""
 
-    def scale(params, rate, grads):
-        def one(w, g):
-            sizes = jnp.linalg.norm(w), jnp.linalg.norm(g)
-            longest = coefficient * sizes[0]  # |trust g|
-            there = (sizes[0] > 0) & (sizes[1] > 0)
-            return g * jnp.where(there, jnp.minimum(longest / jnp.where(there, sizes[1] * rate, 1), 1), 1)
-
-        return jax.tree.map(one, params, grads)
-
     def update(grads, state, params=None):
         rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
-        return scale(params, rate, grads), optax.ScaleByScheduleState(optax.safe_increment(state.count))
+
+        def scaled(w, g):
+            size, most = jnp.linalg.norm(w), rate * jnp.linalg.norm(g)
+            longest = coefficient * size
+            return g * jnp.where((size > 0) & (most > longest), longest / most, 1)
+
+        updates = jax.tree.map(scaled, params, grads)
+        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
 
     return optax.GradientTransformation(
         lambda params: optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)), update

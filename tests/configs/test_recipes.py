@@ -387,7 +387,7 @@ def test_batch_norm_sees_an_eighth_of_mocos_batch_and_all_of_simclrs(row):
     README of CMC and AMDIM: DataParallel on four GPUs. All: a momentum of 0.9 (PyTorch's 0.1)."""
     name, *words = row.split()
     parts = made(name, IMAGENET, words).method.five_parts
-    groups = {"moco": 8, "looc": 8, "cmc": 4, "amdi": 4}.get(row[:4].strip(), 1)
+    groups = {"moco": 8, "looc": 8, "cmc": 4, "amdim": 4}.get(name.partition("_")[0], 1)
     norms = re.findall(r"BatchNorm\(.*?\)", described(parts.encoder) + described(parts.extraction))
     assert set(norms) == {f"BatchNorm(groups={groups}, views=1, momentum=0.9, epsilon=1e-05)"}
 

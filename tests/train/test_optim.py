@@ -123,21 +123,17 @@ def test_a_clipped_step_is_at_most_the_rate_times_the_gradient():
         tx = optim.lars(rate, trust_coefficient=0.02, clip=clip, momentum_includes_lr=False)
         return np.asarray(tx.update(g, tx.init(w), w)[0][0])
 
-    np.testing.assert_allclose(
-        first(0.5, True, grads[0]), [0, -0.005], rtol=1e-6
-    )  # trust 10, so at most the rate
-    np.testing.assert_allclose(
-        first(0.5, True, grads[1]), [0, -0.1], rtol=1e-6
-    )  # trust 0.05, whatever the rate
-    np.testing.assert_allclose(
-        first(0.5, False, grads[0]), [0, -0.05], rtol=1e-6
-    )  # trust 0.1 / 0.01, times the rate
-    np.testing.assert_allclose(first(0.5, False, grads[1]), [0, -0.05], rtol=1e-6)
+    rows = [
+        (True, grads[0], -0.005),  # trust 10, so at most the rate
+        (True, grads[1], -0.1),  # trust 0.05, whatever the rate
+        (False, grads[0], -0.05),  # trust 0.1 / 0.01, times the rate
+        (False, grads[1], -0.05),
+    ]
+    for clip, g, step in rows:
+        np.testing.assert_allclose(first(0.5, clip, g), [0, step], rtol=1e-6)
     assert (first(0.5, True, grads[2]) == 0).all()
-    large = optim.lars(2.0, trust_coefficient=0.02, clip=True)  # a weight of 0 is not scaled
-    assert (
-        float(large.update(jnp.ones((1, 1)), large.init(jnp.zeros((1, 1))), jnp.zeros((1, 1)))[0][0, 0]) == -2
-    )
+    zero, large = jnp.zeros((1, 1)), optim.lars(2.0, trust_coefficient=0.02, clip=True)
+    assert float(large.update(jnp.ones((1, 1)), large.init(zero), zero)[0][0, 0]) == -2  # it is not scaled
     assert (first(lambda step: 0.0 * step, True, grads[1]) == 0).all()  # the first step of a warm-up
 
     # Three steps of a schedule, written out; a bias is neither adapted nor clipped.
